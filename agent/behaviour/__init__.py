@@ -1,0 +1,1 @@
+"""Actions from states: policies and how they learn."""

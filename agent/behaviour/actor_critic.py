@@ -1,0 +1,232 @@
+"""An actor and a critic that learn on imagined trajectories (Hafner et al. 2023, "critic" and "actor learning")."""
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Literal
+
+import torch
+from pydantic import BaseModel
+from torch import Tensor, nn
+
+from agent.behaviour.returns import ReturnScale, lambda_returns
+from agent.distributions import BoundedNormal, OneHot, Policy
+from agent.nets import NormName, init_fan_in, linear, mlp
+from agent.world_model.heads import TwoHotHead
+from agent.world_model.interface import Batch, Metrics, State, Trajectory, WorldModel
+
+
+class ActorCriticConfig(BaseModel, extra="forbid", validate_assignment=True, use_attribute_docstrings=True):
+    """The actor, and how it and the critic learn in imagination."""
+
+    units: int = 256
+    """Width of the actor."""
+    layers: int = 3
+    """Layers of the actor."""
+    norm: NormName = "rms"
+    """Normalisation of the actor's layers: `rms` or `layer`."""
+    actions: Literal["continuous", "discrete"] = "continuous"
+    """Kind of action: a bounded normal in [-1, 1], or one-hot."""
+    min_std: float = 0.1
+    """Smallest standard deviation of a continuous policy."""
+    max_std: float = 1.0
+    """Largest standard deviation of a continuous policy."""
+    unimix: float = 0.01
+    """Share of the uniform distribution in a discrete policy."""
+    gradient: Literal["reinforce", "dynamics"] = "reinforce"
+    """How the actor learns: by likelihood ratios, or by the gradient through the dynamics."""
+    imagination_length: int = 15
+    """Steps of each imagined trajectory [decisions]."""
+    starts: int = 0
+    """Imagined trajectories an update, from random replayed states; 0 starts from every one."""
+    horizon: float = 333.0
+    """Discount horizon [decisions]: the discount is 1 - 1 / horizon."""
+    lambda_: float = 0.95
+    """Mixing of the lambda-returns: 0 looks one step ahead, 1 to the end."""
+    entropy: float = 3e-4
+    """Weight of the policy's entropy."""
+    slow_rate: float = 0.02
+    """Share of the critic that the slow critic takes over in each update."""
+    slow_weight: float = 1.0
+    """Weight of the loss that holds the critic near the slow critic."""
+    replay_value_weight: float = 0.3
+    """Weight of the critic's loss on replayed trajectories; its gradient reaches the world model."""
+
+    def build(self, world_model: WorldModel) -> "ActorCritic":
+        """The actor-critic for a world model's features, actions and value head."""
+        return ActorCritic(self, world_model)
+
+
+@contextmanager
+def frozen(module: nn.Module) -> Iterator[None]:
+    """Graphs built inside treat the module's parameters as constants; gradients still pass through it."""
+    params = [p for p in module.parameters() if p.requires_grad]
+    for p in params:
+        p.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for p in params:
+            p.requires_grad_(True)
+
+
+def reinforce_loss(policy: Policy, actions: Tensor, advantages: Tensor, weights: Tensor, entropy: float) -> Tensor:
+    """-w (A log pi(a) + eta H), averaged (Hafner et al. 2023, equation 11); all (..., ) but actions (..., A)."""
+    score = policy.log_prob(actions.detach()) * advantages.detach() + entropy * policy.entropy()
+    return -(weights.detach() * score).mean()
+
+
+def dynamics_loss(policy: Policy, returns: Tensor, scale: Tensor, weights: Tensor, entropy: float) -> Tensor:
+    """-w (R / scale + eta H), averaged: the returns carry the gradient (Hafner et al. 2020, equation 7)."""
+    return -(weights.detach() * (returns / scale + entropy * policy.entropy())).mean()
+
+
+def replay_returns(batch: Batch, bootstrap: Tensor, discount: float, lambda_: float) -> tuple[Tensor, Tensor]:
+    """Lambda-returns of replayed rows but the last, and a mask of the rows that have a successor.
+
+    Args:
+        batch: B sequences of T rows.
+        bootstrap: (B, T) value estimates.
+        discount: factor a decision.
+        lambda_: as in `lambda_returns`.
+
+    Returns:
+        (returns, valid), (B, T-1) each. A row before a first row is the last of its episode: it takes no
+        reward from the next one, so it is not valid, and the row before it bootstraps from it, unless it
+        is terminal, where nothing more can be earned.
+    """
+    last = batch.is_first[:, 1:]
+    # A terminal state's own value is never used: the discount into it is zero.
+    discounts = discount * (1.0 - batch.is_terminal[:, 1:].float())
+    # Where row t+1 is the last of its episode, the return must not reach into the next episode: R_{t+1}
+    # is the bootstrap itself, which is lambda_ = 0 from there on.
+    ends = torch.cat([last[:, 1:], torch.zeros_like(last[:, :1])], 1).float()
+    carry = discounts * lambda_ * (1.0 - ends)
+    one_step = batch.reward[:, 1:] + (discounts - carry) * bootstrap[:, 1:]
+    returns = [bootstrap[:, -1]]
+    for step, factor in zip(one_step.flip(1).unbind(1), carry.flip(1).unbind(1), strict=True):
+        returns.append(step + factor * returns[-1])
+    return torch.stack(returns[:0:-1], 1), ~last
+
+
+class ActorCritic(nn.Module):
+    """The policy, the slow critic and their losses; the critic itself is the world model's value head."""
+
+    def __init__(self, config: ActorCriticConfig, world_model: WorldModel) -> None:
+        super().__init__()
+        self.config = config
+        outputs = world_model.action_size * (2 if config.actions == "continuous" else 1)
+        last = linear(config.units, outputs)
+        init_fan_in(last.weight, config.units, 0.01)
+        body = mlp(world_model.feature_size, config.units, config.layers, config.norm)
+        self.actor = nn.Sequential(body, last)
+        self.slow_value = copy.deepcopy(world_model.value_head).requires_grad_(False)
+        self.scale = ReturnScale()
+
+    @property
+    def discount(self) -> float:
+        """Discount factor of one decision."""
+        return 1.0 - 1.0 / self.config.horizon
+
+    def policy(self, features: Tensor) -> Policy:
+        """The distribution of actions for features (..., F)."""
+        logits = self.actor(features).float()
+        if self.config.actions == "continuous":
+            return BoundedNormal.from_logits(logits, self.config.min_std, self.config.max_std)
+        return OneHot.from_logits(logits, self.config.unimix)
+
+    @torch.no_grad()
+    def update_slow(self, world_model: WorldModel) -> None:
+        """Move the slow critic a little towards the critic; call once an update."""
+        slow = list(self.slow_value.parameters())
+        torch._foreach_lerp_(slow, list(world_model.value_head.parameters()), self.config.slow_rate)
+
+    def _imagine(self, world_model: WorldModel, starts: State) -> tuple[Trajectory, Tensor]:
+        """N starts -> imagined trajectories under the policy, and the features (N, H+1, F) of their states."""
+        trajectory = world_model.imagine(
+            starts, lambda state: self.policy(world_model.features(state)).sample(), self.config.imagination_length
+        )
+        return trajectory, world_model.features(trajectory.states)
+
+    def _critic_loss(self, head: TwoHotHead, logits: Tensor, features: Tensor, returns: Tensor) -> Tensor:
+        """Loss (...) of the critic's logits (..., 255) towards returns (...) and towards the slow critic."""
+        with torch.no_grad():
+            slow = self.slow_value.mean(self.slow_value(features))
+        return head.loss(logits, returns) + self.config.slow_weight * head.loss(logits, slow)
+
+    def _choose(self, states: State) -> State:
+        """States (B, T) -> the (N) that imagination starts from."""
+        flat = states.detach().flatten()
+        count = flat.shape[0]
+        if 0 < self.config.starts < count:
+            flat = flat[torch.randperm(count, device=flat.device)[: self.config.starts]]
+        return flat
+
+    def loss(self, world_model: WorldModel, batch: Batch, states: State) -> tuple[Tensor, Metrics]:
+        """Losses of actor and critic, imagined and replayed.
+
+        Args:
+            world_model: its parameters get no gradient from the imagined losses, but for the value head's;
+                those of the replayed value loss reach it through `states`.
+            batch: B sequences of T rows.
+            states: (B, T), filtered from the batch, with their graph.
+
+        Returns:
+            The scalar loss and its metrics.
+        """
+        c = self.config
+        head = world_model.value_head
+        starts = self._choose(states)
+        through = c.gradient == "dynamics"
+        with frozen(world_model), torch.set_grad_enabled(through):
+            trajectory, reached = self._imagine(world_model, starts)
+            # (N, H)
+            discounts = trajectory.continues * self.discount
+        # (N, H+1, F)
+        features = reached.detach()
+        # (N, H+1, 255)
+        logits = head(features)
+        values = head.mean(logits.detach())
+        if through:
+            with frozen(head):
+                returns = lambda_returns(trajectory.rewards, discounts, head.mean(head(reached)), c.lambda_)
+        else:
+            returns = lambda_returns(trajectory.rewards, discounts, values, c.lambda_)
+        target = returns.detach()
+        scale = self.scale.update(target)
+        # A state counts as much as the probability, discounted, that it is reached.
+        weights = torch.cat([torch.ones_like(discounts[:, :1]), discounts[:, :-1]], 1).detach().cumprod(1)
+        critic = self._critic_loss(head, logits[:, :-1], features[:, :-1], target)
+        critic_loss = (weights * critic).mean()
+
+        advantages = (target - values[:, :-1]) / scale
+        policy = self.policy(features[:, :-1])
+        if through:
+            actor_loss = dynamics_loss(policy, returns, scale, weights, c.entropy)
+        else:
+            actor_loss = reinforce_loss(policy, trajectory.actions, advantages, weights, c.entropy)
+
+        # (B, T, F)
+        replayed = world_model.features(states)
+        replayed_logits = head(replayed)
+        if starts.shape[0] == batch.reward.numel():
+            bootstrap = target[:, 0].reshape(batch.reward.shape)
+        else:
+            bootstrap = head.mean(replayed_logits.detach())
+        targets, valid = replay_returns(batch, bootstrap, self.discount, c.lambda_)
+        replay = self._critic_loss(head, replayed_logits[:, :-1], replayed[:, :-1], targets)
+        replay_loss = (replay * valid).mean()
+
+        loss = actor_loss + critic_loss + c.replay_value_weight * replay_loss
+        metrics = {
+            "loss/actor": actor_loss.detach(),
+            "loss/critic": critic_loss.detach(),
+            "loss/replay_value": replay_loss.detach(),
+            "policy/entropy": policy.entropy().detach().mean(),
+            "policy/advantage": advantages.abs().mean(),
+            "imagined/return": target.mean(),
+            "imagined/reward": trajectory.rewards.detach().mean(),
+            "imagined/continue": trajectory.continues.detach().mean(),
+            "imagined/return_scale": scale,
+        }
+        return loss, metrics

@@ -1,0 +1,59 @@
+"""Returns of trajectories and their scale."""
+
+import torch
+from torch import Tensor, nn
+
+
+def lambda_returns(rewards: Tensor, discounts: Tensor, values: Tensor, lambda_: float) -> Tensor:
+    """Lambda-returns (Sutton & Barto 2018, section 12.1; Hafner et al. 2023, equation 7).
+
+        R_t = r_{t+1} + d_{t+1} ((1 - lambda) v_{t+1} + lambda R_{t+1}),   R_H = v_H
+
+    Args:
+        rewards: (B, H); element t arrives with state t+1.
+        discounts: (B, H); discount times the probability that the episode goes on in state t+1.
+        values: (B, H+1); values of states 0 to H.
+        lambda_: 0 looks one step ahead, 1 to the end.
+
+    Returns:
+        (B, H), the returns of states 0 to H-1.
+    """
+    following = values[:, 1:]
+    one_step = rewards + discounts * (1.0 - lambda_) * following
+    carry = discounts * lambda_
+    returns = [following[:, -1]]
+    for step, factor in zip(one_step.flip(1).unbind(1), carry.flip(1).unbind(1), strict=True):
+        returns.append(step + factor * returns[-1])
+    return torch.stack(returns[:0:-1], 1)
+
+
+class ReturnScale(nn.Module):
+    """The range between the 5th and 95th percentile of returns, averaged over updates.
+
+    Advantages are divided by max(1, range): large returns are scaled down, small ones not blown up
+    (Hafner et al. 2023, equation 12).
+
+    Args:
+        rate: share of the newest batch in the running average.
+        low, high: percentiles in [0, 1].
+    """
+
+    bounds: Tensor
+    started: Tensor
+
+    def __init__(self, rate: float = 0.01, low: float = 0.05, high: float = 0.95) -> None:
+        super().__init__()
+        self.rate = rate
+        self.register_buffer("bounds", torch.zeros(2))
+        self.register_buffer("started", torch.zeros(()))
+        self.register_buffer("quantiles", torch.tensor([low, high]), persistent=False)
+
+    @torch.no_grad()
+    def update(self, returns: Tensor) -> Tensor:
+        """Take in a batch of returns (...) and give the scale, a scalar of at least 1."""
+        flat = returns.flatten()
+        newest = torch.quantile(flat, self.quantiles)  # type: ignore[arg-type]
+        rate = torch.where(self.started > 0, self.rate, 1.0)
+        self.bounds.lerp_(newest, rate)
+        self.started.fill_(1.0)
+        return (self.bounds[1] - self.bounds[0]).clamp(min=1.0)

@@ -1,0 +1,100 @@
+"""The dreaming agent: a world model and an actor-critic that learns inside it, as one module."""
+
+import torch
+from pydantic import BaseModel
+from torch import Tensor, nn
+
+from agent.behaviour.actor_critic import ActorCriticConfig
+from agent.optim import LaProp
+from agent.world_model.encoder import ObservationShapes
+from agent.world_model.interface import Batch, Metrics, Observation, State
+from agent.world_model.rssm import RSSMConfig
+
+
+class DreamerConfig(BaseModel, extra="forbid", validate_assignment=True, use_attribute_docstrings=True):
+    """The dreaming agent."""
+
+    world_model: RSSMConfig = RSSMConfig()
+    """The model of the world."""
+    behaviour: ActorCriticConfig = ActorCriticConfig()
+    """The actor and the critic."""
+
+    def build(self, shapes: ObservationShapes, action_size: int) -> "Dreamer":
+        """The agent for observations of these shapes and actions of that size."""
+        return Dreamer(self, shapes, action_size)
+
+
+class OptimizerConfig(BaseModel, extra="forbid", validate_assignment=True, use_attribute_docstrings=True):
+    """The optimiser of the whole agent."""
+
+    world_model_lr: float = 4e-5
+    """Learning rate of the world model."""
+    actor_lr: float = 4e-5
+    """Learning rate of the actor."""
+    critic_lr: float = 4e-5
+    """Learning rate of the critic (the world model's value head)."""
+    clip: float = 0.3
+    """Adaptive gradient clipping: largest ratio of a gradient's norm to its parameter's; 0 turns it off."""
+    beta1: float = 0.9
+    """Decay of the momentum."""
+    beta2: float = 0.999
+    """Decay of the squared gradient size."""
+    eps: float = 1e-20
+    """Added to the gradient size."""
+    warmup: int = 1000
+    """Updates over which the learning rates rise from zero."""
+
+    def build(self, agent: "Dreamer") -> LaProp:
+        """The optimiser, with one group of parameters for each learning rate."""
+        critic = set(agent.world_model.value_head.parameters())
+        groups = [
+            {"params": [p for p in agent.world_model.parameters() if p not in critic], "lr": self.world_model_lr},
+            {"params": list(agent.behaviour.actor.parameters()), "lr": self.actor_lr},
+            {"params": list(agent.world_model.value_head.parameters()), "lr": self.critic_lr},
+        ]
+        for group in groups:
+            group["base_lr"] = group["lr"]
+        return LaProp(groups, betas=(self.beta1, self.beta2), eps=self.eps, clip=self.clip)
+
+    def schedule(self, optimizer: LaProp, update: int) -> None:
+        """Set the learning rates for update number `update`, counted from 0: linear warm-up, then constant."""
+        factor = min(1.0, (update + 1) / max(self.warmup, 1))
+        for group in optimizer.param_groups:
+            group["lr"] = group["base_lr"] * factor
+
+
+class Dreamer(nn.Module):
+    """World model and behaviour; acts on observations and gives the loss of a replayed batch."""
+
+    def __init__(self, config: DreamerConfig, shapes: ObservationShapes, action_size: int) -> None:
+        super().__init__()
+        self.config = config
+        self.world_model = config.world_model.build(shapes, action_size)
+        self.behaviour = config.behaviour.build(self.world_model)
+
+    @torch.no_grad()
+    def act(
+        self, observation: Observation, state: State, action: Tensor, is_first: Tensor, explore: bool
+    ) -> tuple[Tensor, State]:
+        """Filter one observation and choose an action.
+
+        Args:
+            observation: name -> (N, ...).
+            state: (N), the state before.
+            action: (N, A), the action that led here (ignored where `is_first`).
+            is_first: (N) bool.
+            explore: sample from the policy, or take its mode.
+
+        Returns:
+            The action (N, A), within [-1, 1] if continuous, and the state (N) it was chosen in.
+        """
+        state = self.world_model.encode(observation, state, action, is_first)
+        policy = self.behaviour.policy(self.world_model.features(state))
+        chosen = policy.sample() if explore else policy.mode()
+        return chosen.clamp(-1.0, 1.0), state
+
+    def loss(self, batch: Batch, state: State) -> tuple[Tensor, Metrics, State]:
+        """The loss of everything on B sequences that start after `state` (B), metrics, and the states (B, T)."""
+        model_loss, model_metrics, states = self.world_model.loss_and_states(batch, state)
+        behaviour_loss, behaviour_metrics = self.behaviour.loss(self.world_model, batch, states)
+        return model_loss + behaviour_loss, model_metrics | behaviour_metrics, states.detach()

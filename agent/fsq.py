@@ -1,0 +1,68 @@
+"""Finite scalar quantisation: each of a few numbers is rounded to one of a few levels.
+
+Mentzer et al. 2023, "Finite Scalar Quantization: VQ-VAE Made Simple". No codebook, no auxiliary loss: the
+product of the levels is the number of codes.
+"""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+
+class FSQ(nn.Module):
+    """Round vectors (..., D) to a grid of `levels[d]` values in dimension d, straight-through.
+
+    An even number of levels has no level at zero, so the squashed value is shifted by half a step before it
+    is rounded, and the tanh is stretched by `1 + eps` so that the outermost levels are reached: every one of
+    the `prod(levels)` codes is (section 3.1 of the paper, and its appendix A.1).
+
+    Args:
+        levels: number of values for each dimension, each at least 2.
+        eps: how far the bound reaches beyond the outermost level, as a share.
+
+    Raises:
+        ValueError: no levels, or one below 2.
+    """
+
+    levels: Tensor
+    radix: Tensor
+
+    def __init__(self, levels: Sequence[int], eps: float = 1e-3) -> None:
+        super().__init__()
+        if not levels or min(levels) < 2:
+            raise ValueError(f"FSQ levels: got {list(levels)}: expected at least one level count, each 2 or more")
+        self.dim = len(levels)
+        self.codes = math.prod(levels)
+        self.eps = eps
+        values = torch.tensor(levels)
+        self.register_buffer("levels", values, persistent=False)
+        # place value of each dimension in the code's index: the first dimension counts ones
+        radix = torch.cat([torch.ones(1, dtype=torch.long), values[:-1].cumprod(0)])
+        self.register_buffer("radix", radix, persistent=False)
+
+    def bound(self, z: Tensor) -> Tensor:
+        """Squash (..., D) to the open interval whose rounding gives exactly `levels[d]` integers."""
+        half = (self.levels - 1) * (1 + self.eps) / 2
+        offset = torch.where(self.levels % 2 == 0, 0.5, 0.0)
+        shift = torch.atanh(offset / half)
+        return torch.tanh(z + shift) * half - offset
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Quantise (..., D) to values in [-1, 1]; the gradient passes the rounding unchanged."""
+        bounded = self.bound(z.float())
+        rounded = bounded + (bounded.round() - bounded).detach()
+        return rounded / (self.levels // 2)
+
+    def to_indices(self, codes: Tensor) -> Tensor:
+        """Quantised values (..., D) -> code indices (...), int64 in [0, prod(levels))."""
+        half = self.levels // 2
+        digits = (codes * half + half).round().long()
+        return (digits * self.radix).sum(-1)
+
+    def from_indices(self, indices: Tensor) -> Tensor:
+        """Code indices (...) -> quantised values (..., D); the inverse of `to_indices`."""
+        half = self.levels // 2
+        digits = (indices.unsqueeze(-1) // self.radix) % self.levels
+        return (digits - half) / half

@@ -1,0 +1,1 @@
+"""Models of driving behind one interface, `agent.world_model.interface.WorldModel`."""

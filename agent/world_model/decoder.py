@@ -1,0 +1,98 @@
+"""State features -> observations, and the reconstruction loss."""
+
+from collections.abc import Mapping
+
+import torch
+from pydantic import BaseModel
+from torch import Tensor, nn
+
+from agent.distributions import symexp, symlog
+from agent.nets import ChannelNorm, NormName, conv, from_patches, linear, mlp, to_patches
+from agent.world_model.encoder import ObservationShapes, channel_plan
+
+
+class DecoderConfig(BaseModel, extra="forbid", validate_assignment=True, use_attribute_docstrings=True):
+    """Decoder to pictures and vectors."""
+
+    patch: int = 4
+    """Side of the square patches that the last layer paints [px]: a power of two."""
+    depth: int = 16
+    """Channels before the patch layer are `depth * multipliers[0]`."""
+    multipliers: list[int] = [2, 3, 4]
+    """Channel multipliers from the patch layer inwards to 4x4 (the last repeats)."""
+    vector_layers: int = 3
+    """Layers of the MLP that predicts vector observations."""
+    vector_units: int = 256
+    """Width of that MLP."""
+
+
+class ImageDecoder(nn.Module):
+    """Features (N, F) -> pictures in patches: a 4x4 map, doubled by 3x3 convolutions and pixel shuffles."""
+
+    def __init__(
+        self, config: DecoderConfig, features: int, shape: tuple[int, ...], norm_name: NormName
+    ) -> None:
+        super().__init__()
+        channels, size, _ = shape
+        plan = channel_plan(size, config.patch, config.depth, config.multipliers)[::-1]
+        self.patch = config.patch
+        self.inner = plan[0]
+        self.start = linear(features, 16 * plan[0])
+        layers: list[nn.Module] = [ChannelNorm(plan[0], norm_name), nn.SiLU()]
+        for before, after in zip(plan, plan[1:], strict=False):
+            layers += [conv(before, 4 * after, 3, 1, 1), nn.PixelShuffle(2)]
+            layers += [ChannelNorm(after, norm_name), nn.SiLU()]
+        self.body = nn.Sequential(*layers)
+        self.paint = linear(plan[-1], channels * config.patch**2)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Paint patches in [0, 1]: (N, F) -> (N, S/p, S/p, C*p*p)."""
+        # (N, plan[0], 4, 4), channels last in memory
+        x = self.start(features).reshape(-1, 4, 4, self.inner).permute(0, 3, 1, 2)
+        # (N, S/p, S/p, plan[-1])
+        x = self.body(x).permute(0, 2, 3, 1)
+        return torch.sigmoid(self.paint(x))
+
+
+class Decoder(nn.Module):
+    """The counterpart of `Encoder`: every picture and vector, by name."""
+
+    def __init__(
+        self, config: DecoderConfig, features: int, shapes: ObservationShapes, norm_name: NormName
+    ) -> None:
+        super().__init__()
+        self.images = nn.ModuleDict()
+        self.vectors = sorted(name for name, shape in shapes.items() if len(shape) == 1)
+        self.sizes = [shapes[name][0] for name in self.vectors]
+        for name, shape in sorted(shapes.items()):
+            if len(shape) == 3:
+                self.images[name] = ImageDecoder(config, features, shape, norm_name)
+        if self.vectors:
+            self.mlp = nn.Sequential(
+                mlp(features, config.vector_units, config.vector_layers, norm_name),
+                linear(config.vector_units, sum(self.sizes)),
+            )
+
+    def forward(self, features: Tensor) -> dict[str, Tensor]:
+        """Decode (N, F): pictures (N, C, S, S) in [0, 1], vectors (N, D)."""
+        decoded: dict[str, Tensor] = {}
+        for name, decoder in self.images.items():
+            decoded[name] = from_patches(decoder(features), int(decoder.patch))  # type: ignore[arg-type]
+        if self.vectors:
+            decoded.update(zip(self.vectors, symexp(self.mlp(features)).split(self.sizes, -1), strict=True))
+        return decoded
+
+    def losses(self, features: Tensor, observation: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Squared error of each observation, summed over its elements: name -> (N,).
+
+        Pictures are compared patch by patch, which saves putting them together; vectors as symlog.
+        """
+        losses: dict[str, Tensor] = {}
+        for name, decoder in self.images.items():
+            target = to_patches(observation[name], int(decoder.patch)).float() / 255.0  # type: ignore[arg-type]
+            losses[name] = (decoder(features) - target).square().flatten(1).sum(-1)
+        if self.vectors:
+            predicted = self.mlp(features).split(self.sizes, -1)
+            for name, value in zip(self.vectors, predicted, strict=True):
+                losses[name] = (value - symlog(observation[name].float())).square().sum(-1)
+        return losses

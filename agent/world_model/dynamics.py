@@ -1,0 +1,172 @@
+"""The recurrent state-space model: a block GRU and categorical latents (Hafner et al. 2019; 2023).
+
+    h_t = f(h_{t-1}, z_{t-1}, a_{t-1})     deterministic state
+    z_t ~ q(z_t | h_t, o_t)                posterior, with the observation
+    z_t ~ p(z_t | h_t)                     prior, without
+
+Only plain tensors here: this is the inner loop.
+"""
+
+import torch
+from pydantic import BaseModel
+from torch import Tensor, nn
+
+from agent.distributions import sample_one_hot, straight_through, unimix
+from agent.nets import BlockLinear, NormName, linear, mlp, norm
+
+
+class DynamicsConfig(BaseModel, extra="forbid", validate_assignment=True, use_attribute_docstrings=True):
+    """Sizes of the recurrent state-space model."""
+
+    deter: int = 512
+    """Size of the deterministic state h."""
+    hidden: int = 256
+    """Width of the layers round the recurrent cell."""
+    variables: int = 32
+    """Number of categorical latent variables."""
+    classes: int = 16
+    """Classes of each latent variable."""
+    blocks: int = 8
+    """Blocks of the recurrent cell's matrices; 1 makes them dense."""
+    dynamics_layers: int = 1
+    """Block-linear layers before the recurrent gates."""
+    posterior_layers: int = 1
+    """Layers of the posterior network."""
+    prior_layers: int = 2
+    """Layers of the prior network."""
+    unimix: float = 0.01
+    """Share of the uniform distribution in each latent's probabilities."""
+
+
+def gru_update(gates: Tensor, h: Tensor) -> Tensor:
+    """New state from gate pre-activations (..., 3D) in the order reset, candidate, update, and h (..., D).
+
+    The update gate's bias of -1 makes the cell remember by default.
+    """
+    reset, candidate, update = gates.chunk(3, -1)
+    candidate = torch.tanh(torch.sigmoid(reset) * candidate)
+    return torch.lerp(h, candidate, torch.sigmoid(update - 1.0))
+
+
+class BlockGRU(nn.Module):
+    """A GRU whose large matrices are block-diagonal: input (N, I), state (N, D) -> state (N, D).
+
+    Every block sees its part of the state and the whole input.
+
+    Raises:
+        ValueError: the state's size is not a multiple of the number of blocks.
+    """
+
+    def __init__(self, inputs: int, deter: int, blocks: int, layers: int, norm_name: NormName) -> None:
+        super().__init__()
+        self.blocks = blocks
+        self.layers = nn.ModuleList()
+        self.norms = nn.ModuleList()
+        size = deter + blocks * inputs
+        for _ in range(layers):
+            self.layers.append(BlockLinear(size, deter, blocks))
+            self.norms.append(norm(deter, norm_name))
+            size = deter
+        self.gates = BlockLinear(size, 3 * deter, blocks)
+
+    def forward(self, x: Tensor, h: Tensor) -> Tensor:
+        """One step."""
+        n, deter = h.shape
+        # (G, N, D/G)
+        block = h.view(n, self.blocks, -1).transpose(0, 1)
+        # (G, N, D/G + I)
+        y = torch.cat([block, x.unsqueeze(0).expand(self.blocks, -1, -1)], -1)
+        for layer, normalise in zip(self.layers, self.norms, strict=True):
+            # (N, D): the norm is over the whole state
+            flat = layer(y).transpose(0, 1).reshape(n, deter)
+            flat = nn.functional.silu(normalise(flat))
+            y = flat.view(n, self.blocks, -1).transpose(0, 1)
+        # (N, G, 3D/G)
+        gates = self.gates(y).transpose(0, 1)
+        return gru_update(gates, h.view(n, self.blocks, -1)).reshape(n, deter)
+
+
+class Dynamics(nn.Module):
+    """The cell, the prior and the posterior, and the loops over time.
+
+    Args:
+        config: sizes.
+        embed: size of the encoded observation.
+        action: size of the action.
+        norm_name: normalisation of every layer.
+    """
+
+    def __init__(self, config: DynamicsConfig, embed: int, action: int, norm_name: NormName) -> None:
+        super().__init__()
+        self.variables, self.classes, self.unimix = config.variables, config.classes, config.unimix
+        self.deter, self.stoch = config.deter, config.variables * config.classes
+        hidden = config.hidden
+        self.read_h = mlp(config.deter, hidden, 1, norm_name)
+        self.read_z = mlp(self.stoch, hidden, 1, norm_name)
+        self.read_a = mlp(action, hidden, 1, norm_name)
+        self.cell = BlockGRU(3 * hidden, config.deter, config.blocks, config.dynamics_layers, norm_name)
+        self.prior = nn.Sequential(
+            mlp(config.deter, hidden, config.prior_layers, norm_name), linear(hidden, self.stoch)
+        )
+        # The posterior's first layer, split in two, so that its large half runs once for a whole sequence.
+        self.posterior_o = linear(embed, hidden)
+        self.posterior_h = linear(config.deter, hidden, bias=False)
+        self.posterior = nn.Sequential(
+            norm(hidden, norm_name),
+            nn.SiLU(),
+            mlp(hidden, hidden, config.posterior_layers - 1, norm_name),
+            linear(hidden, self.stoch),
+        )
+
+    def embed_action(self, action: Tensor) -> Tensor:
+        """Actions (..., A) -> (..., hidden); each element is divided by max(1, |a|) first."""
+        return self.read_a(action / action.detach().abs().clamp(min=1.0))  # type: ignore[no-any-return]
+
+    def advance(self, h: Tensor, z: Tensor, action: Tensor) -> Tensor:
+        """h_t from h (N, D), z (N, S*K) and the embedded action (N, hidden)."""
+        return self.cell(torch.cat([self.read_h(h), self.read_z(z), action], -1), h)  # type: ignore[no-any-return]
+
+    def log_probs(self, logits: Tensor) -> Tensor:
+        """(..., S*K) -> log-probabilities (..., S, K), mixed with the uniform distribution."""
+        return unimix(logits.float().unflatten(-1, (self.variables, self.classes)), self.unimix)
+
+    def sample(self, log_probs: Tensor, uniform: Tensor) -> Tensor:
+        """Straight-through samples (..., S*K) from log-probabilities (..., S, K), uniforms (..., S)."""
+        probs = log_probs.exp()
+        return straight_through(sample_one_hot(probs, uniform), probs).flatten(-2)
+
+    def imagine_step(self, h: Tensor, z: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
+        """One step by the prior: (N, D), (N, S*K), (N, A) -> the next h and z."""
+        h = self.advance(h, z, self.embed_action(action))
+        uniform = torch.rand(h.shape[0], self.variables, device=h.device)
+        return h, self.sample(self.log_probs(self.prior(h)), uniform)
+
+    def observe(
+        self, embed: Tensor, action: Tensor, is_first: Tensor, h: Tensor, z: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Filter sequences.
+
+        Args:
+            embed: (B, T, E) encoded observations.
+            action: (B, T, A), each the action that led to its observation.
+            is_first: (B, T) bool; where true, h, z and the action are zeroed first.
+            h: (B, D) and z: (B, S*K), the state before the first row.
+
+        Returns:
+            h (B, T, D), z (B, T, S*K) and the posterior's log-probabilities (B, T, S, K).
+        """
+        b, t = is_first.shape
+        # (B, T, 1)
+        keep = (~is_first).unsqueeze(-1).to(embed.dtype)
+        actions = self.embed_action(action * keep).unbind(1)
+        observed = self.posterior_o(embed).unbind(1)
+        uniform = torch.rand(b, t, self.variables, device=embed.device).unbind(1)
+        hs, zs, logs = [], [], []
+        for keep_t, a, o, u in zip(keep.unbind(1), actions, observed, uniform, strict=True):
+            h = self.advance(h * keep_t, z * keep_t, a)
+            log_probs = self.log_probs(self.posterior(self.posterior_h(h) + o))
+            z = self.sample(log_probs, u)
+            hs.append(h)
+            zs.append(z)
+            logs.append(log_probs)
+        return torch.stack(hs, 1), torch.stack(zs, 1), torch.stack(logs, 1)

@@ -1,0 +1,176 @@
+"""The one interface of every world model, and the containers that cross it.
+
+Time alignment, once for the whole house ("arrival alignment"): in row t of a sequence the action is the one
+that led to the observation (zeros in a first row), the reward is the one that came with it (0 in a first
+row), `is_first` marks the first observation of an episode, before which nothing may be used, and
+`is_terminal` an observation after which nothing more can be earned. A time limit is not terminal.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from tensordict import TensorDict
+from torch import Tensor, nn
+
+from agent.world_model.heads import TwoHotHead
+
+Observation = Mapping[str, Tensor]
+Metrics = dict[str, Tensor]
+State = TensorDict
+
+
+@dataclass
+class Trajectory:
+    """Imagined futures of B starts over H steps.
+
+    Attributes:
+        states: (B, H+1), the start first.
+        actions: (B, H, A); action k leads from state k to state k+1.
+        rewards: (B, H); reward k arrives with state k+1.
+        continues: (B, H); probability that the episode goes on in state k+1.
+    """
+
+    states: State
+    actions: Tensor
+    rewards: Tensor
+    continues: Tensor
+
+    def __getitem__(self, name: str) -> "Tensor | State":
+        """Fields by name, as recorded trajectories are read: `trajectory["states"]`."""
+        if name not in ("states", "actions", "rewards", "continues"):
+            raise KeyError(f"trajectory has no '{name}': expected states, actions, rewards or continues")
+        return getattr(self, name)  # type: ignore[no-any-return]
+
+
+@dataclass
+class Batch:
+    """Sequences to learn from, in arrival alignment; B sequences of T rows.
+
+    Attributes:
+        observation: name -> (B, T, C, H, W) uint8 pictures or (B, T, D) float32 vectors.
+        action: (B, T, A) float32.
+        reward: (B, T) float32.
+        is_first: (B, T) bool.
+        is_terminal: (B, T) bool.
+    """
+
+    observation: dict[str, Tensor]
+    action: Tensor
+    reward: Tensor
+    is_first: Tensor
+    is_terminal: Tensor
+
+
+class WorldModel(nn.Module, ABC):
+    """A learnt model of driving. Consumers know it by these methods only; batch comes first everywhere."""
+
+    feature_size: int
+    action_size: int
+    value_head: TwoHotHead
+
+    @abstractmethod
+    def initial(self, batch_size: int) -> State:
+        """The state before anything was seen, (B)."""
+
+    @abstractmethod
+    def observe(
+        self, observations: Observation, actions: Tensor, is_first: Tensor, state: State
+    ) -> tuple[State, State]:
+        """Filter a whole sequence.
+
+        Args:
+            observations: name -> (B, T, ...).
+            actions: (B, T, A), each the one that led to its observation.
+            is_first: (B, T); where true, state and action are reset first.
+            state: (B), the state before the first row.
+
+        Returns:
+            (states, priors), (B, T) each: after seeing each observation, and the prediction before it.
+        """
+
+    @abstractmethod
+    def imagine_step(self, state: State, action: Tensor) -> State:
+        """Sample the next state (B) after `action` (B, A), without an observation."""
+
+    @abstractmethod
+    def decode(self, state: State) -> dict[str, Tensor]:
+        """Observations of states (...): pictures as float32 in [0, 1], (..., C, H, W); vectors (..., D)."""
+
+    @abstractmethod
+    def features(self, state: State) -> Tensor:
+        """What heads and policies read of a state, (..., F) float."""
+
+    @abstractmethod
+    def reward(self, state: State) -> Tensor:
+        """Expected reward that arrives with each state, (...)."""
+
+    @abstractmethod
+    def value(self, state: State) -> Tensor:
+        """Expected discounted return from each state on, (...)."""
+
+    @abstractmethod
+    def cont(self, state: State) -> Tensor:
+        """Probability that the episode goes on in each state, (...)."""
+
+    @abstractmethod
+    def loss_and_states(self, batch: Batch, state: State) -> tuple[Tensor, Metrics, State]:
+        """The training loss on a batch, its metrics, and the filtered states (B, T) with their graph."""
+
+    def loss(self, batch: Batch, state: State | None = None) -> tuple[Tensor, Metrics]:
+        """The training loss on a batch (a scalar) and its metrics; no state starts afresh."""
+        start = self.initial(batch.reward.shape[0]) if state is None else state
+        loss, metrics, _ = self.loss_and_states(batch, start)
+        return loss, metrics
+
+    @abstractmethod
+    def compress(self, state: State) -> dict[str, Tensor]:
+        """States (...) as few bytes for storage: name -> (..., n), any dtype."""
+
+    @abstractmethod
+    def expand(self, stored: Mapping[str, Tensor]) -> State:
+        """The inverse of `compress`, up to its rounding."""
+
+    def encode(
+        self,
+        observation: Observation,
+        state: State | None = None,
+        action: Tensor | None = None,
+        is_first: Tensor | None = None,
+    ) -> State:
+        """One filtering step.
+
+        Args:
+            observation: name -> (B, ...).
+            state: (B), the state before; None starts afresh.
+            action: (B, A), the action that led here; None means none.
+            is_first: (B); None means nowhere, or everywhere if there is no state.
+
+        Returns:
+            The state (B) after seeing `observation`.
+        """
+        one = next(iter(observation.values()))
+        size = one.shape[0]
+        if is_first is None:
+            is_first = torch.full((size,), state is None, device=one.device)
+        if state is None:
+            state = self.initial(size)
+        if action is None:
+            action = torch.zeros(size, self.action_size, device=one.device)
+        sequence = {name: value.unsqueeze(1) for name, value in observation.items()}
+        states, _ = self.observe(sequence, action.unsqueeze(1), is_first.unsqueeze(1), state)
+        return states[:, 0]
+
+    def imagine(self, state: State, policy: Callable[[State], Tensor], horizon: int) -> Trajectory:
+        """Roll the model forward from (B) states for `horizon` steps with `policy`: state -> action (B, A)."""
+        states, actions = [state], []
+        for _ in range(horizon):
+            action = policy(state)
+            state = self.imagine_step(state, action)
+            states.append(state)
+            actions.append(action)
+        # (B, H+1)
+        stacked: State = torch.stack(states, 1)  # type: ignore[call-overload]
+        reached = stacked[:, 1:]
+        return Trajectory(stacked, torch.stack(actions, 1), self.reward(reached), self.cont(reached))

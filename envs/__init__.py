@@ -1,0 +1,1 @@
+"""What is driven: Gymnasium's interfaces and nothing of our own invention."""

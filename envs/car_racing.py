@@ -1,0 +1,186 @@
+"""CarRacing-v3 as a Gymnasium vector environment for training, several decisions at a time."""
+
+from typing import Any, Literal
+
+import gymnasium
+import numpy as np
+from gymnasium.vector import AutoresetMode, VectorEnv
+from numpy.typing import NDArray
+from pydantic import BaseModel, Field, model_validator
+
+from envs.preprocess import Picture, native_action
+from envs.simulators import EnvPoolSimulators, GymnasiumSimulators, Simulators, envpool_available, seeds_below
+
+TRAINING_SEEDS = 1_000_000
+"""Training uses seeds below this, evaluation those from it on."""
+_TILE_REWARD = 0.5  # a visited tile brings 1000 / (about 300 tiles); a frame costs 0.1
+
+
+class CarRacingConfig(BaseModel, extra="forbid", validate_assignment=True, use_attribute_docstrings=True):
+    """CarRacing, as the agent sees it."""
+
+    backend: Literal["auto", "envpool", "gymnasium"] = "auto"
+    """Simulator for training: EnvPool's (fast, Linux) or Gymnasium's; `auto` is EnvPool where it is installed."""
+    num_envs: int = Field(16, ge=1)
+    """Simulators driven at the same time."""
+    action_repeat: int = Field(4, ge=1)
+    """Frames each decision lasts [frames of 1/50 s]."""
+    image_size: int = Field(64, ge=16)
+    """Side of the square picture [px]."""
+    crop_hud: bool = True
+    """Cut off the dashboard below the picture."""
+    action: Literal["2d", "3d"] = "2d"
+    """`2d`: steer, accelerate or brake; `3d`: steer, gas, brake. All in [-1, 1]."""
+    max_frames: int = Field(1000, ge=1)
+    """Time limit of an episode [frames]."""
+    hopeless_after: int = Field(0, ge=0)
+    """Decisions without a new tile after which a training episode is cut (truncated); 0 never cuts."""
+    mirror: bool = False
+    """Mirror each training episode left-right with probability 1/2: tracks run counter-clockwise, so right
+    turns are rare otherwise."""
+    threads: int = Field(2, ge=1)
+    """Threads that step EnvPool's simulators."""
+
+    @model_validator(mode="after")
+    def _mirror_needs_crop(self) -> "CarRacingConfig":
+        if self.mirror and not self.crop_hud:
+            raise ValueError("mirror: needs crop_hud, the dashboard has no mirror image")
+        return self
+
+    @property
+    def action_size(self) -> int:
+        """Numbers in an action."""
+        return 2 if self.action == "2d" else 3
+
+
+class CarRacing(VectorEnv[dict[str, Any], NDArray[np.float32], Any]):
+    """N CarRacing simulators; observations {"image": (N, 3, S, S) uint8}, actions (N, 2 or 3) in [-1, 1].
+
+    After an episode has ended, the next `step` only resets it: its action is ignored, its reward 0. Infos:
+    "frames" (N,), the frames each simulator moved in this decision; and when episodes ended, "episode" with
+    "r" (undiscounted return) and "l" (frames), "hopeless", and "_episode", the mask of those that ended.
+    """
+
+    def __init__(self, config: CarRacingConfig, simulators: Simulators, seed: int) -> None:
+        self.config = config
+        self.num_envs = n = config.num_envs
+        self.metadata = {"autoreset_mode": AutoresetMode.NEXT_STEP, "render_fps": 50 / config.action_repeat}
+        self._simulators = simulators
+        self._view = Picture(config.image_size, config.crop_hud)
+        image = gymnasium.spaces.Box(0, 255, self._view.shape, np.uint8)
+        self.single_observation_space = gymnasium.spaces.Dict({"image": image})
+        self.single_action_space = gymnasium.spaces.Box(-1.0, 1.0, (config.action_size,), np.float32)
+        self.observation_space = gymnasium.vector.utils.batch_space(self.single_observation_space, n)
+        self.action_space = gymnasium.vector.utils.batch_space(self.single_action_space, n)
+        self._mirrors = np.random.default_rng([seed, 1])
+        self._mirrored = np.zeros(n, bool)
+        self._ended = np.zeros(n, bool)
+        self._return = np.zeros(n)
+        self._frames = np.zeros(n, np.int64)
+        self._idle = np.zeros(n, np.int64)
+
+    def reset(
+        self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Start a new episode everywhere. The seed is given when the environment is made.
+
+        Raises:
+            ValueError: a seed or options are given.
+        """
+        if seed is not None or options is not None:
+            raise ValueError("CarRacing.reset: expected no seed and no options, make_car_racing takes the seed")
+        everywhere = np.ones(self.num_envs, bool)
+        picture = self._begin(everywhere)
+        return self._observe(picture), {}
+
+    def step(
+        self, actions: NDArray[np.float32]
+    ) -> tuple[dict[str, Any], NDArray[np.float32], NDArray[np.bool_], NDArray[np.bool_], dict[str, Any]]:
+        """One decision everywhere: see the class.
+
+        Raises:
+            ValueError: actions of another shape than (N, A), or not finite.
+        """
+        expected = (self.num_envs, self.config.action_size)
+        if actions.shape != expected or not np.isfinite(actions).all():
+            raise ValueError(f"CarRacing actions {actions.shape}: expected {expected}, all finite")
+        resetting = self._ended
+        native = native_action(actions)
+        native[:, 0] *= np.where(self._mirrored, -1.0, 1.0)
+        n = self.num_envs
+        reward = np.zeros(n, np.float32)
+        terminated, truncated = np.zeros(n, bool), np.zeros(n, bool)
+        tile = np.zeros(n, bool)
+        frames = np.zeros(n, np.int64)
+        live = ~resetting
+        picture = np.zeros((n, 96, 96, 3), np.uint8)
+        for k in range(self.config.action_repeat):
+            if not live.any():
+                break
+            last = k == self.config.action_repeat - 1
+            frame = self._simulators.step(native, live, last)
+            reward[live] += frame.reward[live]
+            tile |= live & (frame.reward > _TILE_REWARD)
+            frames += live
+            over = live & (frame.terminated | frame.truncated)
+            terminated |= live & frame.terminated
+            truncated |= live & frame.truncated
+            shown = live if last else over
+            picture[shown] = frame.picture[shown]
+            live = live & ~over
+        self._return += reward
+        self._frames += frames
+        self._idle = np.where(tile, 0, self._idle + 1)
+        if resetting.any():
+            picture[resetting] = self._begin(resetting)[resetting]
+        hopeless = np.zeros(n, bool)
+        if self.config.hopeless_after:
+            hopeless = ~resetting & ~terminated & ~truncated & (self._idle >= self.config.hopeless_after)
+            truncated |= hopeless
+        self._ended = terminated | truncated
+        info: dict[str, Any] = {"frames": frames}
+        if self._ended.any():
+            info["episode"] = {"r": self._return.copy(), "l": self._frames.copy()}
+            info["hopeless"], info["_episode"] = hopeless, self._ended.copy()
+        return self._observe(picture), reward, terminated, truncated, info
+
+    def close_extras(self, **_: Any) -> None:
+        """Close the simulators; called by `close`."""
+        self._simulators.close()
+
+    def _begin(self, which: NDArray[np.bool_]) -> NDArray[np.uint8]:
+        self._return[which] = 0.0
+        self._frames[which] = self._idle[which] = 0
+        # Drawn for all, so that the stream of random numbers does not depend on who ends when.
+        draw = self._mirrors.random(self.num_envs) < 0.5
+        self._mirrored = np.where(which, draw & self.config.mirror, self._mirrored)
+        return self._simulators.reset(which)
+
+    def _observe(self, picture: NDArray[np.uint8]) -> dict[str, Any]:
+        image = self._view(picture)
+        flipped = self._mirrored
+        if flipped.any():
+            image[flipped] = image[flipped][..., ::-1]
+        return {"image": image}
+
+
+def make_car_racing(config: CarRacingConfig, seed: int) -> CarRacing:
+    """The training environment.
+
+    Raises:
+        ValueError: a seed that evaluation may use, or a backend that is not installed.
+    """
+    n = config.num_envs
+    # EnvPool gives simulator i the seed plus i.
+    seeds_below(TRAINING_SEEDS, [seed, seed + n - 1])
+    backend = config.backend
+    if backend == "auto":
+        backend = "envpool" if envpool_available() else "gymnasium"
+    simulators: Simulators
+    if backend == "envpool":
+        if not envpool_available():
+            raise ValueError("env.backend envpool: EnvPool is not installed (it is made for Linux); use gymnasium")
+        simulators = EnvPoolSimulators(n, seed, config.max_frames, config.threads)
+    else:
+        simulators = GymnasiumSimulators(n, seed, config.max_frames, TRAINING_SEEDS)
+    return CarRacing(config, simulators, seed)

@@ -1,0 +1,172 @@
+"""The official CarRacing-v3 for evaluation: one track a seed, several at a time, in worker processes."""
+
+import multiprocessing
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from envs.car_racing import TRAINING_SEEDS, CarRacingConfig
+from envs.preprocess import Picture, native_action
+from envs.simulators import OfficialSimulator
+
+
+@dataclass
+class Result:
+    """One finished evaluation episode."""
+
+    seed: int
+    score: float
+    frames: int
+    tiles: float
+
+
+class OfficialTracks:
+    """Drive Gymnasium's CarRacing-v3 once on the track of each seed; a slot that is done takes the next seed.
+
+    The same pictures and actions as in training, but never mirrored, never cut short and never EnvPool's.
+
+    Args:
+        config: as in training.
+        seeds: tracks, each 1,000,000 or more.
+        slots: episodes driven at the same time.
+        workers: processes that share the slots.
+
+    Raises:
+        ValueError: a seed that training may have used, or none.
+    """
+
+    def __init__(self, config: CarRacingConfig, seeds: Sequence[int], slots: int = 8, workers: int = 2) -> None:
+        if not seeds or min(seeds) < TRAINING_SEEDS:
+            raise ValueError(f"evaluation seeds {list(seeds)[:3]}...: expected some, each {TRAINING_SEEDS} or more")
+        self.num_envs = n = min(slots, len(seeds))
+        self.active = np.zeros(n, bool)
+        self._view = Picture(config.image_size, config.crop_hud)
+        self._waiting = deque(seeds)
+        self._seed = np.zeros(n, np.int64)
+        self._score = np.zeros(n)
+        self._frames = np.zeros(n, np.int64)
+        self._pictures = np.zeros((n, 96, 96, 3), np.uint8)
+        # Not fork: the parent has torch's threads.
+        context = multiprocessing.get_context("spawn")
+        self._parts = [part for part in np.array_split(np.arange(n), min(workers, n)) if len(part)]
+        self._pipes: list[Connection] = []
+        self._processes = []
+        for part in self._parts:
+            ours, theirs = context.Pipe()
+            arguments = (theirs, len(part), config.max_frames, config.action_repeat)
+            process = context.Process(target=_work, args=arguments, daemon=True)
+            process.start()
+            theirs.close()
+            self._pipes.append(ours)
+            self._processes.append(process)
+
+    def __enter__(self) -> "OfficialTracks":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def reset(self) -> dict[str, NDArray[np.uint8]]:
+        """Start the first episodes: {"image": (N, 3, S, S)}."""
+        self._exchange(np.zeros((self.num_envs, 3), np.float32), np.ones(self.num_envs, bool))
+        return {"image": self._view(self._pictures)}
+
+    def step(
+        self, action: NDArray[np.float32]
+    ) -> tuple[dict[str, NDArray[np.uint8]], NDArray[np.bool_], list[Result]]:
+        """One decision (N, A) in every active slot.
+
+        Returns:
+            Observations; which of them are the first of an episode (N,); and the episodes that ended.
+        """
+        n = self.num_envs
+        answers = self._exchange(native_action(action), np.zeros(n, bool))
+        ended, results = np.zeros(n, bool), []
+        for slot, (reward, frames, over, tiles) in answers.items():
+            self._score[slot] += reward
+            self._frames[slot] += frames
+            if over:
+                ended[slot] = True
+                score, length = float(self._score[slot]), int(self._frames[slot])
+                results.append(Result(int(self._seed[slot]), score, length, tiles))
+        if ended.any():
+            self._exchange(np.zeros((n, 3), np.float32), ended)
+        return {"image": self._view(self._pictures)}, ended, results
+
+    def close(self) -> None:
+        """End the workers."""
+        for pipe in self._pipes:
+            pipe.close()
+        for process in self._processes:
+            process.join(timeout=5)
+            if process.is_alive():
+                process.terminate()
+        self._pipes, self._processes = [], []
+
+    def _exchange(self, action: NDArray[np.float32], begin: NDArray[np.bool_]) -> dict[int, tuple[Any, ...]]:
+        """Send each worker its orders, then gather: slot -> (reward, frames, over, tiles); pictures are kept."""
+        starting = begin.any()
+        for pipe, part in zip(self._pipes, self._parts, strict=True):
+            orders: list[Any] = []
+            for slot in part:
+                order: Any = None
+                if begin[slot]:
+                    self.active[slot] = bool(self._waiting)
+                    if self._waiting:
+                        order = self._seed[slot] = self._waiting.popleft()
+                        order = int(order)
+                        self._score[slot] = self._frames[slot] = 0
+                elif self.active[slot] and not starting:
+                    order = action[slot]
+                orders.append(order)
+            pipe.send(orders)
+        answers: dict[int, tuple[Any, ...]] = {}
+        for pipe, part in zip(self._pipes, self._parts, strict=True):
+            try:
+                replies = pipe.recv()
+            except EOFError as error:
+                raise RuntimeError("an evaluation process died; its own message is above") from error
+            for slot, reply in zip(part, replies, strict=True):
+                if reply is not None:
+                    self._pictures[slot] = reply[0]
+                    answers[int(slot)] = reply[1:]
+        return answers
+
+
+def _work(pipe: Connection, count: int, max_frames: int, repeat: int) -> None:
+    """A worker: for each of its slots None (rest), a seed (reset) or a native action (drive)."""
+    simulators = [OfficialSimulator(max_frames) for _ in range(count)]
+    while True:
+        try:
+            orders = pipe.recv()
+        except EOFError:
+            break
+        replies: list[Any] = []
+        for simulator, order in zip(simulators, orders, strict=True):
+            if order is None:
+                replies.append(None)
+            elif isinstance(order, int):
+                replies.append((simulator.reset(order), 0.0, 0, False, 0.0))
+            else:
+                replies.append(_drive(simulator, order, repeat))
+        pipe.send(replies)
+    for simulator in simulators:
+        simulator.close()
+
+
+def _drive(simulator: OfficialSimulator, action: NDArray[np.float32], repeat: int) -> tuple[Any, ...]:
+    reward, frames, over = 0.0, 0, False
+    while frames < repeat and not over:
+        gained, terminated, truncated = simulator.step(action)
+        reward += gained
+        frames += 1
+        over = terminated or truncated
+    return simulator.picture(), reward, frames, over, simulator.tiles()

@@ -1,0 +1,59 @@
+"""From CarRacing's pictures and actions to the agent's, the same for every simulator."""
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+_HUD_ROWS = 12
+_SIDE = 96
+
+Frames = NDArray[np.uint8]
+
+
+def resize_matrix(source: int, target: int) -> Tensor:
+    """Weights (target, source) of an anti-aliased linear resize of one axis.
+
+    Each target pixel is a triangle over the source, as wide as a target pixel when shrinking, centred on it.
+    """
+    scale = max(source / target, 1.0)
+    centres = (torch.arange(target, dtype=torch.float64) + 0.5) * source / target
+    pixels = torch.arange(source, dtype=torch.float64) + 0.5
+    weights = (1.0 - (pixels[None] - centres[:, None]).abs() / scale).clamp(min=0.0)
+    return (weights / weights.sum(1, keepdim=True)).float()
+
+
+class Picture:
+    """Cut and resize CarRacing's 96x96 pictures.
+
+    Args:
+        size: side of the result [px].
+        crop_hud: cut off the 12 lowest rows, the dashboard.
+    """
+
+    def __init__(self, size: int, crop_hud: bool) -> None:
+        self.rows = _SIDE - _HUD_ROWS if crop_hud else _SIDE
+        self.shape = (3, size, size)
+        self._vertical = resize_matrix(self.rows, size)
+        self._horizontal = resize_matrix(_SIDE, size).T.contiguous()
+
+    def __call__(self, frames: Frames) -> Frames:
+        """(N, 96, 96, 3) uint8 -> (N, 3, size, size) uint8."""
+        # (N, 3, rows, 96)
+        x = torch.from_numpy(frames[:, : self.rows]).permute(0, 3, 1, 2).float()
+        # (N, 3, size, size); two matrix products are several times faster than torch's own resize
+        x = self._vertical @ x @ self._horizontal
+        return x.round_().to(torch.uint8).numpy()  # type: ignore[no-any-return]
+
+
+def native_action(action: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The agent's actions in [-1, 1] -> steer [-1, 1], gas [0, 1] and brake [0, 1], (N, 3).
+
+    (N, 2) is steer and accelerate (positive) or brake (negative); (N, 3) is steer, gas and brake, the last
+    two mapped from [-1, 1].
+    """
+    action = np.clip(action, -1.0, 1.0)
+    if action.shape[1] == 2:
+        pedal = action[:, 1]
+        return np.stack([action[:, 0], pedal.clip(min=0.0), (-pedal).clip(min=0.0)], 1).astype(np.float32)
+    return np.concatenate([action[:, :1], (action[:, 1:] + 1.0) / 2.0], 1).astype(np.float32)

@@ -1,0 +1,165 @@
+"""Several CarRacing-v3 simulators stepped as one: EnvPool's in C++, and Gymnasium's own."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import gymnasium
+import numpy as np
+from numpy.typing import NDArray
+
+Bools = NDArray[np.bool_]
+
+
+@dataclass
+class Frame:
+    """One frame of N simulators."""
+
+    picture: NDArray[np.uint8]
+    """(N, 96, 96, 3)."""
+    reward: NDArray[np.float32]
+    """(N,)."""
+    terminated: Bools
+    """(N,): the lap is complete, or the car left the playfield."""
+    truncated: Bools
+    """(N,): the time is up."""
+
+
+class Simulators(Protocol):
+    """What the vector environment needs of its simulators."""
+
+    def reset(self, which: Bools) -> NDArray[np.uint8]:
+        """Start new episodes where `which` (N,); pictures (N, 96, 96, 3), meaningful there only."""
+
+    def step(self, action: NDArray[np.float32], live: Bools, last: bool) -> Frame:
+        """One frame by native actions (N, 3). Simulators that are not `live` need not move, and their part
+        is meaningless; pictures are needed only if `last` or where an episode ends."""
+
+    def close(self) -> None:
+        """Give everything back."""
+
+
+class EnvPoolSimulators:
+    """EnvPool's C++ CarRacing: the same physics as Gymnasium's, pictures without anti-aliasing.
+
+    Args:
+        count: number of simulators; simulator i has seed `seed + i`.
+        seed: seed of the first.
+        max_frames: time limit [frames].
+        threads: threads that step them.
+    """
+
+    def __init__(self, count: int, seed: int, max_frames: int, threads: int) -> None:
+        import envpool
+
+        self._pool: Any = envpool.make_gymnasium(
+            "CarRacing-v3", num_envs=count, num_threads=threads, seed=seed, max_episode_steps=max_frames
+        )
+
+    def reset(self, which: Bools) -> NDArray[np.uint8]:
+        """See `Simulators.reset`."""
+        picture = np.zeros((len(which), 96, 96, 3), np.uint8)
+        ids = np.flatnonzero(which).astype(np.int32)
+        picture[ids] = self._pool.reset(ids)[0]
+        return picture
+
+    def step(self, action: NDArray[np.float32], live: Bools, last: bool) -> Frame:
+        """See `Simulators.step`. All move: one whose episode is over starts the next, which `reset` drops."""
+        picture, reward, terminated, truncated, _ = self._pool.step(action)
+        return Frame(picture, reward, terminated, truncated & ~terminated)
+
+    def close(self) -> None:
+        """Stop the threads."""
+        self._pool.close()
+
+
+class OfficialSimulator:
+    """One Gymnasium CarRacing-v3, drawn only when somebody looks.
+
+    Gymnasium draws a picture in every frame. Drawing changes nothing in the simulation, so with an action
+    repeat only the last picture is drawn; rewards, ends and pictures are those of the plain environment.
+    """
+
+    def __init__(self, max_frames: int, render_mode: str | None = None) -> None:
+        self.env = gymnasium.make("CarRacing-v3", max_episode_steps=max_frames, render_mode=render_mode)
+        self._base: Any = self.env.unwrapped
+        self._draw = self._base._render
+        self._base._render = self._render_if_asked
+        self._asked = True
+
+    def _render_if_asked(self, mode: str) -> Any:
+        return self._draw(mode) if self._asked or mode != "state_pixels" else None
+
+    def picture(self) -> NDArray[np.uint8]:
+        """The picture of the present, (96, 96, 3)."""
+        return self._draw("state_pixels")  # type: ignore[no-any-return]
+
+    def reset(self, seed: int) -> NDArray[np.uint8]:
+        """Start on the track of that seed; (96, 96, 3)."""
+        self._asked = True
+        return self.env.reset(seed=seed)[0]  # type: ignore[no-any-return]
+
+    def step(self, action: NDArray[np.float32]) -> tuple[float, bool, bool]:
+        """One frame without a picture: reward, terminated, truncated."""
+        self._asked = False
+        _, reward, terminated, truncated, _ = self.env.step(action)
+        return float(reward), bool(terminated), bool(truncated and not terminated)
+
+    def tiles(self) -> float:
+        """Share of the track's tiles visited so far."""
+        return float(self._base.tile_visited_count) / len(self._base.track)
+
+    def close(self) -> None:
+        """Free the screen."""
+        self.env.close()
+
+
+class GymnasiumSimulators:
+    """Gymnasium's own CarRacing, one after the other; tracks are drawn from seeds below `seed_limit`."""
+
+    def __init__(self, count: int, seed: int, max_frames: int, seed_limit: int) -> None:
+        self._simulators = [OfficialSimulator(max_frames) for _ in range(count)]
+        self._seeds = [np.random.default_rng([seed, i]) for i in range(count)]
+        self._limit = seed_limit
+
+    def reset(self, which: Bools) -> NDArray[np.uint8]:
+        """See `Simulators.reset`."""
+        picture = np.zeros((len(which), 96, 96, 3), np.uint8)
+        for i in np.flatnonzero(which):
+            picture[i] = self._simulators[i].reset(int(self._seeds[i].integers(self._limit)))
+        return picture
+
+    def step(self, action: NDArray[np.float32], live: Bools, last: bool) -> Frame:
+        """See `Simulators.step`."""
+        count = len(live)
+        frame = Frame(
+            np.zeros((count, 96, 96, 3), np.uint8),
+            np.zeros(count, np.float32),
+            np.zeros(count, bool),
+            np.zeros(count, bool),
+        )
+        for i in np.flatnonzero(live):
+            one = self._simulators[i]
+            frame.reward[i], frame.terminated[i], frame.truncated[i] = one.step(action[i])
+            if last or frame.terminated[i] or frame.truncated[i]:
+                frame.picture[i] = one.picture()
+        return frame
+
+    def close(self) -> None:
+        """Close all."""
+        for one in self._simulators:
+            one.close()
+
+
+def envpool_available() -> bool:
+    """Whether EnvPool can be imported (it is made for Linux)."""
+    import importlib.util
+
+    return importlib.util.find_spec("envpool") is not None
+
+
+def seeds_below(limit: int, seeds: Sequence[int]) -> None:
+    """Raise ValueError for a training seed that evaluation may use."""
+    for seed in seeds:
+        if not 0 <= seed < limit:
+            raise ValueError(f"training seed {seed}: expected 0 to {limit - 1}, evaluation uses those above")

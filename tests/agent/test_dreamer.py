@@ -1,0 +1,103 @@
+"""The whole agent: acting, one loss, the optimiser's groups and the warm-up."""
+
+import pytest
+import torch
+
+from agent.behaviour.actor_critic import ActorCriticConfig
+from agent.dreamer import Dreamer, DreamerConfig, OptimizerConfig
+from tests.agent.tiny import CONFIG, SHAPES, batch
+
+
+def agent(**changes: object) -> Dreamer:
+    behaviour = ActorCriticConfig.model_validate(
+        {"units": 8, "layers": 1, "imagination_length": 3, **changes}
+    )
+    return DreamerConfig(world_model=CONFIG, behaviour=behaviour).build(SHAPES, 2)
+
+
+def test_every_trained_parameter_is_in_one_group() -> None:
+    one = agent()
+    optimizer = OptimizerConfig(world_model_lr=1e-3, actor_lr=2e-3, critic_lr=3e-3).build(one)
+    rates = {p: group["base_lr"] for group in optimizer.param_groups for p in group["params"]}
+    assert sum(len(group["params"]) for group in optimizer.param_groups) == len(rates)
+    for name, p in one.named_parameters():
+        if name.startswith("world_model.value_head."):
+            assert rates[p] == 3e-3
+        elif name.startswith("world_model."):
+            assert rates[p] == 1e-3
+        elif name.startswith("behaviour.actor."):
+            assert rates[p] == 2e-3
+        else:
+            assert name.startswith("behaviour.slow_value.")
+            assert p not in rates
+
+
+@pytest.mark.parametrize(("update", "factor"), [(0, 0.1), (4, 0.5), (9, 1.0), (10, 1.0), (1000, 1.0)])
+def test_learning_rates_warm_up_and_stay(update: int, factor: float) -> None:
+    config = OptimizerConfig(world_model_lr=1.0, actor_lr=2.0, critic_lr=3.0, warmup=10)
+    optimizer = config.build(agent())
+    config.schedule(optimizer, 3)
+    config.schedule(optimizer, update)
+    assert [group["lr"] for group in optimizer.param_groups] == pytest.approx(
+        [factor, 2 * factor, 3 * factor]
+    )
+
+
+def test_no_warm_up_is_the_full_rate_at_once() -> None:
+    config = OptimizerConfig(warmup=0)
+    optimizer = config.build(agent())
+    config.schedule(optimizer, 0)
+    assert optimizer.param_groups[0]["lr"] == config.world_model_lr
+
+
+@pytest.mark.parametrize("actions", ["continuous", "discrete"])
+def test_acting(actions: str) -> None:
+    one, data = agent(actions=actions), batch(4, 1)
+    row = {name: value[:, 0] for name, value in data.observation.items()}
+    first = torch.ones(4, dtype=torch.bool)
+    for explore in (True, False):
+        action, state = one.act(row, one.world_model.initial(4), torch.zeros(4, 2), first, explore)
+        assert action.shape == (4, 2)
+        assert action.abs().max() <= 1
+        assert state.batch_size == (4,)
+        assert not action.requires_grad and not state["deter"].requires_grad
+        if actions == "discrete":
+            assert torch.equal(action.sum(-1), torch.ones(4))
+    torch.manual_seed(1)
+    _, state = one.act(row, one.world_model.initial(4), torch.zeros(4, 2), first, False)
+    torch.manual_seed(1)
+    greedy, _ = one.act(row, one.world_model.initial(4), torch.zeros(4, 2), first, False)
+    assert torch.equal(greedy, one.behaviour.policy(one.world_model.features(state)).mode())
+
+
+@pytest.mark.parametrize("gradient", ["reinforce", "dynamics"])
+@pytest.mark.parametrize("actions", ["continuous", "discrete"])
+def test_updates_lower_the_loss_of_a_fixed_batch(gradient: str, actions: str) -> None:
+    one, data = agent(gradient=gradient, actions=actions), batch()
+    config = OptimizerConfig(world_model_lr=1e-2, actor_lr=1e-3, critic_lr=1e-2, warmup=3)
+    optimizer = config.build(one)
+    losses = []
+    for update in range(30):
+        loss, metrics, states = one.loss(data, one.world_model.initial(2))
+        assert states.batch_size == (2, 5)
+        assert not states["deter"].requires_grad
+        optimizer.zero_grad()
+        loss.backward()
+        config.schedule(optimizer, update)
+        optimizer.step()
+        one.behaviour.update_slow(one.world_model)
+        assert optimizer.grad_norm.isfinite() and optimizer.grad_norm > 0
+        losses.append(metrics["loss/world_model"].item())
+    assert losses[-1] < 0.8 * losses[0]
+
+
+def test_weights_and_running_numbers_come_back_from_the_state_dict() -> None:
+    one, data = agent(), batch()
+    one.loss(data, one.world_model.initial(2))
+    other = agent()
+    other.load_state_dict(one.state_dict())
+    results = []
+    for each in (one, other):
+        torch.manual_seed(4)
+        results.append(each.loss(data, each.world_model.initial(2))[0])
+    assert torch.equal(results[0], results[1])

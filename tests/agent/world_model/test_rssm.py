@@ -1,0 +1,247 @@
+"""The RSSM behind its interface: filtering, resets, imagination, storage, and its losses' gradients."""
+
+import pytest
+import torch
+import torch.distributions as td
+from torch import Tensor
+
+from agent.world_model.interface import State
+from agent.world_model.rssm import RSSM, kl_losses
+from tests.agent.tiny import batch, tiny_rssm
+
+
+def fix_uniforms(monkeypatch: pytest.MonkeyPatch, table: Tensor, column: list[int] | None = None) -> None:
+    """Let `torch.rand` read from table (B, T, S), or for a single step from its column."""
+
+    def rand(*shape: int | tuple[int, ...], device: object = None) -> Tensor:
+        size = shape[0] if isinstance(shape[0], tuple) else shape
+        picked = table if column is None else table[:, column[0] : column[0] + 1]
+        assert tuple(size) == tuple(picked.shape)
+        return picked
+
+    monkeypatch.setattr(torch, "rand", rand)
+
+
+def same(a: State, b: State) -> bool:
+    return all(torch.equal(a[key], b[key]) for key in ("deter", "stoch"))
+
+
+def test_observing_a_sequence_is_encoding_step_by_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, data = tiny_rssm(), batch(3, 6)
+    data.is_first[1, 3] = True
+    table, column = torch.rand(3, 6, 3), [0]
+    fix_uniforms(monkeypatch, table)
+    states, priors = model.observe(data.observation, data.action, data.is_first, model.initial(3))
+    assert states.batch_size == priors.batch_size == (3, 6)
+    fix_uniforms(monkeypatch, table, column)
+    state = model.initial(3)
+    for t in range(6):
+        column[0] = t
+        row = {name: value[:, t] for name, value in data.observation.items()}
+        state = model.encode(row, state, data.action[:, t], data.is_first[:, t])
+        torch.testing.assert_close(state["deter"], states["deter"][:, t])
+        torch.testing.assert_close(state["stoch"], states["stoch"][:, t])
+
+
+def test_encode_without_state_starts_afresh(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, data = tiny_rssm(), batch(3, 1)
+    row = {name: value[:, 0] for name, value in data.observation.items()}
+    fix_uniforms(monkeypatch, torch.rand(3, 1, 3))
+    fresh = model.encode(row)
+    old = model.initial(3)
+    old["deter"] += 1.0
+    first = torch.ones(3, dtype=torch.bool)
+    assert same(fresh, model.encode(row, old, data.action[:, 0], first))
+    assert not same(fresh, model.encode(row, old))
+    assert not same(fresh, model.encode(row, old, data.action[:, 0], ~first))
+
+
+def test_rows_before_a_reset_have_no_influence(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, data = tiny_rssm(), batch(2, 6)
+    data.is_first[:, 3] = True
+    fix_uniforms(monkeypatch, torch.rand(2, 6, 3))
+    before, _ = model.observe(data.observation, data.action, data.is_first, model.initial(2))
+    data.observation["image"][:, :3] = 255 - data.observation["image"][:, :3]
+    data.observation["speed"][:, :3] += 5
+    data.action[:, :3] *= -1
+    # the action of a first row led from the episode before
+    data.action[:, 3] = 1.0
+    start = model.initial(2)
+    start["deter"] += 1
+    after, _ = model.observe(data.observation, data.action, data.is_first, start)
+    assert same(before[:, 3:], after[:, 3:])
+    assert not torch.equal(before["deter"][:, 1:3], after["deter"][:, 1:3])
+
+
+def test_without_a_reset_the_past_matters(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, data = tiny_rssm(), batch(2, 6)
+    fix_uniforms(monkeypatch, torch.rand(2, 6, 3))
+    before, _ = model.observe(data.observation, data.action, data.is_first, model.initial(2))
+    data.action[:, 2] += 0.5
+    after, _ = model.observe(data.observation, data.action, data.is_first, model.initial(2))
+    assert same(before[:, :2], after[:, :2])
+    assert not torch.equal(before["deter"][:, 5], after["deter"][:, 5])
+
+
+def test_observations_reach_the_state_of_their_own_row_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, data = tiny_rssm(), batch(2, 4)
+    fix_uniforms(monkeypatch, torch.rand(2, 4, 3))
+    first, prior = model.observe(data.observation, data.action, data.is_first, model.initial(2))
+    data.observation["speed"][:, 2] += 100
+    data.observation["image"][:, 2] = 255 - data.observation["image"][:, 2]
+    second, other = model.observe(data.observation, data.action, data.is_first, model.initial(2))
+    assert same(first[:, :2], second[:, :2])
+    # neither the recurrent state nor the prior of row 2 knows the observation of row 2
+    assert torch.equal(first["deter"][:, 2], second["deter"][:, 2])
+    assert same(prior[:, :3], other[:, :3])
+    assert not torch.equal(first["stoch"][:, 2], second["stoch"][:, 2])
+
+
+def test_imagined_trajectories() -> None:
+    model = tiny_rssm()
+    start = model.encode({name: value[:, 0] for name, value in batch(4, 1).observation.items()})
+    seen: list[State] = []
+
+    def policy(state: State) -> Tensor:
+        seen.append(state)
+        return torch.full((4, 2), 0.1 * len(seen))
+
+    trajectory = model.imagine(start, policy, 3)
+    assert trajectory.states.batch_size == (4, 4)
+    assert trajectory.actions.shape == (4, 3, 2)
+    assert trajectory.rewards.shape == trajectory.continues.shape == (4, 3)
+    assert same(trajectory.states[:, 0], start)
+    torch.testing.assert_close(trajectory.actions[0, :, 0], torch.tensor([0.1, 0.2, 0.3]))
+    for t in range(3):
+        assert same(seen[t], trajectory.states[:, t])
+    torch.testing.assert_close(trajectory.rewards, model.reward(trajectory.states[:, 1:]))
+    torch.testing.assert_close(trajectory.continues, model.cont(trajectory.states[:, 1:]))
+    assert ((trajectory.continues > 0) & (trajectory.continues < 1)).all()
+    torch.testing.assert_close(trajectory["rewards"], trajectory.rewards)
+    with pytest.raises(KeyError, match="nothing"):
+        trajectory["nothing"]
+
+
+@pytest.mark.parametrize("lead", [(3,), (2, 4)])
+def test_decoding_and_heads_keep_the_leading_shape(lead: tuple[int, ...]) -> None:
+    model = tiny_rssm()
+    state = model.initial(8)[: torch.tensor(lead).prod()].reshape(lead)
+    decoded = model.decode(state)
+    assert decoded["image"].shape == (*lead, 1, 16, 16)
+    assert decoded["speed"].shape == (*lead, 2)
+    assert model.reward(state).shape == model.value(state).shape == model.cont(state).shape == lead
+    assert model.features(state).shape == (*lead, model.feature_size)
+
+
+def test_compressed_states_come_back() -> None:
+    model, data = tiny_rssm(), batch(3, 4)
+    states, _ = model.observe(data.observation, data.action, data.is_first, model.initial(3))
+    states = states.detach()
+    stored = model.compress(states)
+    restored = model.expand(stored)
+    assert restored.batch_size == (3, 4)
+    assert torch.equal(restored["stoch"], states["stoch"])
+    torch.testing.assert_close(restored["deter"], states["deter"], rtol=1e-3, atol=1e-3)
+    assert all(torch.equal(stored[key], again) for key, again in model.compress(restored).items())
+    before = sum(value.nbytes for value in (states["deter"], states["stoch"]))
+    assert sum(value.nbytes for value in stored.values()) < before / 2
+
+
+def logits() -> tuple[Tensor, Tensor]:
+    return torch.randn(6, 3, 4, requires_grad=True), torch.randn(6, 3, 4, requires_grad=True)
+
+
+def test_kl_is_torchs_above_the_free_nats_and_flat_below() -> None:
+    posterior, prior = logits()
+    expected = td.kl_divergence(
+        td.Independent(td.OneHotCategorical(logits=posterior), 1),
+        td.Independent(td.OneHotCategorical(logits=prior), 1),
+    ).detach()
+    free = expected.median().item() + 1e-3
+    dynamics, representation, kl = kl_losses(posterior.log_softmax(-1), prior.log_softmax(-1), free)
+    torch.testing.assert_close(kl, expected)
+    assert not kl.requires_grad
+    torch.testing.assert_close(dynamics, expected.clamp(min=free))
+    torch.testing.assert_close(representation, expected.clamp(min=free))
+    (dynamics + representation).sum().backward()
+    below = expected < free
+    assert 0 < below.sum() < 6
+    for leaf in (posterior, prior):
+        assert leaf.grad is not None
+        assert leaf.grad[below].abs().max() == 0
+        assert (leaf.grad[~below].flatten(1).abs().sum(-1) > 0).all()
+
+
+def test_each_side_of_the_balance_trains_its_own_side() -> None:
+    posterior, prior = logits()
+    dynamics, representation, _ = kl_losses(posterior.log_softmax(-1), prior.log_softmax(-1), 0.0)
+    first = torch.autograd.grad(dynamics.sum(), [posterior, prior], allow_unused=True, retain_graph=True)
+    second = torch.autograd.grad(representation.sum(), [posterior, prior], allow_unused=True)
+    assert first[0] is None and first[1].abs().sum() > 0
+    assert second[1] is None and second[0].abs().sum() > 0
+    # cross-entropy with fixed targets: softmax minus target
+    torch.testing.assert_close(first[1], (prior.softmax(-1) - posterior.softmax(-1)).detach())
+
+
+def touched(model: RSSM) -> set[str]:
+    return {
+        name.split(".")[0]
+        for name, p in model.named_parameters()
+        if p.grad is not None and p.grad.abs().sum() > 0
+    }
+
+
+def test_the_loss_reaches_everything_but_the_value_head() -> None:
+    model = tiny_rssm()
+    model.config.free_nats = 0.0
+    loss, metrics = model.loss(batch())
+    loss.backward()
+    assert touched(model) == {"encoder", "decoder", "dynamics", "reward_head", "continue_head"}
+    for name, p in model.named_parameters():
+        if not name.startswith("value_head."):
+            assert p.grad is not None and p.grad.isfinite().all(), name
+    assert all(value.isfinite() and not value.requires_grad for value in metrics.values())
+
+
+def test_the_loss_is_the_weighted_sum_of_its_parts() -> None:
+    model = tiny_rssm()
+    c, data = model.config.model_copy(deep=True), batch()
+    data.is_terminal[0, -1] = True
+    parts = {}
+    for field in ("reconstruction", "dynamics", "representation", "reward", "continue"):
+        for other in ("reconstruction", "dynamics", "representation", "reward", "continue"):
+            setattr(model.config, f"{other}_weight", float(other == field))
+        torch.manual_seed(1)
+        loss, metrics = model.loss(data)
+        parts[field] = loss.detach()
+        model.config = c.model_copy(deep=True)
+    torch.manual_seed(1)
+    whole, metrics = model.loss(data)
+    weights = {field: getattr(c, f"{field}_weight") for field in parts}
+    torch.testing.assert_close(whole.detach(), torch.stack([weights[f] * parts[f] for f in parts]).sum())
+    assert parts["dynamics"] == parts["representation"] >= c.free_nats
+    torch.testing.assert_close(parts["reward"], metrics["loss/reward"])
+    torch.testing.assert_close(parts["continue"], metrics["loss/continue"])
+    torch.testing.assert_close(
+        parts["reconstruction"], metrics["loss/reconstruction_image"] + metrics["loss/reconstruction_speed"]
+    )
+
+
+def test_equal_rows_and_one_short_sequence_stay_finite() -> None:
+    model, data = tiny_rssm(), batch(1, 2)
+    data.observation["image"].zero_()
+    data.observation["speed"].zero_()
+    data.reward.fill_(-1e6)
+    loss, _ = model.loss(data)
+    loss.backward()
+    assert loss.isfinite()
+    assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
+
+
+def test_terminal_rows_teach_the_continue_head() -> None:
+    model, data = tiny_rssm(), batch()
+    data.is_terminal[0, -1] = True
+    _, metrics, states = model.loss_and_states(data, model.initial(2))
+    goes_on = model.cont(states)
+    expected = torch.where(data.is_terminal, 1 - goes_on, goes_on).log().neg().mean()
+    torch.testing.assert_close(metrics["loss/continue"], expected.detach())

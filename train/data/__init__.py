@@ -1,0 +1,1 @@
+"""Episodes in files and the replay buffer: where sequences come from."""

@@ -1,0 +1,290 @@
+"""Episodes and their .npz files.
+
+In a file, row t holds `observations[t]`, the action taken in it, and that action's reward and done
+(Gymnasium's order). In memory an `Episode` is in arrival alignment: row t holds the observation, the
+action that led to it and the reward that arrived with it, so T actions make T + 1 rows.
+
+| key | shape | dtype | |
+|---|---|---|---|
+| observations | (T, C, H, W), C is 1, 3 or 4 | uint8 | entry "image"; may be absent when there are vectors |
+| vectors, vectors.NAME | (T, D) | float32 | entries "vector" and NAME |
+| actions | (T, A) | float32 | |
+| rewards | (T,) | float32 | |
+| dones | (T,) | bool | only the last may be true; equals terminated or truncated |
+| terminated, truncated | (T,) | bool | optional: without them a done is taken as terminated |
+| final_observation | (C, H, W) | uint8 | optional: without it the last observation is repeated |
+| final_vectors, final_vectors.NAME | (D,) | float32 | likewise |
+
+Any other key is an extra: it is kept as it is.
+"""
+
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+from pydantic import BaseModel, Field
+
+from train.checkpoint import write_aside
+from train.data.npz import read_npz
+from train.errors import DreamdriveError
+
+_OURS = ("observations", "final_observation", "actions", "rewards", "dones", "terminated", "truncated")
+
+
+class EpisodeLimits(BaseModel, extra="forbid", validate_assignment=True, use_attribute_docstrings=True):
+    """What an episode file may cost."""
+
+    max_bytes: int = Field(default=2 * 1024**3, gt=0)
+    """Largest episode file that is read, in bytes after unpacking."""
+
+
+@dataclass
+class Episode:
+    """One episode of T actions in arrival alignment, T + 1 rows."""
+
+    observations: dict[str, np.ndarray]
+    """"image": (T+1, C, H, W) uint8; every other entry: a vector, (T+1, D) float32."""
+    actions: np.ndarray
+    """(T+1, A) float32: the action that led to the row; zeros in row 0."""
+    rewards: np.ndarray
+    """(T+1,) float32: the reward that arrived with the row; 0 in row 0."""
+    is_first: np.ndarray
+    """(T+1,) bool: true in row 0 only."""
+    is_terminal: np.ndarray
+    """(T+1,) bool: true in the last row when the environment terminated, never when it was truncated."""
+    extras: dict[str, np.ndarray] = field(default_factory=dict)
+    """Arrays of the file that no job needs, as they are in the file."""
+
+    def __len__(self) -> int:
+        """The number of actions, T."""
+        return len(self.rewards) - 1
+
+
+def write_episode(path: Path, episode: Episode) -> None:
+    """Write `episode` to `path` (.npz, deflated), whole or not at all.
+
+    Raises:
+        DreamdriveError: the episode breaks the format, or the disk is full.
+    """
+    path = Path(path)
+    arrays = _check(path, _to_file_order(path, episode))
+
+    def write(file: IO[bytes]) -> None:
+        # Level 1: frames shrink nearly as much as at level 6, in a third of the time.
+        with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+            for key, array in arrays.items():
+                with archive.open(f"{key}.npy", "w", force_zip64=True) as member:
+                    np.lib.format.write_array(member, array, allow_pickle=False)
+
+    write_aside(path, write)
+
+
+def read_episode(path: Path, limits: EpisodeLimits | None = None) -> Episode:
+    """Read an episode file in the users' format and check all of it before returning it.
+
+    Raises:
+        DreamdriveError: one line with file, key and expectation.
+    """
+    path = Path(path)
+    arrays = _check(path, read_npz(path, (limits or EpisodeLimits()).max_bytes))
+    terminated = arrays["dones"]
+    if "terminated" in arrays:
+        terminated = arrays["terminated"]
+    elif "truncated" in arrays:
+        terminated = arrays["dones"] & ~arrays["truncated"]
+    observations: dict[str, np.ndarray] = {}
+    for key, final_key, name in _observation_keys(arrays):
+        final = arrays.get(final_key, arrays[key][-1])
+        observations[name] = np.concatenate([arrays[key], final[None]])  # (T+1, ...)
+    known = {*_OURS, *(key for keys in _observation_keys(arrays) for key in keys[:2])}
+    return Episode(
+        observations=observations,
+        actions=_after_a_zero(arrays["actions"]),
+        rewards=_after_a_zero(arrays["rewards"]),
+        is_first=~_after_a_zero(np.ones_like(terminated)),
+        is_terminal=_after_a_zero(terminated),
+        extras={key: array for key, array in arrays.items() if key not in known},
+    )
+
+
+class EpisodeFolder:
+    """The episodes of a folder, sorted by name, read one at a time as they are asked for."""
+
+    def __init__(self, directory: Path, skip_bad: bool = False, limits: EpisodeLimits | None = None) -> None:
+        """List `directory`.
+
+        Raises:
+            DreamdriveError: no such folder, or no .npz file in it.
+        """
+        self.directory = Path(directory)
+        self.skip_bad = skip_bad
+        self.limits = limits or EpisodeLimits()
+        self.skipped: list[str] = []
+        """One line for each file that the latest iteration skipped."""
+        if not self.directory.is_dir():
+            raise DreamdriveError(f"{directory}: expected a folder with .npz episodes")
+        self.paths = sorted(self.directory.glob("*.npz"))
+        if not self.paths:
+            raise DreamdriveError(f"{directory}: no episode, expected at least one .npz file")
+
+    def __iter__(self) -> Iterator[tuple[Path, Episode]]:
+        """Give (path, episode) for each file.
+
+        Raises:
+            DreamdriveError: a file is bad and `skip_bad` is false, or every file was bad.
+        """
+        self.skipped = []
+        for path in self.paths:
+            try:
+                episode = read_episode(path, self.limits)
+            except DreamdriveError as error:
+                if not self.skip_bad:
+                    raise
+                self.skipped.append(str(error))
+                continue
+            yield path, episode
+        if len(self.skipped) == len(self.paths):
+            raise DreamdriveError(
+                f"{self.directory}: all {len(self.paths)} episodes are bad: {self.skipped[0]}"
+            )
+
+
+def read_episodes(
+    directory: Path, skip_bad: bool = False, limits: EpisodeLimits | None = None
+) -> EpisodeFolder:
+    """The episodes of a folder; iterate over it, then look at `.skipped`."""
+    return EpisodeFolder(directory, skip_bad, limits)
+
+
+def _after_a_zero(array: np.ndarray) -> np.ndarray:
+    """(T, ...) -> (T+1, ...): a zero row in front, where no action came before."""
+    return np.concatenate([np.zeros_like(array[:1]), array])
+
+
+def _observation_keys(arrays: dict[str, np.ndarray]) -> list[tuple[str, str, str]]:
+    """(key, key of its final value, entry of the observation) for each observation in the file."""
+    keys = [("observations", "final_observation", "image")] if "observations" in arrays else []
+    for key in arrays:
+        if key == "vectors":
+            keys.append((key, "final_vectors", "vector"))
+        elif key.startswith("vectors."):
+            keys.append((key, f"final_{key}", key.removeprefix("vectors.")))
+    return keys
+
+
+def _to_file_order(path: Path, episode: Episode) -> dict[str, np.ndarray]:
+    """The arrays of the file for an episode in arrival alignment."""
+    rows = len(episode.rewards)
+    arrays: dict[str, np.ndarray] = {}
+    for name, values in episode.observations.items():
+        if name == "image":
+            key, final_key = "observations", "final_observation"
+        else:
+            key = "vectors" if name == "vector" else f"vectors.{name}"
+            final_key = f"final_{key}"
+        arrays[key], arrays[final_key] = values[:-1], values[-1]
+    rowwise = [*episode.observations.values(), episode.actions, episode.is_first, episode.is_terminal]
+    if rows < 2 or any(len(values) != rows for values in rowwise):
+        raise DreamdriveError(f"{path}: an episode to write needs T + 1 rows everywhere, T at least 1")
+    if not episode.is_first[0] or episode.is_first[1:].any() or episode.is_terminal[:-1].any():
+        raise DreamdriveError(f"{path}: expected is_first in row 0 only, is_terminal in the last at most")
+    ends = np.zeros(rows - 1, bool)
+    ends[-1] = True
+    arrays |= {"actions": episode.actions[1:], "rewards": episode.rewards[1:], "dones": ends}
+    arrays |= {"terminated": episode.is_terminal[1:], "truncated": ends & ~episode.is_terminal[1:]}
+    for key in episode.extras:
+        if key in arrays or not key.isidentifier() or key.startswith(("final_", "vectors")):
+            raise DreamdriveError(f"{path}: extra {key!r}: expected a plain name not used by the format")
+    return arrays | episode.extras
+
+
+def _check(path: Path, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Check everything the format says and cast to its dtypes; extras pass as they are."""
+    arrays = dict(arrays)
+    observation_keys = _observation_keys(arrays)
+    if not observation_keys:
+        raise DreamdriveError(f"{path}: 'observations': missing, expected (T, C, H, W) uint8")
+    arrays["actions"] = _floats(path, arrays, "actions", 2)
+    steps = len(arrays["actions"])
+    if steps < 1:
+        raise DreamdriveError(f"{path}: 'actions': no rows, expected T at least 1")
+    arrays["rewards"] = _floats(path, arrays, "rewards", 1)
+    for key, final_key, _ in observation_keys:
+        _observation(path, arrays, key, final_key)
+    flags = [key for key in ("dones", "terminated", "truncated") if key in arrays or key == "dones"]
+    for key in flags:
+        arrays[key] = _bools(path, arrays, key)
+    for key in ["rewards", *flags, *(key for key, _, _ in observation_keys)]:
+        if len(arrays[key]) != steps:
+            raise DreamdriveError(
+                f"{path}: {key!r}: {len(arrays[key])} rows, expected {steps} as in 'actions'"
+            )
+    _check_ends(path, arrays)
+    return arrays
+
+
+def _check_ends(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    """`dones` may be true in the last row only, and must agree with `terminated` and `truncated`."""
+    dones = arrays["dones"]
+    if dones[:-1].any():
+        raise DreamdriveError(
+            f"{path}: 'dones': true in row {int(dones.argmax())}, expected in the last only"
+        )
+    reasons = [arrays[key] for key in ("terminated", "truncated") if key in arrays]
+    reason = np.any(reasons, axis=0) if reasons else dones
+    # With only one of the two known, a done may be due to the other.
+    if (reason & ~dones).any() or (len(reasons) == 2 and (dones & ~reason).any()):
+        raise DreamdriveError(f"{path}: 'dones': expected to equal terminated or truncated in every row")
+
+
+def _observation(path: Path, arrays: dict[str, np.ndarray], key: str, final_key: str) -> None:
+    """Check one observation entry and its final value, in place."""
+    if key == "observations":
+        shape, dtype = arrays[key].shape, arrays[key].dtype
+        if dtype != np.uint8:
+            raise DreamdriveError(f"{path}: {key!r}: dtype {dtype}, expected uint8")
+        if len(shape) != 4 or shape[1] not in (1, 3, 4) or 0 in shape:
+            raise DreamdriveError(f"{path}: {key!r}: shape {shape}, expected (T, C, H, W) with C 1, 3 or 4")
+    else:
+        arrays[key] = _floats(path, arrays, key, 2)
+    if final_key in arrays:
+        if key != "observations":
+            arrays[final_key] = _floats(path, arrays, final_key, 1)
+        final, rows = arrays[final_key], arrays[key]
+        if final.shape != rows.shape[1:] or final.dtype != rows.dtype:
+            raise DreamdriveError(
+                f"{path}: {final_key!r}: {final.shape} {final.dtype}, expected {rows.shape[1:]} {rows.dtype}"
+            )
+
+
+def _floats(path: Path, arrays: dict[str, np.ndarray], key: str, ndim: int) -> np.ndarray:
+    """A key that holds finite numbers, as float32."""
+    vectors = "(D,)" if ndim == 1 else "(T, D)"
+    expected = {"rewards": "(T,)", "actions": "(T, A)"}.get(key, vectors)
+    if key not in arrays:
+        raise DreamdriveError(f"{path}: {key!r}: missing, expected {expected} float32")
+    array = arrays[key]
+    if array.dtype.kind not in "fiu":
+        raise DreamdriveError(f"{path}: {key!r}: dtype {array.dtype}, expected float32")
+    if array.ndim != ndim or 0 in array.shape[1:]:
+        raise DreamdriveError(f"{path}: {key!r}: shape {array.shape}, expected {expected}")
+    with np.errstate(over="ignore", invalid="ignore"):
+        array = array.astype(np.float32)
+    if not np.isfinite(array).all():
+        raise DreamdriveError(f"{path}: {key!r}: NaN or infinite, expected finite float32 numbers")
+    return array
+
+
+def _bools(path: Path, arrays: dict[str, np.ndarray], key: str) -> np.ndarray:
+    """A key that holds one true or false a row; 0 and 1 of an integer dtype will do."""
+    if key not in arrays:
+        raise DreamdriveError(f"{path}: {key!r}: missing, expected (T,) bool")
+    array = arrays[key]
+    if array.dtype.kind not in "biu" or array.ndim != 1:
+        raise DreamdriveError(f"{path}: {key!r}: {array.shape} {array.dtype}, expected (T,) bool")
+    if not np.isin(array, (0, 1)).all():
+        raise DreamdriveError(f"{path}: {key!r}: other values than 0 and 1, expected (T,) bool")
+    return array.astype(bool)

@@ -1,0 +1,38 @@
+"""Where and in which arithmetic the networks run."""
+
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+
+from train.errors import DreamdriveError
+
+
+def pick_device(name: str) -> torch.device:
+    """The device called `name`; `auto` is the first GPU if there is one.
+
+    Raises `DreamdriveError` for a name that torch does not know, or a GPU that is not there.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise DreamdriveError(f"device '{name}': expected auto, cpu, cuda or cuda:N") from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise DreamdriveError(f"device '{name}': this machine or this torch has no CUDA; expected cpu or auto")
+    return device
+
+
+def fast_bf16(device: torch.device) -> bool:
+    """Whether the hardware multiplies bf16 itself: emulated, it is ten times slower than fp32."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    capabilities = torch.cpu.get_capabilities()
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") or capabilities.get("bf16"))
+
+
+def autocast(device: torch.device, precision: str) -> AbstractContextManager[object]:
+    """A context in which the networks compute in `precision`: auto, bf16 or fp32."""
+    if precision == "bf16" or (precision == "auto" and fast_bf16(device)):
+        return torch.autocast(device.type, dtype=torch.bfloat16)
+    return nullcontext()

@@ -1,0 +1,87 @@
+"""Let a world model dream on from a recorded episode, and put the dream beside what happened."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from train.agents import Trained, load_agent
+from train.charts import filmstrip
+from train.data.episodes import Episode, read_episode
+from train.errors import DreamdriveError
+from train.pictures import dream_gif, open_loop_error
+from train.record import record_episode
+
+Frames = NDArray[np.uint8]
+_STRIP = 12  # columns of the filmstrip
+
+
+def to_pixels(image: torch.Tensor) -> Frames:
+    """Pictures in [0, 1], (..., C, H, W) float -> uint8."""
+    return (image.clamp(0, 1) * 255).round().byte().cpu().numpy()
+
+
+@torch.no_grad()
+def open_loop(trained: Trained, episode: Episode, context: int, horizon: int) -> tuple[Frames, Frames]:
+    """What happened and what the model made of it, (context + horizon, C, H, W) uint8 each.
+
+    The model sees the first `context` pictures, and from there only the recorded actions. Raises
+    `DreamdriveError` for an episode that is too short or does not fit the model.
+    """
+    length = context + horizon
+    rows = len(episode.rewards)
+    if context < 1 or horizon < 1:
+        raise DreamdriveError(f"--context {context} --horizon {horizon}: expected 1 or more each")
+    if rows < length:
+        raise DreamdriveError(f"the episode has {rows} observations: expected {length}, context and horizon")
+    agent, device = trained.agent, trained.device
+    model = agent.world_model
+    truth = episode.observations["image"][:length]
+    if episode.actions.shape[1] != model.action_size:
+        raise DreamdriveError(f"the episode's actions have {episode.actions.shape[1]} numbers: expected {model.action_size}")
+    action = torch.from_numpy(episode.actions[:length]).to(device).unsqueeze(0)
+    seen = {n: torch.from_numpy(v[:context]).to(device).unsqueeze(0) for n, v in episode.observations.items()}
+    is_first = torch.from_numpy(episode.is_first[:context]).to(device).unsqueeze(0)
+    try:
+        states, _ = model.observe(seen, action[:, :context], is_first, model.initial(1))
+    except (KeyError, RuntimeError) as error:
+        raise DreamdriveError(f"the episode's observations do not fit the model: {error}") from error
+    recorded = iter(action[:, context:].unbind(1))
+    dream = model.imagine(states[:, -1], lambda _: next(recorded), horizon)
+    seen_pixels = to_pixels(model.decode(states)["image"][0])
+    dreamt_pixels = to_pixels(model.decode(dream.states[:, 1:])["image"][0])
+    return truth, np.concatenate([seen_pixels, dreamt_pixels])
+
+
+def draw_dream(folder: Path, truth: Frames, model: Frames, context: int, fps: float) -> list[Path]:
+    """Write `filmstrip.png` and `dream.gif` into `folder`; returns their paths."""
+    strip, gif = folder / "filmstrip.png", folder / "dream.gif"
+    seen = [0, context - 1] if context > 1 else [0]
+    dreamt = np.linspace(context, len(truth) - 1, min(_STRIP - len(seen), len(truth) - context))
+    times = sorted({*seen, *dreamt.round().astype(int).tolist()})
+    filmstrip(strip, truth, model, None, context, times)
+    dream_gif(gif, truth, model, context, fps)
+    return [strip, gif]
+
+
+def imagine(
+    run: Path, episode: Path | None, context: int = 5, horizon: int = 50, output: Path | None = None
+) -> list[Path]:
+    """Dream from an episode file, or from an episode that the agent drives now, and draw it.
+
+    Pictures go to `output`, or `pictures` in the run's folder. Raises `DreamdriveError`; see `open_loop`.
+    """
+    trained = load_agent(run)
+    if episode is not None:
+        recorded = read_episode(episode)
+    else:
+        recorded = record_episode(trained, seed=1_000_000, decisions=context + horizon)
+    truth, model = open_loop(trained, recorded, context, horizon)
+    fps = 50 / trained.config.env.action_repeat
+    paths = draw_dream(output or trained.run.pictures, truth, model, context, fps)
+    psnr = open_loop_error(truth, model)
+    print(f"seen {psnr[:context].mean():.1f} dB, dreamt {psnr[context:].mean():.1f} dB PSNR over {horizon} steps")
+    for path in paths:
+        print(path)
+    return paths

@@ -1,0 +1,1 @@
+"""Learning while driving: collect, replay, update, evaluate."""

@@ -1,0 +1,194 @@
+"""Drive the simulators with the agent and put what happens into the replay, row by row."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from gymnasium.vector import VectorEnv
+from torch import Tensor
+
+from agent.dreamer import Dreamer
+from agent.world_model.interface import State
+from train.data.replay import Replay
+from train.errors import DreamdriveError
+
+MakeEnv = Callable[[int], VectorEnv[Any, Any, Any]]
+
+
+@dataclass
+class Arrival:
+    """One row of all N streams on its way into the replay, in arrival alignment."""
+
+    observation: dict[str, np.ndarray]
+    action: np.ndarray
+    reward: np.ndarray
+    is_first: np.ndarray
+    is_terminal: np.ndarray
+
+
+@dataclass
+class Score:
+    """What is reported of a finished training episode: undiscounted return, length, and when in the run."""
+
+    score: float
+    frames: int
+    at_frame: int
+
+
+@dataclass
+class _Progress:
+    """What a checkpoint holds of the collector, beside the agent's state."""
+
+    segment: int = 0
+    frames: int = 0
+    decisions: int = 0
+    actions: list[np.ndarray] = field(default_factory=list)
+
+
+class Collector:
+    """Steps N simulators, one decision at a time; everything random comes from torch's generator and the seed.
+
+    Simulators cannot be saved. So they start anew, from a seed derived from the run's, at each planned
+    checkpoint (`restart`), in a run that is never stopped too; and a run that was stopped in between goes on
+    where it was by driving the recorded actions of the running segment again.
+
+    Args:
+        make_env: seed -> vector environment, next-step autoreset.
+        replay: gets every row.
+        seed: the run's seed.
+        device: where the agent is.
+    """
+
+    def __init__(self, make_env: MakeEnv, replay: Replay, seed: int, device: torch.device) -> None:
+        self.finished: list[Score] = []
+        self.resumed_exactly = True
+        self._make_env, self._replay, self._seed, self._device = make_env, replay, seed, device
+        self._at = _Progress()
+        self._env: VectorEnv[Any, Any, Any] | None = None
+        self._state: State | None = None
+        self._row: Arrival
+        self._ended: np.ndarray
+
+    @property
+    def frames(self) -> int:
+        """Simulator frames so far."""
+        return self._at.frames
+
+    @property
+    def decisions(self) -> int:
+        """Decisions so far, over all simulators; first rows count as one."""
+        return self._at.decisions
+
+    def close(self) -> None:
+        """Shut the simulators down."""
+        if self._env is not None:
+            self._env.close()  # type: ignore[no-untyped-call]
+            self._env = None
+
+    def start(self, agent: Dreamer) -> None:
+        """Start the simulators of the current segment."""
+        self.close()
+        self._env = self._make_env(self._segment_seed())
+        observation, _ = self._env.reset()
+        count = self._env.num_envs
+        self._state = agent.world_model.initial(count)
+        self._row = Arrival(
+            observation=dict(observation),
+            action=np.zeros((count, agent.world_model.action_size), np.float32),
+            reward=np.zeros(count, np.float32),
+            is_first=np.ones(count, bool),
+            is_terminal=np.zeros(count, bool),
+        )
+        self._ended = np.zeros(count, bool)
+        self._at.actions.clear()
+
+    def restart(self, agent: Dreamer) -> None:
+        """End the running segment, keeping its last row, and start the next one."""
+        self._remember(agent, explore=True)
+        self._at.segment += 1
+        self.start(agent)
+
+    def step(self, agent: Dreamer, random: bool) -> None:
+        """One decision of every simulator, by the exploring policy or uniformly at random."""
+        chosen = self._remember(agent, explore=True)
+        if random:
+            chosen = torch.rand_like(chosen) * 2 - 1
+        action = chosen.cpu().numpy()
+        self._at.actions.append(action)
+        self._drive(action, report=True)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Plain tensors and numbers from which `load` goes on."""
+        at = self._at
+        assert self._state is not None
+        return {
+            "segment": at.segment,
+            "frames": at.frames,
+            "decisions": at.decisions,
+            "actions": torch.from_numpy(np.stack(at.actions)) if at.actions else torch.zeros(0),
+            "state": {name: value.cpu() for name, value in self._state.items()},
+            "observation": {name: torch.from_numpy(v.copy()) for name, v in self._row.observation.items()},
+        }
+
+    def load(self, saved: Mapping[str, Any], agent: Dreamer) -> None:
+        """Go on where `state_dict` was taken: start the segment's simulators and drive its actions again.
+
+        If they arrive elsewhere (a simulator that is not deterministic), the next segment is started instead,
+        and `resumed_exactly` is false.
+        """
+        at = self._at
+        at.segment = int(saved["segment"])
+        self.start(agent)
+        recorded = saved["actions"].numpy()
+        for action in recorded:
+            at.actions.append(action)
+            self._drive(action, report=False)
+        at.frames, at.decisions = int(saved["frames"]), int(saved["decisions"])
+        assert self._state is not None
+        for name, value in saved["state"].items():
+            self._state[name] = value.to(self._device)
+        saved_row = saved["observation"].items()
+        if not all(np.array_equal(self._row.observation[name], value.numpy()) for name, value in saved_row):
+            self.resumed_exactly = False
+            at.segment += 1
+            self.start(agent)
+
+    def _segment_seed(self) -> int:
+        return int(np.random.SeedSequence([self._seed, self._at.segment]).generate_state(1)[0]) % 900_000
+
+    @torch.no_grad()
+    def _remember(self, agent: Dreamer, explore: bool) -> Tensor:
+        """Filter the row at hand, store it with the agent's state, and give the agent's next action (N, A)."""
+        row = self._row
+        assert self._state is not None
+        observation = {name: torch.from_numpy(v).to(self._device) for name, v in row.observation.items()}
+        action = torch.from_numpy(row.action).to(self._device)
+        is_first = torch.from_numpy(row.is_first).to(self._device)
+        chosen, self._state = agent.act(observation, self._state, action, is_first, explore)
+        latent = {name: value.cpu() for name, value in agent.world_model.compress(self._state).items()}
+        self._replay.add(row.observation, row.action, row.reward, row.is_first, row.is_terminal, latent)
+        self._at.decisions += len(row.reward)
+        return chosen
+
+    def _drive(self, action: np.ndarray, report: bool) -> None:
+        """Step the simulators; the row that arrives becomes the one at hand."""
+        if self._env is None:
+            raise DreamdriveError("collector: stepped before its simulators were started")
+        ended = self._ended
+        observation, reward, terminated, truncated, info = self._env.step(action)
+        # After an end, this step only reset: the action led nowhere.
+        self._row = Arrival(
+            observation=dict(observation),
+            action=np.where(ended[:, None], 0.0, action).astype(np.float32),
+            reward=np.where(ended, 0.0, reward).astype(np.float32),
+            is_first=ended,
+            is_terminal=terminated,
+        )
+        self._ended = terminated | truncated
+        self._at.frames += int(info["frames"].sum())
+        if report and "episode" in info:
+            for i in np.flatnonzero(info["_episode"]):
+                score, frames = float(info["episode"]["r"][i]), int(info["episode"]["l"][i])
+                self.finished.append(Score(score, frames, self._at.frames))

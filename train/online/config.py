@@ -1,0 +1,51 @@
+"""The config of a run that learns online, put together from its parts' configs."""
+
+from typing import Literal
+
+from pydantic import BaseModel, Field
+
+from agent.dreamer import DreamerConfig, OptimizerConfig
+from envs.car_racing import CarRacingConfig
+from train.data.replay import ReplayConfig
+
+
+class TrainerConfig(BaseModel, extra="forbid", validate_assignment=True, use_attribute_docstrings=True):
+    """How long, how often, on what."""
+
+    frames: int = Field(300_000, ge=1)
+    """Length of the run [simulator frames, action repeats counted]."""
+    train_ratio: float = Field(64.0, gt=0)
+    """Replayed steps for each collected one [decisions per decision]."""
+    prefill_frames: int = Field(4_000, ge=0)
+    """Frames that a random policy drives before the first update."""
+    checkpoint_frames: int = Field(50_000, ge=1)
+    """Frames between checkpoints; the simulators start anew at each, from a derived seed."""
+    log_updates: int = Field(50, ge=1)
+    """Updates between two rows of metrics; figures are means over them."""
+    picture_frames: int = Field(100_000, ge=1)
+    """Frames between open-loop dreams on the newest episode, as pictures."""
+    precision: Literal["auto", "bf16", "fp32"] = "auto"
+    """Arithmetic of the networks; `auto` is bf16 where the hardware multiplies it, else fp32."""
+    compile: bool = False
+    """Compile the inner step functions with torch.compile before the simulators start."""
+    device: str = "auto"
+    """`cpu`, `cuda`, `cuda:1`, ...; `auto` is the first GPU if there is one."""
+    threads: int = Field(0, ge=0)
+    """CPU threads of the networks; 0 is one for each core."""
+
+
+class OnlineConfig(BaseModel, extra="forbid", validate_assignment=True, use_attribute_docstrings=True):
+    """An agent that learns while it drives."""
+
+    seed: int = Field(0, ge=0, lt=1_000_000)
+    """Seed of everything random in the run: networks, replay, simulators."""
+    env: CarRacingConfig = CarRacingConfig()
+    """The environment to drive."""
+    agent: DreamerConfig = DreamerConfig()
+    """World model and behaviour."""
+    optimizer: OptimizerConfig = OptimizerConfig()
+    """The optimiser of all networks."""
+    replay: ReplayConfig = ReplayConfig()
+    """The replay buffer, and the batches drawn from it."""
+    trainer: TrainerConfig = TrainerConfig()
+    """Length, ratio, checkpoints, hardware."""
