@@ -48,7 +48,10 @@ class OptimizerConfig(BaseModel, extra="forbid", validate_assignment=True, use_a
         """The optimiser, with one group of parameters for each learning rate."""
         critic = set(agent.world_model.value_head.parameters())
         groups = [
-            {"params": [p for p in agent.world_model.parameters() if p not in critic], "lr": self.world_model_lr},
+            {
+                "params": [p for p in agent.world_model.parameters() if p not in critic],
+                "lr": self.world_model_lr,
+            },
             {"params": list(agent.behaviour.actor.parameters()), "lr": self.actor_lr},
             {"params": list(agent.world_model.value_head.parameters()), "lr": self.critic_lr},
         ]
@@ -57,7 +60,7 @@ class OptimizerConfig(BaseModel, extra="forbid", validate_assignment=True, use_a
         return LaProp(groups, betas=(self.beta1, self.beta2), eps=self.eps, clip=self.clip)
 
     def schedule(self, optimizer: LaProp, update: int) -> None:
-        """Set the learning rates for update number `update`, counted from 0: linear warm-up, then constant."""
+        """Set the learning rates for update `update`, counted from 0: linear warm-up, then constant."""
         factor = min(1.0, (update + 1) / max(self.warmup, 1))
         for group in optimizer.param_groups:
             group["lr"] = group["base_lr"] * factor
@@ -94,7 +97,7 @@ class Dreamer(nn.Module):
         return chosen.clamp(-1.0, 1.0), state
 
     def loss(self, batch: Batch, state: State) -> tuple[Tensor, Metrics, State]:
-        """The loss of everything on B sequences that start after `state` (B), metrics, and the states (B, T)."""
+        """The loss of everything on B sequences that follow `state` (B), metrics, and the states (B, T)."""
         model_loss, model_metrics, states = self.world_model.loss_and_states(batch, state)
         behaviour_loss, behaviour_metrics = self.behaviour.loss(self.world_model, batch, states)
         return model_loss + behaviour_loss, model_metrics | behaviour_metrics, states.detach()

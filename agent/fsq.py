@@ -32,7 +32,9 @@ class FSQ(nn.Module):
     def __init__(self, levels: Sequence[int], eps: float = 1e-3) -> None:
         super().__init__()
         if not levels or min(levels) < 2:
-            raise ValueError(f"FSQ levels: got {list(levels)}: expected at least one level count, each 2 or more")
+            raise ValueError(
+                f"FSQ levels: got {list(levels)}: expected at least one level count, each 2 or more"
+            )
         self.dim = len(levels)
         self.codes = math.prod(levels)
         self.eps = eps
@@ -46,7 +48,8 @@ class FSQ(nn.Module):
         """Squash (..., D) to the open interval whose rounding gives exactly `levels[d]` integers."""
         half = (self.levels - 1) * (1 + self.eps) / 2
         offset = torch.where(self.levels % 2 == 0, 0.5, 0.0)
-        shift = torch.atanh(offset / half)
+        # Two levels are symmetric without a shift: half a step would be almost all there is.
+        shift = torch.where(self.levels > 2, torch.atanh(offset / half), 0.0)
         return torch.tanh(z + shift) * half - offset
 
     def forward(self, z: Tensor) -> Tensor:

@@ -59,7 +59,7 @@ class ChannelNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise `x`, (N, C, H, W); with channels_last memory both permutations are free views."""
-        return self.norm(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)  # type: ignore[no-any-return]
+        return self.norm(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
 class BlockLinear(nn.Module):
@@ -77,7 +77,9 @@ class BlockLinear(nn.Module):
     def __init__(self, inputs: int, outputs: int, blocks: int) -> None:
         super().__init__()
         if inputs % blocks or outputs % blocks:
-            raise ValueError(f"block linear: sizes {inputs} -> {outputs}: expected multiples of {blocks} blocks")
+            raise ValueError(
+                f"block linear: sizes {inputs} -> {outputs}: expected multiples of {blocks} blocks"
+            )
         self.blocks = blocks
         self.weight = nn.Parameter(torch.empty(blocks, inputs // blocks, outputs // blocks))
         self.bias = nn.Parameter(torch.zeros(blocks, 1, outputs // blocks))

@@ -56,7 +56,9 @@ class LaProp(Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
-        """Clip and apply the gradients; parameters without one are left alone. `closure` is not supported.
+        """Clip and apply the gradients, which are used up; parameters without one are left alone.
+
+        `closure` is not supported.
 
         Raises:
             ValueError: a closure is given.
@@ -71,6 +73,8 @@ class LaProp(Optimizer):
             grads = [p.grad for p in params]
             if group["clip"]:
                 norms.append(clip_adaptively(params, grads, group["clip"]))
+            else:
+                norms.append(torch.linalg.vector_norm(torch.stack(torch._foreach_norm(grads))))
             for p in params:
                 if not self.state[p]:
                     self.state[p]["size"] = torch.zeros_like(p)

@@ -1,4 +1,4 @@
-"""The sizes of DreamerV3, as options of a config (Hafner et al. 2023, table of model sizes; official 2024 values)."""
+"""The sizes of DreamerV3, as options of a config (Hafner et al. 2023, model sizes; official 2024 values)."""
 
 from agent.dreamer import DreamerConfig
 

@@ -1,6 +1,6 @@
 """Time one full update (world model, actor, critic) beside the arithmetic the machine can do.
 
-    python benchmarks/update.py --size 1m --batch 16 --length 64 [--json PATH]
+python benchmarks/update.py --size 1m --batch 16 --length 64 [--json PATH]
 """
 
 import argparse
@@ -61,7 +61,7 @@ def updater(agent: Dreamer, batch: Batch, device: torch.device, precision: str) 
         with autocast(device, precision):
             loss, _, _ = agent.loss(batch, start)
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         optimizer.step()
         agent.behaviour.update_slow(agent.world_model)
 
@@ -70,13 +70,21 @@ def updater(agent: Dreamer, batch: Batch, device: torch.device, precision: str) 
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--size", default="1m", choices=SIZES, help="model size (default: 1m)")
     parser.add_argument("--batch", type=int, default=16, help="sequences in a batch (default: 16)")
     parser.add_argument("--length", type=int, default=64, help="steps of each sequence (default: 64)")
-    parser.add_argument("--repeats", type=int, default=5, help="updates timed, after two that are not (default: 5)")
-    parser.add_argument("--precision", default="auto", choices=("auto", "bf16", "fp32"), help="(default: auto)")
-    parser.add_argument("--norm", default="rms", choices=("rms", "layer"), help="normalisation (default: rms)")
+    parser.add_argument(
+        "--repeats", type=int, default=5, help="updates timed, after two that are not (default: 5)"
+    )
+    parser.add_argument(
+        "--precision", default="auto", choices=("auto", "bf16", "fp32"), help="(default: auto)"
+    )
+    parser.add_argument(
+        "--norm", default="rms", choices=("rms", "layer"), help="normalisation (default: rms)"
+    )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda (default: auto)")
     parser.add_argument("--json", type=Path, help="write the figures to this file, too")
     args = parser.parse_args()
@@ -103,7 +111,9 @@ def main() -> None:
         "parameters": sum(p.numel() for p in agent.parameters() if p.requires_grad),
         "precision": used,
         "threads": torch.get_num_threads(),
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine(),
+        "device": torch.cuda.get_device_name(device)
+        if device.type == "cuda"
+        else platform.processor() or platform.machine(),
         "seconds_median": median,
         "seconds_min": min(times),
         "seconds_max": max(times),
@@ -113,8 +123,19 @@ def main() -> None:
         "share_of_bf16_matrix_rate": gflop / median / rates["bf16"],
         "share_of_best_matrix_rate": gflop / median / max(rates.values()),
     }
-    table = Table(title=f"update {args.size}, batch {args.batch}x{args.length}, {used}, {torch.get_num_threads()} threads")
-    for name in ("median [s]", "min-max [s]", "GFLOP", "GFLOP/s", "fp32 matrix rate", "bf16 matrix rate", "share of the best"):
+    table = Table(
+        title=f"update {args.size}, batch {args.batch}x{args.length}, {used}, "
+        f"{torch.get_num_threads()} threads"
+    )
+    for name in (
+        "median [s]",
+        "min-max [s]",
+        "GFLOP",
+        "GFLOP/s",
+        "fp32 matrix rate",
+        "bf16 matrix rate",
+        "share of the best",
+    ):
         table.add_column(name, justify="right")
     table.add_row(
         f"{median:.3f}",

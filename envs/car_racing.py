@@ -20,7 +20,7 @@ class CarRacingConfig(BaseModel, extra="forbid", validate_assignment=True, use_a
     """CarRacing, as the agent sees it."""
 
     backend: Literal["auto", "envpool", "gymnasium"] = "auto"
-    """Simulator for training: EnvPool's (fast, Linux) or Gymnasium's; `auto` is EnvPool where it is installed."""
+    """Simulator for training: EnvPool's (fast, Linux) or Gymnasium's; `auto` is EnvPool where installed."""
     num_envs: int = Field(16, ge=1)
     """Simulators driven at the same time."""
     action_repeat: int = Field(4, ge=1)
@@ -88,9 +88,12 @@ class CarRacing(VectorEnv[dict[str, Any], NDArray[np.float32], Any]):
             ValueError: a seed or options are given.
         """
         if seed is not None or options is not None:
-            raise ValueError("CarRacing.reset: expected no seed and no options, make_car_racing takes the seed")
+            raise ValueError(
+                "CarRacing.reset: expected no seed and no options, make_car_racing takes the seed"
+            )
         everywhere = np.ones(self.num_envs, bool)
         picture = self._begin(everywhere)
+        self._ended = ~everywhere
         return self._observe(picture), {}
 
     def step(
@@ -179,7 +182,9 @@ def make_car_racing(config: CarRacingConfig, seed: int) -> CarRacing:
     simulators: Simulators
     if backend == "envpool":
         if not envpool_available():
-            raise ValueError("env.backend envpool: EnvPool is not installed (it is made for Linux); use gymnasium")
+            raise ValueError(
+                "env.backend envpool: EnvPool is not installed (it is made for Linux); use gymnasium"
+            )
         simulators = EnvPoolSimulators(n, seed, config.max_frames, config.threads)
     else:
         simulators = GymnasiumSimulators(n, seed, config.max_frames, TRAINING_SEEDS)

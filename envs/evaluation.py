@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from envs.car_racing import TRAINING_SEEDS, CarRacingConfig
 from envs.preprocess import Picture, native_action
-from envs.simulators import OfficialSimulator
+from envs.worker import serve
 
 
 @dataclass
@@ -41,9 +41,13 @@ class OfficialTracks:
         ValueError: a seed that training may have used, or none.
     """
 
-    def __init__(self, config: CarRacingConfig, seeds: Sequence[int], slots: int = 8, workers: int = 2) -> None:
+    def __init__(
+        self, config: CarRacingConfig, seeds: Sequence[int], slots: int = 8, workers: int = 2
+    ) -> None:
         if not seeds or min(seeds) < TRAINING_SEEDS:
-            raise ValueError(f"evaluation seeds {list(seeds)[:3]}...: expected some, each {TRAINING_SEEDS} or more")
+            raise ValueError(
+                f"evaluation seeds {list(seeds)[:3]}...: expected some, each {TRAINING_SEEDS} or more"
+            )
         self.num_envs = n = min(slots, len(seeds))
         self.active = np.zeros(n, bool)
         self._view = Picture(config.image_size, config.crop_hud)
@@ -60,7 +64,7 @@ class OfficialTracks:
         for part in self._parts:
             ours, theirs = context.Pipe()
             arguments = (theirs, len(part), config.max_frames, config.action_repeat)
-            process = context.Process(target=_work, args=arguments, daemon=True)
+            process = context.Process(target=serve, args=arguments, daemon=True)
             process.start()
             theirs.close()
             self._pipes.append(ours)
@@ -109,12 +113,14 @@ class OfficialTracks:
             process.join(timeout=5)
             if process.is_alive():
                 process.terminate()
+                process.join()
         self._pipes, self._processes = [], []
 
     def _exchange(self, action: NDArray[np.float32], begin: NDArray[np.bool_]) -> dict[int, tuple[Any, ...]]:
-        """Send each worker its orders, then gather: slot -> (reward, frames, over, tiles); pictures are kept."""
+        """Send each worker its orders, then gather: slot -> (reward, frames, over, tiles); keeps pictures."""
         starting = begin.any()
-        for pipe, part in zip(self._pipes, self._parts, strict=True):
+        everybodys = []
+        for part in self._parts:
             orders: list[Any] = []
             for slot in part:
                 order: Any = None
@@ -127,46 +133,20 @@ class OfficialTracks:
                 elif self.active[slot] and not starting:
                     order = action[slot]
                 orders.append(order)
-            pipe.send(orders)
+            everybodys.append(orders)
         answers: dict[int, tuple[Any, ...]] = {}
-        for pipe, part in zip(self._pipes, self._parts, strict=True):
-            try:
-                replies = pipe.recv()
-            except EOFError as error:
-                raise RuntimeError("an evaluation process died; its own message is above") from error
+        for part, replies in zip(self._parts, self._ask(everybodys), strict=True):
             for slot, reply in zip(part, replies, strict=True):
                 if reply is not None:
                     self._pictures[slot] = reply[0]
                     answers[int(slot)] = reply[1:]
         return answers
 
-
-def _work(pipe: Connection, count: int, max_frames: int, repeat: int) -> None:
-    """A worker: for each of its slots None (rest), a seed (reset) or a native action (drive)."""
-    simulators = [OfficialSimulator(max_frames) for _ in range(count)]
-    while True:
+    def _ask(self, everybodys: list[list[Any]]) -> list[list[Any]]:
+        """Send every worker its orders before waiting for any reply: they work at the same time."""
         try:
-            orders = pipe.recv()
-        except EOFError:
-            break
-        replies: list[Any] = []
-        for simulator, order in zip(simulators, orders, strict=True):
-            if order is None:
-                replies.append(None)
-            elif isinstance(order, int):
-                replies.append((simulator.reset(order), 0.0, 0, False, 0.0))
-            else:
-                replies.append(_drive(simulator, order, repeat))
-        pipe.send(replies)
-    for simulator in simulators:
-        simulator.close()
-
-
-def _drive(simulator: OfficialSimulator, action: NDArray[np.float32], repeat: int) -> tuple[Any, ...]:
-    reward, frames, over = 0.0, 0, False
-    while frames < repeat and not over:
-        gained, terminated, truncated = simulator.step(action)
-        reward += gained
-        frames += 1
-        over = terminated or truncated
-    return simulator.picture(), reward, frames, over, simulator.tiles()
+            for pipe, orders in zip(self._pipes, everybodys, strict=True):
+                pipe.send(orders)
+            return [pipe.recv() for pipe in self._pipes]
+        except (EOFError, ConnectionError) as error:
+            raise RuntimeError("an evaluation process died; its own message is above") from error

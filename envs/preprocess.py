@@ -43,7 +43,7 @@ class Picture:
         x = torch.from_numpy(frames[:, : self.rows]).permute(0, 3, 1, 2).float()
         # (N, 3, size, size); two matrix products are several times faster than torch's own resize
         x = self._vertical @ x @ self._horizontal
-        return x.round_().to(torch.uint8).numpy()  # type: ignore[no-any-return]
+        return x.round_().to(torch.uint8).numpy()
 
 
 def native_action(action: NDArray[np.float32]) -> NDArray[np.float32]:

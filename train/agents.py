@@ -37,13 +37,16 @@ def load_agent(path: Path, device: str = "auto") -> Trained:
         shapes = {str(name): tuple(int(n) for n in shape) for name, shape in meta["observations"].items()}
         agent = config.agent.build(shapes, int(meta["action_size"]))
     except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise DreamdriveError(f"{path / 'weights.json'}: {error}; expected observations and action_size") from error
+        raise DreamdriveError(
+            f"{path / 'weights.json'}: {error}; expected observations and action_size"
+        ) from error
     wanted, found = agent.state_dict(), tensors
     for name, tensor in wanted.items():
         if name not in found or found[name].shape != tensor.shape:
             shape = list(found[name].shape) if name in found else "missing"
             raise DreamdriveError(
-                f"{path / 'weights.safetensors'}: {name} is {shape}, expected {list(tensor.shape)} by config.yaml"
+                f"{path / 'weights.safetensors'}: {name} is {shape}, "
+                f"expected {list(tensor.shape)} by config.yaml"
             )
     agent.load_state_dict(tensors)
     return Trained(run, config, agent.to(where).eval(), where, int(meta.get("frames", 0)))

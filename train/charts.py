@@ -5,11 +5,12 @@ Figures are made without pyplot: no global state, no display, safe beside a trai
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 from numpy.typing import ArrayLike, NDArray
 
@@ -93,13 +94,15 @@ def filmstrip(
             axes.set(xticks=[], yticks=[])
             axes.spines[:].set_visible(False)
             if column == 0:
-                axes.set_ylabel(label, rotation=0, ha="right", va="center", fontsize=12, color=INK, labelpad=8)
+                axes.set_ylabel(
+                    label, rotation=0, ha="right", va="center", fontsize=12, color=INK, labelpad=8
+                )
             if row == 0:
                 mark_phase(axes, chosen, column, context)
             if row == 2:
                 distance = step - context + 1
                 axes.set_xlabel(f"{distance:+d}" if distance else "0", fontsize=11, color=INK, labelpad=3)
-                place = {"transform": axes.transAxes, "ha": "center", "va": "center"}
+                place: dict[str, Any] = {"transform": axes.transAxes, "ha": "center", "va": "center"}
                 axes.text(0.5, -0.38 / aspect, f"{psnr[step]:.1f} dB", fontsize=9, color=FAINT, **place)
     figure.text(0.83 / width, 0.51 / height, "step", ha="right", va="center", fontsize=11, color=FAINT)
     save(figure, path)
@@ -111,9 +114,11 @@ def mark_phase(axes: Axes, chosen: Sequence[int], column: int, context: int) -> 
     colour = DREAMED if dreaming else SEEN
     starts = column == 0 or (chosen[column - 1] >= context) != dreaming
     ends = column == len(chosen) - 1 or (chosen[column + 1] >= context) != dreaming
-    # Neighbours of one phase touch (0.06 of a cell lies between columns); a gap is left where the phase changes.
+    # Neighbours of one phase touch (0.06 of a cell lies between columns); a gap shows a change of phase.
     line = ([0.0 if starts else -0.04, 1.0 if ends else 1.04], [1.09, 1.09])
-    axes.plot(*line, color=colour, linewidth=5, solid_capstyle="butt", transform=axes.transAxes, clip_on=False)
+    axes.plot(
+        *line, color=colour, linewidth=5, solid_capstyle="butt", transform=axes.transAxes, clip_on=False
+    )
     if starts:
         text = "dreams, open loop" if dreaming else "sees"
         axes.text(0, 1.17, text, transform=axes.transAxes, ha="left", va="bottom", fontsize=11, color=colour)
@@ -128,17 +133,16 @@ def learning_curve(
 ) -> None:
     """Write a PNG of the return against simulator frames and against wall-clock time, side by side.
 
-    Single training episodes are faint dots, their running mean over the last 20 a line, evaluations their mean
-    with one standard deviation. `baselines` names horizontal lines; left out, there is one: solved at 900.
+    Single training episodes are faint dots, their running mean over the last 20 a line, evaluations their
+    mean with one standard deviation. `baselines` names horizontal lines; left out: solved at 900.
     Raises DreamdriveError when the columns of points or evaluations differ in length.
     """
     episodes = columns(points, "points")
     scores = columns(evaluations, "evaluations")
     lines = {"solved": 900.0} if baselines is None else dict(baselines)
     unit, divisor = time_unit(max([*episodes[1], *scores[1], 0.0]))
-    figure = Figure(figsize=(11, 4.4), dpi=150, layout="constrained")
+    figure = Figure(figsize=(11, 4.4), dpi=150, layout=ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.08))
     left, right = figure.subplots(1, 2, sharey=True)
-    figure.get_layout_engine().set(w_pad=0.08, h_pad=0.08)
     figure.suptitle(title, x=0.01, ha="left", fontsize=14, color=INK, fontweight="semibold")
     for axes, kind, scale, label in (
         (left, 0, 1.0, "simulator frames"),
@@ -160,7 +164,9 @@ def learning_curve(
         axes.set_xlim(left=0)
         plain(axes)
     left.set_ylabel("return of an episode", fontsize=11, color=INK)
-    left.xaxis.set_major_formatter(FuncFormatter(lambda frames, _: f"{frames / 1000:g}k" if frames else "0"))
+    left.xaxis.set_major_formatter(
+        FuncFormatter(lambda frames, _: f"{frames / 1000:g}k" if frames >= 1000 else f"{frames:g}")
+    )
     top = max([*episodes[2], *(scores[2] + scores[3]), *lines.values(), 1.0])
     bottom = min([*episodes[2], *(scores[2] - scores[3]), 0.0])
     left.set_ylim(bottom - 0.04 * (top - bottom), top + 0.08 * (top - bottom))
@@ -179,9 +185,13 @@ def draw_returns(
 ) -> None:
     """Draw episodes (N,) as dots with their running mean, and evaluations (M,) with error bars."""
     if len(x):
-        axes.scatter(x, returns, s=9, color=TRAINING, alpha=0.22, linewidths=0, zorder=2, label="training episode")
+        axes.scatter(
+            x, returns, s=9, color=TRAINING, alpha=0.22, linewidths=0, zorder=2, label="training episode"
+        )
         label = f"mean of the last {RUNNING_MEAN}"
-        axes.plot(x, running_mean(returns, RUNNING_MEAN), color=TRAINING, linewidth=2.2, zorder=3, label=label)
+        axes.plot(
+            x, running_mean(returns, RUNNING_MEAN), color=TRAINING, linewidth=2.2, zorder=3, label=label
+        )
     if len(evaluated_x):
         axes.errorbar(
             evaluated_x,
@@ -210,7 +220,9 @@ def columns(table: Episodes | Evaluations, name: str) -> list[NDArray[np.float64
     """The table's columns as float64 arrays; raises DreamdriveError when they differ in length."""
     arrays = [np.asarray(column, dtype=np.float64).reshape(-1) for column in table]
     if len({len(array) for array in arrays}) != 1:
-        lengths = ", ".join(f"{field} {len(array)}" for field, array in zip(table._fields, arrays, strict=True))
+        lengths = ", ".join(
+            f"{field} {len(array)}" for field, array in zip(table._fields, arrays, strict=True)
+        )
         raise DreamdriveError(f"{name}: expected columns of one length, got {lengths}")
     return arrays
 
@@ -220,6 +232,11 @@ def time_unit(seconds: float) -> tuple[str, float]:
     if seconds < 3 * 60:
         return "seconds", 1.0
     return ("minutes", 60.0) if seconds < 3 * 3600 else ("hours", 3600.0)
+
+
+def thousands(count: float) -> str:
+    """A count as short as it reads: 250, 12.5k, 300k."""
+    return f"{count / 1000:g}k" if count >= 1000 else f"{count:g}"
 
 
 def plain(axes: Axes) -> None:

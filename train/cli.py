@@ -75,7 +75,14 @@ def _train_agent(arguments: argparse.Namespace) -> None:
         from train.run import Run
 
         base = read_yaml(Run.open(arguments.run).config_path)
-    config = build(OnlineConfig, arguments.config, parse_overrides(arguments.rest), base)
+    options = parse_overrides(arguments.rest)
+    if arguments.size is not None:
+        from agent.sizes import size_options
+
+        options = {
+            f"agent.{name}": str(value) for name, value in size_options(arguments.size).items()
+        } | options
+    config = build(OnlineConfig, arguments.config, options, base)
     train_agent(config, arguments.run, arguments.resume)
 
 
@@ -106,7 +113,7 @@ def _compare(arguments: argparse.Namespace) -> None:
 def _demo(arguments: argparse.Namespace) -> None:
     from train.demo import demo
 
-    demo(arguments.run)
+    demo(arguments.run, arguments.config)
 
 
 class _TrainHelp(argparse.Action):
@@ -192,6 +199,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--run", type=Path, default=Path("runs/demo"), help="folder to write (default: %(default)s)"
     )
+    parser.add_argument(
+        "--config",
+        type=Path,
+        default=Path("configs/demo.yaml"),
+        metavar="FILE",
+        help="config of the training (default: %(default)s)",
+    )
     return top
 
 
@@ -250,6 +264,11 @@ def _add_train(group: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     )
     parser.add_argument(
         "--run", type=Path, metavar="RUN", help="folder to write (default: runs/train-agent-<date>-<time>)"
+    )
+    parser.add_argument(
+        "--size",
+        choices=("1m", "12m", "25m", "50m", "100m", "200m"),
+        help="sizes of DreamerV3's table, over those of the config (default: the config's own)",
     )
     parser.add_argument(
         "--resume",

@@ -19,7 +19,9 @@ def pick_device(name: str) -> torch.device:
     except RuntimeError as error:
         raise DreamdriveError(f"device '{name}': expected auto, cpu, cuda or cuda:N") from error
     if device.type == "cuda" and not torch.cuda.is_available():
-        raise DreamdriveError(f"device '{name}': this machine or this torch has no CUDA; expected cpu or auto")
+        raise DreamdriveError(
+            f"device '{name}': this machine or this torch has no CUDA; expected cpu or auto"
+        )
     return device
 
 

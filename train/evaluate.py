@@ -48,7 +48,9 @@ class Scores:
         )
 
 
-def summarise(name: str, trained_frames: int, first_seed: int, scores: list[float], frames: list[int]) -> Scores:
+def summarise(
+    name: str, trained_frames: int, first_seed: int, scores: list[float], frames: list[int]
+) -> Scores:
     """The statistics of scores and lengths [frames], one each for the seeds from `first_seed` on."""
     values = np.array(scores)
     return Scores(
@@ -72,7 +74,9 @@ def summarise(name: str, trained_frames: int, first_seed: int, scores: list[floa
 
 
 @torch.no_grad()
-def drive(trained: Trained, seeds: list[int], progress: Progress | None = None) -> tuple[list[float], list[int]]:
+def drive(
+    trained: Trained, seeds: list[int], progress: Progress | None = None
+) -> tuple[list[float], list[int]]:
     """Drive one official track for each seed with the policy's mode: scores and lengths [frames], by seed."""
     agent, device = trained.agent, trained.device
     results: dict[int, tuple[float, int]] = {}
@@ -103,7 +107,9 @@ def evaluate(run: Path, episodes: int, first_seed: int, json_path: Path | None =
     if episodes < 1:
         raise DreamdriveError(f"--episodes {episodes}: expected at least 1")
     if first_seed < 1_000_000:
-        raise DreamdriveError(f"--first-seed {first_seed}: expected 1000000 or more, training uses those below")
+        raise DreamdriveError(
+            f"--first-seed {first_seed}: expected 1000000 or more, training uses those below"
+        )
     trained = load_agent(run)
     seeds = list(range(first_seed, first_seed + episodes))
     with Progress(f"evaluating {run} on CarRacing-v3", episodes, "episodes") as progress:

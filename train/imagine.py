@@ -39,7 +39,9 @@ def open_loop(trained: Trained, episode: Episode, context: int, horizon: int) ->
     model = agent.world_model
     truth = episode.observations["image"][:length]
     if episode.actions.shape[1] != model.action_size:
-        raise DreamdriveError(f"the episode's actions have {episode.actions.shape[1]} numbers: expected {model.action_size}")
+        raise DreamdriveError(
+            f"the episode's actions have {episode.actions.shape[1]} numbers: expected {model.action_size}"
+        )
     action = torch.from_numpy(episode.actions[:length]).to(device).unsqueeze(0)
     seen = {n: torch.from_numpy(v[:context]).to(device).unsqueeze(0) for n, v in episode.observations.items()}
     is_first = torch.from_numpy(episode.is_first[:context]).to(device).unsqueeze(0)
@@ -81,7 +83,10 @@ def imagine(
     fps = 50 / trained.config.env.action_repeat
     paths = draw_dream(output or trained.run.pictures, truth, model, context, fps)
     psnr = open_loop_error(truth, model)
-    print(f"seen {psnr[:context].mean():.1f} dB, dreamt {psnr[context:].mean():.1f} dB PSNR over {horizon} steps")
+    print(
+        f"seen {psnr[:context].mean():.1f} dB, dreamt {psnr[context:].mean():.1f} dB PSNR "
+        f"over {horizon} steps"
+    )
     for path in paths:
         print(path)
     return paths

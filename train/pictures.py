@@ -56,7 +56,7 @@ def written_aside(path: Path) -> Iterator[Path]:
 def checked_frames(frames: Frames, name: str) -> Frames:
     """Return `frames` as RGB `(T, 3, H, W)` uint8.
 
-    Raises DreamdriveError that names the argument when they are not `(T, C, H, W)` uint8 with C 1 or 3 and T > 0.
+    Raises DreamdriveError, naming the argument, when they are not `(T, C, H, W)` uint8, C 1 or 3, T > 0.
     """
     if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[1] not in (1, 3) or 0 in frames.shape:
         raise DreamdriveError(
@@ -93,7 +93,7 @@ def error_frames(truth: Frames, model: Frames) -> Frames:
 
 
 def open_loop_error(truth: Frames, model: Frames) -> NDArray[np.float32]:
-    """Peak signal-to-noise ratio of each step in dB, `(T, C, H, W)` twice -> `(T,)`; 100 where they are equal."""
+    """Peak signal-to-noise ratio of each step in dB, `(T, C, H, W)` twice -> `(T,)`; 100 where equal."""
     truth, model = checked_pair(truth, model)
     squared = (truth.astype(np.float32) - model.astype(np.float32)) ** 2 / 255**2
     mean = squared.mean(axis=(1, 2, 3), dtype=np.float64)  # (T,)
@@ -184,7 +184,9 @@ def dream_frames(truth: Frames, model: Frames, context: int) -> Frames:
         state = f"dreaming +{step - context + 1}" if dreaming else "seeing"
         draw.text((left + width, header - 8), state, colour, font, anchor="rs")
         draw.text((canvas_size[0] - margin, header - 8), f"{psnr[step]:.1f} dB", FAINT, font, anchor="rs")
-        draw_progress(draw, (margin, header + height + 12, canvas_size[0] - margin), step, len(truth), context)
+        draw_progress(
+            draw, (margin, header + height + 12, canvas_size[0] - margin), step, len(truth), context
+        )
         result.append(np.asarray(canvas).transpose(2, 0, 1))
     return np.stack(result)
 
@@ -192,7 +194,7 @@ def dream_frames(truth: Frames, model: Frames, context: int) -> Frames:
 def draw_progress(
     draw: ImageDraw.ImageDraw, line: tuple[int, int, int], step: int, length: int, context: int
 ) -> None:
-    """Draw a progress line (left, y, right in pixels): green up to `context`, orange behind it, up to `step`."""
+    """Draw a progress line (left, y, right in pixels): green up to `context`, then orange, up to `step`."""
     left, y, right = line
     draw.rectangle((left, y, right, y + 5), fill="#e8eaed")
     for start, end, colour in ((0, min(step + 1, context), SEEN), (context, step + 1, DREAMED)):
@@ -202,7 +204,7 @@ def draw_progress(
 
 
 def dream_gif(path: Path, truth: Frames, model: Frames, context: int, fps: float) -> None:
-    """Write `dream_frames` (truth | model | error, `(T, C, H, W)` uint8 each) as a GIF at `fps` pictures a second."""
+    """Write `dream_frames` (truth | model | error, `(T, C, H, W)` uint8) as a GIF at `fps` pictures/s."""
     write_gif(path, dream_frames(truth, model, context), fps)
 
 

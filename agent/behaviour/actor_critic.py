@@ -1,4 +1,4 @@
-"""An actor and a critic that learn on imagined trajectories (Hafner et al. 2023, "critic" and "actor learning")."""
+"""An actor and a critic that learn on imagined trajectories (Hafner et al. 2023, its parts on both)."""
 
 import copy
 from collections.abc import Iterator
@@ -70,8 +70,10 @@ def frozen(module: nn.Module) -> Iterator[None]:
             p.requires_grad_(True)
 
 
-def reinforce_loss(policy: Policy, actions: Tensor, advantages: Tensor, weights: Tensor, entropy: float) -> Tensor:
-    """-w (A log pi(a) + eta H), averaged (Hafner et al. 2023, equation 11); all (..., ) but actions (..., A)."""
+def reinforce_loss(
+    policy: Policy, actions: Tensor, advantages: Tensor, weights: Tensor, entropy: float
+) -> Tensor:
+    """-w (A log pi(a) + eta H), averaged (Hafner et al. 2023, equation 11); all (...), actions (..., A)."""
     score = policy.log_prob(actions.detach()) * advantages.detach() + entropy * policy.entropy()
     return -(weights.detach() * score).mean()
 
@@ -138,13 +140,16 @@ class ActorCritic(nn.Module):
     @torch.no_grad()
     def update_slow(self, world_model: WorldModel) -> None:
         """Move the slow critic a little towards the critic; call once an update."""
-        slow = list(self.slow_value.parameters())
-        torch._foreach_lerp_(slow, list(world_model.value_head.parameters()), self.config.slow_rate)
+        slow: list[Tensor] = list(self.slow_value.parameters())
+        fast: list[Tensor] = list(world_model.value_head.parameters())
+        torch._foreach_lerp_(slow, fast, self.config.slow_rate)
 
     def _imagine(self, world_model: WorldModel, starts: State) -> tuple[Trajectory, Tensor]:
-        """N starts -> imagined trajectories under the policy, and the features (N, H+1, F) of their states."""
+        """N starts -> imagined trajectories under the policy, and their states' features (N, H+1, F)."""
         trajectory = world_model.imagine(
-            starts, lambda state: self.policy(world_model.features(state)).sample(), self.config.imagination_length
+            starts,
+            lambda state: self.policy(world_model.features(state)).sample(),
+            self.config.imagination_length,
         )
         return trajectory, world_model.features(trajectory.states)
 
@@ -154,13 +159,14 @@ class ActorCritic(nn.Module):
             slow = self.slow_value.mean(self.slow_value(features))
         return head.loss(logits, returns) + self.config.slow_weight * head.loss(logits, slow)
 
-    def _choose(self, states: State) -> State:
-        """States (B, T) -> the (N) that imagination starts from."""
-        flat = states.detach().flatten()
+    def _choose(self, states: State, batch: Batch) -> tuple[State, Tensor]:
+        """The (N) states of (B, T) that imagination starts from, and (N): 0 where all is over, else 1."""
+        flat, alive = states.detach().flatten(), 1.0 - batch.is_terminal.flatten().float()
         count = flat.shape[0]
         if 0 < self.config.starts < count:
-            flat = flat[torch.randperm(count, device=flat.device)[: self.config.starts]]
-        return flat
+            chosen = torch.randperm(count, device=alive.device)[: self.config.starts]
+            flat, alive = flat[chosen], alive[chosen]
+        return flat, alive
 
     def loss(self, world_model: WorldModel, batch: Batch, states: State) -> tuple[Tensor, Metrics]:
         """Losses of actor and critic, imagined and replayed.
@@ -176,7 +182,7 @@ class ActorCritic(nn.Module):
         """
         c = self.config
         head = world_model.value_head
-        starts = self._choose(states)
+        starts, alive = self._choose(states, batch)
         through = c.gradient == "dynamics"
         with frozen(world_model), torch.set_grad_enabled(through):
             trajectory, reached = self._imagine(world_model, starts)
@@ -195,7 +201,7 @@ class ActorCritic(nn.Module):
         target = returns.detach()
         scale = self.scale.update(target)
         # A state counts as much as the probability, discounted, that it is reached.
-        weights = torch.cat([torch.ones_like(discounts[:, :1]), discounts[:, :-1]], 1).detach().cumprod(1)
+        weights = torch.cat([alive.unsqueeze(1), discounts[:, :-1].detach()], 1).cumprod(1)
         critic = self._critic_loss(head, logits[:, :-1], features[:, :-1], target)
         critic_loss = (weights * critic).mean()
 

@@ -1,6 +1,7 @@
 """State features -> observations, and the reconstruction loss."""
 
 from collections.abc import Mapping
+from itertools import pairwise
 
 import torch
 from pydantic import BaseModel
@@ -39,7 +40,7 @@ class ImageDecoder(nn.Module):
         self.inner = plan[0]
         self.start = linear(features, 16 * plan[0])
         layers: list[nn.Module] = [ChannelNorm(plan[0], norm_name), nn.SiLU()]
-        for before, after in zip(plan, plan[1:], strict=False):
+        for before, after in pairwise(plan):
             layers += [conv(before, 4 * after, 3, 1, 1), nn.PixelShuffle(2)]
             layers += [ChannelNorm(after, norm_name), nn.SiLU()]
         self.body = nn.Sequential(*layers)

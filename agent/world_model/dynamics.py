@@ -8,7 +8,7 @@ Only plain tensors here: this is the inner loop.
 """
 
 import torch
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 from torch import Tensor, nn
 
 from agent.distributions import sample_one_hot, straight_through, unimix
@@ -24,7 +24,7 @@ class DynamicsConfig(BaseModel, extra="forbid", validate_assignment=True, use_at
     """Width of the layers round the recurrent cell."""
     variables: int = 32
     """Number of categorical latent variables."""
-    classes: int = 16
+    classes: int = Field(16, ge=2, le=256)
     """Classes of each latent variable."""
     blocks: int = 8
     """Blocks of the recurrent cell's matrices; 1 makes them dense."""
@@ -117,14 +117,15 @@ class Dynamics(nn.Module):
             mlp(hidden, hidden, config.posterior_layers - 1, norm_name),
             linear(hidden, self.stoch),
         )
+        self._filter_step, self._predict_step = self.filter_step, self.predict_step
 
     def embed_action(self, action: Tensor) -> Tensor:
         """Actions (..., A) -> (..., hidden); each element is divided by max(1, |a|) first."""
-        return self.read_a(action / action.detach().abs().clamp(min=1.0))  # type: ignore[no-any-return]
+        return self.read_a(action / action.detach().abs().clamp(min=1.0))
 
     def advance(self, h: Tensor, z: Tensor, action: Tensor) -> Tensor:
         """h_t from h (N, D), z (N, S*K) and the embedded action (N, hidden)."""
-        return self.cell(torch.cat([self.read_h(h), self.read_z(z), action], -1), h)  # type: ignore[no-any-return]
+        return self.cell(torch.cat([self.read_h(h), self.read_z(z), action], -1), h)
 
     def log_probs(self, logits: Tensor) -> Tensor:
         """(..., S*K) -> log-probabilities (..., S, K), mixed with the uniform distribution."""
@@ -137,8 +138,12 @@ class Dynamics(nn.Module):
 
     def imagine_step(self, h: Tensor, z: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
         """One step by the prior: (N, D), (N, S*K), (N, A) -> the next h and z."""
-        h = self.advance(h, z, self.embed_action(action))
         uniform = torch.rand(h.shape[0], self.variables, device=h.device)
+        return self._predict_step(h, z, action, uniform)
+
+    def predict_step(self, h: Tensor, z: Tensor, action: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor]:
+        """`imagine_step` with its random numbers (N, S) in [0, 1) given."""
+        h = self.advance(h, z, self.embed_action(action))
         return h, self.sample(self.log_probs(self.prior(h)), uniform)
 
     def observe(
@@ -162,11 +167,33 @@ class Dynamics(nn.Module):
         observed = self.posterior_o(embed).unbind(1)
         uniform = torch.rand(b, t, self.variables, device=embed.device).unbind(1)
         hs, zs, logs = [], [], []
-        for keep_t, a, o, u in zip(keep.unbind(1), actions, observed, uniform, strict=True):
-            h = self.advance(h * keep_t, z * keep_t, a)
-            log_probs = self.log_probs(self.posterior(self.posterior_h(h) + o))
-            z = self.sample(log_probs, u)
+        for inputs in zip(keep.unbind(1), actions, observed, uniform, strict=True):
+            h, z, log_probs = self._filter_step(h, z, *inputs)
             hs.append(h)
             zs.append(z)
             logs.append(log_probs)
         return torch.stack(hs, 1), torch.stack(zs, 1), torch.stack(logs, 1)
+
+    def filter_step(
+        self, h: Tensor, z: Tensor, keep: Tensor, action: Tensor, observed: Tensor, uniform: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """One step of `observe`.
+
+        Args:
+            h: (N, D) and z: (N, S*K), the state before.
+            keep: (N, 1), 0 where an episode begins.
+            action: (N, hidden), embedded.
+            observed: (N, hidden), the observation's part of the posterior.
+            uniform: (N, S) random numbers in [0, 1).
+
+        Returns:
+            The next h and z, and the posterior's log-probabilities (N, S, K).
+        """
+        h = self.advance(h * keep, z * keep, action)
+        log_probs = self.log_probs(self.posterior(self.posterior_h(h) + observed))
+        return h, self.sample(log_probs, uniform), log_probs
+
+    def compile_steps(self) -> None:
+        """Compile the two step functions that the loops over time call; the loops stay as they are."""
+        self._filter_step = torch.compile(self.filter_step, dynamic=False)
+        self._predict_step = torch.compile(self.predict_step, dynamic=False)

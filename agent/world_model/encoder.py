@@ -1,6 +1,7 @@
-"""Observations -> one vector: pictures through convolutions (and FSQ codes, if asked for), vectors through an MLP."""
+"""Observations -> one vector: pictures through convolutions (and FSQ, if asked), vectors through an MLP."""
 
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -42,7 +43,9 @@ def channel_plan(size: int, patch: int, depth: int, multipliers: list[int]) -> l
     grid = size // patch
     halvings = max(grid // 4, 1).bit_length() - 1
     if size % patch or grid != 4 << halvings:
-        raise ValueError(f"picture of {size} px in patches of {patch} px: expected 4, 8, 16, ... patches a side")
+        raise ValueError(
+            f"picture of {size} px in patches of {patch} px: expected 4, 8, 16, ... patches a side"
+        )
     picked = (multipliers + [multipliers[-1]] * (halvings + 1))[: halvings + 1]
     return [depth * m for m in picked]
 
@@ -61,7 +64,7 @@ class ImageEncoder(nn.Module):
         self.patch = config.patch
         self.stem = linear(channels * config.patch**2, plan[0])
         layers: list[nn.Module] = [ChannelNorm(plan[0], norm_name), nn.SiLU()]
-        for before, after in zip(plan, plan[1:], strict=False):
+        for before, after in pairwise(plan):
             layers += [conv(before, after, 4, 2, 1), ChannelNorm(after, norm_name), nn.SiLU()]
         self.body = nn.Sequential(*layers)
         self.quantizer: FSQ | None = None
@@ -96,12 +99,14 @@ class Encoder(nn.Module):
         super().__init__()
         self.images = nn.ModuleDict()
         self.vectors = sorted(name for name, shape in shapes.items() if len(shape) == 1)
+        self.out_size = 0
         for name, shape in sorted(shapes.items()):
             if len(shape) == 3 and shape[1] == shape[2]:
-                self.images[name] = ImageEncoder(config, shape, norm_name)
+                encoder = ImageEncoder(config, shape, norm_name)
+                self.images[name] = encoder
+                self.out_size += encoder.out_size
             elif len(shape) != 1:
                 raise ValueError(f"observation '{name}' of shape {tuple(shape)}: expected (C, S, S) or (D,)")
-        self.out_size = sum(int(encoder.out_size) for encoder in self.images.values())  # type: ignore[arg-type]
         if self.vectors:
             total = sum(shapes[name][0] for name in self.vectors)
             self.mlp = mlp(total, config.vector_units, config.vector_layers, norm_name)
@@ -113,4 +118,4 @@ class Encoder(nn.Module):
         if self.vectors:
             joined = torch.cat([observation[name].float() for name in self.vectors], -1)
             parts.append(self.mlp(symlog(joined)))
-        return torch.cat(parts, -1) if len(parts) > 1 else parts[0]  # type: ignore[no-any-return]
+        return torch.cat(parts, -1) if len(parts) > 1 else parts[0]

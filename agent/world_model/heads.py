@@ -24,7 +24,7 @@ class TwoHotHead(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Features (..., F) -> logits (..., 255)."""
-        return self.net(features).float()  # type: ignore[no-any-return]
+        return self.net(features).float()
 
     def mean(self, logits: Tensor) -> Tensor:
         """Logits (..., 255) -> expected value (...)."""
@@ -44,7 +44,7 @@ class ContinueHead(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Features (..., F) -> logit (...)."""
-        return self.net(features).float().squeeze(-1)  # type: ignore[no-any-return]
+        return self.net(features).float().squeeze(-1)
 
     def mean(self, logits: Tensor) -> Tensor:
         """Logits (...) -> probability (...)."""

@@ -9,6 +9,7 @@ row), `is_first` marks the first observation of an episode, before which nothing
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import torch
 from tensordict import TensorDict
@@ -18,7 +19,7 @@ from agent.world_model.heads import TwoHotHead
 
 Observation = Mapping[str, Tensor]
 Metrics = dict[str, Tensor]
-State = TensorDict
+State: TypeAlias = TensorDict
 
 
 @dataclass
@@ -41,7 +42,7 @@ class Trajectory:
         """Fields by name, as recorded trajectories are read: `trajectory["states"]`."""
         if name not in ("states", "actions", "rewards", "continues"):
             raise KeyError(f"trajectory has no '{name}': expected states, actions, rewards or continues")
-        return getattr(self, name)  # type: ignore[no-any-return]
+        return getattr(self, name)
 
 
 @dataclass
@@ -163,7 +164,7 @@ class WorldModel(nn.Module, ABC):
         return states[:, 0]
 
     def imagine(self, state: State, policy: Callable[[State], Tensor], horizon: int) -> Trajectory:
-        """Roll the model forward from (B) states for `horizon` steps with `policy`: state -> action (B, A)."""
+        """Roll forward from (B) states for `horizon` steps under `policy`: state -> action (B, A)."""
         states, actions = [state], []
         for _ in range(horizon):
             action = policy(state)
@@ -171,6 +172,6 @@ class WorldModel(nn.Module, ABC):
             states.append(state)
             actions.append(action)
         # (B, H+1)
-        stacked: State = torch.stack(states, 1)  # type: ignore[call-overload]
+        stacked: State = torch.stack(states, 1)
         reached = stacked[:, 1:]
         return Trajectory(stacked, torch.stack(actions, 1), self.reward(reached), self.cont(reached))

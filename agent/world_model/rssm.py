@@ -110,7 +110,7 @@ class RSSM(WorldModel):
         # (B, T, E)
         embed = self.encoder(flat).unflatten(0, (b, t))
         h, z = state["deter"], state["stoch"].flatten(-2)
-        return self.dynamics.observe(embed, actions, is_first, h, z)  # type: ignore[no-any-return]
+        return self.dynamics.observe(embed, actions, is_first, h, z)
 
     def observe(
         self, observations: Observation, actions: Tensor, is_first: Tensor, state: State
@@ -168,7 +168,9 @@ class RSSM(WorldModel):
             + c.reward_weight * reward.mean()
             + c.continue_weight * cont.mean()
         )
-        metrics = {f"loss/reconstruction_{name}": value.detach().mean() for name, value in reconstruction.items()}
+        metrics = {
+            f"loss/reconstruction_{name}": value.detach().mean() for name, value in reconstruction.items()
+        }
         metrics |= {
             "loss/kl": kl.mean(),
             "loss/reward": reward.detach().mean(),

@@ -1,19 +1,23 @@
 """The job that records driving as episode files."""
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from gymnasium.vector import VectorEnv
 
 from envs.car_racing import CarRacingConfig, make_car_racing
 from train.agents import Trained, load_agent
 from train.data.episodes import Episode, write_episode
-from train.errors import DreamdriveError, explain_os_errors
+from train.errors import DreamdriveError, explain_os_errors, one_line
 from train.options import build
 from train.progress import Progress
 
 _RANDOM = "random"
+_NAME = re.compile(r"episode_(\d+)\.npz")
 
 
 class _Recorder:
@@ -22,7 +26,9 @@ class _Recorder:
     def __init__(self) -> None:
         self.rows: list[tuple[dict[str, np.ndarray], np.ndarray, float, bool]] = []
 
-    def add(self, observation: dict[str, np.ndarray], action: np.ndarray, reward: float, terminal: bool) -> None:
+    def add(
+        self, observation: dict[str, np.ndarray], action: np.ndarray, reward: float, terminal: bool
+    ) -> None:
         self.rows.append((observation, action, reward, terminal))
 
     def episode(self) -> Episode:
@@ -39,11 +45,11 @@ class _Recorder:
         )
 
 
-class _Driver:
+class Driver:
     """Actions for N simulators: uniformly at random, or a trained agent's exploring policy."""
 
     def __init__(self, trained: Trained | None, count: int, action_size: int, seed: int) -> None:
-        self._trained, self._size = trained, action_size
+        self._trained, self.action_size = trained, action_size
         self._rng = np.random.default_rng(seed)
         torch.manual_seed(seed)
         self._action = np.zeros((count, action_size), np.float32)
@@ -67,6 +73,36 @@ class _Driver:
         return self._action
 
 
+def drive(env: VectorEnv[Any, Any, Any], driver: Driver, count: int) -> Iterator[tuple[Episode, int]]:
+    """Give `count` whole episodes, at least one for each simulator, and the frames driven until each.
+
+    They are the `count` episodes that start first, not those that end first: short ones are not favoured.
+    """
+    n = env.num_envs
+    recorders = [_Recorder() for _ in range(n)]
+    live, first, ended, terminated = np.ones(n, bool), np.ones(n, bool), np.zeros(n, bool), np.zeros(n, bool)
+    action, reward = np.zeros((n, driver.action_size), np.float32), np.zeros(n, np.float32)
+    to_start, frames = count - n, 0
+    observation, _ = env.reset()
+    while True:
+        for i in np.flatnonzero(live):
+            row = {name: value[i].copy() for name, value in observation.items()}
+            recorders[i].add(row, action[i].copy(), float(reward[i]), bool(terminated[i]))
+            if ended[i]:
+                yield recorders[i].episode(), frames
+                live[i] = to_start > 0
+                to_start -= 1
+        if not live.any():
+            return
+        action = driver.act(observation, first)
+        # After an end, this step only resets: the action led nowhere.
+        first = ended
+        observation, reward, terminated, truncated, info = env.step(action)
+        action, reward = np.where(first[:, None], 0.0, action), np.where(first, 0.0, reward)
+        ended = terminated | truncated
+        frames += int(info["frames"][live].sum())
+
+
 def collect_car_racing(
     policy: str, episodes: int, output: Path, seed: int = 0, overrides: Mapping[str, str] | None = None
 ) -> None:
@@ -80,53 +116,37 @@ def collect_car_racing(
     trained = None if policy == _RANDOM else load_agent(Path(policy))
     base = trained.config.env.model_dump() if trained else None
     config = build(CarRacingConfig, None, overrides or {}, base)
+    for name in ("image_size", "action"):
+        if trained and getattr(config, name) != getattr(trained.config.env, name):
+            expected = getattr(trained.config.env, name)
+            raise DreamdriveError(
+                f"--env.{name} {getattr(config, name)}: expected {expected}, as in {policy}"
+            )
     with explain_os_errors("cannot make the folder", output):
         output.mkdir(parents=True, exist_ok=True)
-    done = sum(1 for _ in output.glob("episode_*.npz"))
+        there = [int(match[1]) for path in output.iterdir() if (match := _NAME.fullmatch(path.name))]
+    done = len(there)
     if done >= episodes:
         print(f"{output}: {done} episodes are there already")
         return
-    count = min(config.num_envs, episodes - done)
-    # Each continuation drives other tracks than the episodes that are there.
-    env = make_car_racing(config.model_copy(update={"num_envs": count}), (seed + done) % 1_000_000)
+    # Each continuation drives other tracks than those of the episodes that are there.
+    track_seed, chance_seed = np.random.SeedSequence([seed, done]).generate_state(2).tolist()
+    config.num_envs = min(config.num_envs, episodes - done)
     try:
-        size = int(env.single_action_space.shape[0])  # type: ignore[index]
-        driver = _Driver(trained, count, size, seed + done)
+        env = make_car_racing(config, track_seed % 900_000)
+    except ValueError as error:
+        raise DreamdriveError(one_line(error)) from error
+    scores: list[float] = []
+    try:
+        driver = Driver(trained, config.num_envs, config.action_size, chance_seed)
         with Progress(f"collecting {output}", episodes, "episodes", done=done) as progress:
-            _record(env, driver, output, done, episodes, progress)
+            # One may have been taken away: new numbers go on after the largest.
+            for number, (episode, frames) in enumerate(
+                drive(env, driver, episodes - done), max(there, default=-1) + 1
+            ):
+                write_episode(output / f"episode_{number:06d}.npz", episode)
+                scores.append(float(episode.rewards.sum()))
+                means = {"frames": frames, "mean score": float(np.mean(scores))}
+                progress.update(done + len(scores), means)
     finally:
-        env.close()  # type: ignore[no-untyped-call]
-
-
-def _record(env, driver: _Driver, output: Path, done: int, episodes: int, progress: Progress) -> None:  # type: ignore
-    observation, _ = env.reset()
-    count = env.num_envs
-    recorders = [_Recorder() for _ in range(count)]
-    action = np.zeros((count, env.single_action_space.shape[0]), np.float32)
-    reward, first = np.zeros(count, np.float32), np.ones(count, bool)
-    terminated = np.zeros(count, bool)
-    ended = np.zeros(count, bool)
-    frames, scores = 0, []
-    # Slots that may start another episode: all that run are finished, so that short ones are not favoured.
-    to_start = episodes - done - count
-    live = np.ones(count, bool)
-    while live.any():
-        for i in np.flatnonzero(live):
-            row = {name: value[i].copy() for name, value in observation.items()}
-            recorders[i].add(row, np.zeros_like(action[i]) if first[i] else action[i].copy(), float(reward[i]), bool(terminated[i]))
-        for i in np.flatnonzero(ended & live):
-            episode = recorders[i].episode()
-            write_episode(output / f"episode_{done:06d}.npz", episode)
-            done += 1
-            scores.append(float(episode.rewards.sum()))
-            progress.update(done, {"frames": frames, "mean score": float(np.mean(scores))})
-            to_start -= 1
-            live[i] = to_start >= 0
-        if not live.any():
-            break
-        action = driver.act(observation, first)
-        first = ended
-        observation, reward, terminated, truncated, info = env.step(action)
-        reward = np.where(first, 0.0, reward)
-        frames += int(info["frames"][live].sum())
-        ended = terminated | truncated
+        env.close()

@@ -48,7 +48,7 @@ class _Progress:
 
 
 class Collector:
-    """Steps N simulators, one decision at a time; everything random comes from torch's generator and the seed.
+    """Steps N simulators, one decision at a time; all randomness is torch's generator's and the seed's.
 
     Simulators cannot be saved. So they start anew, from a seed derived from the run's, at each planned
     checkpoint (`restart`), in a run that is never stopped too; and a run that was stopped in between goes on
@@ -84,7 +84,7 @@ class Collector:
     def close(self) -> None:
         """Shut the simulators down."""
         if self._env is not None:
-            self._env.close()  # type: ignore[no-untyped-call]
+            self._env.close()
             self._env = None
 
     def start(self, agent: Dreamer) -> None:
@@ -160,13 +160,18 @@ class Collector:
 
     @torch.no_grad()
     def _remember(self, agent: Dreamer, explore: bool) -> Tensor:
-        """Filter the row at hand, store it with the agent's state, and give the agent's next action (N, A)."""
+        """Filter the row at hand, store it with the agent's state, give the agent's next action (N, A)."""
         row = self._row
         assert self._state is not None
         observation = {name: torch.from_numpy(v).to(self._device) for name, v in row.observation.items()}
         action = torch.from_numpy(row.action).to(self._device)
         is_first = torch.from_numpy(row.is_first).to(self._device)
         chosen, self._state = agent.act(observation, self._state, action, is_first, explore)
+        if not torch.isfinite(chosen).all():
+            raise DreamdriveError(
+                "training diverged: the agent's actions are no numbers; lower learning rates may help, "
+                "from the last checkpoint (--resume)"
+            )
         latent = {name: value.cpu() for name, value in agent.world_model.compress(self._state).items()}
         self._replay.add(row.observation, row.action, row.reward, row.is_first, row.is_terminal, latent)
         self._at.decisions += len(row.reward)

@@ -14,6 +14,8 @@ class TrainerConfig(BaseModel, extra="forbid", validate_assignment=True, use_att
 
     frames: int = Field(300_000, ge=1)
     """Length of the run [simulator frames, action repeats counted]."""
+    max_minutes: float = Field(0.0, ge=0)
+    """Longest time of the run, resumed parts included [minutes]; 0 is no limit."""
     train_ratio: float = Field(64.0, gt=0)
     """Replayed steps for each collected one [decisions per decision]."""
     prefill_frames: int = Field(4_000, ge=0)

@@ -2,29 +2,25 @@
 
 import time
 from collections import deque
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from gymnasium.vector import VectorEnv
 from torch import Tensor
 
-from agent.optim import LaProp
 from agent.world_model.interface import Batch
-from envs.car_racing import CarRacingConfig, make_car_racing
+from envs.car_racing import make_car_racing
 from train.checkpoint import load_checkpoint, rng_state, save_checkpoint, save_weights, set_rng_state
 from train.data.replay import Replay
-from train.data.ring import Field
-from train.data.rows import ReplaySpec
-from train.device import autocast, pick_device
+from train.device import autocast
+from train.errors import DreamdriveError
 from train.online.collector import Collector, Score
 from train.online.config import OnlineConfig
+from train.online.parts import MakeConfiguredEnv, Parts, build_parts
 from train.options import flatten
 from train.progress import Progress
-from train.run import Run, StopSignal, changes, refuse_changes
+from train.run import Change, Run, StopSignal, changes, refuse_changes
 from train.tracking import Tracker
 
 # What may not change on resume, and why.
@@ -36,27 +32,44 @@ _FIXED = {
     "agent.behaviour.actions": "the checkpoint's weights would not fit",
     "env.num_envs": "the replay has a stream for each simulator",
     "env.image_size": "the replay's pictures have this size",
+    "env.crop_hud": "the replay's pictures were cut with it",
     "env.action": "the replay's actions have this size",
     "env.action_repeat": "the replay's steps are this long",
     "replay.capacity_bytes": "the replay's files were laid out with it",
     "replay.slack_fraction": "the replay's files were laid out with it",
     "seed": "all that was random so far came from it",
 }
+# What decides how many updates a collected step is worth.
+_PACE = ("trainer.train_ratio", "trainer.prefill_frames", "replay.batch_size", "replay.sequence_length")
 _RECENT = 20
 
-MakeConfiguredEnv = Callable[[CarRacingConfig, int], VectorEnv[Any, Any, Any]]
 
+@dataclass
+class Pace:
+    """How many updates are due: those of a starting point, and what the steps collected since ask for.
 
-def updates_due(decisions: int, prefill: int, ratio: float, batch_steps: int) -> int:
-    """Updates that should have been done after `decisions` collected steps.
-
-    Args:
-        decisions: collected so far, those before the first update included.
-        prefill: decisions before the first update; they are not learnt from at the ratio, only sampled.
+    Attributes:
+        decisions: collected up to the starting point; at first the prefill, which asks for no updates.
+        updates: done up to the starting point.
         ratio: replayed steps for each collected one.
         batch_steps: steps in a batch, B * T.
     """
-    return max(0, int((decisions - prefill) * ratio / batch_steps))
+
+    decisions: int
+    updates: int
+    ratio: float
+    batch_steps: int
+
+    @classmethod
+    def of(cls, config: OnlineConfig, decisions: int = 0, updates: int = 0) -> "Pace":
+        """The pace of `config` for a run that has got so far."""
+        prefill = config.trainer.prefill_frames // config.env.action_repeat
+        steps = config.replay.batch_size * config.replay.sequence_length
+        return cls(max(prefill, decisions), updates, config.trainer.train_ratio, steps)
+
+    def due(self, decisions: int) -> int:
+        """Updates that should have been done after `decisions` collected steps."""
+        return self.updates + max(0, int((decisions - self.decisions) * self.ratio / self.batch_steps))
 
 
 @dataclass
@@ -88,37 +101,32 @@ class Trainer:
     """Everything a run needs in memory; `train_agent` is the way in."""
 
     def __init__(
-        self, config: OnlineConfig, run: Run, progress: Progress, tracker: Tracker, make_env: MakeConfiguredEnv
+        self,
+        config: OnlineConfig,
+        run: Run,
+        progress: Progress,
+        tracker: Tracker,
+        make_env: MakeConfiguredEnv,
+        parts: Parts,
     ) -> None:
         self.config, self.run, self.progress, self.tracker = config, run, progress, tracker
         self.make_env = make_env
-        self.device = pick_device(config.trainer.device)
-        if config.trainer.threads:
-            torch.set_num_threads(config.trainer.threads)
-        torch.manual_seed(config.seed)
+        self.device, self.agent, self.optimizer = parts.device, parts.agent, parts.optimizer
+        self.spec, self.meta = parts.spec, parts.meta
         self.updates = 0
-        self.seconds = 0.0
+        self.pace = Pace.of(config)
         self.scores: deque[float] = deque(maxlen=_RECENT)
-        probe = make_env(config.env.model_copy(update={"num_envs": 1}), config.seed)
-        spaces = probe.single_observation_space.spaces  # type: ignore[attr-defined]
-        shapes = {name: tuple(space.shape) for name, space in spaces.items()}
-        dtypes = {name: str(space.dtype) for name, space in spaces.items()}
-        action_size = int(probe.single_action_space.shape[0])  # type: ignore[index]
-        probe.close()  # type: ignore[no-untyped-call]
-        self.agent = config.agent.build(shapes, action_size).to(self.device)
-        self.optimizer: LaProp = config.optimizer.build(self.agent)
-        stored = self.agent.world_model.compress(self.agent.world_model.initial(1))
-        self.spec = ReplaySpec(
-            observation={name: Field(shapes[name], dtypes[name]) for name in shapes},
-            action_size=action_size,
-            latent={n: Field(tuple(v.shape[1:]), str(v.dtype).removeprefix("torch.")) for n, v in stored.items()},
-        )
-        self.meta = {"observations": {n: list(s) for n, s in shapes.items()}, "action_size": action_size}
         self.sums: dict[str, Tensor] = {}
         self.summed = 0
+        self._began = time.monotonic()
         self._pending: _Pending | None = None
         self.replay: Replay
         self.collector: Collector
+
+    @property
+    def seconds(self) -> float:
+        """Wall-clock time of the run so far, over all its starts."""
+        return time.monotonic() - self._began
 
     def begin(self) -> None:
         """Start from nothing."""
@@ -130,8 +138,8 @@ class Trainer:
         self.collector.start(self.agent)
         self.save()
 
-    def resume(self) -> None:
-        """Start from the run's checkpoint."""
+    def resume(self, changed: list[Change]) -> None:
+        """Start from the run's checkpoint, with the options `changed` since."""
         c = self.config
         saved = load_checkpoint(self.run.checkpoint_path, "cpu")
         self.agent.load_state_dict(saved["agent"])
@@ -140,8 +148,13 @@ class Trainer:
         self.replay = Replay.open(self.run.replay, c.replay, self.spec, c.env.num_envs, saved["replay"])
         self._make_collector()
         self.collector.load(saved["collector"], self.agent)
-        self.updates, self.seconds = saved["updates"], saved["seconds"]
+        self.updates, self._began = saved["updates"], time.monotonic() - saved["seconds"]
         self.scores.extend(saved["scores"])
+        # A change of pace counts from now on: nothing is made up for, or set off, at the new one.
+        if any(change.name in _PACE for change in changed):
+            self.pace = Pace.of(c, self.collector.decisions, self.updates)
+        else:
+            self.pace.decisions, self.pace.updates = saved["pace"]
         # Last: building everything above draws random numbers.
         set_rng_state(saved["rng"])
         if not self.collector.resumed_exactly:
@@ -162,13 +175,13 @@ class Trainer:
     def save(self) -> None:
         """Write a checkpoint and the weights to share."""
         self.tracker.flush()
-        self._write_back()
         state = {
             "agent": self.agent.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "replay": self.replay.checkpoint(),
             "collector": self.collector.state_dict(),
             "updates": self.updates,
+            "pace": [self.pace.decisions, self.pace.updates],
             "seconds": self.seconds,
             "scores": list(self.scores),
             "rng": rng_state(),
@@ -176,6 +189,19 @@ class Trainer:
         save_checkpoint(self.run.checkpoint_path, state)
         meta = self.meta | {"frames": self.collector.frames, "updates": self.updates}
         save_weights(self.run.path, self.agent.state_dict(), meta)
+
+    def catch_up(self) -> None:
+        """Do the updates that are due."""
+        if not self.replay.can_sample:
+            return
+        due = self.pace.due(self.collector.decisions)
+        while self.updates < due:
+            self.update()
+            if self.updates % self.config.trainer.log_updates == 0:
+                self.log()
+        # Before any checkpoint: else the updates after it would sample fresher latents than without it, and a
+        # run that was stopped would differ from one that was not. The next decision waits for the GPU anyway.
+        self._write_back()
 
     def update(self) -> None:
         """One batch: losses, gradients, optimiser, slow critic, latents back into the replay."""
@@ -192,7 +218,7 @@ class Trainer:
         with autocast(self.device, self.config.trainer.precision):
             loss, metrics, states = self.agent.loss(batch, start)
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         self.optimizer.step()
         self.agent.behaviour.update_slow(self.agent.world_model)
         self._write_back()
@@ -204,7 +230,7 @@ class Trainer:
         self.summed += 1
 
     def _write_back(self) -> None:
-        """Write the latents of the update before into the replay: by now they have left the GPU."""
+        """Write the latents of the update before into the replay."""
         if self._pending is not None:
             self.replay.write_latents(self._pending.index, self._pending.arrived())
             self._pending = None
@@ -215,7 +241,10 @@ class Trainer:
         self.sums, self.summed = {}, 0
         bad = [name for name, value in means.items() if not np.isfinite(value)]
         if bad:
-            raise FloatingPointError(f"{bad[0]} is not finite after {self.updates} updates")
+            raise DreamdriveError(
+                f"training diverged: {bad[0]} is not finite after {self.updates} updates; lower learning "
+                "rates may help, from the last checkpoint (--resume)"
+            )
         means["time/seconds"] = self.seconds
         means["time/updates"] = float(self.updates)
         self.tracker.log(means, self.collector.frames)
@@ -236,27 +265,18 @@ class Trainer:
 def loop(trainer: Trainer, stop: StopSignal) -> bool:
     """Collect and update until the run is long enough; True if it was stopped before that."""
     t = trainer.config.trainer
-    replay = trainer.config.replay
-    batch_steps = replay.batch_size * replay.sequence_length
     prefill = t.prefill_frames // trainer.config.env.action_repeat
-    since = time.monotonic() - trainer.seconds
-    # A resumed run counts from its frames, not from when it began, so its checkpoints fall where they would have.
+    # A resumed run counts from its frames, not from when it began: checkpoints fall where they would have.
     segment = trainer.collector.frames // t.checkpoint_frames
-    while trainer.collector.frames < t.frames:
+    limit = t.max_minutes * 60 or float("inf")
+    while trainer.collector.frames < t.frames and trainer.seconds < limit:
         if trainer.replay.needs_checkpoint:
             trainer.save()
         random = trainer.collector.decisions < prefill
         trainer.collector.step(trainer.agent, random)
         trainer.note_scores(trainer.collector.finished)
-        if trainer.replay.can_sample:
-            due = updates_due(trainer.collector.decisions, prefill, t.train_ratio, batch_steps)
-            while trainer.updates < due:
-                trainer.update()
-                if trainer.updates % t.log_updates == 0:
-                    trainer.seconds = time.monotonic() - since
-                    trainer.log()
+        trainer.catch_up()
         trainer.progress.update(trainer.collector.frames)
-        trainer.seconds = time.monotonic() - since
         reached = trainer.collector.frames // t.checkpoint_frames
         if reached > segment:
             segment = reached
@@ -280,16 +300,21 @@ def train_agent(
     """Train an agent, from nothing or from a run's checkpoint, and give its run.
 
     Raises:
-        DreamdriveError: the folder holds a run already, or (resuming) holds none, or an option changed that
-            may not.
+        DreamdriveError: the folder holds a run already, or (resuming) holds none, an option changed that may
+            not, agent and environment do not fit, or the loss is no number any more.
     """
-    if resume and run_path is not None:
-        run = Run.resume(run_path)
-        changed = changes(run.config(OnlineConfig), config)
+    changed: list[Change] = []
+    # Whatever may be wrong is found before anything is written.
+    if resume:
+        if run_path is None:
+            raise DreamdriveError("cannot resume: expected the folder of the run")
+        changed = changes(Run.open(run_path).config(OnlineConfig), config)
         refuse_changes(changed, _FIXED)
+        parts = build_parts(config, make_env)
+        run = Run.resume(run_path)
         run.write_config(config)
     else:
-        changed = []
+        parts = build_parts(config, make_env)
         run = Run.create(run_path, "train-agent", config)
     title = f"training {run.path}"
     with (
@@ -299,9 +324,9 @@ def train_agent(
     ):
         for change in changed:
             progress.say(f"changed on resume: {change}")
-        trainer = Trainer(config, run, progress, tracker, make_env)
+        trainer = Trainer(config, run, progress, tracker, make_env, parts)
         try:
-            _start(trainer, resume)
+            _start(trainer, resume, changed)
             stopped = loop(trainer, stop)
         finally:
             if hasattr(trainer, "collector"):
@@ -312,14 +337,14 @@ def train_agent(
     return run
 
 
-def _start(trainer: Trainer, resume: bool) -> None:
+def _start(trainer: Trainer, resume: bool, changed: list[Change]) -> None:
     run, tracker = trainer.run, trainer.tracker
-    params = flatten(trainer.config)
+    known, frames = None, None
     if resume:
-        trainer.resume()
-        tracker.start("train-agent", run.name, params, run.record.mlflow_run_id, trainer.collector.frames)
-    else:
-        run_id = tracker.start("train-agent", run.name, params)
-        if run_id:
-            run.set_mlflow_run(run_id)
+        trainer.resume(changed)
+        known, frames = run.record.mlflow_run_id, trainer.collector.frames
+    run_id = tracker.start("train-agent", run.name, flatten(trainer.config), known, frames)
+    if run_id and run_id != known:
+        run.set_mlflow_run(run_id)
+    if not resume:
         trainer.begin()

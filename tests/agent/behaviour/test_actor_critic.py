@@ -348,3 +348,16 @@ def test_every_loss_and_the_critics_gradient_by_loops(gradient: str, monkeypatch
     assert found.keys() == expected.keys()
     for name in expected:
         torch.testing.assert_close(found[name], expected[name], rtol=1e-3, atol=1e-5)
+
+
+def test_imagination_from_a_terminal_state_counts_nothing() -> None:
+    torch.manual_seed(0)
+    model = LinearWorld()
+    behaviour = config(replay_value_weight=0.0).build(model)
+    data = batch(shapes={"x": (2,)})
+    states = TensorDict({"x": torch.randn(2, 5, 2)}, batch_size=[2, 5])
+    alive, _ = behaviour.loss(model, data, states)
+    data.is_terminal[:] = True
+    over, _ = behaviour.loss(model, data, states)
+    assert over == 0.0
+    assert alive.abs() > 0.1

@@ -1,0 +1,38 @@
+# The environment lives in .venv and is rebuilt when pyproject.toml or constraints.txt change.
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint bench clean
+
+help: ## what can be made (this text)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' Makefile
+
+demo: $(STAMP) ## learn CarRacing for a few minutes, and show what was learnt
+	$(BIN)/dreamdrive demo
+
+test: lint ## lint, then every test
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --durations=10
+
+lint: $(STAMP) ## ruff and mypy, nothing changed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(STAMP) ## speed of an update, of the environment and of the replay buffer
+	$(BIN)/python benchmarks/update.py --size 1m
+	$(BIN)/python benchmarks/update.py --size 12m
+	$(BIN)/python benchmarks/env.py
+	$(BIN)/python benchmarks/replay.py
+
+clean: ## remove the environment and the tools' caches, never runs or data
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "dreamdrive needs Python 3.11 or newer, '$(PYTHON)' is $$($(PYTHON) --version 2>&1); try make PYTHON=python3.12" >&2; exit 1; }
+	@rm -f $@
+	test -x $(BIN)/pip || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@touch $@

@@ -1,0 +1,220 @@
+import multiprocessing
+import threading
+from typing import Any
+
+import numpy as np
+import pytest
+from gymnasium.vector import AutoresetMode
+from pydantic import ValidationError
+
+from envs.car_racing import TRAINING_SEEDS, CarRacing, CarRacingConfig, make_car_racing
+from envs.simulators import envpool_available
+from tests.envs.fakes import FakeSimulators
+
+BACKENDS = [
+    "gymnasium",
+    pytest.param("envpool", marks=pytest.mark.skipif(not envpool_available(), reason="Linux")),
+]
+
+
+def fake(lengths: list[list[int]], seed: int = 0, fakes: dict[str, Any] | None = None, **config: Any) -> Any:
+    simulators = FakeSimulators(lengths, **(fakes or {}))
+    settings = {"action_repeat": 4, "image_size": 96, **config}
+    return CarRacing(CarRacingConfig(num_envs=len(lengths), **settings), simulators, seed), simulators
+
+
+def rest(env: CarRacing) -> np.ndarray:
+    return np.zeros((env.num_envs, env.config.action_size), np.float32)
+
+
+def shown(observation: dict[str, np.ndarray]) -> list[tuple[int, int]]:
+    """(episode, frame) in each picture."""
+    image = observation["image"]
+    assert (image[:, :2] == image[:, :2, :1, :1]).all(), "a picture nobody may look at"
+    return [(int(a), int(b)) for a, b in image[:, :2, 0, 0]]
+
+
+def test_next_step_autoreset_and_ends_within_a_decision() -> None:
+    """Simulator 0 ends after 6 frames, in the middle of its second decision; simulator 1 goes on."""
+    env, _ = fake([[6, 100], [100]])
+    assert env.metadata["autoreset_mode"] is AutoresetMode.NEXT_STEP
+    assert shown(env.reset()[0]) == [(0, 0), (0, 0)]
+    observation, reward, terminated, truncated, info = env.step(rest(env))
+    assert shown(observation) == [(0, 4), (0, 4)]
+    assert reward.tolist() == [10, 10] and reward.dtype == np.float32  # 1 + 2 + 3 + 4
+    assert not terminated.any() and not truncated.any() and "episode" not in info
+    assert info["frames"].tolist() == [4, 4]
+
+    observation, reward, terminated, truncated, info = env.step(rest(env))
+    assert shown(observation) == [(0, 6), (0, 8)]  # its own last picture, not the next episode's
+    assert reward.tolist() == [5 + 6, 5 + 6 + 7 + 8]
+    assert terminated.tolist() == [True, False] and not truncated.any()
+    assert info["frames"].tolist() == [2, 4] and info["_episode"].tolist() == [True, False]
+    assert info["episode"]["r"][0] == 21 and info["episode"]["l"][0] == 6
+
+    observation, reward, terminated, truncated, info = env.step(rest(env))
+    assert shown(observation) == [(1, 0), (0, 12)]  # only reset, its action ignored
+    assert reward.tolist() == [0, 9 + 10 + 11 + 12]
+    assert not terminated.any() and not truncated.any() and info["frames"].tolist() == [0, 4]
+
+    observation, reward, *_ = env.step(rest(env))
+    assert shown(observation) == [(1, 4), (0, 16)] and reward[0] == 10
+
+
+def test_time_limit_truncates_and_counts_start_again() -> None:
+    env, _ = fake([[8], [8]], fakes={"terminated": False})
+    env.reset()
+    for _ in range(3):
+        env.step(rest(env))
+        _, _, terminated, truncated, info = env.step(rest(env))
+        assert truncated.all() and not terminated.any() and not info["hopeless"].any()
+        assert info["episode"]["l"].tolist() == [8, 8] and info["episode"]["r"].tolist() == [36, 36]
+        env.step(rest(env))
+
+
+def test_reset_in_the_middle_starts_anew() -> None:
+    env, _ = fake([[6, 8]])
+    env.reset()
+    env.step(rest(env))
+    env.step(rest(env))  # has ended, would be reset by the next step
+    env.reset()
+    _, reward, *_ = env.step(rest(env))
+    assert reward[0] == 10
+    info = env.step(rest(env))[4]
+    assert info["episode"]["l"][0] == 8
+
+
+def test_hopeless_episodes_are_cut() -> None:
+    """Without a tile for three decisions: truncated. Simulator 1 finds one in every tenth frame."""
+    env, _ = fake(
+        [[1000], [1000]],
+        fakes={"reward": lambda i, f: 3.0 if i == 1 and f % 10 == 0 else -0.1},
+        hopeless_after=3,
+    )
+    env.reset()
+    for _ in range(2):
+        for k in range(3):
+            _, _, terminated, truncated, info = env.step(rest(env))
+            assert truncated.tolist() == [k == 2, False] and not terminated.any()
+        assert info["hopeless"].tolist() == [True, False] and info["episode"]["l"][0] == 12
+        assert env.step(rest(env))[4]["frames"].tolist() == [0, 4]
+
+
+def test_an_end_is_not_called_hopeless() -> None:
+    env, _ = fake([[12]], fakes={"reward": lambda i, f: -0.1}, hopeless_after=3)
+    env.reset()
+    *_, terminated, truncated, info = [env.step(rest(env)) for _ in range(3)][-1]
+    assert terminated[0] and not truncated[0] and not info["hopeless"][0]
+
+
+def test_mirror_flips_the_picture_and_the_steering() -> None:
+    env, simulators = fake([[2]] * 20, action_repeat=2, mirror=True)
+    columns = np.arange(96)
+    action = np.tile(np.array([0.25, 0.5], np.float32), (20, 1))
+    image = env.reset()[0]["image"]
+    seen = []
+    for _ in range(10):
+        mirrored = image[:, 2, 0, 0] == 95
+        seen.append(mirrored)
+        expected = np.where(mirrored[:, None], columns[::-1], columns)
+        assert (image[:, 2] == expected[:, None]).all()
+        image = env.step(action)[0]["image"]
+        assert (image[:, 2] == expected[:, None]).all()  # the last picture of the episode, too
+        native = simulators.actions[-1]
+        assert (native[:, 0] == np.where(mirrored, -0.25, 0.25)).all()
+        assert (native[:, 1] == 0.5).all() and (native[:, 2] == 0).all()
+        image = env.step(action)[0]["image"]
+    assert 0.35 < np.mean(seen) < 0.65
+    assert all(0 < column.sum() < 10 for column in np.transpose(seen))  # every simulator drives both
+
+
+def test_nothing_is_mirrored_unless_asked() -> None:
+    env, _ = fake([[2]] * 20)
+    assert (env.reset()[0]["image"][:, 2, 0, 0] == 0).all()
+    with pytest.raises(ValidationError, match="crop_hud"):
+        CarRacingConfig(mirror=True, crop_hud=False)
+
+
+def test_three_numbers_as_an_action() -> None:
+    env, simulators = fake([[100]], action="3d")
+    env.reset()
+    env.step(np.array([[-0.5, 0.0, 1.0]], np.float32))
+    assert len(simulators.actions) == 4
+    for native in simulators.actions:
+        np.testing.assert_array_equal(native, [[-0.5, 0.5, 1.0]])
+
+
+@pytest.mark.parametrize("bad", [np.zeros((2, 2)), np.zeros((1, 3)), np.zeros(2), np.full((1, 2), np.nan)])
+def test_bad_actions_are_refused(bad: np.ndarray) -> None:
+    env, simulators = fake([[100]])
+    env.reset()
+    with pytest.raises(ValueError, match=r"expected \(1, 2\), all finite"):
+        env.step(bad.astype(np.float32))
+    assert not simulators.actions
+
+
+def test_bad_seeds_are_refused() -> None:
+    config = CarRacingConfig(num_envs=4, backend="gymnasium")
+    for seed in (-1, TRAINING_SEEDS - 3, TRAINING_SEEDS):  # simulator 3 would have seed + 3
+        with pytest.raises(ValueError, match="training seed"):
+            make_car_racing(config, seed)
+    env, _ = fake([[100]])
+    for arguments in ({"seed": 1}, {"options": {}}):
+        with pytest.raises(ValueError, match="make_car_racing takes the seed"):
+            env.reset(**arguments)
+
+
+def test_closing_closes_the_simulators() -> None:
+    env, simulators = fake([[100]])
+    env.close()
+    assert simulators.closed
+
+
+def drive(backend: str, seed: int) -> tuple[list[Any], set[int]]:
+    """Twenty decisions with ends in them; what came out, and the lengths of the episodes."""
+    config = CarRacingConfig(
+        backend=backend, num_envs=2, max_frames=30, image_size=64, mirror=True, threads=2
+    )
+    env = make_car_racing(config, seed)
+    random = np.random.default_rng(0)
+    observation, _ = env.reset()
+    assert env.observation_space.contains(observation) and env.action_space.contains(rest(env))
+    outcomes, lengths = [observation["image"]], set()
+    for _ in range(20):
+        action = random.uniform(-0.5, 0.8, (2, 2)).astype(np.float32)
+        observation, reward, terminated, truncated, info = env.step(action)
+        assert env.observation_space.contains(observation)
+        assert not terminated.any()
+        outcomes += [observation["image"], reward, truncated, info["frames"]]
+        if truncated.any():
+            lengths |= set(info["episode"]["l"][truncated].tolist())
+    env.close()
+    return outcomes, lengths
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_the_same_seed_and_actions_give_the_same_bits(backend: str) -> None:
+    threads = threading.active_count()
+    first, lengths = drive(backend, 3)
+    again, _ = drive(backend, 3)
+    other, _ = drive(backend, 40)
+    assert lengths == {30}  # 30 is no multiple of the action repeat
+    assert all((a == b).all() for a, b in zip(first, again, strict=True))
+    assert (first[0] != other[0]).any()
+    assert not multiprocessing.active_children() and threading.active_count() == threads
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_leaving_the_playfield_ends_an_episode(backend: str) -> None:
+    env = make_car_racing(CarRacingConfig(backend=backend, num_envs=1, max_frames=1000, threads=1), 0)
+    env.reset()
+    for _ in range(100):
+        _, reward, terminated, truncated, info = env.step(np.array([[0.0, 0.5]], np.float32))
+        if terminated[0] or truncated[0]:
+            break
+    assert terminated[0] and not truncated[0]
+    assert -100.5 < reward[0] <= -100 and 200 < info["episode"]["l"][0] < 400
+    observation, reward, terminated, _, info = env.step(np.array([[0.0, 0.5]], np.float32))
+    assert reward[0] == 0 and not terminated[0] and info["frames"][0] == 0
+    assert observation["image"].std() > 5
+    env.close()

@@ -1,0 +1,69 @@
+"""A task that must be learnt from pictures: the whole way, from simulators to a policy that solves it."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from agent.dreamer import Dreamer
+from tests.train.online.tiny_envs import Sides, sides, tiny_config
+from train.checkpoint import load_weights
+from train.online.config import OnlineConfig
+from train.online.trainer import train_agent
+
+CHANCE, BEST = Sides.length / 2, float(Sides.length)
+
+
+@torch.no_grad()
+def mean_score(run: Path, config: OnlineConfig, episodes: int = 64) -> float:
+    """The mean return of the policy's mode, one episode in each of `episodes` simulators never seen before."""
+    env = Sides(episodes, seed=123_456)
+    tensors, meta = load_weights(run)
+    agent: Dreamer = config.agent.build({name: tuple(shape) for name, shape in meta["observations"].items()}, 2)
+    agent.load_state_dict(tensors)
+    observation, _ = env.reset()
+    state, action = agent.world_model.initial(episodes), torch.zeros(episodes, 2)
+    score = np.zeros(episodes)
+    for step in range(Sides.length):
+        seen = {name: torch.from_numpy(value) for name, value in observation.items()}
+        action, state = agent.act(seen, state, action, torch.full((episodes,), step == 0), explore=False)
+        observation, reward, *_ = env.step(action.numpy())
+        score += reward
+    return float(score.mean())
+
+
+def learning_config(actor_lr: float, frames: int) -> OnlineConfig:
+    config = tiny_config(frames=frames, train_ratio=64.0, prefill_frames=400, checkpoint_frames=100_000)
+    config.env.num_envs = 4
+    config.agent.world_model.dynamics.deter = 32
+    config.agent.world_model.dynamics.hidden = 32
+    config.agent.world_model.dynamics.classes = 8
+    config.agent.world_model.encoder.depth = config.agent.world_model.decoder.depth = 8
+    config.agent.world_model.units = config.agent.behaviour.units = 32
+    config.agent.behaviour.starts = 64
+    config.agent.behaviour.horizon = 10.0
+    config.optimizer.world_model_lr = config.optimizer.critic_lr = 1e-3
+    config.optimizer.actor_lr = actor_lr
+    config.optimizer.warmup = 50
+    config.replay.capacity_bytes = 8_000_000
+    config.replay.batch_size = 16
+    return config
+
+
+def test_a_task_of_left_and_right_is_solved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Chance brings 2 of 4, with a standard deviation of the mean of 64 episodes of 0.13."""
+    monkeypatch.setitem(sys.modules, "mlflow", None)
+    config = learning_config(actor_lr=1e-3, frames=2600)
+    run = train_agent(config, tmp_path / "run", make_env=sides)
+    score = mean_score(run.path, config)
+    assert score > CHANCE + 0.75 * (BEST - CHANCE), f"{score} of {BEST}, chance is {CHANCE}"
+
+
+def test_without_an_actor_that_learns_it_stays_at_chance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The task cannot be solved by luck, so the test above tests learning."""
+    monkeypatch.setitem(sys.modules, "mlflow", None)
+    config = learning_config(actor_lr=0.0, frames=800)
+    run = train_agent(config, tmp_path / "run", make_env=sides)
+    assert abs(mean_score(run.path, config) - CHANCE) < 0.6
