@@ -60,13 +60,20 @@ class EnvPoolSimulators:
         """See `Simulators.reset`."""
         picture = np.zeros((len(which), 96, 96, 3), np.uint8)
         ids = np.flatnonzero(which).astype(np.int32)
-        picture[ids] = self._pool.reset(ids)[0]
+        picture[ids] = self._as_official(self._pool.reset(ids)[0])
         return picture
 
     def step(self, action: NDArray[np.float32], live: Bools, last: bool) -> Frame:
         """See `Simulators.step`. All move: one whose episode is over starts the next, which `reset` drops."""
         picture, reward, terminated, truncated, _ = self._pool.step(action)
+        if last or (terminated | truncated).any():
+            picture = self._as_official(picture)
         return Frame(picture, reward, terminated, truncated & ~terminated)
+
+    @staticmethod
+    def _as_official(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Gymnasium's scaling from 1000x800 to 96x96 loses two grey levels everywhere; EnvPool's draws at 96x96."""
+        return picture - np.minimum(picture, 2)
 
     def close(self) -> None:
         """Stop the threads."""

@@ -111,6 +111,8 @@ def evaluate(run: Path, episodes: int, first_seed: int, json_path: Path | None =
             f"--first-seed {first_seed}: expected 1000000 or more, training uses those below"
         )
     trained = load_agent(run)
+    # The filter samples its latent states: the same run on the same tracks shall get the same scores.
+    torch.manual_seed(first_seed)
     seeds = list(range(first_seed, first_seed + episodes))
     with Progress(f"evaluating {run} on CarRacing-v3", episodes, "episodes") as progress:
         scores, frames = drive(trained, seeds, progress)

@@ -37,6 +37,8 @@ def open_loop(trained: Trained, episode: Episode, context: int, horizon: int) ->
         raise DreamdriveError(f"the episode has {rows} observations: expected {length}, context and horizon")
     agent, device = trained.agent, trained.device
     model = agent.world_model
+    if "image" not in episode.observations:
+        raise DreamdriveError(f"the episode has {sorted(episode.observations)}: expected an image to dream from")
     truth = episode.observations["image"][:length]
     if episode.actions.shape[1] != model.action_size:
         raise DreamdriveError(
@@ -75,6 +77,7 @@ def imagine(
     Pictures go to `output`, or `pictures` in the run's folder. Raises `DreamdriveError`; see `open_loop`.
     """
     trained = load_agent(run)
+    torch.manual_seed(trained.config.seed)
     if episode is not None:
         recorded = read_episode(episode)
     else:

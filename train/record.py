@@ -28,26 +28,28 @@ def record_episode(
     action = torch.zeros(1, agent.world_model.action_size, device=device)
     images, actions, rewards, terminal = [image[0]], [np.zeros(env.action_size, np.float32)], [0.0], [False]
     over = False
-    while not over and (decisions is None or len(actions) <= decisions):
-        seen = {"image": torch.from_numpy(image).to(device)}
-        first = torch.tensor([len(actions) == 1], device=device)
-        action, state = agent.act(seen, state, action, first, explore=False)
-        chosen = action.cpu().numpy()
-        reward, terminated = 0.0, False
-        for _ in range(env.action_repeat):
-            gained, terminated, truncated = simulator.step(native_action(chosen)[0])
-            reward += gained
-            over = terminated or truncated
-            if over:
-                break
-        if film is not None:
-            film.append(simulator.env.render())  # type: ignore[arg-type]
-        image = view(simulator.picture()[None])
-        images.append(image[0])
-        actions.append(chosen[0])
-        rewards.append(reward)
-        terminal.append(terminated)
-    simulator.close()
+    try:
+        while not over and (decisions is None or len(actions) <= decisions):
+            seen = {"image": torch.from_numpy(image).to(device)}
+            first = torch.tensor([len(actions) == 1], device=device)
+            action, state = agent.act(seen, state, action, first, explore=False)
+            chosen = action.cpu().numpy()
+            reward, terminated = 0.0, False
+            for _ in range(env.action_repeat):
+                gained, terminated, truncated = simulator.step(native_action(chosen)[0])
+                reward += gained
+                over = terminated or truncated
+                if over:
+                    break
+            if film is not None:
+                film.append(simulator.env.render())  # type: ignore[arg-type]
+            image = view(simulator.picture()[None])
+            images.append(image[0])
+            actions.append(chosen[0])
+            rewards.append(reward)
+            terminal.append(terminated)
+    finally:
+        simulator.close()
     is_first = np.zeros(len(rewards), bool)
     is_first[0] = True
     return Episode(

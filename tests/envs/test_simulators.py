@@ -63,7 +63,7 @@ def test_both_simulators_agree_over_a_lap(seed: int) -> None:
     assert terminated and official.tiles() == 1.0  # the lap is complete
     view = Picture(64, True)
     gap = view(np.stack(ours)).astype(float) - view(np.stack(theirs))
-    assert np.abs(gap).mean() < 3.0
+    assert np.abs(gap).mean() < 1.0
     assert np.sqrt((gap**2).mean((1, 2, 3))).max() < 5.0  # in no frame more, zooming or not
     assert np.abs(gap - gap.mean((0, 2, 3), keepdims=True)).mean() < 2.0  # without the brightness
     pool.close()

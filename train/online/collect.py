@@ -106,7 +106,7 @@ def drive(env: VectorEnv[Any, Any, Any], driver: Driver, count: int) -> Iterator
 def collect_car_racing(
     policy: str, episodes: int, output: Path, seed: int = 0, overrides: Mapping[str, str] | None = None
 ) -> None:
-    """Record `episodes` episodes as `episode_NNNNNN.npz` in `output`; those already there count, and are kept.
+    """Record `episodes` episodes as `episode_NNNNNN.npz` in `output`; those there count, and are kept.
 
     `policy` is "random" or a run. `overrides` are options of the environment, as text. Raises
     `DreamdriveError` for a run that is none, options that do not fit, or a disk that refuses.
