@@ -66,7 +66,7 @@ class CarRacing(VectorEnv[dict[str, Any], NDArray[np.float32], Any]):
         self.num_envs = n = config.num_envs
         self.metadata = {"autoreset_mode": AutoresetMode.NEXT_STEP, "render_fps": 50 / config.action_repeat}
         self._simulators = simulators
-        self._view = Picture(config.image_size, config.crop_hud)
+        self._view = Picture(config.image_size, config.crop_hud, simulators.antialias)
         image = gymnasium.spaces.Box(0, 255, self._view.shape, np.uint8)
         self.single_observation_space = gymnasium.spaces.Dict({"image": image})
         self.single_action_space = gymnasium.spaces.Box(-1.0, 1.0, (config.action_size,), np.float32)
@@ -174,8 +174,7 @@ def make_car_racing(config: CarRacingConfig, seed: int) -> CarRacing:
         ValueError: a seed that evaluation may use, or a backend that is not installed.
     """
     n = config.num_envs
-    # EnvPool gives simulator i the seed plus i.
-    seeds_below(TRAINING_SEEDS, [seed, seed + n - 1])
+    seeds_below(TRAINING_SEEDS, [seed])
     backend = config.backend
     if backend == "auto":
         backend = "envpool" if envpool_available() else "gymnasium"
@@ -185,7 +184,9 @@ def make_car_racing(config: CarRacingConfig, seed: int) -> CarRacing:
             raise ValueError(
                 "env.backend envpool: EnvPool is not installed (it is made for Linux); use gymnasium"
             )
-        simulators = EnvPoolSimulators(n, seed, config.max_frames, config.threads)
+        # EnvPool gives simulator i the first one's seed plus i; spread out, neighbouring seeds share no tracks.
+        first = int(np.random.default_rng([seed, 2]).integers(TRAINING_SEEDS - n))
+        simulators = EnvPoolSimulators(n, first, config.max_frames, config.threads)
     else:
         simulators = GymnasiumSimulators(n, seed, config.max_frames, TRAINING_SEEDS)
     return CarRacing(config, simulators, seed)

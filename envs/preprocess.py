@@ -7,6 +7,7 @@ from torch import Tensor
 
 _HUD_ROWS = 12
 _SIDE = 96
+_BLUR = 0.12  # fitted on pairs of pictures of the same scenes: the error's minimum is flat from 0.1 to 0.15
 
 Frames = NDArray[np.uint8]
 
@@ -23,25 +24,39 @@ def resize_matrix(source: int, target: int) -> Tensor:
     return (weights / weights.sum(1, keepdim=True)).float()
 
 
+def blur_matrix(size: int, weight: float) -> Tensor:
+    """(size, size): each pixel gives `weight` to each neighbour; what would leave the edge stays there."""
+    side = torch.full((size - 1,), weight)
+    matrix = torch.diag(torch.full((size,), 1.0 - 2.0 * weight)) + torch.diag(side, 1) + torch.diag(side, -1)
+    matrix[0, 0] += weight
+    matrix[-1, -1] += weight
+    return matrix
+
+
 class Picture:
     """Cut and resize CarRacing's 96x96 pictures.
 
     Args:
         size: side of the result [px].
         crop_hud: cut off the 12 lowest rows, the dashboard.
+        antialias: smooth EnvPool's pictures as Gymnasium's are. Gymnasium averages its 1000x800 drawing down
+            to 96x96; EnvPool samples the same drawing.
     """
 
-    def __init__(self, size: int, crop_hud: bool) -> None:
+    def __init__(self, size: int, crop_hud: bool, antialias: bool = False) -> None:
         self.rows = _SIDE - _HUD_ROWS if crop_hud else _SIDE
         self.shape = (3, size, size)
         self._vertical = resize_matrix(self.rows, size)
         self._horizontal = resize_matrix(_SIDE, size).T.contiguous()
+        if antialias:
+            self._vertical = self._vertical @ blur_matrix(self.rows, _BLUR)
+            self._horizontal = blur_matrix(_SIDE, _BLUR) @ self._horizontal
 
     def __call__(self, frames: Frames) -> Frames:
         """(N, 96, 96, 3) uint8 -> (N, 3, size, size) uint8."""
         # (N, 3, rows, 96)
         x = torch.from_numpy(frames[:, : self.rows]).permute(0, 3, 1, 2).float()
-        # (N, 3, size, size); two matrix products are several times faster than torch's own resize
+        # (N, 3, size, size)
         x = self._vertical @ x @ self._horizontal
         return x.round_().to(torch.uint8).numpy()
 

@@ -28,6 +28,9 @@ class Frame:
 class Simulators(Protocol):
     """What the vector environment needs of its simulators."""
 
+    antialias: bool
+    """Whether the pictures need smoothing to look like Gymnasium's: see `envs.preprocess.Picture`."""
+
     def reset(self, which: Bools) -> NDArray[np.uint8]:
         """Start new episodes where `which` (N,); pictures (N, 96, 96, 3), meaningful there only."""
 
@@ -49,12 +52,17 @@ class EnvPoolSimulators:
         threads: threads that step them.
     """
 
+    antialias = True
+
     def __init__(self, count: int, seed: int, max_frames: int, threads: int) -> None:
         import envpool
 
+        # EnvPool calls an episode that leaves the playfield in its last frame truncated. With a limit out of
+        # reach it says how the episode ended, and the time is counted here.
         self._pool: Any = envpool.make_gymnasium(
-            "CarRacing-v3", num_envs=count, num_threads=threads, seed=seed, max_episode_steps=max_frames
+            "CarRacing-v3", num_envs=count, num_threads=threads, seed=seed, max_episode_steps=max_frames + 1
         )
+        self._max_frames = max_frames
 
     def reset(self, which: Bools) -> NDArray[np.uint8]:
         """See `Simulators.reset`."""
@@ -65,14 +73,15 @@ class EnvPoolSimulators:
 
     def step(self, action: NDArray[np.float32], live: Bools, last: bool) -> Frame:
         """See `Simulators.step`. All move: one whose episode is over starts the next, which `reset` drops."""
-        picture, reward, terminated, truncated, _ = self._pool.step(action)
+        picture, reward, terminated, _, info = self._pool.step(action)
+        truncated = (info["elapsed_step"] >= self._max_frames) & ~terminated
         if last or (terminated | truncated).any():
             picture = self._as_official(picture)
-        return Frame(picture, reward, terminated, truncated & ~terminated)
+        return Frame(picture, reward, terminated, truncated)
 
     @staticmethod
     def _as_official(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Gymnasium's scaling from 1000x800 to 96x96 loses two grey levels everywhere; EnvPool's draws at 96x96."""
+        """Gymnasium's scaling from 1000x800 to 96x96 loses two grey levels everywhere; EnvPool's does not."""
         return picture - np.minimum(picture, 2)
 
     def close(self) -> None:
@@ -137,6 +146,8 @@ class OfficialSimulator:
 
 class GymnasiumSimulators:
     """Gymnasium's own CarRacing, one after the other; tracks are drawn from seeds below `seed_limit`."""
+
+    antialias = False
 
     def __init__(self, count: int, seed: int, max_frames: int, seed_limit: int) -> None:
         self._simulators = [OfficialSimulator(max_frames) for _ in range(count)]

@@ -103,7 +103,7 @@ def filmstrip(
                 distance = step - context + 1
                 axes.set_xlabel(f"{distance:+d}" if distance else "0", fontsize=11, color=INK, labelpad=3)
                 place: dict[str, Any] = {"transform": axes.transAxes, "ha": "center", "va": "center"}
-                axes.text(0.5, -0.38 / aspect, f"{psnr[step]:.1f} dB", fontsize=9, color=FAINT, **place)
+                axes.text(0.5, -0.31 / aspect, f"{psnr[step]:.1f} dB", fontsize=9, color=FAINT, **place)
     figure.text(0.83 / width, 0.51 / height, "step", ha="right", va="center", fontsize=11, color=FAINT)
     save(figure, path)
 
@@ -143,7 +143,7 @@ def learning_curve(
     unit, divisor = time_unit(max([*episodes[1], *scores[1], 0.0]))
     figure = Figure(figsize=(11, 4.4), dpi=150, layout=ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.08))
     left, right = figure.subplots(1, 2, sharey=True)
-    figure.suptitle(title, x=0.01, ha="left", fontsize=14, color=INK, fontweight="semibold")
+    figure.suptitle(title, x=0.01, ha="left", fontsize=14, color=INK, fontweight="bold")
     for axes, kind, scale, label in (
         (left, 0, 1.0, "simulator frames"),
         (right, 1, divisor, f"wall clock ({unit})"),
@@ -161,12 +161,10 @@ def learning_curve(
                 color=FAINT,
             )
         axes.set_xlabel(label, fontsize=11, color=INK)
-        axes.set_xlim(left=0)
+        axes.margins(x=0.02)
         plain(axes)
     left.set_ylabel("return of an episode", fontsize=11, color=INK)
-    left.xaxis.set_major_formatter(
-        FuncFormatter(lambda frames, _: f"{frames / 1000:g}k" if frames >= 1000 else f"{frames:g}")
-    )
+    left.xaxis.set_major_formatter(FuncFormatter(lambda frames, _: thousands(frames)))
     top = max([*episodes[2], *(scores[2] + scores[3]), *lines.values(), 1.0])
     bottom = min([*episodes[2], *(scores[2] - scores[3]), 0.0])
     left.set_ylim(bottom - 0.04 * (top - bottom), top + 0.08 * (top - bottom))
@@ -246,7 +244,7 @@ def plain(axes: Axes) -> None:
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.spines["bottom"].set_color("#c9ced4")
     axes.tick_params(colors=FAINT, labelcolor=INK, labelsize=10, length=0)
-    axes.xaxis.set_major_locator(MaxNLocator(6))
+    axes.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
 
 
 def save(figure: Figure, path: Path) -> None:

@@ -164,7 +164,7 @@ def dream_frames(truth: Frames, model: Frames, context: int) -> Frames:
     truth, model = checked_pair(truth, model)
     panels = [enlarged(film, PANEL_SIDE) for film in (truth, model, error_frames(truth, model))]
     height, width = panels[0].shape[-2:]
-    margin, header, footer = 8, 30, 26
+    margin, header, footer = 14, 34, 30
     canvas_size = (3 * width + 4 * margin, header + height + footer)
     psnr = open_loop_error(truth, model)
     font = ImageFont.load_default(15)
@@ -177,15 +177,16 @@ def dream_frames(truth: Frames, model: Frames, context: int) -> Frames:
         for column, (panel, label) in enumerate(zip(panels, ("truth", "model", "error"), strict=True)):
             left = margin + column * (width + margin)
             canvas.paste(to_image(panel[step]), (left, header))
-            draw.text((left, header - 8), label, INK, font, anchor="ls")
+            draw.text((left, header - 9), label, INK, font, anchor="ls")
         # The frame and the words around the model's panel carry the state: green sees, orange dreams.
         left = 2 * margin + width
-        draw.rectangle((left - 4, header - 4, left + width + 3, header + height + 3), outline=colour, width=4)
+        frame = (left - 4, header - 4, left + width + 3, header + height + 3)
+        draw.rectangle(frame, outline=colour, width=4)
         state = f"dreaming +{step - context + 1}" if dreaming else "seeing"
-        draw.text((left + width, header - 8), state, colour, font, anchor="rs")
-        draw.text((canvas_size[0] - margin, header - 8), f"{psnr[step]:.1f} dB", FAINT, font, anchor="rs")
+        draw.text((left + width, header - 9), state, colour, font, anchor="rs")
+        draw.text((canvas_size[0] - margin, header - 9), f"{psnr[step]:.1f} dB", FAINT, font, anchor="rs")
         draw_progress(
-            draw, (margin, header + height + 12, canvas_size[0] - margin), step, len(truth), context
+            draw, (margin, header + height + 14, canvas_size[0] - margin), step, len(truth), context
         )
         result.append(np.asarray(canvas).transpose(2, 0, 1))
     return np.stack(result)

@@ -21,6 +21,8 @@ class FakeSimulators:
         reward: (simulator, frame from 1) -> reward.
     """
 
+    antialias = False
+
     def __init__(
         self,
         lengths: list[list[int]],
