@@ -184,7 +184,7 @@ def make_car_racing(config: CarRacingConfig, seed: int) -> CarRacing:
             raise ValueError(
                 "env.backend envpool: EnvPool is not installed (it is made for Linux); use gymnasium"
             )
-        # EnvPool gives simulator i the first one's seed plus i; spread out, neighbouring seeds share no tracks.
+        # EnvPool gives simulator i this seed plus i; spread out, so that neighbours share no tracks.
         first = int(np.random.default_rng([seed, 2]).integers(TRAINING_SEEDS - n))
         simulators = EnvPoolSimulators(n, first, config.max_frames, config.threads)
     else:

@@ -38,7 +38,7 @@ def open_loop(trained: Trained, episode: Episode, context: int, horizon: int) ->
     agent, device = trained.agent, trained.device
     model = agent.world_model
     if "image" not in episode.observations:
-        raise DreamdriveError(f"the episode has {sorted(episode.observations)}: expected an image to dream from")
+        raise DreamdriveError(f"the episode has {sorted(episode.observations)}: expected an image")
     truth = episode.observations["image"][:length]
     if episode.actions.shape[1] != model.action_size:
         raise DreamdriveError(

@@ -20,7 +20,8 @@ TINY = [
     "--agent.world_model.units 16 --agent.behaviour.units 16 --agent.behaviour.starts 16",
     "--agent.behaviour.imagination_length 3 --replay.capacity_bytes 20MB",
     "--replay.batch_size 2 --replay.sequence_length 8",
-    "--trainer.frames 600 --trainer.train_ratio 2 --trainer.prefill_frames 200 --trainer.checkpoint_frames 400",
+    "--trainer.frames 600 --trainer.train_ratio 2 --trainer.prefill_frames 200",
+    "--trainer.checkpoint_frames 400",
     "--trainer.log_updates 5 --trainer.device cpu --trainer.threads 1",
 ]
 
@@ -150,6 +151,7 @@ def test_errors_are_one_line(folder: Path, tmp_path: Path, capsys: pytest.Captur
         (bare / name).write_bytes((folder / "agent" / name).read_bytes())
     np.savez(tmp_path / "vectors.npz", vectors=np.zeros((20, 2), "f4"), actions=np.zeros((20, 2), "f4"),
              rewards=np.zeros(20, "f4"), dones=np.zeros(20, bool))  # fmt: skip
+    collect = ["collect", "car-racing", "--episodes", "1", "--output", empty]
     cases = [
         (["eval", empty], "no run at"),
         (["eval", str(bare)], "weights"),
@@ -161,9 +163,8 @@ def test_errors_are_one_line(folder: Path, tmp_path: Path, capsys: pytest.Captur
         (["train", "agent", "--run", str(bare), "--resume"], "no checkpoint yet"),
         (["train", "agent", "--run", run, "--resume", "--seed", "7"], "cannot resume with another seed"),
         (["train", "agent", "--trainer.frame", "3"], "--trainer.frame: unknown field"),
-        (["collect", "car-racing", "--policy", empty, "--episodes", "1", "--output", empty], "no run at"),
-        (["collect", "car-racing", "--policy", run, "--episodes", "1", "--output", empty, "--env.image_size", "64"],
-         "expected 32"),
+        ([*collect, "--policy", empty], "no run at"),
+        ([*collect, "--policy", run, "--env.image_size", "64"], "expected 32"),
         (["compare", str(tmp_path / "nowhere"), "--folder", str(folder)], "nowhere"),
     ]  # fmt: skip
     for words, reason in cases:

@@ -18,7 +18,7 @@ CHANCE, BEST = Sides.length / 2, float(Sides.length)
 
 @torch.no_grad()
 def mean_score(run: Path, config: OnlineConfig, episodes: int = 64) -> float:
-    """The mean return of the policy's mode, one episode in each of `episodes` simulators never seen before."""
+    """The mean return of the policy's mode, one episode in each of `episodes` unseen simulators."""
     env = Sides(episodes, seed=123_456)
     tensors, meta = load_weights(run)
     agent: Dreamer = config.agent.build(

@@ -96,13 +96,13 @@ def test_the_reference_did_something(never_stopped: Run) -> None:
 
 @pytest.mark.parametrize(
     "stops",
-    [[30], [3], [1, 2, 3], [17, 18, 40, 55], [19], [20], [64]],
+    [[30], [3], [1, 2, 3], [17, 18, 40, 55], [19], [20], [67]],
     ids=[
         "in a segment",
         "in the prefill",
         "at once, thrice",
         "often",
-        "before",
+        "at a checkpoint",
         "after a checkpoint",
         "at the end",
     ],
