@@ -202,11 +202,13 @@ class ActorCritic(nn.Module):
         scale = self.scale.update(target)
         # A state counts as much as the probability, discounted, that it is reached.
         weights = torch.cat([alive.unsqueeze(1), discounts[:, :-1].detach()], 1).cumprod(1)
-        critic = self._critic_loss(head, logits[:, :-1], features[:, :-1], target)
+        # (N, H, F); contiguous, or each layer would copy it again
+        visited = features[:, :-1].contiguous()
+        critic = self._critic_loss(head, logits[:, :-1], visited, target)
         critic_loss = (weights * critic).mean()
 
         advantages = (target - values[:, :-1]) / scale
-        policy = self.policy(features[:, :-1])
+        policy = self.policy(visited)
         if through:
             actor_loss = dynamics_loss(policy, returns, scale, weights, c.entropy)
         else:
@@ -220,7 +222,7 @@ class ActorCritic(nn.Module):
         else:
             bootstrap = head.mean(replayed_logits.detach())
         targets, valid = replay_returns(batch, bootstrap, self.discount, c.lambda_)
-        replay = self._critic_loss(head, replayed_logits[:, :-1], replayed[:, :-1], targets)
+        replay = self._critic_loss(head, replayed_logits[:, :-1], replayed[:, :-1].contiguous(), targets)
         replay_loss = (replay * valid).mean()
 
         loss = actor_loss + critic_loss + c.replay_value_weight * replay_loss

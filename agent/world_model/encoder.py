@@ -77,7 +77,7 @@ class ImageEncoder(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         """Encode; with a quantiser the result is the 16 codes' values in [-1, 1], row by row."""
         # (N, S/p, S/p, C*p*p)
-        patches = to_patches(image, self.patch).float() / 255.0 - 0.5
+        patches = to_patches(image, self.patch).to(torch.float32).mul_(1.0 / 255.0).sub_(0.5)
         # (N, plan[0], S/p, S/p), channels last in memory
         x = self.stem(patches).permute(0, 3, 1, 2)
         # (N, 4, 4, plan[-1])

@@ -177,7 +177,7 @@ def test_the_other_commands_call_their_jobs(calls: list[tuple[Any, ...]]) -> Non
         ("collect_car_racing", "runs/x", 3, Path("data"), 0, {"image_size": "64"}),
         ("evaluate", Path("runs/x"), 100, 1_000_000, None),
         ("imagine", Path("runs/x"), Path("e.npz"), 5, 9, None),
-        ("demo", Path("runs/demo")),
+        ("demo", Path("runs/demo"), Path("configs/demo.yaml")),
     ]
     assert main([*collect, "--seeds", "1"]) == 1
 

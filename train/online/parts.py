@@ -9,10 +9,11 @@ from gymnasium.vector import VectorEnv
 
 from agent.dreamer import Dreamer
 from agent.optim import LaProp
+from agent.world_model.interface import Batch
 from envs.car_racing import CarRacingConfig
 from train.data.ring import Field
 from train.data.rows import ReplaySpec
-from train.device import pick_device
+from train.device import autocast, pick_device
 from train.errors import DreamdriveError, one_line
 from train.online.config import OnlineConfig
 
@@ -59,3 +60,32 @@ def build_parts(config: OnlineConfig, make_env: MakeConfiguredEnv) -> Parts:
     )
     meta = {"observations": {n: list(s) for n, s in shapes.items()}, "action_size": action_size}
     return Parts(device, agent, config.optimizer.build(agent), spec, meta)
+
+
+def warm_up(parts: Parts, config: OnlineConfig) -> None:
+    """Compile the step functions and call them once on nothing, before any simulator is alive.
+
+    The agent and torch's random numbers are left as they were.
+    """
+    agent, device = parts.agent, parts.device
+    agent.world_model.dynamics.compile_steps()
+    before = {name: value.clone() for name, value in agent.state_dict().items()}
+    batch, length = config.replay.batch_size, config.replay.sequence_length
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        for rows in ((config.env.num_envs,), (batch, length)):
+            observation = {
+                name: torch.zeros(*rows, *field.shape, dtype=getattr(torch, field.dtype), device=device)
+                for name, field in parts.spec.observation.items()
+            }
+            action = torch.zeros(*rows, agent.world_model.action_size, device=device)
+            flags = torch.zeros(rows, dtype=torch.bool, device=device)
+            state = agent.world_model.initial(rows[0])
+            if len(rows) == 1:
+                agent.act(observation, state, action, flags, explore=True)
+            else:
+                with autocast(device, config.trainer.precision):
+                    data = Batch(observation, action, torch.zeros(rows, device=device), flags, flags)
+                    loss, _, _ = agent.loss(data, state)
+                loss.backward()
+    agent.zero_grad(set_to_none=True)
+    agent.load_state_dict(before)

@@ -11,13 +11,15 @@ from torch import Tensor
 
 from agent.world_model.interface import Batch
 from envs.car_racing import make_car_racing
+from train.agents import Trained
 from train.checkpoint import load_checkpoint, rng_state, save_checkpoint, save_weights, set_rng_state
 from train.data.replay import Replay
 from train.device import autocast
 from train.errors import DreamdriveError
 from train.online.collector import Collector, Score
 from train.online.config import OnlineConfig
-from train.online.parts import MakeConfiguredEnv, Parts, build_parts
+from train.online.dreams import dream_of_newest
+from train.online.parts import MakeConfiguredEnv, Parts, build_parts, warm_up
 from train.options import flatten
 from train.progress import Progress
 from train.run import Change, Run, StopSignal, changes, refuse_changes
@@ -172,6 +174,14 @@ class Trainer:
             for name in ("base_lr", "betas", "eps", "clip"):
                 group[name] = new[name]
 
+    def draw(self) -> None:
+        """Draw a dream of the newest episode, for the run's folder and the tracker."""
+        frames = self.collector.frames
+        trained = Trained(self.run, self.config, self.agent, self.device, frames)
+        folder = self.run.pictures / f"frames_{frames:08d}"
+        for path in dream_of_newest(trained, self.replay, folder):
+            self.tracker.artifact(path, folder.name)
+
     def save(self) -> None:
         """Write a checkpoint and the weights to share."""
         self.tracker.flush()
@@ -268,6 +278,7 @@ def loop(trainer: Trainer, stop: StopSignal) -> bool:
     prefill = t.prefill_frames // trainer.config.env.action_repeat
     # A resumed run counts from its frames, not from when it began: checkpoints fall where they would have.
     segment = trainer.collector.frames // t.checkpoint_frames
+    drawn = trainer.collector.frames // t.picture_frames
     limit = t.max_minutes * 60 or float("inf")
     while trainer.collector.frames < t.frames and trainer.seconds < limit:
         if trainer.replay.needs_checkpoint:
@@ -284,6 +295,9 @@ def loop(trainer: Trainer, stop: StopSignal) -> bool:
                 trainer.save()
             trainer.collector.restart(trainer.agent)
             trainer.save()
+        if trainer.collector.frames // t.picture_frames > drawn:
+            drawn = trainer.collector.frames // t.picture_frames
+            trainer.draw()
         if stop.requested:
             trainer.save()
             return True
@@ -326,6 +340,9 @@ def train_agent(
             progress.say(f"changed on resume: {change}")
         trainer = Trainer(config, run, progress, tracker, make_env, parts)
         try:
+            if config.trainer.compile:
+                progress.say("compiling the step functions; this takes a minute or two")
+                warm_up(parts, config)
             _start(trainer, resume, changed)
             stopped = loop(trainer, stop)
         finally:

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from agent.distributions import symlog
-from agent.world_model.decoder import Decoder, DecoderConfig
+from agent.world_model.decoder import Decoder, DecoderConfig, PixelError
 
 
 def decoder(shapes: dict[str, tuple[int, ...]], patch: int = 4) -> Decoder:
@@ -36,6 +36,8 @@ def test_losses_are_the_squared_errors_of_what_is_decoded(shapes: dict[str, tupl
         else torch.randn(3, *shape)
         for name, shape in shapes.items()
     }
+    for image in net.images.values():
+        image.paint.weight.data.mul_(0.05)  # within the range of pictures, where decoding cuts nothing off
     decoded, losses = net(features), net.losses(features, observation)
     assert decoded.keys() == losses.keys() == shapes.keys()
     for name, shape in shapes.items():
@@ -52,3 +54,17 @@ def test_gradients_reach_every_layer() -> None:
     observation = {"image": torch.randint(256, (3, 3, 32, 32), dtype=torch.uint8), "speed": torch.randn(3, 2)}
     sum(loss.sum() for loss in net.losses(torch.randn(3, 6), observation).values()).backward()
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in net.parameters())
+
+
+def test_pixel_error_is_that_of_plain_functions() -> None:
+    torch.manual_seed(0)
+    target = torch.randint(0, 256, (3, 4, 4, 12), dtype=torch.uint8)
+    ours = torch.randn(3, 4, 4, 12, requires_grad=True)
+    plain = ours.detach().clone().requires_grad_()
+    weights = torch.tensor([1.0, -2.0, 0.5])
+    error = PixelError.apply(ours, target)
+    expected = (plain + 0.5 - target / 255.0).square().sum((1, 2, 3))
+    torch.testing.assert_close(error, expected)
+    (error * weights).sum().backward()
+    (expected * weights).sum().backward()
+    torch.testing.assert_close(ours.grad, plain.grad)

@@ -12,6 +12,7 @@ from tests.train.online.tiny_envs import Sides, sides, tiny_config
 from train.checkpoint import load_weights
 from train.online.config import OnlineConfig
 from train.online.trainer import train_agent
+from train.tracking import read_metrics
 
 CHANCE, BEST = Sides.length / 2, float(Sides.length)
 
@@ -46,7 +47,7 @@ def learning_config(actor_lr: float, frames: int) -> OnlineConfig:
     config.agent.world_model.units = config.agent.behaviour.units = 32
     config.agent.behaviour.starts = 64
     config.agent.behaviour.horizon = 10.0
-    config.optimizer.world_model_lr = config.optimizer.critic_lr = 1e-3
+    config.optimizer.world_model_lr = config.optimizer.critic_lr = 3e-3
     config.optimizer.actor_lr = actor_lr
     config.optimizer.warmup = 50
     config.replay.capacity_bytes = 8_000_000
@@ -57,7 +58,7 @@ def learning_config(actor_lr: float, frames: int) -> OnlineConfig:
 def test_a_task_of_left_and_right_is_solved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Chance brings 2 of 4, with a standard deviation of the mean of 64 episodes of 0.13."""
     monkeypatch.setitem(sys.modules, "mlflow", None)
-    config = learning_config(actor_lr=1e-3, frames=2000)
+    config = learning_config(actor_lr=3e-3, frames=2400)
     run = train_agent(config, tmp_path / "run", make_env=sides)
     score = mean_score(run.path, config)
     assert score > CHANCE + 0.75 * (BEST - CHANCE), f"{score} of {BEST}, chance is {CHANCE}"
@@ -66,8 +67,10 @@ def test_a_task_of_left_and_right_is_solved(tmp_path: Path, monkeypatch: pytest.
 def test_without_an_actor_that_learns_it_stays_at_chance(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The task cannot be solved by luck, so the test above tests learning."""
+    """The exploring policy of an actor that does not learn; 20 episodes have a mean with deviation 0.22."""
     monkeypatch.setitem(sys.modules, "mlflow", None)
-    config = learning_config(actor_lr=0.0, frames=800)
-    run = train_agent(config, tmp_path / "run", make_env=sides)
-    assert abs(mean_score(run.path, config) - CHANCE) < 0.6
+    run = train_agent(learning_config(actor_lr=0.0, frames=800), tmp_path / "run", make_env=sides)
+    scores = [
+        row["score/train_return"] for row in read_metrics(run.metrics_path) if "score/train_return" in row
+    ]
+    assert abs(scores[-1] - CHANCE) < 0.9
