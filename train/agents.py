@@ -6,10 +6,11 @@ from pathlib import Path
 import torch
 
 from agent.dreamer import Dreamer
-from train.checkpoint import load_weights
+from train.checkpoint import load_weights, save_weights, write_text_aside
 from train.device import pick_device
-from train.errors import DreamdriveError
+from train.errors import DreamdriveError, explain_os_errors
 from train.online.config import OnlineConfig
+from train.options import to_yaml
 from train.run import Run
 
 
@@ -50,3 +51,22 @@ def load_agent(path: Path, device: str = "auto") -> Trained:
             )
     agent.load_state_dict(tensors)
     return Trained(run, config, agent.to(where).eval(), where, int(meta.get("frames", 0)))
+
+
+def export(run: Path, folder: Path) -> None:
+    """Write a run to share into `folder`: config, record, and weights in half precision. It is a RUN, too.
+
+    Raises `DreamdriveError` when there is no run, it does not fit its config, or `folder` holds one already.
+    """
+    trained = load_agent(run, "cpu")
+    if (folder / "run.json").exists():
+        raise DreamdriveError(f"{folder}: already holds a run; name another folder")
+    tensors, meta = load_weights(run)
+    with explain_os_errors("cannot make the folder", folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        halves = {name: t.half() if t.is_floating_point() else t for name, t in tensors.items()}
+        save_weights(folder, halves, meta)
+        write_text_aside(folder / "config.yaml", to_yaml(trained.config))
+        # Last: what has a run.json is a whole run. The MLflow run stays where it is.
+        record = trained.run.record.model_copy(update={"mlflow_run_id": None})
+        write_text_aside(folder / "run.json", record.model_dump_json(indent=1) + "\n")

@@ -98,6 +98,12 @@ def _imagine(arguments: argparse.Namespace) -> None:
     imagine(arguments.run, arguments.episode, arguments.context, arguments.horizon, arguments.output)
 
 
+def _export(arguments: argparse.Namespace) -> None:
+    from train.agents import export
+
+    export(arguments.run, arguments.output)
+
+
 def _runs(arguments: argparse.Namespace) -> None:
     from train.compare import show_runs
 
@@ -320,6 +326,12 @@ def _add_looking(group: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     )
     parser.add_argument(
         "--output", type=Path, metavar="DIR", help="folder for the pictures (default: the run's pictures/)"
+    )
+
+    parser = _add(group, "export", _export, "write a run's config and weights, in half precision, to share")
+    parser.add_argument("run", type=Path, metavar="RUN", help="folder of the run")
+    parser.add_argument(
+        "--output", type=Path, required=True, metavar="DIR", help="folder to write, a RUN too (must be given)"
     )
 
 

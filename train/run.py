@@ -59,7 +59,7 @@ class Start(BaseModel, use_attribute_docstrings=True):
         commit, dirty = git_state(Path(__file__).resolve().parent.parent)
         return cls(
             time=datetime.now(UTC).isoformat(timespec="seconds"),
-            command=shlex.join(sys.argv),
+            command=shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
             versions=versions(),
             git_commit=commit,
             git_dirty=dirty,

@@ -58,7 +58,7 @@ def dreamdrive(*words: str) -> subprocess.CompletedProcess[str]:
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        ([], ["collect", "train", "eval", "imagine", "runs", "compare", "demo"]),
+        ([], ["collect", "train", "eval", "imagine", "export", "runs", "compare", "demo"]),
         (
             ["collect", "car-racing"],
             ["--policy random|RUN", "default: random", "--output DIR", "--env.FIELD"],

@@ -21,7 +21,7 @@ TINY = [
     "--agent.behaviour.imagination_length 3 --replay.capacity_bytes 20MB",
     "--replay.batch_size 2 --replay.sequence_length 8",
     "--trainer.frames 600 --trainer.train_ratio 2 --trainer.prefill_frames 200",
-    "--trainer.checkpoint_frames 400",
+    "--trainer.checkpoint_frames 400 --trainer.picture_frames 300",
     "--trainer.log_updates 5 --trainer.device cpu --trainer.threads 1",
 ]
 
@@ -60,6 +60,20 @@ def test_train_agent_leaves_a_whole_run(folder: Path) -> None:
     scores = [entry for entry in read_metrics(run / "metrics.jsonl") if "score/train_return" in entry]
     assert len(losses) >= 2 and len(scores) >= 4 and scores[-1]["step"] <= 608
     assert Run.open(run).record.mlflow_run_id is not None
+    assert {path.name for path in run.glob("pictures/frames_*/*")} == {"filmstrip.png", "dream.gif"}
+
+
+def test_export_writes_a_smaller_run_that_drives_alike(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shared = tmp_path / "shared"
+    assert main(["export", str(folder / "agent"), "--output", str(shared)]) == 0
+    sizes = [(path / "weights.safetensors").stat().st_size for path in (folder / "agent", shared)]
+    assert sizes[1] < 0.7 * sizes[0]
+    assert main(["eval", str(shared), "--episodes", "1"]) == 0
+    assert "episodes 1" in capsys.readouterr().out
+    assert main(["export", str(folder / "agent"), "--output", str(shared)]) == 1
+    assert "already holds a run" in capsys.readouterr().err
 
 
 def test_resume_needs_no_more_than_the_run(

@@ -8,7 +8,8 @@ from train.agents import Trained
 from train.data.replay import Replay
 from train.imagine import draw_dream, open_loop
 
-_CONTEXT, _HORIZON = 5, 30
+_CONTEXT = 5
+_SHORTEST, _LONGEST = 5, 30
 
 
 def dream_of_newest(trained: Trained, replay: Replay, folder: Path) -> list[Path]:
@@ -16,11 +17,11 @@ def dream_of_newest(trained: Trained, replay: Replay, folder: Path) -> list[Path
 
     torch's random numbers are left as they were, so a run with pictures learns the same as one without.
     """
-    rows = _CONTEXT + _HORIZON
     for stream in range(replay.streams):
         for episode in replay.latest_episodes(stream):
-            if len(episode.rewards) >= rows:
+            horizon = min(_LONGEST, len(episode.rewards) - _CONTEXT)
+            if horizon >= _SHORTEST:
                 with torch.random.fork_rng(devices=[trained.device] if trained.device.type == "cuda" else []):
-                    truth, model = open_loop(trained, episode, _CONTEXT, _HORIZON)
+                    truth, model = open_loop(trained, episode, _CONTEXT, horizon)
                 return draw_dream(folder, truth, model, _CONTEXT, 50 / trained.config.env.action_repeat)
     return []

@@ -1,5 +1,7 @@
 """The block GRU against torch's GRU, and the loops over time."""
 
+import shutil
+
 import pytest
 import torch
 from torch import nn
@@ -96,3 +98,34 @@ def test_actions_beyond_one_are_scaled_back() -> None:
     inside = net.embed_action(torch.tensor([1.0, -0.3]))
     torch.testing.assert_close(net.embed_action(torch.tensor([50.0, -0.3])), inside)
     assert not torch.allclose(net.embed_action(torch.tensor([0.5, -0.3])), inside)
+
+
+@pytest.mark.skipif(
+    shutil.which("g++") is None, reason="torch.compile needs a C++ compiler, and there is none"
+)
+def test_compiled_steps_are_the_plain_ones() -> None:
+    torch.manual_seed(0)
+    config = DynamicsConfig(deter=8, hidden=8, variables=3, classes=4, blocks=2)
+    model = Dynamics(config, 5, 2, "rms")
+    embed, action = torch.randn(2, 3, 5), torch.randn(2, 3, 2)
+    is_first = torch.zeros(2, 3, dtype=torch.bool)
+    h, z = torch.zeros(2, 8), torch.zeros(2, 12)
+
+    def run() -> tuple[torch.Tensor, ...]:
+        torch.manual_seed(1)
+        model.zero_grad()
+        hs, zs, logs = model.observe(embed, action, is_first, h, z)
+        (hs.sum() + logs.square().sum()).backward()
+        gradient = model.cell.gates.weight.grad
+        assert gradient is not None
+        return (
+            hs.detach(),
+            zs.detach(),
+            *model.imagine_step(hs[:, -1].detach(), zs[:, -1].detach(), action[:, 0]),
+            gradient,
+        )
+
+    plain = [value.clone() for value in run()]
+    model.compile_steps()
+    for ours, expected in zip(run(), plain, strict=True):
+        torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-5)
