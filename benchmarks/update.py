@@ -39,7 +39,7 @@ def seconds(work: Callable[[], object], repeats: int, device: torch.device) -> l
 
 
 def matrix_rate(dtype: torch.dtype, device: torch.device) -> float:
-    """Best of seven products of square matrices [GFLOP/s]; small ones where bf16 is emulated, for it takes ages."""
+    """Best of seven products of square matrices [GFLOP/s]; small ones for bf16 that is only emulated."""
     size = 256 if dtype == torch.bfloat16 and not fast_bf16(device) else 2048
     a = torch.randn(size, size, device=device).to(dtype)
     return 2 * size**3 / min(seconds(lambda: a @ a, 7, device)) / 1e9
