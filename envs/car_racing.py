@@ -8,11 +8,12 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from numpy.typing import NDArray
 from pydantic import BaseModel, Field, model_validator
 
-from envs.preprocess import Picture, native_action
+from envs.preprocess import Picture, grass_share, native_action
 from envs.simulators import EnvPoolSimulators, GymnasiumSimulators, Simulators, envpool_available, seeds_below
 
 TRAINING_SEEDS = 1_000_000
 """Training uses seeds below this, evaluation those from it on."""
+_ZOOM_FRAMES = 50  # the camera zooms in during the first second
 _TILE_REWARD = 0.5  # a visited tile brings 1000 / (about 300 tiles); a frame costs 0.1
 
 
@@ -35,6 +36,9 @@ class CarRacingConfig(BaseModel, extra="forbid", validate_assignment=True, use_a
     """Time limit of an episode [frames]."""
     hopeless_after: int = Field(0, ge=0)
     """Decisions without a new tile after which a training episode is cut (truncated); 0 never cuts."""
+    grass_penalty: float = Field(0.0, ge=0)
+    """Taken from the training reward in each frame with nothing but grass around the car, in proportion with
+    less of it [reward]. Scores are reported without it."""
     mirror: bool = False
     """Mirror each training episode left-right with probability 1/2: tracks run counter-clockwise, so right
     turns are rare otherwise."""
@@ -56,6 +60,7 @@ class CarRacingConfig(BaseModel, extra="forbid", validate_assignment=True, use_a
 class CarRacing(VectorEnv[dict[str, Any], NDArray[np.float32], Any]):
     """N CarRacing simulators; observations {"image": (N, 3, S, S) uint8}, actions (N, 2 or 3) in [-1, 1].
 
+    Rewards are the simulator's, summed over the frames of a decision, less the config's `grass_penalty`.
     After an episode has ended, the next `step` only resets it: its action is ignored, its reward 0. Infos:
     "frames" (N,), the frames each simulator moved in this decision; and when episodes ended, "episode" with
     "r" (undiscounted return) and "l" (frames), "hopeless", and "_episode", the mask of those that ended.
@@ -133,6 +138,9 @@ class CarRacing(VectorEnv[dict[str, Any], NDArray[np.float32], Any]):
             live = live & ~over
         self._return += reward
         self._frames += frames
+        if self.config.grass_penalty:
+            near = self._frames >= _ZOOM_FRAMES
+            reward -= np.where(near, self.config.grass_penalty * frames * grass_share(picture), 0.0)
         self._idle = np.where(tile, 0, self._idle + 1)
         if resetting.any():
             picture[resetting] = self._begin(resetting)[resetting]

@@ -3,7 +3,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from envs.preprocess import Picture, native_action, resize_matrix
+from envs.preprocess import Picture, grass_share, native_action, resize_matrix
 
 
 def frames(count: int = 2) -> np.ndarray:
@@ -72,3 +72,13 @@ def test_native_action_of_two_numbers() -> None:
 def test_native_action_of_three_numbers() -> None:
     action = np.array([[-1, -1, 1], [0.5, 0, -0.5], [2, 3, -4]], np.float32)
     np.testing.assert_array_equal(native_action(action), [[-1, 0, 1], [0.5, 0.5, 0.25], [1, 1, 0]])
+
+
+@pytest.mark.parametrize("grass_columns, share", [(0, 0.0), (48, 0.5), (96, 1.0)])
+def test_grass_share_counts_the_ground_around_the_car_only(grass_columns: int, share: float) -> None:
+    picture = np.zeros((1, 96, 96, 3), np.uint8)
+    picture[:] = 105  # road
+    picture[:, :, :grass_columns] = [102, 204, 102]
+    picture[:, 67:77, 46:50] = [204, 0, 0]
+    picture[:, 68:70, 46] = picture[:, 68:70, 49] = 0  # wheels
+    assert grass_share(picture)[0] == pytest.approx(share)
