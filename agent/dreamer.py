@@ -1,7 +1,7 @@
 """The dreaming agent: a world model and an actor-critic that learns inside it, as one module."""
 
 import torch
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 from torch import Tensor, nn
 
 from agent.behaviour.actor_critic import ActorCriticConfig
@@ -43,6 +43,10 @@ class OptimizerConfig(BaseModel, extra="forbid", validate_assignment=True, use_a
     """Added to the gradient size."""
     warmup: int = 1000
     """Updates over which the learning rates rise from zero."""
+    decay_from: float = Field(1.0, ge=0, le=1)
+    """Share of the run's frames after which the learning rates fall, linearly; 1 never lets them fall."""
+    final_share: float = Field(0.1, gt=0, le=1)
+    """Share of the learning rates that is left at the end of the run, if they fall."""
 
     def build(self, agent: "Dreamer") -> LaProp:
         """The optimiser, with one group of parameters for each learning rate."""
@@ -59,9 +63,18 @@ class OptimizerConfig(BaseModel, extra="forbid", validate_assignment=True, use_a
             group["base_lr"] = group["lr"]
         return LaProp(groups, betas=(self.beta1, self.beta2), eps=self.eps, clip=self.clip)
 
-    def schedule(self, optimizer: LaProp, update: int) -> None:
-        """Set the learning rates for update `update`, counted from 0: linear warm-up, then constant."""
+    def schedule(self, optimizer: LaProp, update: int, done: float) -> None:
+        """Set the learning rates: linear warm-up, constant, and at last linear decay.
+
+        Args:
+            optimizer: one that `build` made.
+            update: the number of the update, from 0.
+            done: share of the run's frames that are collected, in [0, 1].
+        """
         factor = min(1.0, (update + 1) / max(self.warmup, 1))
+        if done > self.decay_from:
+            fallen = (done - self.decay_from) / (1.0 - self.decay_from)
+            factor *= 1.0 - (1.0 - self.final_share) * min(fallen, 1.0)
         for group in optimizer.param_groups:
             group["lr"] = group["base_lr"] * factor
 

@@ -36,17 +36,28 @@ def test_every_trained_parameter_is_in_one_group() -> None:
 def test_learning_rates_warm_up_and_stay(update: int, factor: float) -> None:
     config = OptimizerConfig(world_model_lr=1.0, actor_lr=2.0, critic_lr=3.0, warmup=10)
     optimizer = config.build(agent())
-    config.schedule(optimizer, 3)
-    config.schedule(optimizer, update)
+    config.schedule(optimizer, 3, 0.0)
+    config.schedule(optimizer, update, 0.0)
     assert [group["lr"] for group in optimizer.param_groups] == pytest.approx(
         [factor, 2 * factor, 3 * factor]
     )
 
 
+@pytest.mark.parametrize(
+    ("done", "factor"), [(0.0, 1.0), (0.6, 1.0), (0.8, 0.6), (1.0, 0.2), (0.5, 1.0)], ids=str
+)
+def test_learning_rates_fall_towards_the_end(done: float, factor: float) -> None:
+    config = OptimizerConfig(world_model_lr=1.0, actor_lr=2.0, warmup=1, decay_from=0.6, final_share=0.2)
+    optimizer = config.build(agent())
+    config.schedule(optimizer, 100, 0.9)
+    config.schedule(optimizer, 100, done)
+    assert [group["lr"] for group in optimizer.param_groups[:2]] == pytest.approx([factor, 2 * factor])
+
+
 def test_no_warm_up_is_the_full_rate_at_once() -> None:
     config = OptimizerConfig(warmup=0)
     optimizer = config.build(agent())
-    config.schedule(optimizer, 0)
+    config.schedule(optimizer, 0, 0.0)
     assert optimizer.param_groups[0]["lr"] == config.world_model_lr
 
 
@@ -83,7 +94,7 @@ def test_updates_lower_the_loss_of_a_fixed_batch(gradient: str, actions: str) ->
         assert not states["deter"].requires_grad
         optimizer.zero_grad()
         loss.backward()
-        config.schedule(optimizer, update)
+        config.schedule(optimizer, update, 0.0)
         optimizer.step()
         one.behaviour.update_slow(one.world_model)
         assert optimizer.grad_norm.isfinite() and optimizer.grad_norm > 0

@@ -224,7 +224,8 @@ class Trainer:
         is_first[:, 0] |= ~sample.has_initial
         batch = Batch(sample.observation, sample.action, sample.reward, is_first, sample.is_terminal)
         start = self.agent.world_model.expand(sample.initial)
-        self.config.optimizer.schedule(self.optimizer, self.updates)
+        done = self.collector.frames / self.config.trainer.frames
+        self.config.optimizer.schedule(self.optimizer, self.updates, min(done, 1.0))
         with autocast(self.device, self.config.trainer.precision):
             loss, metrics, states = self.agent.loss(batch, start)
         self.optimizer.zero_grad(set_to_none=True)
