@@ -14,6 +14,7 @@ from envs.simulators import EnvPoolSimulators, GymnasiumSimulators, Simulators, 
 TRAINING_SEEDS = 1_000_000
 """Training uses seeds below this, evaluation those from it on."""
 _ZOOM_FRAMES = 50  # the camera zooms in during the first second
+_ON_ROAD, _ON_GRASS = 0.5, 0.9  # share of grass around the car: below is on the road, above is off it
 _TILE_REWARD = 0.5  # a visited tile brings 1000 / (about 300 tiles); a frame costs 0.1
 
 
@@ -36,9 +37,9 @@ class CarRacingConfig(BaseModel, extra="forbid", validate_assignment=True, use_a
     """Time limit of an episode [frames]."""
     hopeless_after: int = Field(0, ge=0)
     """Decisions without a new tile after which a training episode is cut (truncated); 0 never cuts."""
-    grass_penalty: float = Field(0.0, ge=0)
-    """Taken from the training reward in each frame with nothing but grass around the car, in proportion with
-    less of it [reward]. Scores are reported without it."""
+    off_road_cost: float = Field(0.0, ge=0)
+    """Taken from the training reward whenever the car leaves the road [reward]. A lap ends only when no tile
+    is missing, which a discounted return does not see. Scores are reported without it."""
     mirror: bool = False
     """Mirror each training episode left-right with probability 1/2: tracks run counter-clockwise, so right
     turns are rare otherwise."""
@@ -60,7 +61,7 @@ class CarRacingConfig(BaseModel, extra="forbid", validate_assignment=True, use_a
 class CarRacing(VectorEnv[dict[str, Any], NDArray[np.float32], Any]):
     """N CarRacing simulators; observations {"image": (N, 3, S, S) uint8}, actions (N, 2 or 3) in [-1, 1].
 
-    Rewards are the simulator's, summed over the frames of a decision, less the config's `grass_penalty`.
+    Rewards are the simulator's, summed over the frames of a decision, less the config's `off_road_cost`.
     After an episode has ended, the next `step` only resets it: its action is ignored, its reward 0. Infos:
     "frames" (N,), the frames each simulator moved in this decision; and when episodes ended, "episode" with
     "r" (undiscounted return) and "l" (frames), "hopeless", and "_episode", the mask of those that ended.
@@ -83,6 +84,7 @@ class CarRacing(VectorEnv[dict[str, Any], NDArray[np.float32], Any]):
         self._return = np.zeros(n)
         self._frames = np.zeros(n, np.int64)
         self._idle = np.zeros(n, np.int64)
+        self._on_road = np.ones(n, bool)
 
     def reset(
         self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
@@ -138,9 +140,8 @@ class CarRacing(VectorEnv[dict[str, Any], NDArray[np.float32], Any]):
             live = live & ~over
         self._return += reward
         self._frames += frames
-        if self.config.grass_penalty:
-            near = self._frames >= _ZOOM_FRAMES
-            reward -= np.where(near, self.config.grass_penalty * frames * grass_share(picture), 0.0)
+        if self.config.off_road_cost:
+            reward -= self.config.off_road_cost * self._leaves_road(picture)
         self._idle = np.where(tile, 0, self._idle + 1)
         if resetting.any():
             picture[resetting] = self._begin(resetting)[resetting]
@@ -158,6 +159,15 @@ class CarRacing(VectorEnv[dict[str, Any], NDArray[np.float32], Any]):
     def close_extras(self, **_: Any) -> None:
         """Close the simulators; called by `close`."""
         self._simulators.close()
+
+    def _leaves_road(self, picture: NDArray[np.uint8]) -> NDArray[np.bool_]:
+        """Where the car has come off the road in this decision, (N,): grass all round it, and not before."""
+        grass = grass_share(picture)
+        near = self._frames >= _ZOOM_FRAMES
+        leaves = near & self._on_road & (grass > _ON_GRASS)
+        # Between the two it stays what it was: the wheels at the edge of the road count once.
+        self._on_road = np.where(near, (self._on_road & ~leaves) | (grass < _ON_ROAD), True)
+        return leaves
 
     def _begin(self, which: NDArray[np.bool_]) -> NDArray[np.uint8]:
         self._return[which] = 0.0

@@ -100,36 +100,37 @@ def test_hopeless_episodes_are_cut() -> None:
         assert env.step(rest(env))[4]["frames"].tolist() == [0, 4]
 
 
-def test_grass_is_punished_once_the_camera_has_come_near_and_not_in_the_score() -> None:
-    """The scripted pictures are green, grass to the eye, from frame 41 on."""
-    env, _ = fake([[60]], fakes={"reward": lambda i, f: 1.0}, grass_penalty=0.5)
+def test_leaving_the_road_costs_once_and_not_in_the_score() -> None:
+    """The scripted pictures are green, grass to the eye, from frame 41 on; the camera is near from 50 on."""
+    env, _ = fake([[60, 70]], fakes={"reward": lambda i, f: 1.0}, off_road_cost=9.0)
     env.reset()
-    rewards = []
-    for _ in range(15):
-        _, reward, _, _, info = env.step(rest(env))
-        rewards.append(float(reward[0]))
-    assert rewards == [4.0] * 12 + [4.0 - 4 * 0.5] * 3
-    assert info["episode"]["r"][0] == 60
-    assert float(env.step(rest(env))[1][0]) == 0  # a reset costs nothing
+    for episode, length in enumerate((60, 70)):
+        rewards = []
+        for _ in range(-(-length // 4)):
+            _, reward, _, _, info = env.step(rest(env))
+            rewards.append(float(reward[0]))
+        assert rewards[:14] == [4.0] * 12 + [4.0 - 9.0, 4.0], f"episode {episode}"
+        assert info["episode"]["r"][0] == length
+        assert float(env.step(rest(env))[1][0]) == 0  # a reset costs nothing
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_grass_is_seen_in_the_simulators_own_pictures(backend: str) -> None:
-    """The car stands on the road, then leaves it: steering hard at full throttle ends on the grass."""
-    plain, punished = (
-        make_car_racing(CarRacingConfig(backend=backend, num_envs=2, grass_penalty=p), 3) for p in (0.0, 1.0)
+def test_leaving_the_road_is_seen_in_the_simulators_own_pictures(backend: str) -> None:
+    """The car stands on the road, then leaves it for good: steering hard at half throttle."""
+    plain, costly = (
+        make_car_racing(CarRacingConfig(backend=backend, num_envs=2, off_road_cost=c), 3) for c in (0.0, 7.0)
     )
     costs = []
-    for env in (plain, punished):
+    for env in (plain, costly):
         env.reset()
     for k in range(50):
         action = np.tile(np.float32([0.0, 0.0] if k < 20 else [0.5, 0.5]), (2, 1))
-        costs.append(plain.step(action)[1] - punished.step(action)[1])
-    for env in (plain, punished):
+        costs.append(plain.step(action)[1] - costly.step(action)[1])
+    for env in (plain, costly):
         env.close()
-    cost = np.stack(costs) / 4
+    cost = np.stack(costs)
     assert (cost[:20] == 0).all(), "standing on the road"
-    assert (cost[-5:] > 0.8).all(), "far from the road, among its own skid marks"
+    assert cost.sum(0) == pytest.approx([7.0, 7.0], abs=1e-4)
 
 
 def test_an_end_is_not_called_hopeless() -> None:
