@@ -20,9 +20,10 @@ lint: $(STAMP) ## ruff and mypy, nothing changed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: $(STAMP) ## speed of an update, of the environment and of the replay buffer
+bench: $(STAMP) ## speed of an update, of dreams, of the environment and of the replay buffer
 	$(BIN)/python benchmarks/update.py --size 1m
 	$(BIN)/python benchmarks/update.py --size 12m
+	$(BIN)/python benchmarks/dream.py
 	$(BIN)/python benchmarks/env.py
 	$(BIN)/python benchmarks/replay.py
 

@@ -89,6 +89,14 @@ def sample_one_hot(probs: Tensor, uniform: Tensor) -> Tensor:
     return F.one_hot(index.clamp_(max=probs.shape[-1] - 1), probs.shape[-1]).to(probs.dtype)
 
 
+def sample_index(probs: Tensor, uniform: Tensor) -> Tensor:
+    """What `sample_one_hot` draws, as indices (...) int64: for a great many classes, by binary search."""
+    cumulative = probs.detach().cumsum(-1)
+    # (..., 1)
+    index = torch.searchsorted(cumulative, uniform.unsqueeze(-1) * cumulative[..., -1:])
+    return index.squeeze(-1).clamp_(max=probs.shape[-1] - 1)
+
+
 def straight_through(sample: Tensor, probs: Tensor) -> Tensor:
     """`sample` in the forward pass, the gradient of `probs` in the backward (Bengio et al. 2013)."""
     if not torch.is_grad_enabled():
@@ -164,6 +172,21 @@ class OneHot:
     def entropy(self) -> Tensor:
         """Entropy in nats: (...)."""
         return -(self.log_probs.exp() * self.log_probs).sum(-1)
+
+
+@dataclass
+class Deterministic:
+    """One action and no other, (..., A)."""
+
+    action: Tensor
+
+    def sample(self) -> Tensor:
+        """The action."""
+        return self.action
+
+    def mode(self) -> Tensor:
+        """The action."""
+        return self.action
 
 
 Policy = BoundedNormal | OneHot

@@ -1,23 +1,48 @@
-"""The dreaming agent: a world model and an actor-critic that learns inside it, as one module."""
+"""The dreaming agent: a world model and a behaviour that learns inside it, as one module."""
+
+from collections.abc import Callable, Mapping
+from typing import Annotated
 
 import torch
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Discriminator, Field, Tag
 from torch import Tensor, nn
 
-from agent.behaviour.actor_critic import ActorCriticConfig
+from agent.behaviour.actor_critic import ActorCritic, ActorCriticConfig
+from agent.behaviour.evolution import ControllerConfig
 from agent.optim import LaProp
 from agent.world_model.encoder import ObservationShapes
 from agent.world_model.interface import Batch, Metrics, Observation, State
+from agent.world_model.lstm import LSTMConfig
 from agent.world_model.rssm import RSSMConfig
+
+
+def _kind(usual: str) -> Callable[[object], str | None]:
+    """What tells the configs of a union apart: their `kind`, or the usual one where none is given."""
+
+    def kind(value: object) -> str | None:
+        if isinstance(value, Mapping):
+            return str(value.get("kind", usual))
+        return getattr(value, "kind", None)
+
+    return kind
+
+
+WorldModelConfig = Annotated[
+    Annotated[RSSMConfig, Tag("rssm")] | Annotated[LSTMConfig, Tag("lstm")], Discriminator(_kind("rssm"))
+]
+BehaviourConfig = Annotated[
+    Annotated[ActorCriticConfig, Tag("actor_critic")] | Annotated[ControllerConfig, Tag("controller")],
+    Discriminator(_kind("actor_critic")),
+]
 
 
 class DreamerConfig(BaseModel, extra="forbid", validate_assignment=True, use_attribute_docstrings=True):
     """The dreaming agent."""
 
-    world_model: RSSMConfig = RSSMConfig()
-    """The model of the world."""
-    behaviour: ActorCriticConfig = ActorCriticConfig()
-    """The actor and the critic."""
+    world_model: WorldModelConfig = RSSMConfig()
+    """The model of the world; without a `kind` it is the RSSM."""
+    behaviour: BehaviourConfig = ActorCriticConfig()
+    """What drives; without a `kind` it is the actor-critic."""
 
     def build(self, shapes: ObservationShapes, action_size: int) -> "Dreamer":
         """The agent for observations of these shapes and actions of that size."""
@@ -49,14 +74,15 @@ class OptimizerConfig(BaseModel, extra="forbid", validate_assignment=True, use_a
     """Share of the learning rates that is left at the end of the run, if they fall."""
 
     def build(self, agent: "Dreamer") -> LaProp:
-        """The optimiser, with one group of parameters for each learning rate."""
+        """The optimiser, with one group of parameters for each learning rate.
+
+        Raises ValueError where the behaviour is not an actor-critic.
+        """
         critic = set(agent.world_model.value_head.parameters())
+        model = [p for p in agent.world_model.parameters() if p.requires_grad and p not in critic]
         groups = [
-            {
-                "params": [p for p in agent.world_model.parameters() if p not in critic],
-                "lr": self.world_model_lr,
-            },
-            {"params": list(agent.behaviour.actor.parameters()), "lr": self.actor_lr},
+            {"params": model, "lr": self.world_model_lr},
+            {"params": list(agent.actor_critic.actor.parameters()), "lr": self.actor_lr},
             {"params": list(agent.world_model.value_head.parameters()), "lr": self.critic_lr},
         ]
         for group in groups:
@@ -88,6 +114,19 @@ class Dreamer(nn.Module):
         self.world_model = config.world_model.build(shapes, action_size)
         self.behaviour = config.behaviour.build(self.world_model)
 
+    @property
+    def actor_critic(self) -> ActorCritic:
+        """The behaviour, where it learns by gradients.
+
+        Raises:
+            ValueError: the behaviour is another one.
+        """
+        if not isinstance(self.behaviour, ActorCritic):
+            raise ValueError(
+                f"agent.behaviour.kind '{self.config.behaviour.kind}' has no gradient: expected actor_critic"
+            )
+        return self.behaviour
+
     @torch.no_grad()
     def act(
         self, observation: Observation, state: State, action: Tensor, is_first: Tensor, explore: bool
@@ -110,7 +149,11 @@ class Dreamer(nn.Module):
         return chosen.clamp(-1.0, 1.0), state
 
     def loss(self, batch: Batch, state: State) -> tuple[Tensor, Metrics, State]:
-        """The loss of everything on B sequences that follow `state` (B), metrics, and the states (B, T)."""
+        """The loss of everything on B sequences that follow `state` (B), metrics, and the states (B, T).
+
+        Raises ValueError where the behaviour is not an actor-critic.
+        """
+        behaviour = self.actor_critic
         model_loss, model_metrics, states = self.world_model.loss_and_states(batch, state)
-        behaviour_loss, behaviour_metrics = self.behaviour.loss(self.world_model, batch, states)
+        behaviour_loss, behaviour_metrics = behaviour.loss(self.world_model, batch, states)
         return model_loss + behaviour_loss, model_metrics | behaviour_metrics, states.detach()

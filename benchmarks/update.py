@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.table import Table
 from torch.utils.flop_counter import FlopCounterMode
 
+from agent.behaviour.actor_critic import ActorCriticConfig
 from agent.dreamer import Dreamer, OptimizerConfig
 from agent.sizes import SIZES, sized
 from agent.world_model.interface import Batch
@@ -64,7 +65,7 @@ def updater(agent: Dreamer, batch: Batch, device: torch.device, precision: str) 
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
-        agent.behaviour.update_slow(agent.world_model)
+        agent.actor_critic.update_slow(agent.world_model)
 
     return update
 
@@ -93,7 +94,9 @@ def main() -> None:
     device = pick_device(args.device)
     torch.manual_seed(0)
     config = sized(args.size)
-    config.world_model.norm = config.behaviour.norm = args.norm
+    behaviour = config.behaviour
+    assert isinstance(behaviour, ActorCriticConfig)
+    config.world_model.norm = behaviour.norm = args.norm
     agent = config.build({"image": (3, 64, 64)}, 2).to(device)
     batch = random_batch(args.batch, args.length, 2, device)
     update = updater(agent, batch, device, args.precision)
@@ -108,7 +111,7 @@ def main() -> None:
         "size": args.size,
         "batch": args.batch,
         "length": args.length,
-        "imagination": config.behaviour.imagination_length,
+        "imagination": behaviour.imagination_length,
         "parameters": sum(p.numel() for p in agent.parameters() if p.requires_grad),
         "precision": used,
         "threads": torch.get_num_threads(),

@@ -10,6 +10,7 @@ from pydantic import BaseModel
 from train.errors import DreamdriveError
 from train.online.config import OnlineConfig
 from train.options import build
+from train.world_models.config import WorldModelAgentConfig
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("agent", "envs", "train")
@@ -17,7 +18,11 @@ PACKAGES = ("agent", "envs", "train")
 ALLOWED: dict[str, set[str]] = {"agent": set(), "envs": set(), "train": {"agent", "envs"}}
 ALLOWED_MODULES = {"envs/dream.py": {"agent"}}
 MOST_LINES = 400
-CONFIGS: dict[str, type[BaseModel]] = {"car_racing.yaml": OnlineConfig, "demo.yaml": OnlineConfig}
+CONFIGS: dict[str, type[BaseModel]] = {
+    "car_racing.yaml": OnlineConfig,
+    "demo.yaml": OnlineConfig,
+    "world_models_car_racing.yaml": WorldModelAgentConfig,
+}
 
 
 def sources(*folders: str) -> list[Path]:

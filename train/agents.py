@@ -1,7 +1,10 @@
-"""Take a trained agent out of a run."""
+"""Take a trained agent out of a run, whatever job made it."""
+
+from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
 
 import torch
 
@@ -13,16 +16,39 @@ from train.online.config import OnlineConfig
 from train.options import to_yaml
 from train.run import Run
 
+if TYPE_CHECKING:
+    from train.world_models.config import WorldModelAgentConfig
+
+AgentConfig: TypeAlias = "OnlineConfig | WorldModelAgentConfig"
+
 
 @dataclass
 class Trained:
     """A run's agent, ready to drive or to dream."""
 
     run: Run
-    config: OnlineConfig
+    config: AgentConfig
+    """Of the job that made it; each has `seed`, `env` and `agent`."""
     agent: Dreamer
     device: torch.device
     frames: int
+
+
+def agent_config(run: Run) -> AgentConfig:
+    """The config of a run that holds an agent.
+
+    Raises `DreamdriveError` for a run of a job that makes none, or a config that does not fit.
+    """
+    if run.record.job == "world-models":
+        # Here, because collecting for that job drives agents, too.
+        from train.world_models.config import WorldModelAgentConfig
+
+        return run.config(WorldModelAgentConfig)
+    if run.record.job == "train-agent":
+        return run.config(OnlineConfig)
+    raise DreamdriveError(
+        f"{run.path / 'run.json'}: a run of the job '{run.record.job}': expected train-agent or world-models"
+    )
 
 
 def load_agent(path: Path, device: str = "auto") -> Trained:
@@ -31,7 +57,7 @@ def load_agent(path: Path, device: str = "auto") -> Trained:
     Raises `DreamdriveError` when there is no run, it has no weights, or they do not fit its config.
     """
     run = Run.open(path)
-    config = run.config(OnlineConfig)
+    config = agent_config(run)
     tensors, meta = load_weights(path)
     where = pick_device(device)
     try:

@@ -135,43 +135,45 @@ def load_checkpoint(path: Path, map_location: str | torch.device = "cpu") -> dic
     return state
 
 
-def save_weights(folder: Path, state_dict: Mapping[str, torch.Tensor], meta: Mapping[str, Any]) -> None:
+def save_weights(
+    folder: Path, state_dict: Mapping[str, torch.Tensor], meta: Mapping[str, Any], name: str = "weights"
+) -> None:
     """Write `weights.safetensors` and beside it `weights.json`: `meta`, the tensors' shapes, a SHA-256.
 
-    `meta` must be JSON: text, numbers, lists, dicts. Raises `DreamdriveError` for anything else and on a
-    full disk.
+    Another `name` stands in the place of "weights". `meta` must be JSON: text, numbers, lists, dicts.
+    Raises `DreamdriveError` for anything else and on a full disk.
     """
     # A clone each: safetensors refuses tensors that share memory, and views.
     tensors = {
-        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
-        for name, tensor in state_dict.items()
+        key: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+        for key, tensor in state_dict.items()
     }
     data = safetensors.torch.save(tensors, metadata={"format": "pt"})
     description = {
         "meta": dict(meta),
         "sha256": hashlib.sha256(data).hexdigest(),
-        "tensors": {name: {"shape": list(t.shape), "dtype": _dtype_name(t)} for name, t in tensors.items()},
+        "tensors": {key: {"shape": list(t.shape), "dtype": _dtype_name(t)} for key, t in tensors.items()},
     }
     try:
         text = json.dumps(description, indent=1)
     except (TypeError, ValueError) as error:
         raise DreamdriveError(
-            f"{folder / 'weights.json'}: the description is not plain JSON ({error})"
+            f"{folder / f'{name}.json'}: the description is not plain JSON ({error})"
         ) from error
     with explain_os_errors("cannot make the folder", folder):
         folder.mkdir(parents=True, exist_ok=True)
-    write_aside(folder / "weights.safetensors", lambda file: file.write(data))
-    write_text_aside(folder / "weights.json", text + "\n")
+    write_aside(folder / f"{name}.safetensors", lambda file: file.write(data))
+    write_text_aside(folder / f"{name}.json", text + "\n")
 
 
 def load_weights(
-    folder: Path, device: str | torch.device = "cpu"
+    folder: Path, device: str | torch.device = "cpu", name: str = "weights"
 ) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    """The weights in `folder` on `device`, and the `meta` saved with them.
+    """The weights called `name` in `folder` on `device`, and the `meta` saved with them.
 
     Raises `DreamdriveError` when a file is missing or broken, or when the two do not belong together.
     """
-    weights, description = folder / "weights.safetensors", folder / "weights.json"
+    weights, description = folder / f"{name}.safetensors", folder / f"{name}.json"
     for path in (weights, description):
         if not path.is_file():
             raise DreamdriveError(f"no weights in {folder}: {path} is missing")
@@ -179,7 +181,7 @@ def load_weights(
         data, text = weights.read_bytes(), description.read_bytes()
     try:
         told = json.loads(text)
-        shapes = {name: (entry["shape"], entry["dtype"]) for name, entry in told["tensors"].items()}
+        shapes = {key: (entry["shape"], entry["dtype"]) for key, entry in told["tensors"].items()}
         digest, meta = told["sha256"], dict(told["meta"])
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DreamdriveError(
@@ -193,9 +195,9 @@ def load_weights(
         tensors = safetensors.torch.load(data)
     except (safetensors.SafetensorError, ValueError) as error:
         raise DreamdriveError(f"{weights}: not a safetensors file ({one_line(error)})") from error
-    if shapes != {name: (list(t.shape), _dtype_name(t)) for name, t in tensors.items()}:
+    if shapes != {key: (list(t.shape), _dtype_name(t)) for key, t in tensors.items()}:
         raise DreamdriveError(f"{weights}: its tensors are not those that {description.name} lists")
-    return {name: tensor.to(device) for name, tensor in tensors.items()}, meta
+    return {key: tensor.to(device) for key, tensor in tensors.items()}, meta
 
 
 def _dtype_name(tensor: torch.Tensor) -> str:

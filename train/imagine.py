@@ -49,7 +49,7 @@ def open_loop(trained: Trained, episode: Episode, context: int, horizon: int) ->
     is_first = torch.from_numpy(episode.is_first[:context]).to(device).unsqueeze(0)
     try:
         states, _ = model.observe(seen, action[:, :context], is_first, model.initial(1))
-    except (KeyError, RuntimeError) as error:
+    except (KeyError, RuntimeError, ValueError) as error:
         raise DreamdriveError(f"the episode's observations do not fit the model: {error}") from error
     recorded = iter(action[:, context:].unbind(1))
     dream = model.imagine(states[:, -1], lambda _: next(recorded), horizon)

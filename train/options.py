@@ -293,6 +293,7 @@ _EXPECTED = {
     "dict": "fields and their values",
     "model": "fields and their values",
     "path": "a path",
+    "union": "fields and their values",
 }
 
 
@@ -302,10 +303,12 @@ def _complaint(problem: ErrorDetails, name: str, model: type[BaseModel]) -> str:
         return f"unknown field{_suggestion(name, model)}"
     if kind == "missing":
         return "must be given, it has no default"
+    if kind == "union_tag_invalid":
+        return f"expected one of the kinds {problem['ctx']['expected_tags']}, not '{problem['ctx']['tag']}'"
     got = repr(problem["input"])
     got = got if len(got) <= 60 else f"{got[:57]}..."
     expected = _EXPECTED.get(kind.partition("_")[0])
-    if expected and kind.endswith(("_type", "_parsing", "_from_float")):
+    if expected and kind.endswith(("_type", "_parsing", "_from_float", "_tag_not_found")):
         return f"expected {expected}, not {got}"
     if kind in ("value_error", "assertion_error"):
         return message.partition(", ")[2] or message
@@ -315,6 +318,8 @@ def _complaint(problem: ErrorDetails, name: str, model: type[BaseModel]) -> str:
 def _suggestion(name: str, model: type[BaseModel]) -> str:
     """A field close to the unknown `name`: the same last word elsewhere, or a similar spelling."""
     names = [option.name for option in options(model)]
+    if name in names:
+        return " of this kind (another kind has it)"
     groups = {known.rsplit(".", depth)[0] for known in names for depth in range(1, known.count(".") + 1)}
     same_word = [known for known in names if known.rsplit(".", 1)[-1] == name.rsplit(".", 1)[-1]]
     close = same_word or difflib.get_close_matches(name, [*names, *groups], n=1)

@@ -16,7 +16,7 @@ import shlex
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType, TracebackType
@@ -180,8 +180,7 @@ class Run:
         run = cls.open(path)
         if not run.checkpoint_path.is_file():
             raise DreamdriveError(f"cannot resume {path}: it has no checkpoint yet ({run.checkpoint_path})")
-        run.record.starts.append(Start.now())
-        run._write_record()
+        run.note_start()
         return run
 
     def config(self, model: type[Config]) -> Config:
@@ -191,6 +190,11 @@ class Run:
     def write_config(self, config: BaseModel) -> None:
         """Write `config`, resolved, as the run's own."""
         write_text_aside(self.config_path, to_yaml(config))
+
+    def note_start(self) -> None:
+        """Note that a job goes on with the run now."""
+        self.record.starts.append(Start.now())
+        self._write_record()
 
     def set_mlflow_run(self, run_id: str) -> None:
         """Note which MLflow run holds this run's metrics."""
@@ -226,12 +230,15 @@ def changes(old: BaseModel | Mapping[str, Any], new: BaseModel | Mapping[str, An
     return [Change(n, before.get(n), after.get(n)) for n in names if before.get(n) != after.get(n)]
 
 
-def refuse_changes(changed: list[Change], fixed: Mapping[str, str]) -> None:
+def refuse_changes(changed: list[Change], fixed: Mapping[str, str], free: Collection[str] = ()) -> None:
     """Raise `DreamdriveError` for a change of an option under one of the dotted prefixes in `fixed`.
 
-    `fixed` maps each prefix to the reason why it may not change on resume, which the error gives.
+    `fixed` maps each prefix to the reason why it may not change on resume, which the error gives; `free`
+    names options below those prefixes that may all the same.
     """
     for change in changed:
+        if change.name in free:
+            continue
         for prefix, reason in fixed.items():
             if f"{change.name}.".startswith(f"{prefix}."):
                 raise DreamdriveError(f"cannot resume with another {change}: {reason}")

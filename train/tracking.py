@@ -87,12 +87,16 @@ class Tracker:
     Args:
         run_path: the run's folder; MLflow's file lies beside it, in its parent.
         report: called with one line, once, when MLflow fails.
+        stage: of a job's stages this one, whose numbers go to `metrics_<stage>.jsonl`; None is the job.
     """
 
-    def __init__(self, run_path: Path, report: Callable[[str], object] | None = None) -> None:
+    def __init__(
+        self, run_path: Path, report: Callable[[str], object] | None = None, stage: str | None = None
+    ) -> None:
         self.run_id: str | None = None
         self.lost = 0  # points that MLflow did not get
         self._path = run_path
+        self._metrics = run_path / ("metrics.jsonl" if stage is None else f"metrics_{stage}.jsonl")
         self._report = report or (lambda line: print(line, file=sys.stderr, flush=True))
         self._reported = False
         self._client: MlflowClient | None = None
@@ -115,20 +119,25 @@ class Tracker:
         params: Mapping[str, Any],
         run_id: str | None = None,
         step: int | None = None,
+        parent: str | None = None,
     ) -> str | None:
         """Begin a new MLflow run, or go on with `run_id`; its id, or None when MLflow cannot be had.
+
+        A new run is a child of the MLflow run `parent`, if one is given.
 
         On resume `step` is the checkpoint's: what `metrics.jsonl` holds beyond it is cut. `params` is flat,
         dotted names to values. A parameter that MLflow holds with another value is noted as a tag
         `changed.<name>`, since MLflow's parameters cannot change.
         """
-        metrics = self._path / "metrics.jsonl"
+        metrics = self._metrics
         if step is not None:
             kept = [json.dumps(entry) + "\n" for entry in read_metrics(metrics) if entry["step"] <= step]
             write_text_aside(metrics, "".join(kept))
         with explain_os_errors("cannot write", metrics):
             self._file = open(metrics, "a", encoding="utf-8")  # noqa: SIM115 (closed by finish)
-        if not self._tried("cannot be reached", lambda: self._begin(experiment, run_name, params, run_id)):
+        if not self._tried(
+            "cannot be reached", lambda: self._begin(experiment, run_name, params, run_id, parent)
+        ):
             self._client = self.run_id = None
             return None
         self._thread = threading.Thread(target=self._send_all, name="mlflow", daemon=True)
@@ -144,7 +153,7 @@ class Tracker:
                 self._file.write(json.dumps({"step": step, "time": round(now, 3), **values}) + "\n")
                 self._file.flush()
             except OSError as error:
-                self._failed(f"aside, {self._path / 'metrics.jsonl'} cannot be written", error)
+                self._failed(f"aside, {self._metrics} cannot be written", error)
         if self._thread is not None:
             for name, value in values.items():
                 self._queue.put(_Point(name, value, int(now * 1000), step))
@@ -176,11 +185,16 @@ class Tracker:
         self._thread = None
         self._tried("did not close the run", lambda: client.set_terminated(run_id, status))
         if self.lost:
-            self._report(
-                f"MLflow did not get {self.lost} metrics; {self._path / 'metrics.jsonl'} holds them all"
-            )
+            self._report(f"MLflow did not get {self.lost} metrics; {self._metrics} holds them all")
 
-    def _begin(self, experiment: str, run_name: str, params: Mapping[str, Any], run_id: str | None) -> None:
+    def _begin(
+        self,
+        experiment: str,
+        run_name: str,
+        params: Mapping[str, Any],
+        run_id: str | None,
+        parent: str | None,
+    ) -> None:
         runs = self._path.resolve().parent
         self._client = client = _retried(lambda: _ready_client(runs))
         known: dict[str, str] = {}
@@ -192,6 +206,8 @@ class Tracker:
             experiment_id = _retried(lambda: _experiment(client, experiment, runs))
             run_id = client.create_run(experiment_id, run_name=run_name).info.run_id
             client.set_tag(run_id, "dreamdrive.run", str(self._path.resolve()))
+            if parent is not None:
+                client.set_tag(run_id, "mlflow.parentRunId", parent)
         self.run_id = run_id
         from mlflow.entities import Param
 

@@ -19,6 +19,8 @@ from agent.world_model.interface import Batch, Metrics, State, Trajectory, World
 class ActorCriticConfig(BaseModel, extra="forbid", validate_assignment=True, use_attribute_docstrings=True):
     """The actor, and how it and the critic learn in imagination."""
 
+    kind: Literal["actor_critic"] = "actor_critic"
+    """Which behaviour."""
     units: int = 256
     """Width of the actor."""
     layers: int = 3

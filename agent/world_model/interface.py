@@ -65,11 +65,24 @@ class Batch:
 
 
 class WorldModel(nn.Module, ABC):
-    """A learnt model of driving. Consumers know it by these methods only; batch comes first everywhere."""
+    """A learnt model of driving. Consumers know it by these methods only; batch comes first everywhere.
+
+    Attributes:
+        feature_size: F.
+        feature_parts: slices of the features by name: `observed`, what stands for the present observation,
+            and `memory`, what was carried over from before it.
+        action_size: A.
+        value_head: the critic, trained by the behaviour that uses it.
+    """
 
     feature_size: int
+    feature_parts: dict[str, slice]
     action_size: int
     value_head: TwoHotHead
+
+    @abstractmethod
+    def compile_steps(self) -> None:
+        """Compile the step functions inside the loops over time; the loops stay as they are."""
 
     @abstractmethod
     def initial(self, batch_size: int) -> State:

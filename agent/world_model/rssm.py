@@ -1,6 +1,7 @@
 """The RSSM world model: encoder, recurrent state-space model, decoder and heads behind the one interface."""
 
 from collections.abc import Mapping
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -20,6 +21,8 @@ from agent.world_model.interface import Batch, Metrics, Observation, State, Worl
 class RSSMConfig(BaseModel, extra="forbid", validate_assignment=True, use_attribute_docstrings=True):
     """The RSSM world model."""
 
+    kind: Literal["rssm"] = "rssm"
+    """Which world model."""
     dynamics: DynamicsConfig = DynamicsConfig()
     """Sizes of the recurrent state-space model."""
     encoder: EncoderConfig = EncoderConfig()
@@ -80,12 +83,18 @@ class RSSM(WorldModel):
         self.action_size = action_size
         self.encoder = Encoder(config.encoder, shapes, config.norm)
         self.dynamics = Dynamics(config.dynamics, self.encoder.out_size, action_size, config.norm)
-        self.feature_size = self.dynamics.deter + self.dynamics.stoch
+        deter = self.dynamics.deter
+        self.feature_size = deter + self.dynamics.stoch
+        self.feature_parts = {"observed": slice(deter, self.feature_size), "memory": slice(0, deter)}
         self.decoder = Decoder(config.decoder, self.feature_size, shapes, config.norm)
         size, units, norm = self.feature_size, config.units, config.norm
         self.reward_head = TwoHotHead(size, units, config.reward_layers, norm)
         self.continue_head = ContinueHead(size, units, config.continue_layers, norm)
         self.value_head = TwoHotHead(size, units, config.value_layers, norm)
+
+    def compile_steps(self) -> None:
+        """Compile the steps of the dynamics."""
+        self.dynamics.compile_steps()
 
     def _state(self, h: Tensor, z: Tensor) -> State:
         stoch = z.unflatten(-1, (self.dynamics.variables, self.dynamics.classes))

@@ -11,6 +11,7 @@ from agent.distributions import (
     BoundedNormal,
     OneHot,
     categorical_kl,
+    sample_index,
     sample_one_hot,
     straight_through,
     symexp,
@@ -139,6 +140,15 @@ def test_sample_one_hot_inverts_the_cumulative_distribution() -> None:
     uniform = torch.tensor([0.0, 0.19, 0.21, 0.69, 0.71, 0.9999999])
     index = sample_one_hot(probs.expand(6, 3), uniform).argmax(-1)
     assert index.tolist() == [0, 0, 1, 1, 2, 2]
+
+
+def test_sample_index_is_where_the_one_hot_is() -> None:
+    probs, uniform = torch.randn(50, 3, 1000).mul(3).softmax(-1), torch.rand(50, 3)
+    index = sample_index(probs, uniform)
+    assert index.shape == (50, 3) and index.dtype == torch.long
+    assert torch.equal(index, sample_one_hot(probs, uniform).argmax(-1))
+    almost_one = torch.tensor([1 - 2**-24])
+    assert sample_index(torch.tensor([[0.7, 0.3]]), almost_one).tolist() == [1]
 
 
 def test_sample_one_hot_carries_no_gradient() -> None:

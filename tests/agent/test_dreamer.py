@@ -1,11 +1,17 @@
 """The whole agent: acting, one loss, the optimiser's groups and the warm-up."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
+from pydantic import ValidationError
 
 from agent.behaviour.actor_critic import ActorCriticConfig
+from agent.behaviour.evolution import ControllerConfig
 from agent.dreamer import Dreamer, DreamerConfig, OptimizerConfig
-from tests.agent.tiny import CONFIG, SHAPES, batch
+from agent.world_model.lstm import LSTMConfig, LSTMWorldModel
+from agent.world_model.rssm import RSSM, RSSMConfig
+from tests.agent.tiny import CONFIG, LSTM, PICTURES, SHAPES, batch
 
 
 def agent(**changes: object) -> Dreamer:
@@ -112,3 +118,61 @@ def test_weights_and_running_numbers_come_back_from_the_state_dict() -> None:
         torch.manual_seed(4)
         results.append(each.loss(data, each.world_model.initial(2))[0])
     assert torch.equal(results[0], results[1])
+
+
+def in_tokens(behaviour: ActorCriticConfig | ControllerConfig) -> Dreamer:
+    return DreamerConfig(world_model=LSTM, behaviour=behaviour).build(PICTURES, 2)
+
+
+def test_the_whole_agent_learns_with_the_other_world_model_too() -> None:
+    one = in_tokens(ActorCriticConfig(units=8, layers=1, imagination_length=3))
+    data = batch(shapes=PICTURES)
+    optimizer = OptimizerConfig(world_model_lr=1e-2, actor_lr=1e-3, critic_lr=1e-2, warmup=3).build(one)
+    trained = {p for group in optimizer.param_groups for p in group["params"]}
+    assert not trained & set(one.world_model.tokenizer.parameters())
+    frozen = [p.clone() for p in one.world_model.tokenizer.parameters()]
+    losses = []
+    for _ in range(30):
+        loss, metrics, states = one.loss(data, one.world_model.initial(2))
+        assert states.batch_size == (2, 5) and not states["hidden"].requires_grad
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        one.actor_critic.update_slow(one.world_model)
+        losses.append(metrics["loss/world_model"].item())
+    assert losses[-1] < 0.8 * losses[0]
+    assert all(map(torch.equal, frozen, one.world_model.tokenizer.parameters()))
+
+
+def test_a_controller_drives_but_has_no_gradient() -> None:
+    one, data = in_tokens(ControllerConfig(state_dim=2)), batch(4, 1, shapes=PICTURES)
+    torch.nn.init.normal_(one.behaviour.genome)
+    row, first = {"image": data.observation["image"][:, 0]}, torch.ones(4, dtype=torch.bool)
+    before = one.world_model.initial(4)
+    action, state = one.act(row, before, torch.zeros(4, 2), first, True)
+    assert torch.equal(action, one.act(row, before, torch.zeros(4, 2), first, False)[0])
+    assert torch.equal(action, one.behaviour.policy(one.world_model.features(state)).mode())
+    for use in (lambda: one.loss(batch(shapes=PICTURES), one.world_model.initial(2)), one_optimizer(one)):
+        with pytest.raises(ValueError, match=r"behaviour.kind 'controller' has no gradient: expected actor_"):
+            use()
+
+
+def one_optimizer(one: Dreamer) -> Callable[[], object]:
+    return lambda: OptimizerConfig().build(one)
+
+
+def test_configs_without_a_kind_are_those_of_before() -> None:
+    given = {"world_model": {"units": 7}, "behaviour": {"units": 3}}
+    config = DreamerConfig.model_validate(given)
+    assert config.world_model == RSSMConfig(units=7) and config.behaviour == ActorCriticConfig(units=3)
+    other = DreamerConfig.model_validate(
+        {"world_model": {"kind": "lstm", "units": 7}, "behaviour": {"kind": "controller"}}
+    )
+    assert other.world_model == LSTMConfig(units=7) and other.behaviour == ControllerConfig()
+    for one in (config, other, DreamerConfig()):
+        assert DreamerConfig.model_validate(one.model_dump(mode="json")) == one
+    assert isinstance(agent().world_model, RSSM)
+    assert isinstance(in_tokens(ControllerConfig(state_dim=2)).world_model, LSTMWorldModel)
+    for bad in ({"kind": "vq"}, {"kind": None}, {"kind": "lstm", "dynamics": {}}, {"hidden_size": 3}, 3):
+        with pytest.raises(ValidationError):
+            DreamerConfig.model_validate({"world_model": bad})

@@ -6,11 +6,13 @@ import torch
 from tensordict import TensorDict
 from torch import Tensor, nn
 
+from agent.tokenizer.fsq_vae import FSQVAEConfig
 from agent.world_model.decoder import DecoderConfig
 from agent.world_model.dynamics import DynamicsConfig
 from agent.world_model.encoder import EncoderConfig
 from agent.world_model.heads import TwoHotHead
 from agent.world_model.interface import Batch, Metrics, Observation, State, WorldModel
+from agent.world_model.lstm import LSTMConfig, LSTMWorldModel
 from agent.world_model.rssm import RSSM, RSSMConfig
 
 SHAPES = {"image": (1, 16, 16), "speed": (2,)}
@@ -32,6 +34,20 @@ def wake(head: TwoHotHead) -> None:
 def tiny_rssm(actions: int = 2) -> RSSM:
     """A small RSSM whose heads are awake."""
     model = CONFIG.build(SHAPES, actions)
+    wake(model.reward_head)
+    wake(model.value_head)
+    return model
+
+
+TOKENIZER = FSQVAEConfig(image_size=16, channels=[4, 8], latent_dim=8, fsq_levels=[4, 3])
+LSTM = LSTMConfig(tokenizer=TOKENIZER, embedding=8, hidden_size=16, units=8, value_layers=1)
+PICTURES = {"image": (3, 16, 16)}
+
+
+def tiny_lstm(grid: int = 1, actions: int = 2) -> LSTMWorldModel:
+    """A small LSTM world model over pictures whose heads are awake and whose pictures have many tokens."""
+    config = LSTM.model_copy(update={"tokenizer": TOKENIZER.model_copy(update={"grid": grid})})
+    model = config.build(PICTURES, actions)
     wake(model.reward_head)
     wake(model.value_head)
     return model
@@ -62,9 +78,13 @@ class LinearWorld(WorldModel):
     def __init__(self, size: int = 2, actions: int = 2) -> None:
         super().__init__()
         self.feature_size, self.action_size = size, actions
+        self.feature_parts = {"observed": slice(0, size), "memory": slice(size, size)}
         self.keep = nn.Parameter(torch.eye(size) * 0.8 + 0.05)
         self.push = nn.Parameter(torch.linspace(-0.5, 0.5, actions * size).reshape(actions, size))
         self.value_head = TwoHotHead(size, 8, 1, "rms")
+
+    def compile_steps(self) -> None:
+        self.compiled = True
 
     def initial(self, batch_size: int) -> State:
         return TensorDict({"x": torch.zeros(batch_size, self.feature_size)}, batch_size=[batch_size])

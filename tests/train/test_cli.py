@@ -61,7 +61,7 @@ def dreamdrive(*words: str) -> subprocess.CompletedProcess[str]:
         ([], ["collect", "train", "eval", "imagine", "export", "runs", "compare", "demo"]),
         (
             ["collect", "car-racing"],
-            ["--policy random|RUN", "default: random", "--output DIR", "--env.FIELD"],
+            ["--policy random|brownian|RUN", "default: random", "--output PATH", "--env.FIELD"],
         ),
         (["eval"], ["default: 100", "default: 1000000", "--json PATH"]),
         (["imagine"], ["--context N", "default: 5", "--horizon N", "default: 50"]),

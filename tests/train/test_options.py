@@ -4,7 +4,13 @@ from typing import Annotated, Literal
 import pytest
 from pydantic import BaseModel, Field, model_validator
 
+from agent.behaviour.actor_critic import ActorCriticConfig
+from agent.behaviour.evolution import ControllerConfig
+from agent.tokenizer.fsq_vae import FSQVAEConfig
+from agent.world_model.lstm import LSTMConfig
+from agent.world_model.rssm import RSSMConfig
 from train.errors import DreamdriveError
+from train.online.config import OnlineConfig
 from train.options import build, flatten, help_text, parse_overrides, to_yaml
 
 
@@ -183,3 +189,39 @@ def test_help_names_every_field_with_type_meaning_limits_and_default() -> None:
     at = lines.index("  --net.quantizer.width WHOLE")
     assert lines[at + 1].strip() == "Width (channels). [>= 1; default: 32]"
     assert max(map(len, lines)) <= 110
+
+
+def test_a_config_of_before_means_what_it_meant_where_a_kind_can_now_be_chosen(tmp_path: Path) -> None:
+    path = file(tmp_path, "agent: {world_model: {units: 7}, behaviour: {layers: 2}}")
+    config = build(OnlineConfig, path, {"agent.behaviour.units": "3"})
+    assert config.agent.world_model == RSSMConfig(units=7)
+    assert config.agent.behaviour == ActorCriticConfig(units=3, layers=2)
+    assert build(OnlineConfig, file(tmp_path, to_yaml(config))) == config
+
+
+def test_the_kind_of_world_model_and_behaviour_can_be_chosen() -> None:
+    chosen = {
+        "agent.world_model.kind": "lstm",
+        "agent.world_model.hidden_size": "16",
+        "agent.world_model.tokenizer.grid": "4",
+        "agent.behaviour.kind": "controller",
+    }
+    agent = build(OnlineConfig, overrides=chosen).agent
+    assert agent.world_model == LSTMConfig(hidden_size=16, tokenizer=FSQVAEConfig(grid=4))
+    assert agent.behaviour == ControllerConfig()
+    for overrides, complaint in [
+        ({"agent.world_model.kind": "vq"}, "expected one of the kinds 'rssm', 'lstm', not"),
+        ({"agent.world_model.hidden_size": "3"}, "unknown field of this kind"),
+        ({"agent.world_model": "3"}, "expected fields and their values, not 3"),
+        ({"agent.behaviour.units": "x"}, "--agent.behaviour.units: expected a whole number"),
+    ]:
+        with pytest.raises(DreamdriveError, match=complaint):
+            build(OnlineConfig, overrides=overrides)
+
+
+def test_help_names_the_fields_of_every_kind() -> None:
+    lines = help_text(OnlineConfig).splitlines()
+    for name in ("world_model.dynamics.deter", "world_model.tokenizer.grid", "behaviour.hidden_units"):
+        assert f"  --agent.{name} WHOLE" in lines
+    for kind in ("world_model.kind rssm", "world_model.kind lstm", "behaviour.kind controller"):
+        assert f"  --agent.{kind}" in lines

@@ -93,6 +93,20 @@ time.sleep(600)
     assert len(client.search_runs([told.info.experiment_id])) == 1
 
 
+def test_a_stage_is_a_child_with_numbers_of_its_own(run: Path) -> None:
+    with Tracker(run) as job, Tracker(run, stage="vae") as stage:
+        parent = job.start("e", "a", {})
+        child = stage.start("e", "a-vae", {}, parent=parent)
+        job.log({"loss": 1.0}, 1)
+        stage.log({"loss": 2.0}, 1)
+    assert parent is not None and child is not None
+    client = mlflow_client(run.parent)
+    assert client.get_run(child).data.tags["mlflow.parentRunId"] == parent
+    assert "mlflow.parentRunId" not in client.get_run(parent).data.tags
+    assert read_metrics(run / "metrics.jsonl")[0]["loss"] == 1.0
+    assert read_metrics(run / "metrics_vae.jsonl")[0]["loss"] == 2.0
+
+
 def test_an_mlflow_run_that_is_gone_is_replaced_and_that_is_said(run: Path) -> None:
     said: list[str] = []
     with Tracker(run, said.append) as tracker:

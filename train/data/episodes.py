@@ -70,7 +70,7 @@ def write_episode(path: Path, episode: Episode) -> None:
         DreamdriveError: the episode breaks the format, or the disk is full.
     """
     path = Path(path)
-    arrays = _check(path, _to_file_order(path, episode))
+    arrays = to_file_order(str(path), episode)
 
     def write(file: IO[bytes]) -> None:
         # Level 1: frames shrink nearly as much as at level 6, in a third of the time.
@@ -89,7 +89,16 @@ def read_episode(path: Path, limits: EpisodeLimits | None = None) -> Episode:
         DreamdriveError: one line with file, key and expectation.
     """
     path = Path(path)
-    arrays = _check(path, read_npz(path, (limits or EpisodeLimits()).max_bytes))
+    return from_file_order(str(path), read_npz(path, (limits or EpisodeLimits()).max_bytes))
+
+
+def from_file_order(where: str, arrays: dict[str, np.ndarray]) -> Episode:
+    """The episode that a file's arrays are; see the table above. `where` begins every complaint.
+
+    Raises:
+        DreamdriveError: one line with `where`, key and expectation.
+    """
+    arrays = _check(where, arrays)
     terminated = arrays["dones"]
     if "terminated" in arrays:
         terminated = arrays["terminated"]
@@ -175,8 +184,12 @@ def _observation_keys(arrays: dict[str, np.ndarray]) -> list[tuple[str, str, str
     return keys
 
 
-def _to_file_order(path: Path, episode: Episode) -> dict[str, np.ndarray]:
-    """The arrays of the file for an episode in arrival alignment."""
+def to_file_order(where: str, episode: Episode) -> dict[str, np.ndarray]:
+    """The arrays of a file for an episode, checked; `from_file_order` of them gives an equal episode.
+
+    Raises:
+        DreamdriveError: the episode breaks the format; the line begins with `where`.
+    """
     rows = len(episode.rewards)
     arrays: dict[str, np.ndarray] = {}
     for name, values in episode.observations.items():
@@ -188,103 +201,103 @@ def _to_file_order(path: Path, episode: Episode) -> dict[str, np.ndarray]:
         arrays[key], arrays[final_key] = values[:-1], values[-1]
     rowwise = [*episode.observations.values(), episode.actions, episode.is_first, episode.is_terminal]
     if rows < 2 or any(len(values) != rows for values in rowwise):
-        raise DreamdriveError(f"{path}: an episode to write needs T + 1 rows everywhere, T at least 1")
+        raise DreamdriveError(f"{where}: an episode to write needs T + 1 rows everywhere, T at least 1")
     if not episode.is_first[0] or episode.is_first[1:].any() or episode.is_terminal[:-1].any():
-        raise DreamdriveError(f"{path}: expected is_first in row 0 only, is_terminal in the last at most")
+        raise DreamdriveError(f"{where}: expected is_first in row 0 only, is_terminal in the last at most")
     ends = np.zeros(rows - 1, bool)
     ends[-1] = True
     arrays |= {"actions": episode.actions[1:], "rewards": episode.rewards[1:], "dones": ends}
     arrays |= {"terminated": episode.is_terminal[1:], "truncated": ends & ~episode.is_terminal[1:]}
     for key in episode.extras:
         if key in arrays or not key.isidentifier() or key.startswith(("final_", "vectors")):
-            raise DreamdriveError(f"{path}: extra {key!r}: expected a plain name not used by the format")
-    return arrays | episode.extras
+            raise DreamdriveError(f"{where}: extra {key!r}: expected a plain name not used by the format")
+    return _check(where, arrays | episode.extras)
 
 
-def _check(path: Path, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+def _check(where: str, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Check everything the format says and cast to its dtypes; extras pass as they are."""
     arrays = dict(arrays)
     observation_keys = _observation_keys(arrays)
     if not observation_keys:
-        raise DreamdriveError(f"{path}: 'observations': missing, expected (T, C, H, W) uint8")
-    arrays["actions"] = _floats(path, arrays, "actions", 2)
+        raise DreamdriveError(f"{where}: 'observations': missing, expected (T, C, H, W) uint8")
+    arrays["actions"] = _floats(where, arrays, "actions", 2)
     steps = len(arrays["actions"])
     if steps < 1:
-        raise DreamdriveError(f"{path}: 'actions': no rows, expected T at least 1")
-    arrays["rewards"] = _floats(path, arrays, "rewards", 1)
+        raise DreamdriveError(f"{where}: 'actions': no rows, expected T at least 1")
+    arrays["rewards"] = _floats(where, arrays, "rewards", 1)
     for key, final_key, _ in observation_keys:
-        _observation(path, arrays, key, final_key)
+        _observation(where, arrays, key, final_key)
     flags = [key for key in ("dones", "terminated", "truncated") if key in arrays or key == "dones"]
     for key in flags:
-        arrays[key] = _bools(path, arrays, key)
+        arrays[key] = _bools(where, arrays, key)
     for key in ["rewards", *flags, *(key for key, _, _ in observation_keys)]:
         if len(arrays[key]) != steps:
             raise DreamdriveError(
-                f"{path}: {key!r}: {len(arrays[key])} rows, expected {steps} as in 'actions'"
+                f"{where}: {key!r}: {len(arrays[key])} rows, expected {steps} as in 'actions'"
             )
-    _check_ends(path, arrays)
+    _check_ends(where, arrays)
     return arrays
 
 
-def _check_ends(path: Path, arrays: dict[str, np.ndarray]) -> None:
+def _check_ends(where: str, arrays: dict[str, np.ndarray]) -> None:
     """`dones` may be true in the last row only, and must agree with `terminated` and `truncated`."""
     dones = arrays["dones"]
     if dones[:-1].any():
         raise DreamdriveError(
-            f"{path}: 'dones': true in row {int(dones.argmax())}, expected in the last only"
+            f"{where}: 'dones': true in row {int(dones.argmax())}, expected in the last only"
         )
     reasons = [arrays[key] for key in ("terminated", "truncated") if key in arrays]
     reason = np.any(reasons, axis=0) if reasons else dones
     # With only one of the two known, a done may be due to the other.
     if (reason & ~dones).any() or (len(reasons) == 2 and (dones & ~reason).any()):
-        raise DreamdriveError(f"{path}: 'dones': expected to equal terminated or truncated in every row")
+        raise DreamdriveError(f"{where}: 'dones': expected to equal terminated or truncated in every row")
 
 
-def _observation(path: Path, arrays: dict[str, np.ndarray], key: str, final_key: str) -> None:
+def _observation(where: str, arrays: dict[str, np.ndarray], key: str, final_key: str) -> None:
     """Check one observation entry and its final value, in place."""
     if key == "observations":
         shape, dtype = arrays[key].shape, arrays[key].dtype
         if dtype != np.uint8:
-            raise DreamdriveError(f"{path}: {key!r}: dtype {dtype}, expected uint8")
+            raise DreamdriveError(f"{where}: {key!r}: dtype {dtype}, expected uint8")
         if len(shape) != 4 or shape[1] not in (1, 3, 4) or 0 in shape:
-            raise DreamdriveError(f"{path}: {key!r}: shape {shape}, expected (T, C, H, W) with C 1, 3 or 4")
+            raise DreamdriveError(f"{where}: {key!r}: shape {shape}, expected (T, C, H, W) with C 1, 3 or 4")
     else:
-        arrays[key] = _floats(path, arrays, key, 2)
+        arrays[key] = _floats(where, arrays, key, 2)
     if final_key in arrays:
         if key != "observations":
-            arrays[final_key] = _floats(path, arrays, final_key, 1)
+            arrays[final_key] = _floats(where, arrays, final_key, 1)
         final, rows = arrays[final_key], arrays[key]
         if final.shape != rows.shape[1:] or final.dtype != rows.dtype:
             raise DreamdriveError(
-                f"{path}: {final_key!r}: {final.shape} {final.dtype}, expected {rows.shape[1:]} {rows.dtype}"
+                f"{where}: {final_key!r}: {final.shape} {final.dtype}, expected {rows.shape[1:]} {rows.dtype}"
             )
 
 
-def _floats(path: Path, arrays: dict[str, np.ndarray], key: str, ndim: int) -> np.ndarray:
+def _floats(where: str, arrays: dict[str, np.ndarray], key: str, ndim: int) -> np.ndarray:
     """A key that holds finite numbers, as float32."""
     vectors = "(D,)" if ndim == 1 else "(T, D)"
     expected = {"rewards": "(T,)", "actions": "(T, A)"}.get(key, vectors)
     if key not in arrays:
-        raise DreamdriveError(f"{path}: {key!r}: missing, expected {expected} float32")
+        raise DreamdriveError(f"{where}: {key!r}: missing, expected {expected} float32")
     array = arrays[key]
     if array.dtype.kind not in "fiu":
-        raise DreamdriveError(f"{path}: {key!r}: dtype {array.dtype}, expected float32")
+        raise DreamdriveError(f"{where}: {key!r}: dtype {array.dtype}, expected float32")
     if array.ndim != ndim or 0 in array.shape[1:]:
-        raise DreamdriveError(f"{path}: {key!r}: shape {array.shape}, expected {expected}")
+        raise DreamdriveError(f"{where}: {key!r}: shape {array.shape}, expected {expected}")
     with np.errstate(over="ignore", invalid="ignore"):
         array = array.astype(np.float32)
     if not np.isfinite(array).all():
-        raise DreamdriveError(f"{path}: {key!r}: NaN or infinite, expected finite float32 numbers")
+        raise DreamdriveError(f"{where}: {key!r}: NaN or infinite, expected finite float32 numbers")
     return array
 
 
-def _bools(path: Path, arrays: dict[str, np.ndarray], key: str) -> np.ndarray:
+def _bools(where: str, arrays: dict[str, np.ndarray], key: str) -> np.ndarray:
     """A key that holds one true or false a row; 0 and 1 of an integer dtype will do."""
     if key not in arrays:
-        raise DreamdriveError(f"{path}: {key!r}: missing, expected (T,) bool")
+        raise DreamdriveError(f"{where}: {key!r}: missing, expected (T,) bool")
     array = arrays[key]
     if array.dtype.kind not in "biu" or array.ndim != 1:
-        raise DreamdriveError(f"{path}: {key!r}: {array.shape} {array.dtype}, expected (T,) bool")
+        raise DreamdriveError(f"{where}: {key!r}: {array.shape} {array.dtype}, expected (T,) bool")
     if not np.isin(array, (0, 1)).all():
-        raise DreamdriveError(f"{path}: {key!r}: other values than 0 and 1, expected (T,) bool")
+        raise DreamdriveError(f"{where}: {key!r}: other values than 0 and 1, expected (T,) bool")
     return array.astype(bool)

@@ -91,7 +91,7 @@ class Replay:
                 one sequence a stream, or the disk refuses.
         """
         manifest = directory / "replay.json"
-        layout = _layout(config, spec, streams) | {"id": secrets.token_hex(8)}
+        layout = replay_layout(config, spec, streams) | {"id": secrets.token_hex(8)}
         with explain_os_errors("cannot create", directory):
             directory.mkdir(parents=True, exist_ok=True)
             if manifest.exists() and not overwrite:
@@ -122,7 +122,7 @@ class Replay:
                 layout = json.loads(manifest.read_text())
             except ValueError as error:
                 raise DreamdriveError(f"{manifest}: broken, expected JSON") from error
-        for key, expected in (_layout(config, spec, streams) | {"id": state["id"]}).items():
+        for key, expected in (replay_layout(config, spec, streams) | {"id": state["id"]}).items():
             there = layout.get(key) if isinstance(layout, dict) else None
             if there != expected:
                 raise DreamdriveError(
@@ -360,8 +360,12 @@ class Replay:
                 path.unlink()
 
 
-def _layout(config: ReplayConfig, spec: ReplaySpec, streams: int) -> dict[str, Any]:
-    """What is fixed when a replay is created, as in its replay.json."""
+def replay_layout(config: ReplayConfig, spec: ReplaySpec, streams: int) -> dict[str, Any]:
+    """What is fixed when a replay is created, as in its replay.json.
+
+    Raises:
+        DreamdriveError: the capacity is too small for one sequence a stream.
+    """
     row = sum(field.nbytes for field in spec.data_fields().values())
     row += _LATENT_COPIES * sum(field.nbytes for field in spec.latent_fields().values())
     rows = (config.capacity_bytes - _OVERHEAD_BYTES) // (streams * row)

@@ -1,7 +1,8 @@
-"""The job that records driving as episode files."""
+"""The job that records driving as episodes, in a folder of .npz files or in an HDF5 file."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,14 @@ from gymnasium.vector import VectorEnv
 
 from envs.car_racing import CarRacingConfig, make_car_racing
 from train.agents import Trained, load_agent
-from train.data.episodes import Episode, write_episode
+from train.data.episodes import Episode, read_episode, write_episode
+from train.data.hdf5 import RolloutFile, is_hdf5
 from train.errors import DreamdriveError, explain_os_errors, one_line
+from train.online.brownian import Brownian, BrownianConfig
 from train.options import build
 from train.progress import Progress
 
-_RANDOM = "random"
+_RANDOM, _BROWNIAN = "random", "brownian"
 _NAME = re.compile(r"episode_(\d+)\.npz")
 
 
@@ -45,19 +48,29 @@ class _Recorder:
         )
 
 
-class Driver:
-    """Actions for N simulators: uniformly at random, or a trained agent's exploring policy."""
+Policy = Trained | BrownianConfig | None
+"""Who drives: a trained agent that explores, brownian motion, or (None) chance, uniformly."""
 
-    def __init__(self, trained: Trained | None, count: int, action_size: int, seed: int) -> None:
-        self._trained, self.action_size = trained, action_size
+
+class Driver:
+    """Actions for N simulators. Raises `ValueError` for brownian driving of other actions than a car's."""
+
+    def __init__(self, policy: Policy, count: int, action_size: int, seed: int) -> None:
+        self.action_size = action_size
+        self._trained = policy if isinstance(policy, Trained) else None
         self._rng = np.random.default_rng(seed)
+        self._brownian = (
+            Brownian(policy, count, action_size, self._rng) if isinstance(policy, BrownianConfig) else None
+        )
         torch.manual_seed(seed)
         self._action = np.zeros((count, action_size), np.float32)
-        self._state = None if trained is None else trained.agent.world_model.initial(count)
+        self._state = None if self._trained is None else self._trained.agent.world_model.initial(count)
 
     def act(self, observation: Mapping[str, np.ndarray], is_first: np.ndarray) -> np.ndarray:
         """Actions (N, A) for observations (N, ...)."""
-        if self._trained is None or self._state is None:
+        if self._brownian is not None:
+            self._action = self._brownian.act(is_first)
+        elif self._trained is None or self._state is None:
             self._action = self._rng.uniform(-1, 1, self._action.shape).astype(np.float32)
         else:
             device = self._trained.device
@@ -103,50 +116,152 @@ def drive(env: VectorEnv[Any, Any, Any], driver: Driver, count: int) -> Iterator
         frames += int(info["frames"][live].sum())
 
 
+class _Folder:
+    """Where episodes go as `episode_NNNNNN.npz`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        with explain_os_errors("cannot make the folder", path):
+            path.mkdir(parents=True, exist_ok=True)
+            found = [
+                (int(match[1]), file) for file in path.iterdir() if (match := _NAME.fullmatch(file.name))
+            ]
+        self._files = [file for _, file in sorted(found)]
+        # One may have been taken away: new numbers go on after the largest.
+        self._next = max((number for number, _ in found), default=-1) + 1
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    def read(self, index: int) -> Episode:
+        return read_episode(self._files[index])
+
+    def append(self, episode: Episode) -> None:
+        self._files.append(self.path / f"episode_{self._next:06d}.npz")
+        write_episode(self._files[-1], episode)
+        self._next += 1
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[_Folder | RolloutFile]:
+    """The episodes in `path`, to be added to."""
+    if not is_hdf5(path):
+        yield _Folder(path)
+        return
+    with explain_os_errors("cannot make the folder", path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    with RolloutFile(path, "a") as rollouts:
+        yield rollouts
+
+
+def record(
+    path: Path,
+    episodes: int,
+    policy: Policy,
+    config: CarRacingConfig,
+    seed: int,
+    progress: Progress | None = None,
+    stopping: Callable[[], bool] = lambda: False,
+) -> dict[str, float]:
+    """Drive until there are `episodes` episodes in `path`: an HDF5 file, or a folder of .npz files.
+
+    Each is written as soon as it ends, whole or not at all; those that are there count, and are kept. The
+    same arguments give the same episodes in a file and in a folder.
+
+    Args:
+        path: where to; it is made if missing.
+        episodes: how many there shall be.
+        policy: who drives.
+        config: the environment; fewer simulators than it says are made for fewer episodes.
+        seed: of tracks and of chance.
+        progress: shows the number of episodes; None shows a bar of its own.
+        stopping: asked after each episode whether to leave it at those that are there.
+
+    Returns:
+        What was driven now: "episodes", "frames" and, if there were any, "mean_score".
+
+    Raises:
+        DreamdriveError: `path` holds something else, or episodes of other shapes; or the disk refuses.
+    """
+    with _opened(path) as there:
+        done = len(there)
+        if done >= episodes:
+            print(f"{path}: {done} episodes are there already")
+            return {"episodes": 0.0, "frames": 0.0}
+        # Each continuation drives other tracks than those of the episodes that are there.
+        track_seed, chance_seed = np.random.SeedSequence([seed, done]).generate_state(2).tolist()
+        config = config.model_copy(update={"num_envs": min(config.num_envs, episodes - done)})
+        try:
+            env = make_car_racing(config, track_seed % 900_000)
+        except ValueError as error:
+            raise DreamdriveError(one_line(error)) from error
+        own = Progress(f"collecting {path}", episodes, "episodes", done=done)
+        frames, scores = 0, []
+        try:
+            if done:
+                _check_fits(path, there.read(0), env)
+            driver = Driver(policy, config.num_envs, config.action_size, chance_seed)
+            with own if progress is None else nullcontext(progress) as shown:
+                shown.update(done)
+                for episode, frames in drive(env, driver, episodes - done):
+                    there.append(episode)
+                    scores.append(float(episode.rewards.sum()))
+                    shown.update(len(there), {"frames": frames, "mean score": float(np.mean(scores))})
+                    if stopping():
+                        break
+        finally:
+            env.close()
+    return {"episodes": float(len(scores)), "frames": float(frames), "mean_score": float(np.mean(scores))}
+
+
+def _check_fits(path: Path, first: Episode, env: VectorEnv[Any, Any, Any]) -> None:
+    """Raise `DreamdriveError` where the episodes in `path` are of another environment than `env`."""
+    spaces: Any = env.single_observation_space
+    wanted = {name: space.shape for name, space in spaces.items()}, env.single_action_space.shape
+    found = {name: value.shape[1:] for name, value in first.observations.items()}, first.actions.shape[1:]
+    if found != wanted:
+        raise DreamdriveError(
+            f"{path}: has observations {found[0]} and actions {found[1]}, "
+            f"expected {wanted[0]} and {wanted[1]} as the environment has"
+        )
+
+
 def collect_car_racing(
     policy: str, episodes: int, output: Path, seed: int = 0, overrides: Mapping[str, str] | None = None
 ) -> None:
-    """Record `episodes` episodes as `episode_NNNNNN.npz` in `output`; those there count, and are kept.
+    """Record `episodes` episodes as `episode_NNNNNN.npz` in `output`, or in it if it is a .h5 file.
 
-    `policy` is "random" or a run. `overrides` are options of the environment, as text. Raises
-    `DreamdriveError` for a run that is none, options that do not fit, or a disk that refuses.
+    `policy` is "random", "brownian" or a run. `overrides` are options of the environment, as text. Raises
+    `DreamdriveError` for a run that is none, options that do not fit, and as `record` does.
     """
     if episodes < 1:
         raise DreamdriveError(f"--episodes {episodes}: expected at least 1")
-    trained = None if policy == _RANDOM else load_agent(Path(policy))
+    driving = load_policy(policy)
+    trained = driving if isinstance(driving, Trained) else None
     base = trained.config.env.model_dump() if trained else None
     config = build(CarRacingConfig, None, overrides or {}, base)
-    for name in ("image_size", "action"):
-        if trained and getattr(config, name) != getattr(trained.config.env, name):
-            expected = getattr(trained.config.env, name)
-            raise DreamdriveError(
-                f"--env.{name} {getattr(config, name)}: expected {expected}, as in {policy}"
-            )
-    with explain_os_errors("cannot make the folder", output):
-        output.mkdir(parents=True, exist_ok=True)
-        there = [int(match[1]) for path in output.iterdir() if (match := _NAME.fullmatch(path.name))]
-    done = len(there)
-    if done >= episodes:
-        print(f"{output}: {done} episodes are there already")
+    check_policy(driving, config)
+    record(output, episodes, driving, config, seed)
+
+
+def load_policy(name: str, brownian: BrownianConfig | None = None) -> Policy:
+    """The policy called "random" or "brownian", or the agent of the run `name`.
+
+    Raises:
+        DreamdriveError: there is no such run.
+    """
+    if name == _RANDOM:
+        return None
+    return (brownian or BrownianConfig()) if name == _BROWNIAN else load_agent(Path(name))
+
+
+def check_policy(policy: Policy, config: CarRacingConfig) -> None:
+    """Raise `DreamdriveError` where `config` shows or asks an agent something else than it learnt with."""
+    if not isinstance(policy, Trained):
         return
-    # Each continuation drives other tracks than those of the episodes that are there.
-    track_seed, chance_seed = np.random.SeedSequence([seed, done]).generate_state(2).tolist()
-    config.num_envs = min(config.num_envs, episodes - done)
-    try:
-        env = make_car_racing(config, track_seed % 900_000)
-    except ValueError as error:
-        raise DreamdriveError(one_line(error)) from error
-    scores: list[float] = []
-    try:
-        driver = Driver(trained, config.num_envs, config.action_size, chance_seed)
-        with Progress(f"collecting {output}", episodes, "episodes", done=done) as progress:
-            # One may have been taken away: new numbers go on after the largest.
-            for number, (episode, frames) in enumerate(
-                drive(env, driver, episodes - done), max(there, default=-1) + 1
-            ):
-                write_episode(output / f"episode_{number:06d}.npz", episode)
-                scores.append(float(episode.rewards.sum()))
-                means = {"frames": frames, "mean score": float(np.mean(scores))}
-                progress.update(done + len(scores), means)
-    finally:
-        env.close()
+    for name in ("image_size", "action"):
+        expected = getattr(policy.config.env, name)
+        if getattr(config, name) != expected:
+            raise DreamdriveError(
+                f"--env.{name} {getattr(config, name)}: expected {expected}, as in {policy.run.path}"
+            )

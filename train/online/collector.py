@@ -4,8 +4,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import gymnasium
 import numpy as np
 import torch
+import torch.nn.functional as functional
 from gymnasium.vector import VectorEnv
 from torch import Tensor
 
@@ -67,6 +69,7 @@ class Collector:
         self._make_env, self._replay, self._seed, self._device = make_env, replay, seed, device
         self._at = _Progress()
         self._env: VectorEnv[Any, Any, Any] | None = None
+        self._discrete = False
         self._state: State | None = None
         self._row: Arrival
         self._ended: np.ndarray
@@ -91,6 +94,7 @@ class Collector:
         """Start the simulators of the current segment."""
         self.close()
         self._env = self._make_env(self._segment_seed())
+        self._discrete = isinstance(self._env.single_action_space, gymnasium.spaces.Discrete)
         observation, _ = self._env.reset()
         count = self._env.num_envs
         self._state = agent.world_model.initial(count)
@@ -114,10 +118,17 @@ class Collector:
         """One decision of every simulator, by the exploring policy or uniformly at random."""
         chosen = self._remember(agent, explore=True)
         if random:
-            chosen = torch.rand_like(chosen) * 2 - 1
+            chosen = self._any_action(chosen)
         action = chosen.cpu().numpy()
         self._at.actions.append(action)
         self._drive(action, report=True)
+
+    def _any_action(self, like: Tensor) -> Tensor:
+        """Actions (N, A) drawn uniformly: from the box, or one of the choices."""
+        noise = torch.rand_like(like)
+        if self._discrete:
+            return functional.one_hot(noise.argmax(-1), like.shape[-1]).to(like.dtype)
+        return noise * 2 - 1
 
     def state_dict(self) -> dict[str, Any]:
         """Plain tensors and numbers from which `load` goes on."""
@@ -182,7 +193,8 @@ class Collector:
         if self._env is None:
             raise DreamdriveError("collector: stepped before its simulators were started")
         ended = self._ended
-        observation, reward, terminated, truncated, info = self._env.step(action)
+        given = action.argmax(-1) if self._discrete else action
+        observation, reward, terminated, truncated, info = self._env.step(given)
         # After an end, this step only reset: the action led nowhere.
         self._row = Arrival(
             observation=dict(observation),

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import gymnasium
 import torch
 from gymnasium.vector import VectorEnv
 
@@ -11,6 +12,7 @@ from agent.dreamer import Dreamer
 from agent.optim import LaProp
 from agent.world_model.interface import Batch
 from envs.car_racing import CarRacingConfig
+from train.data.replay import replay_layout
 from train.data.ring import Field
 from train.data.rows import ReplaySpec
 from train.device import autocast, pick_device
@@ -32,11 +34,33 @@ class Parts:
     """What a reader of the weights must know to build the agent: shapes of observations, size of actions."""
 
 
+def action_numbers(space: gymnasium.Space[Any]) -> int:
+    """Numbers in the agent's action: those of a box, or one for each choice, one-hot.
+
+    Raises:
+        ValueError: another kind of space.
+    """
+    if isinstance(space, gymnasium.spaces.Discrete):
+        return int(space.n)
+    if isinstance(space, gymnasium.spaces.Box) and len(space.shape) == 1:
+        return int(space.shape[0])
+    raise ValueError(f"action space {space}: expected Box (A,) or Discrete")
+
+
+def _check_actions(space: gymnasium.Space[Any], agent: Dreamer) -> None:
+    """Raise ValueError where the policy's actions are of another kind than the environment's."""
+    wanted = "discrete" if isinstance(space, gymnasium.spaces.Discrete) else "continuous"
+    found = agent.actor_critic.config.actions
+    if found != wanted:
+        raise ValueError(f"agent.behaviour.actions {found}: expected {wanted}, as the environment's")
+
+
 def build_parts(config: OnlineConfig, make_env: MakeConfiguredEnv) -> Parts:
     """Seed torch and build everything.
 
     Raises:
-        DreamdriveError: the environment cannot be made, or the agent does not fit it.
+        DreamdriveError: the environment cannot be made, the agent does not fit it, or the replay is
+            too small.
     """
     device = pick_device(config.trainer.device)
     if config.trainer.threads:
@@ -46,10 +70,12 @@ def build_parts(config: OnlineConfig, make_env: MakeConfiguredEnv) -> Parts:
         spaces = probe.single_observation_space.spaces  # type: ignore[attr-defined]
         shapes = {name: tuple(space.shape) for name, space in spaces.items()}
         dtypes = {name: str(space.dtype) for name, space in spaces.items()}
-        action_size = int(probe.single_action_space.shape[0])  # type: ignore[index]
+        action_size = action_numbers(probe.single_action_space)
         probe.close()
         torch.manual_seed(config.seed)
         agent = config.agent.build(shapes, action_size).to(device)
+        _check_actions(probe.single_action_space, agent)
+        optimizer = config.optimizer.build(agent)
     except ValueError as error:
         raise DreamdriveError(f"config: {one_line(error)}") from error
     stored = agent.world_model.compress(agent.world_model.initial(1))
@@ -58,8 +84,9 @@ def build_parts(config: OnlineConfig, make_env: MakeConfiguredEnv) -> Parts:
         action_size=action_size,
         latent={n: Field(tuple(v.shape[1:]), str(v.dtype).removeprefix("torch.")) for n, v in stored.items()},
     )
+    replay_layout(config.replay, spec, config.env.num_envs)
     meta = {"observations": {n: list(s) for n, s in shapes.items()}, "action_size": action_size}
-    return Parts(device, agent, config.optimizer.build(agent), spec, meta)
+    return Parts(device, agent, optimizer, spec, meta)
 
 
 def warm_up(parts: Parts, config: OnlineConfig) -> None:
@@ -68,7 +95,7 @@ def warm_up(parts: Parts, config: OnlineConfig) -> None:
     The agent and torch's random numbers are left as they were.
     """
     agent, device = parts.agent, parts.device
-    agent.world_model.dynamics.compile_steps()
+    agent.world_model.compile_steps()
     before = {name: value.clone() for name, value in agent.state_dict().items()}
     batch, length = config.replay.batch_size, config.replay.sequence_length
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):

@@ -41,6 +41,19 @@ _FIXED = {
     "replay.slack_fraction": "the replay's files were laid out with it",
     "seed": "all that was random so far came from it",
 }
+# These change what is learnt from now on, not which weights there are.
+_FREE = {
+    f"agent.world_model.{name}"
+    for name in (
+        "free_nats",
+        "dynamics_weight",
+        "representation_weight",
+        "reconstruction_weight",
+        "reward_weight",
+        "continue_weight",
+        "temperature",
+    )
+}
 # What decides how many updates a collected step is worth.
 _PACE = ("trainer.train_ratio", "trainer.prefill_frames", "replay.batch_size", "replay.sequence_length")
 _RECENT = 20
@@ -231,7 +244,7 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self.optimizer.step()
-        self.agent.behaviour.update_slow(self.agent.world_model)
+        self.agent.actor_critic.update_slow(self.agent.world_model)
         self._write_back()
         self._pending = _Pending.begin(index, self.agent.world_model.compress(states))
         self.updates += 1
@@ -324,7 +337,7 @@ def train_agent(
         if run_path is None:
             raise DreamdriveError("cannot resume: expected the folder of the run")
         changed = changes(Run.open(run_path).config(OnlineConfig), config)
-        refuse_changes(changed, _FIXED)
+        refuse_changes(changed, _FIXED, _FREE)
         parts = build_parts(config, make_env)
         run = Run.resume(run_path)
         run.write_config(config)

@@ -1,4 +1,4 @@
-"""The RSSM behind its interface: filtering, resets, imagination, storage, and its losses' gradients."""
+"""The RSSM: its random numbers, resets, storage, and its losses' gradients; the rest is in test_interface."""
 
 import pytest
 import torch
@@ -43,19 +43,6 @@ def test_observing_a_sequence_is_encoding_step_by_step(monkeypatch: pytest.Monke
         torch.testing.assert_close(state["stoch"], states["stoch"][:, t])
 
 
-def test_encode_without_state_starts_afresh(monkeypatch: pytest.MonkeyPatch) -> None:
-    model, data = tiny_rssm(), batch(3, 1)
-    row = {name: value[:, 0] for name, value in data.observation.items()}
-    fix_uniforms(monkeypatch, torch.rand(3, 1, 3))
-    fresh = model.encode(row)
-    old = model.initial(3)
-    old["deter"] += 1.0
-    first = torch.ones(3, dtype=torch.bool)
-    assert same(fresh, model.encode(row, old, data.action[:, 0], first))
-    assert not same(fresh, model.encode(row, old))
-    assert not same(fresh, model.encode(row, old, data.action[:, 0], ~first))
-
-
 def test_rows_before_a_reset_have_no_influence(monkeypatch: pytest.MonkeyPatch) -> None:
     model, data = tiny_rssm(), batch(2, 6)
     data.is_first[:, 3] = True
@@ -73,16 +60,6 @@ def test_rows_before_a_reset_have_no_influence(monkeypatch: pytest.MonkeyPatch) 
     assert not torch.equal(before["deter"][:, 1:3], after["deter"][:, 1:3])
 
 
-def test_without_a_reset_the_past_matters(monkeypatch: pytest.MonkeyPatch) -> None:
-    model, data = tiny_rssm(), batch(2, 6)
-    fix_uniforms(monkeypatch, torch.rand(2, 6, 3))
-    before, _ = model.observe(data.observation, data.action, data.is_first, model.initial(2))
-    data.action[:, 2] += 0.5
-    after, _ = model.observe(data.observation, data.action, data.is_first, model.initial(2))
-    assert same(before[:, :2], after[:, :2])
-    assert not torch.equal(before["deter"][:, 5], after["deter"][:, 5])
-
-
 def test_observations_reach_the_state_of_their_own_row_first(monkeypatch: pytest.MonkeyPatch) -> None:
     model, data = tiny_rssm(), batch(2, 4)
     fix_uniforms(monkeypatch, torch.rand(2, 4, 3))
@@ -95,42 +72,6 @@ def test_observations_reach_the_state_of_their_own_row_first(monkeypatch: pytest
     assert torch.equal(first["deter"][:, 2], second["deter"][:, 2])
     assert same(prior[:, :3], other[:, :3])
     assert not torch.equal(first["stoch"][:, 2], second["stoch"][:, 2])
-
-
-def test_imagined_trajectories() -> None:
-    model = tiny_rssm()
-    start = model.encode({name: value[:, 0] for name, value in batch(4, 1).observation.items()})
-    seen: list[State] = []
-
-    def policy(state: State) -> Tensor:
-        seen.append(state)
-        return torch.full((4, 2), 0.1 * len(seen))
-
-    trajectory = model.imagine(start, policy, 3)
-    assert trajectory.states.batch_size == (4, 4)
-    assert trajectory.actions.shape == (4, 3, 2)
-    assert trajectory.rewards.shape == trajectory.continues.shape == (4, 3)
-    assert same(trajectory.states[:, 0], start)
-    torch.testing.assert_close(trajectory.actions[0, :, 0], torch.tensor([0.1, 0.2, 0.3]))
-    for t in range(3):
-        assert same(seen[t], trajectory.states[:, t])
-    torch.testing.assert_close(trajectory.rewards, model.reward(trajectory.states[:, 1:]))
-    torch.testing.assert_close(trajectory.continues, model.cont(trajectory.states[:, 1:]))
-    assert ((trajectory.continues > 0) & (trajectory.continues < 1)).all()
-    torch.testing.assert_close(trajectory["rewards"], trajectory.rewards)
-    with pytest.raises(KeyError, match="nothing"):
-        trajectory["nothing"]
-
-
-@pytest.mark.parametrize("lead", [(3,), (2, 4)])
-def test_decoding_and_heads_keep_the_leading_shape(lead: tuple[int, ...]) -> None:
-    model = tiny_rssm()
-    state = model.initial(8)[: torch.tensor(lead).prod()].reshape(lead)
-    decoded = model.decode(state)
-    assert decoded["image"].shape == (*lead, 1, 16, 16)
-    assert decoded["speed"].shape == (*lead, 2)
-    assert model.reward(state).shape == model.value(state).shape == model.cont(state).shape == lead
-    assert model.features(state).shape == (*lead, model.feature_size)
 
 
 def test_compressed_states_come_back() -> None:
@@ -225,23 +166,3 @@ def test_the_loss_is_the_weighted_sum_of_its_parts() -> None:
     torch.testing.assert_close(
         parts["reconstruction"], metrics["loss/reconstruction_image"] + metrics["loss/reconstruction_speed"]
     )
-
-
-def test_equal_rows_and_one_short_sequence_stay_finite() -> None:
-    model, data = tiny_rssm(), batch(1, 2)
-    data.observation["image"].zero_()
-    data.observation["speed"].zero_()
-    data.reward.fill_(-1e6)
-    loss, _ = model.loss(data)
-    loss.backward()
-    assert loss.isfinite()
-    assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
-
-
-def test_terminal_rows_teach_the_continue_head() -> None:
-    model, data = tiny_rssm(), batch()
-    data.is_terminal[0, -1] = True
-    _, metrics, states = model.loss_and_states(data, model.initial(2))
-    goes_on = model.cont(states)
-    expected = torch.where(data.is_terminal, 1 - goes_on, goes_on).log().neg().mean()
-    torch.testing.assert_close(metrics["loss/continue"], expected.detach())

@@ -2,14 +2,16 @@
 
 import sys
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
 import torch
 
 from agent.dreamer import Dreamer
-from tests.train.online.tiny_envs import Sides, sides, tiny_config
+from tests.train.online.tiny_envs import Choices, Sides, choices, sides, tiny_config
 from train.checkpoint import load_weights
+from train.errors import DreamdriveError
 from train.online.config import OnlineConfig
 from train.online.trainer import train_agent
 from train.tracking import read_metrics
@@ -20,7 +22,8 @@ CHANCE, BEST = Sides.length / 2, float(Sides.length)
 @torch.no_grad()
 def mean_score(run: Path, config: OnlineConfig, episodes: int = 64) -> float:
     """The mean return of the policy's mode, one episode in each of `episodes` unseen simulators."""
-    env = Sides(episodes, seed=123_456)
+    discrete = config.agent.behaviour.actions == "discrete"
+    env = (Choices if discrete else Sides)(episodes, seed=123_456)
     tensors, meta = load_weights(run)
     agent: Dreamer = config.agent.build(
         {name: tuple(shape) for name, shape in meta["observations"].items()}, 2
@@ -32,7 +35,7 @@ def mean_score(run: Path, config: OnlineConfig, episodes: int = 64) -> float:
     for step in range(Sides.length):
         seen = {name: torch.from_numpy(value) for name, value in observation.items()}
         action, state = agent.act(seen, state, action, torch.full((episodes,), step == 0), explore=False)
-        observation, reward, *_ = env.step(action.numpy())
+        observation, reward, *_ = env.step(action.argmax(-1).numpy() if discrete else action.numpy())
         score += reward
     return float(score.mean())
 
@@ -55,11 +58,15 @@ def learning_config(actor_lr: float, frames: int) -> OnlineConfig:
     return config
 
 
-def test_a_task_of_left_and_right_is_solved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("actions", ["continuous", "discrete"])
+def test_a_task_of_left_and_right_is_solved(
+    actions: Literal["continuous", "discrete"], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Chance brings 2 of 4, with a standard deviation of the mean of 64 episodes of 0.13."""
     monkeypatch.setitem(sys.modules, "mlflow", None)
     config = learning_config(actor_lr=3e-3, frames=2400)
-    run = train_agent(config, tmp_path / "run", make_env=sides)
+    config.agent.behaviour.actions = actions
+    run = train_agent(config, tmp_path / "run", make_env=choices if actions == "discrete" else sides)
     score = mean_score(run.path, config)
     assert score > CHANCE + 0.75 * (BEST - CHANCE), f"{score} of {BEST}, chance is {CHANCE}"
 
@@ -74,3 +81,9 @@ def test_without_an_actor_that_learns_it_stays_at_chance(
         row["score/train_return"] for row in read_metrics(run.metrics_path) if "score/train_return" in row
     ]
     assert abs(scores[-1] - CHANCE) < 0.9
+
+
+def test_a_policy_of_the_other_kind_of_action_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DreamdriveError, match="agent.behaviour.actions continuous: expected discrete"):
+        train_agent(tiny_config(), tmp_path / "run", make_env=choices)
+    assert not (tmp_path / "run").exists()

@@ -197,11 +197,13 @@ def test_a_learning_rate_may_change_and_is_reported(runs: Path, capsys: pytest.C
     changed = tiny_config(frames=FRAMES)
     changed.optimizer.actor_lr = 0.0
     changed.optimizer.world_model_lr = 5e-4
+    changed.agent.world_model.free_nats = 0.5
     capsys.readouterr()
     run = train_agent(changed, path, True, counting)
     told = capsys.readouterr().out
     assert "changed on resume: optimizer.actor_lr: 0.001 -> 0.0" in told
     assert "changed on resume: trainer.frames: 130 -> 360" in told
+    assert "changed on resume: agent.world_model.free_nats: 1.0 -> 0.5" in told
     after = load_checkpoint(path / "checkpoint.pt", "cpu")
     moved = {name for name, value in after["agent"].items() if not torch.equal(value, before["agent"][name])}
     assert not [name for name in moved if name.startswith("behaviour.actor.")]
@@ -300,6 +302,11 @@ def test_a_bad_start_leaves_no_run_behind(tmp_path: Path) -> None:
     config = tiny_config()
     config.agent.world_model.encoder.patch = 3
     with pytest.raises(DreamdriveError, match="patches of 3 px"):
+        train_agent(config, tmp_path / "run", make_env=counting)
+    assert not (tmp_path / "run").exists()
+    config = tiny_config()
+    config.replay.capacity_bytes = 1000
+    with pytest.raises(DreamdriveError, match="capacity_bytes 1000"):
         train_agent(config, tmp_path / "run", make_env=counting)
     assert not (tmp_path / "run").exists()
     with pytest.raises(DreamdriveError, match="no run at"):

@@ -137,6 +137,19 @@ class Sides(TinyEnv):
         return {"image": image}
 
 
+class Choices(Sides):
+    """The same with two choices for an action: 0 is left, 1 is right."""
+
+    def __init__(self, count: int, seed: int) -> None:
+        super().__init__(count, seed)
+        self.single_action_space = gymnasium.spaces.Discrete(2)
+        self.action_space = gymnasium.vector.utils.batch_space(self.single_action_space, count)
+
+    def step(self, actions: np.ndarray) -> Any:
+        assert actions.shape == (self.num_envs,) and set(actions.tolist()) <= {0, 1}
+        return super().step(np.where(actions == 1, 1.0, -1.0)[:, None])
+
+
 def counting(config: CarRacingConfig, seed: int) -> Counting:
     """Counting simulators, as many as the config says."""
     return Counting(config.num_envs, seed)
@@ -145,6 +158,11 @@ def counting(config: CarRacingConfig, seed: int) -> Counting:
 def sides(config: CarRacingConfig, seed: int) -> Sides:
     """Simulators of `Sides`, as many as the config says."""
     return Sides(config.num_envs, seed)
+
+
+def choices(config: CarRacingConfig, seed: int) -> Choices:
+    """Simulators of `Choices`, as many as the config says."""
+    return Choices(config.num_envs, seed)
 
 
 def signalling(

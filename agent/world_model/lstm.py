@@ -1,0 +1,260 @@
+"""World Models: an LSTM over the tokens of pictures, behind the one interface (Ha & Schmidhuber 2018).
+
+    h_t = LSTM(h_{t-1}, token_{t-1}, a_{t-1})     memory
+    token_t ~ softmax(W h_t / temperature)        prediction, where the paper has a mixture of Gaussians
+
+With an observation the token is the picture's own, so filtering is exact and has nothing random in it.
+"""
+
+from collections.abc import Mapping
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from pydantic import BaseModel, Field
+from tensordict import TensorDict
+from torch import Tensor, nn
+
+from agent.distributions import sample_index
+from agent.nets import NormName, linear
+from agent.tokenizer.fsq_vae import FSQVAEConfig
+from agent.world_model.encoder import ObservationShapes
+from agent.world_model.heads import ContinueHead, TwoHotHead
+from agent.world_model.interface import Batch, Metrics, Observation, State, WorldModel
+
+
+class LSTMConfig(BaseModel, extra="forbid", validate_assignment=True, use_attribute_docstrings=True):
+    """The LSTM world model over tokens."""
+
+    kind: Literal["lstm"] = "lstm"
+    """Which world model."""
+    tokenizer: FSQVAEConfig = FSQVAEConfig()
+    """The tokenizer of pictures, trained before and frozen here."""
+    embedding: int = Field(128, ge=1)
+    """Size of the embedded token, and of the embedded action."""
+    hidden_size: int = Field(256, ge=1)
+    """Size of the LSTM's state."""
+    temperature: float = Field(1.0, gt=0)
+    """Of the softmax that dreams are sampled from: above 1 they are less sure than what was learnt."""
+    norm: NormName = "layer"
+    """Normalisation of the heads: `layer` or `rms`."""
+    units: int = Field(128, ge=1)
+    """Width of the reward, continue and value heads."""
+    reward_layers: int = Field(1, ge=0)
+    """Layers of the reward head."""
+    continue_layers: int = Field(1, ge=0)
+    """Layers of the continue head."""
+    value_layers: int = Field(2, ge=0)
+    """Layers of the value head."""
+    reward_weight: float = Field(1.0, ge=0)
+    """Weight of the reward loss."""
+    continue_weight: float = Field(1.0, ge=0)
+    """Weight of the continue loss."""
+
+    def build(self, shapes: ObservationShapes, action_size: int) -> "LSTMWorldModel":
+        """The model for observations {"image": (3, S, S)} or {"token": (G,)}, and actions of that size."""
+        return LSTMWorldModel(self, shapes, action_size)
+
+
+def lstm_update(gates: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
+    """One step of an LSTM (Hochreiter & Schmidhuber 1997, with the forget gate of Gers et al. 2000).
+
+    Args:
+        gates: (N, 4H) pre-activations in torch's order: input, forget, candidate, output.
+        cell: (N, H).
+
+    Returns:
+        The next hidden state and cell, (N, H) each.
+    """
+    write, keep, candidate, read = gates.chunk(4, -1)
+    cell = torch.sigmoid(keep) * cell + torch.sigmoid(write) * torch.tanh(candidate)
+    return torch.sigmoid(read) * torch.tanh(cell), cell
+
+
+class LSTMWorldModel(WorldModel):
+    """Predicts the next tokens; states are {"token": (B, G) int64, "hidden": (B, H), "cell": (B, H)}.
+
+    Raises:
+        ValueError: observations other than one picture of the tokenizer's size, or its tokens.
+    """
+
+    place: Tensor
+
+    def __init__(self, config: LSTMConfig, shapes: ObservationShapes, action_size: int) -> None:
+        super().__init__()
+        self.config = config
+        self.action_size = action_size
+        self.tokenizer = config.tokenizer.build().requires_grad_(False)
+        g, k, d = self.tokenizer.tokens, self.tokenizer.codebook_size, self.tokenizer.code_size
+        known = {"image": self.tokenizer.image_shape, "token": (g,)}
+        if not shapes or any(tuple(shape) != known.get(name) for name, shape in shapes.items()):
+            found = ", ".join(f"{name} {tuple(shape)}" for name, shape in shapes.items())
+            raise ValueError(
+                f"LSTM world model: observations {found or 'missing'}: expected image {known['image']} "
+                f"or token {known['token']}, by its tokenizer"
+            )
+        h = config.hidden_size
+        # A table for each place in the grid: what a code means depends on where it stands.
+        self.embed_token = nn.Embedding(g * k, config.embedding)
+        self.embed_action = linear(action_size, config.embedding)
+        self.read = linear(2 * config.embedding, 4 * h)
+        self.recur = linear(h, 4 * h, bias=False)
+        self.predict = linear(h, g * k)
+        nn.init.normal_(self.embed_token.weight, std=g**-0.5)
+        nn.init.orthogonal_(self.recur.weight)
+        # It remembers by default (Jozefowicz et al. 2015).
+        nn.init.ones_(self.read.bias[h : 2 * h])
+        self.register_buffer("place", torch.arange(g) * k, persistent=False)
+        self.feature_size = g * d + h
+        self.feature_parts = {"observed": slice(0, g * d), "memory": slice(g * d, g * d + h)}
+        size, units, norm = self.feature_size, config.units, config.norm
+        self.reward_head = TwoHotHead(size, units, config.reward_layers, norm)
+        self.continue_head = ContinueHead(size, units, config.continue_layers, norm)
+        self.value_head = TwoHotHead(size, units, config.value_layers, norm)
+        self._step = self.step
+
+    def compile_steps(self) -> None:
+        """Compile the recurrent step, which filtering and imagination share."""
+        self._step = torch.compile(self.step, dynamic=False)
+
+    def _state(self, token: Tensor, hidden: Tensor, cell: Tensor) -> State:
+        return TensorDict({"token": token, "hidden": hidden, "cell": cell}, batch_size=hidden.shape[:-1])
+
+    def initial(self, batch_size: int) -> State:
+        """All zeros, (B)."""
+        zeros = self.recur.weight.new_zeros(batch_size, self.config.hidden_size)
+        token = torch.zeros(batch_size, self.tokenizer.tokens, dtype=torch.long, device=zeros.device)
+        return self._state(token, zeros, zeros.clone())
+
+    def tokens(self, observations: Observation) -> Tensor:
+        """The tokens (..., G) int64 of observations: given as they are, or those of the pictures."""
+        if "token" in observations:
+            return observations["token"].long()
+        image = observations["image"]
+        flat = self.tokenizer.tokenize(image.flatten(0, -4))
+        return flat.unflatten(0, image.shape[:-3])
+
+    def features(self, state: State) -> Tensor:
+        """Codes of the tokens and the hidden state side by side, (..., G*D + H): what the paper's controller
+        reads."""
+        codes = self.tokenizer.codes(state["token"]).flatten(-2)
+        return torch.cat([codes.to(state["hidden"].dtype), state["hidden"]], -1)
+
+    def gates(self, token: Tensor, action: Tensor, keep: Tensor | None = None) -> Tensor:
+        """What the step reads of the past token (..., G) and the action (..., A): (..., 4H).
+
+        Each element of the action is divided by max(1, |a|). Where `keep` (..., 1) is 0 an episode begins:
+        there is neither token nor action.
+        """
+        action = action / action.detach().abs().clamp(min=1.0)
+        # (..., E)
+        embedded = self.embed_token(token + self.place).sum(-2)
+        if keep is not None:
+            action, embedded = action * keep, embedded * keep
+        return self.read(torch.cat([embedded, self.embed_action(action)], -1))
+
+    def step(self, gates: Tensor, hidden: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
+        """One step from what was read (N, 4H), hidden (N, H) and cell (N, H) -> the next hidden and cell."""
+        return lstm_update(gates + self.recur(hidden), cell)
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Hidden states (..., H) -> logits of the tokens that come with them, (..., G, K)."""
+        return self.predict(hidden).float().unflatten(-1, (self.tokenizer.tokens, -1))
+
+    def sample(self, hidden: Tensor) -> Tensor:
+        """Tokens (..., G) drawn for hidden states (..., H), at the dream's temperature."""
+        probs = (self.logits(hidden.detach()) / self.config.temperature).softmax(-1)
+        return sample_index(probs, torch.rand(probs.shape[:-1], device=probs.device))
+
+    def _filter(self, tokens: Tensor, actions: Tensor, is_first: Tensor, state: State) -> State:
+        """States (B, T) of tokens (B, T, G); no hidden part knows the token of its own row."""
+        keep = (~is_first).unsqueeze(-1).to(actions.dtype)
+        before = torch.cat([state["token"].unsqueeze(1), tokens[:, :-1]], 1)
+        # (B, T, 4H), for the whole sequence at once: every token is known
+        gates = self.gates(before, actions, keep)
+        hidden, cell = state["hidden"], state["cell"]
+        hiddens, cells = [], []
+        for read, kept in zip(gates.unbind(1), keep.unbind(1), strict=True):
+            hidden, cell = self._step(read, hidden * kept, cell * kept)
+            hiddens.append(hidden)
+            cells.append(cell)
+        return self._state(tokens, torch.stack(hiddens, 1), torch.stack(cells, 1))
+
+    def observe(
+        self, observations: Observation, actions: Tensor, is_first: Tensor, state: State
+    ) -> tuple[State, State]:
+        """Filter a sequence; see `WorldModel.observe`. The priors' tokens are samples at the temperature."""
+        states = self._filter(self.tokens(observations), actions, is_first, state)
+        predicted = self.sample(states["hidden"])
+        return states, self._state(predicted, states["hidden"], states["cell"])
+
+    def imagine_step(self, state: State, action: Tensor) -> State:
+        """Sample the next state (B); gradients pass the memory, not the sampled token."""
+        hidden, cell = self._step(self.gates(state["token"], action), state["hidden"], state["cell"])
+        return self._state(self.sample(hidden), hidden, cell)
+
+    def decode(self, state: State) -> dict[str, Tensor]:
+        """The picture of each state's tokens, {"image": (..., 3, S, S)} in [0, 1]."""
+        return {"image": self.tokenizer.decode(self.tokenizer.codes(state["token"]))}
+
+    def reward(self, state: State) -> Tensor:
+        """Expected reward that arrives with each state, (...)."""
+        return self.reward_head.mean(self.reward_head(self.features(state)))
+
+    def value(self, state: State) -> Tensor:
+        """Expected discounted return from each state on, (...)."""
+        return self.value_head.mean(self.value_head(self.features(state)))
+
+    def cont(self, state: State) -> Tensor:
+        """Probability that the episode goes on in each state, (...)."""
+        return self.continue_head.mean(self.continue_head(self.features(state)))
+
+    def loss_and_states(self, batch: Batch, state: State) -> tuple[Tensor, Metrics, State]:
+        """Cross-entropy of the next tokens, reward and continue losses, and the states.
+
+        The tokens' loss is summed over the grid and averaged over the rows that have a predecessor (a first
+        picture cannot be predicted); the others are averaged over all rows. The metrics give the tokens'
+        loss a token [nats], its exponential (`perplexity`), the share that is predicted (`token_accuracy`)
+        and, to compare with, the share that is as it was in the row before (`token_same`). The value head
+        is trained by the behaviour that uses it.
+        """
+        c = self.config
+        tokens = self.tokens(batch.observation)
+        states = self._filter(tokens, batch.action, batch.is_first, state)
+        logits = self.logits(states["hidden"])
+        # (B, T, G)
+        surprise = F.cross_entropy(logits.flatten(0, -2), tokens.flatten(), reduction="none").view_as(tokens)
+        valid = ~batch.is_first
+        rows = valid.sum().clamp(min=1)
+        token_loss = (surprise.sum(-1) * valid).sum() / rows
+        features = self.features(states)
+        reward = self.reward_head.loss(self.reward_head(features), batch.reward).mean()
+        goes_on = 1.0 - batch.is_terminal.float()
+        cont = self.continue_head.loss(self.continue_head(features), goes_on).mean()
+        loss = token_loss + c.reward_weight * reward + c.continue_weight * cont
+        before = torch.cat([state["token"].unsqueeze(1), tokens[:, :-1]], 1)
+        nats = token_loss.detach() / self.tokenizer.tokens
+        right, same = ((guess == tokens).float().mean(-1) for guess in (logits.argmax(-1), before))
+        metrics = {
+            "loss/token": nats,
+            "perplexity": nats.exp(),
+            "token_accuracy": (right * valid).sum() / rows,
+            "token_same": (same * valid).sum() / rows,
+            "loss/reward": reward.detach(),
+            "loss/continue": cont.detach(),
+            "loss/world_model": loss.detach(),
+        }
+        return loss, metrics, states
+
+    def compress(self, state: State) -> dict[str, Tensor]:
+        """The tokens as they are but small, hidden state and cell in half precision."""
+        small = torch.int16 if self.tokenizer.codebook_size <= 2**15 else torch.int32
+        return {
+            "token": state["token"].to(small),
+            "hidden": state["hidden"].half(),
+            "cell": state["cell"].half(),
+        }
+
+    def expand(self, stored: Mapping[str, Tensor]) -> State:
+        """The inverse of `compress`."""
+        return self._state(stored["token"].long(), stored["hidden"].float(), stored["cell"].float())

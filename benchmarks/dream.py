@@ -1,0 +1,189 @@
+"""Time dreams beside the arithmetic the machine can do: imagined steps/s, and fitness evaluations/s in them.
+
+python benchmarks/dream.py --config configs/car_racing.yaml [--batches 16 256 4096] [--json PATH]
+
+Steps count each of the dreams of a batch, policy and heads included. The share compares the matrix products
+a step needs with what one large fp32 product reaches in the same run.
+"""
+
+import argparse
+import json
+import platform
+import statistics
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch.utils.flop_counter import FlopCounterMode
+from update import matrix_rate, seconds
+
+from agent.behaviour.actor_critic import ActorCriticConfig
+from agent.behaviour.evolution import ControllerConfig, Population, dream_fitness
+from agent.dreamer import DreamerConfig
+from agent.world_model.interface import State, WorldModel
+from agent.world_model.lstm import LSTMConfig
+from train.checkpoint import write_text_aside
+from train.device import pick_device
+from train.online.config import OnlineConfig
+from train.options import build
+
+ACTIONS = 3
+SHAPES = {"image": (3, 64, 64)}
+
+
+def starts(model: WorldModel, count: int, device: torch.device) -> State:
+    """N states after one random picture each; few pictures, repeated."""
+    image = torch.randint(0, 256, (16, *SHAPES["image"]), dtype=torch.uint8, device=device)
+    states = model.encode({"image": image})
+    return states[torch.arange(count, device=device) % 16]
+
+
+def measure(work: Any, steps: int, repeats: int, rate: float, device: torch.device) -> dict[str, float]:
+    """Seconds of `work` [s], how many of its `steps` a second, and their share of the matrix rate."""
+    with FlopCounterMode(display=False) as counter:
+        work()
+    gflop = counter.get_total_flops() / 1e9
+    times = seconds(work, repeats, device)
+    median = statistics.median(times)
+    return {
+        "seconds_median": median,
+        "seconds_min": min(times),
+        "seconds_max": max(times),
+        "per_second": steps / median,
+        "mflop_each": 1e3 * gflop / steps,
+        "gflop_per_second": gflop / median,
+        "share_of_fp32_matrix_rate": gflop / median / rate,
+    }
+
+
+@torch.no_grad()
+def dreams(
+    config: DreamerConfig, batch: int, length: int, repeats: int, rate: float, device: torch.device
+) -> dict[str, float]:
+    """`length` imagined steps of `batch` dreams under the actor, rewards and continues included."""
+    agent = config.build(SHAPES, ACTIONS).to(device)
+    model, actor = agent.world_model, agent.actor_critic
+    first = starts(model, batch, device)
+
+    def work() -> None:
+        model.imagine(first, lambda state: actor.policy(model.features(state)).sample(), length)
+
+    return measure(work, batch * length, repeats, rate, device)
+
+
+@torch.no_grad()
+def fitness(
+    config: LSTMConfig,
+    population: int,
+    each: int,
+    length: int,
+    repeats: int,
+    rate: float,
+    device: torch.device,
+) -> dict[str, float]:
+    """Evaluations of linear controllers in the LSTM's dream; one is the mean of `each` dreams."""
+    model = config.build(SHAPES, ACTIONS).to(device)
+    controller = ControllerConfig(inputs="observed_memory").build(model).to(device)
+    genomes = 0.1 * torch.randn(population, controller.genome.numel(), device=device)
+    first = starts(model, each, device)
+
+    def work() -> None:
+        dream_fitness(model, Population(controller, genomes), first, length)
+
+    return measure(work, population, repeats, rate, device)
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--config",
+        type=Path,
+        default=Path("configs/car_racing.yaml"),
+        help="config of the RSSM (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--batches",
+        type=int,
+        nargs="+",
+        default=[16, 256, 4096],
+        help="dreams at once (default: 16 256 4096)",
+    )
+    parser.add_argument("--length", type=int, default=15, help="steps of a dream (default: %(default)s)")
+    parser.add_argument(
+        "--repeats", type=int, default=5, help="runs timed, after three that are not (default: %(default)s)"
+    )
+    parser.add_argument("--population", type=int, default=64, help="controllers (default: %(default)s)")
+    parser.add_argument(
+        "--dreams", type=int, default=16, help="dreams of each controller (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--fitness-length", type=int, default=100, help="steps of these dreams (default: %(default)s)"
+    )
+    parser.add_argument("--threads", type=int, default=0, help="CPU threads (default: one for each core)")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda (default: auto)")
+    parser.add_argument("--json", type=Path, help="write the figures to this file, too")
+    args = parser.parse_args()
+
+    device = pick_device(args.device)
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    torch.manual_seed(0)
+    rate = matrix_rate(torch.float32, device)
+    rssm = build(OnlineConfig, args.config).agent
+    lstm = LSTMConfig()
+    agents = {"rssm": rssm, "lstm": DreamerConfig(world_model=lstm, behaviour=ActorCriticConfig())}
+    if isinstance(rssm.behaviour, ActorCriticConfig):
+        agents["lstm"].behaviour = rssm.behaviour
+    result: dict[str, Any] = {
+        "config": str(args.config),
+        "length": args.length,
+        "threads": torch.get_num_threads(),
+        "device": torch.cuda.get_device_name(device)
+        if device.type == "cuda"
+        else platform.processor() or platform.machine(),
+        "fp32_matrix_gflop_per_second": rate,
+    }
+    table = Table(title=f"dreams, {result['threads']} threads, fp32 matrix rate {rate:.0f} GFLOP/s")
+    for name in ("what", "per second", "each [MFLOP]", "GFLOP/s", "share", "min-max [s]"):
+        table.add_column(name, justify="left" if name == "what" else "right")
+
+    def add(key: str, text: str, figures: dict[str, float]) -> None:
+        result[key] = figures
+        table.add_row(
+            text,
+            f"{figures['per_second']:,.0f}"
+            if figures["per_second"] >= 100
+            else f"{figures['per_second']:.1f}",
+            f"{figures['mflop_each']:.2f}",
+            f"{figures['gflop_per_second']:.1f}",
+            f"{figures['share_of_fp32_matrix_rate']:.0%}",
+            f"{figures['seconds_min']:.3f}-{figures['seconds_max']:.3f}",
+        )
+
+    for name, config in agents.items():
+        for batch in args.batches:
+            figures = dreams(config, batch, args.length, args.repeats, rate, device)
+            add(f"{name}_steps_batch_{batch}", f"{name} steps, batch {batch}", figures)
+    figures = fitness(lstm, args.population, args.dreams, args.fitness_length, args.repeats, rate, device)
+    result |= {
+        "population": args.population,
+        "dreams_each": args.dreams,
+        "fitness_length": args.fitness_length,
+    }
+    add(
+        "lstm_fitness",
+        f"lstm fitness, {args.population} controllers x {args.dreams} dreams x {args.fitness_length} steps",
+        figures,
+    )
+    Console().print(table)
+    if args.json is not None:
+        write_text_aside(args.json, json.dumps(result, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,332 @@
+"""The stages through the command line, on real CarRacing, cut short after a second of driving."""
+
+import os
+import re
+import shutil
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+import torch
+
+from envs.car_racing import CarRacingConfig
+from tests.train.world_models.small import SIDE, make_steering, small_config, wandering
+from train.agents import load_agent
+from train.checkpoint import load_checkpoint, load_weights
+from train.cli import main
+from train.data.episodes import write_episode
+from train.data.hdf5 import open_rollouts
+from train.options import to_yaml
+from train.progress import Progress
+from train.run import Run
+from train.tracking import mlflow_client
+from train.world_models.config import WorldModelAgentConfig
+from train.world_models.pipeline import train_world_models
+from train.world_models.stages import STAGES, StageRecord, read_record
+
+STEERED = {"train_in": "real", "generations": 3, "population": 4, "episodes": 1, "reevaluate_every": 2}
+
+
+def tiny_config(**parts: Any) -> WorldModelAgentConfig:
+    return small_config(
+        env={"max_frames": 40, "num_envs": 2, "action": "2d", "threads": 1},
+        training={"vae_epochs": 2, "world_model_epochs": 2, "sequence_length": 5},
+        **parts,
+    )
+
+
+@pytest.fixture(scope="module")
+def config_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("config") / "tiny.yaml"
+    path.write_text(to_yaml(tiny_config()))
+    return path
+
+
+@pytest.fixture(scope="module")
+def original(
+    tmp_path_factory: pytest.TempPathFactory, empty_database: Path, config_file: Path
+) -> Iterator[Path]:
+    """A run that went through all stages by one command, in a folder with its own MLflow database."""
+    runs = tmp_path_factory.mktemp("runs")
+    shutil.copy(empty_database, runs / "mlflow.db")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        assert main(words("all", runs / "a", config_file)) == 0
+        yield runs / "a"
+
+
+@pytest.fixture
+def finished(original: Path, runs: Path) -> Path:
+    """A copy of it, to do anything with."""
+    shutil.copy(original.parent / "mlflow.db", runs / "mlflow.db")
+    return Path(shutil.copytree(original, runs / "a"))
+
+
+def words(stage: str, run: Path, config: Path | None = None, *options: str) -> list[str]:
+    file = ["--config", str(config)] if config is not None else []
+    return ["world-models", "--stage", stage, *file, "--run", str(run), *options]
+
+
+def records(run: Path) -> dict[str, StageRecord]:
+    return {stage: record for stage in STAGES if (record := read_record(run, stage)) is not None}
+
+
+def failed(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """The one line that the command ends with."""
+    capsys.readouterr()
+    assert main(list(arguments)) == 1
+    line = capsys.readouterr().err.strip()
+    assert line.startswith("dreamdrive: error: ") and "\n" not in line
+    return line
+
+
+def test_the_whole_way_and_nothing_twice(
+    original: Path, config_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = records(original)
+    assert list(made) == list(STAGES)
+    assert "validation/psnr" in made["vae"].metrics
+    told = made["world_model"].metrics
+    assert {"validation/token_nll", "baseline/same_nll", "baseline/marginal_nll"} <= set(told)
+    assert "reevaluated/best" in made["controller"].metrics
+    assert not list(original.glob("*.pt"))
+
+    capsys.readouterr()
+    assert main(words("all", original, config_file)) == 0
+    assert capsys.readouterr().out.count("done and unchanged") == 4
+    assert records(original) == made
+    assert len(Run.open(original).record.starts) == 2
+
+    # What works on any run works on this one.
+    assert main(["eval", str(original), "--episodes", "1"]) == 0
+    assert "mean" in capsys.readouterr().out
+    pictures = tmp_path / "pictures"
+    dream = ["imagine", str(original), "--context", "3", "--horizon", "5", "--output", str(pictures)]
+    assert main(dream) == 0
+    assert (pictures / "filmstrip.png").is_file() and (pictures / "dream.gif").is_file()
+    assert main(["export", str(original), "--output", str(tmp_path / "shared")]) == 0
+    collect = ["collect", "car-racing", "--episodes", "1", "--output", str(tmp_path / "episodes")]
+    assert main([*collect, "--policy", str(tmp_path / "shared")]) == 0
+    assert len(list((tmp_path / "episodes").glob("*.npz"))) == 1
+
+
+def test_stages_are_children_of_one_mlflow_run(original: Path) -> None:
+    client = mlflow_client(original.parent)
+    parent = Run.open(original).record.mlflow_run_id
+    assert parent is not None
+    assert client.get_run(parent).info.status == "FINISHED"
+    for stage, record in records(original).items():
+        assert record.mlflow_run_id is not None
+        child = client.get_run(record.mlflow_run_id)
+        assert child.data.tags["mlflow.parentRunId"] == parent
+        assert (child.info.run_name, child.info.status) == (f"a-{stage}", "FINISHED")
+    found = client.get_run(parent).data.metrics
+    assert found["vae/validation/psnr"] == pytest.approx(records(original)["vae"].metrics["validation/psnr"])
+    assert (original / "metrics_world_model.jsonl").read_text().count("token_nll") >= 2
+
+
+def test_the_weights_are_those_of_the_stages(original: Path) -> None:
+    agent = load_agent(original, "cpu").agent
+    vae, _ = load_weights(original, name="vae")
+    model, _ = load_weights(original, name="world_model")
+    weights, meta = load_weights(original)
+    for name, value in vae.items():
+        assert torch.equal(weights[f"world_model.tokenizer.{name}"], value)
+    for name, value in model.items():
+        assert torch.equal(weights[f"world_model.{name}"], value)
+    assert agent.behaviour.genome.abs().max() > 0  # type: ignore[operator, union-attr]
+    rollouts = open_rollouts(original / "rollouts.h5")
+    assert len(rollouts) == 4
+    assert meta["frames"] == 4 * sum(len(rollouts.read(n)) for n in range(4))
+
+
+def test_only_what_an_option_changes_is_done_again(
+    finished: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = records(finished)
+    # Without a file the run's own config counts.
+    assert main(words("all", finished, None, "--controller.generations", "1")) == 0
+    after = records(finished)
+    changed = [stage for stage in STAGES if before[stage] != after[stage]]
+    assert changed == ["controller"]
+    assert Run.open(finished).config(WorldModelAgentConfig).controller.generations == 1
+    assert main(words("vae", finished, None, "--training.threads", "2")) == 0
+    assert records(finished)["vae"] == before["vae"]
+
+
+def test_an_input_of_other_options_is_used_and_that_is_said(
+    finished: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ("--training.vae_epochs", "5", "--controller.generations", "1")
+    assert main(words("controller", finished, None, *options)) == 0
+    shown = capsys.readouterr().out
+    assert shown.count("was made with other options; --stage vae makes it anew") == 1
+
+
+def test_more_rollouts_make_everything_anew(finished: Path) -> None:
+    before = records(finished)
+    assert main(words("all", finished, None, "--collect.rollouts", "5")) == 0
+    after = records(finished)
+    assert len(open_rollouts(finished / "rollouts.h5")) == 5
+    assert all(before[stage].fingerprint != after[stage].fingerprint for stage in STAGES)
+
+
+@pytest.mark.parametrize(
+    ("stage", "missing", "line"),
+    [
+        ("world_model", ["vae"], "no vae in .*: --stage vae makes it"),
+        ("controller", ["world_model"], "no world_model in .*: --stage world_model makes it"),
+        ("vae", ["rollouts"], "no rollouts at .*: --stage collect makes them"),
+    ],
+)
+def test_a_stage_before_its_input_names_the_one_that_makes_it(
+    finished: Path, capsys: pytest.CaptureFixture[str], stage: str, missing: list[str], line: str
+) -> None:
+    for name in missing:
+        for path in [*finished.glob(f"{name}.*"), *finished.glob(f"stage_{name}.json")]:
+            path.unlink()
+    assert re.search(line, failed(capsys, *words(stage, finished)))
+
+
+def test_a_stage_without_a_run_writes_nothing(
+    runs: Path, config_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = failed(capsys, *words("vae", runs / "b", config_file))
+    assert "no run at" in line and "--stage collect" in line and not (runs / "b").exists()
+
+
+def test_levels_that_do_not_fit_the_model_on_disk(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    line = failed(capsys, *words("controller", finished, None, "--fsq_vae.fsq_levels", "[5, 3]"))
+    assert "vae.safetensors" in line and "[4, 3], expected [5, 3]" in line and "--stage vae" in line
+    # A command that failed changed nothing.
+    assert Run.open(finished).config(WorldModelAgentConfig).fsq_vae.fsq_levels == [4, 3]
+
+
+def test_other_sizes_than_the_model_on_disk(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    line = failed(capsys, *words("controller", finished, None, "--world_model.hidden_size", "8"))
+    assert "world_model.safetensors" in line and "--stage world_model makes it anew" in line
+
+
+def test_rollouts_with_a_missing_key(
+    runs: Path, config_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = runs / "others.h5"
+    with h5py.File(path, "w") as file:
+        for name in ("episode_0", "episode_1"):
+            group = file.create_group(name)
+            group["observations"] = np.zeros((5, SIDE, SIDE, 3), np.uint8)
+            group["rewards"], group["dones"] = np.zeros(5, np.float32), np.zeros(5, bool)
+    line = failed(capsys, *words("vae", runs / "b", config_file, "--collect.file", str(path)))
+    assert "others.h5" in line and "episode_0" in line and "'actions'" in line
+
+
+def test_rollouts_of_others_are_read_and_never_written(runs: Path, config_file: Path) -> None:
+    folder = runs / "theirs"
+    folder.mkdir()
+    for number in range(3):
+        write_episode(folder / f"{number}.npz", wandering(12, number))
+    assert main(words("all", runs / "b", config_file, "--collect.file", str(folder))) == 0
+    assert len(list(folder.iterdir())) == 3 and not (runs / "b" / "rollouts.h5").exists()
+    assert load_agent(runs / "b", "cpu").frames == 3 * 12 * 4
+
+
+def test_a_controller_on_the_stages_of_another_run(original: Path, runs: Path) -> None:
+    before = sorted(path.name for path in original.iterdir())
+    config = tiny_config(base=str(original), controller={"generations": 1})
+    train_world_models(config, "all", runs / "b")
+    assert list(records(runs / "b")) == ["controller"] and not (runs / "b" / "tokens").exists()
+    ours, theirs = load_weights(runs / "b")[0], load_weights(original, name="world_model")[0]
+    assert all(torch.equal(ours[f"world_model.{name}"], value) for name, value in theirs.items())
+    assert sorted(path.name for path in original.iterdir()) == before
+
+
+def test_a_new_run_on_another_has_its_options(
+    original: Path, runs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["--base", str(original), "--controller.generations", "1"]
+    assert main(words("controller", runs / "b", None, *options)) == 0
+    assert "other options" not in capsys.readouterr().out
+    config = Run.open(runs / "b").config(WorldModelAgentConfig)
+    assert config.fsq_vae.fsq_levels == [4, 3] and config.base == str(original)
+
+
+def test_an_untrained_memory_is_random_and_seeded(original: Path, runs: Path) -> None:
+    stage = {**STEERED, "generations": 1, "untrained_memory": True}
+    weights = []
+    for name, seed in (("b", 3), ("c", 3), ("d", 4)):
+        config = tiny_config(base=str(original), controller=stage)
+        config.seed = seed
+        train_world_models(config, "controller", runs / name, make_steering)
+        weights.append(load_weights(runs / name)[0])
+    trained = load_weights(original)[0]
+    memory = "world_model.recur.weight"
+    assert not torch.equal(weights[0][memory], trained[memory])
+    assert torch.equal(weights[0][memory], weights[1][memory])
+    assert not torch.equal(weights[0][memory], weights[2][memory])
+    seen = [name for name in trained if name.startswith("world_model.tokenizer.")]
+    assert seen and all(torch.equal(weights[0][name], trained[name]) for name in seen)
+
+
+def test_a_signal_stops_and_the_same_command_goes_on(original: Path, runs: Path) -> None:
+    made = 0
+
+    def signalling(config: CarRacingConfig, seed: int) -> Any:
+        nonlocal made
+        made += 1
+        if made == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return make_steering(config, seed)
+
+    config = tiny_config(base=str(original), controller=STEERED)
+    train_world_models(config, "all", runs / "whole", make_steering)
+    train_world_models(config, "all", runs / "b", signalling)
+    assert records(runs / "b") == {}
+    saved = load_checkpoint(runs / "b" / "controller.pt")
+    assert saved["evolution"]["generation"] == 2
+    client = mlflow_client(runs)
+    run_id = Run.open(runs / "b").record.mlflow_run_id
+    assert run_id is not None and client.get_run(run_id).info.status == "KILLED"
+    assert client.get_run(saved["mlflow_run_id"]).info.status == "KILLED"
+
+    train_world_models(config, "all", runs / "b", make_steering)
+    done = records(runs / "b")["controller"]
+    assert done.metrics == records(runs / "whole")["controller"].metrics
+    assert done.mlflow_run_id == saved["mlflow_run_id"] and not (runs / "b" / "controller.pt").exists()
+    a, b = load_weights(runs / "b")[0], load_weights(runs / "whole")[0]
+    assert all(torch.equal(a[name], value) for name, value in b.items())
+
+
+def test_a_signal_stops_the_collecting(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = tiny_config(collect={"rollouts": 6})
+    config.env.num_envs = 1
+    update = Progress.update
+    seen: list[int] = []
+
+    def signalled(self: Any, done: int, fields: Any = None) -> None:
+        seen.append(done)
+        if done == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+        update(self, done, fields)
+
+    monkeypatch.setattr(Progress, "update", signalled)
+    train_world_models(config, "collect", runs / "b")
+    assert seen == [0, 1, 2] and records(runs / "b") == {}
+    monkeypatch.setattr(Progress, "update", update)
+    train_world_models(config, "collect", runs / "b")
+    assert records(runs / "b")["collect"].metrics["episodes"] == 4
+    assert len(open_rollouts(runs / "b" / "rollouts.h5")) == 6
+
+
+def test_the_run_of_another_job_is_left_alone(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Run.create(runs / "b", "train-agent", tiny_config())
+    assert "holds a run of the job train-agent" in failed(capsys, *words("collect", runs / "b"))
+
+
+def test_help_lists_the_fields(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["world-models", "--help"]) == 0
+    shown = capsys.readouterr().out
+    assert "--controller.untrained_memory" in shown and "--fsq_vae.fsq_levels" in shown

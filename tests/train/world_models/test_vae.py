@@ -1,0 +1,76 @@
+from pathlib import Path
+
+import pytest
+import torch
+
+from agent.tokenizer.fsq_vae import FSQVAE
+from tests.train.world_models.small import open_small, small_config, write_rollouts
+from tests.train.world_models.test_tokens import StopAfter
+from train.errors import DreamdriveError
+from train.world_models.loop import Saves, Stopped, Watch
+from train.world_models.rollouts import Rollouts
+from train.world_models.vae import VAETrainer, codebook_metrics
+
+
+@pytest.fixture(scope="module")
+def rollouts(tmp_path_factory: pytest.TempPathFactory) -> Rollouts:
+    return open_small(write_rollouts(tmp_path_factory.mktemp("rollouts") / "rollouts.h5"))
+
+
+def fresh() -> FSQVAE:
+    torch.manual_seed(0)
+    return small_config().fsq_vae.build()
+
+
+def same(a: FSQVAE, b: FSQVAE) -> bool:
+    return all(map(torch.equal, a.state_dict().values(), b.state_dict().values()))
+
+
+def test_it_learns_to_see(rollouts: Rollouts) -> None:
+    config = small_config(training={"vae_epochs": 12, "vae_learning_rate": 3e-3, "compare_plain_vae": True})
+    metrics = VAETrainer(fresh(), config).train(rollouts)
+    one = small_config(training={"vae_epochs": 1, "vae_learning_rate": 1e-6})
+    untrained = VAETrainer(fresh(), one).train(rollouts)
+    assert metrics["validation/psnr"] > untrained["validation/psnr"] + 3
+    assert metrics["validation/codebook_use"] > 1 / 12
+    assert 1 <= metrics["validation/codebook_perplexity"] <= 12
+    assert metrics["validation/plain_vae_psnr"] > 10
+
+
+# Within the first epoch, at its end, and in a later one.
+@pytest.mark.parametrize("updates", [3, 28, 41])
+def test_a_resumed_training_is_one_never_stopped(rollouts: Rollouts, updates: int, tmp_path: Path) -> None:
+    whole = fresh()
+    wanted = VAETrainer(whole, small_config()).train(rollouts)
+
+    saves = Saves(tmp_path / "vae.pt", "mark")
+    with pytest.raises(Stopped):
+        VAETrainer(fresh(), small_config()).train(rollouts, saves, Watch(stop=StopAfter(updates)))  # type: ignore[arg-type]
+    resumed = fresh()
+    torch.rand(5)
+    metrics = VAETrainer(resumed, small_config()).train(rollouts, saves)
+    assert metrics == wanted and same(resumed, whole)
+
+
+def test_a_checkpoint_of_other_options_does_not_count(rollouts: Rollouts, tmp_path: Path) -> None:
+    with pytest.raises(Stopped):
+        VAETrainer(fresh(), small_config()).train(
+            rollouts,
+            Saves(tmp_path / "vae.pt", "mark"),
+            Watch(stop=StopAfter(3)),  # type: ignore[arg-type]
+        )
+    assert Saves(tmp_path / "vae.pt", "mark").load() is not None
+    assert Saves(tmp_path / "vae.pt", "another").load() is None
+
+
+def test_a_loss_that_is_no_number_stops(rollouts: Rollouts) -> None:
+    vae = fresh()
+    with torch.no_grad():
+        next(vae.parameters()).fill_(torch.nan)
+    with pytest.raises(DreamdriveError, match="the VAE diverged: .* is not finite"):
+        VAETrainer(vae, small_config()).train(rollouts)
+
+
+def test_the_use_of_a_codebook() -> None:
+    found = codebook_metrics(torch.tensor([5.0, 5.0, 0.0, 0.0]))
+    assert found["codebook_use"] == 0.5 and found["codebook_perplexity"] == pytest.approx(2.0)

@@ -1,0 +1,81 @@
+"""`dreamdrive eval|imagine|export RUN`: look at what a run has learnt."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from train.commands.arguments import Group, add_command, count, seed
+
+
+def add(group: Group) -> None:
+    """Add `eval`, `imagine` and `export`."""
+    parser = add_command(
+        group, "eval", _evaluate, "score a run's agent on the official CarRacing-v3, one track a seed"
+    )
+    parser.add_argument("run", type=Path, metavar="RUN", help="folder of the run")
+    parser.add_argument(
+        "--episodes",
+        type=count,
+        default=100,
+        metavar="N",
+        help="episodes, each on another track (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--first-seed",
+        type=seed,
+        default=1_000_000,
+        metavar="N",
+        help="seed of the first track; the others follow (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--json", type=Path, metavar="PATH", help="write the result there, too (default: not written)"
+    )
+
+    parser = add_command(group, "imagine", _imagine, "show a run's open-loop dream beside the truth")
+    parser.add_argument("run", type=Path, metavar="RUN", help="folder of the run")
+    parser.add_argument(
+        "--episode",
+        type=Path,
+        metavar="FILE",
+        help="episode to start from, .npz (default: the agent drives one)",
+    )
+    parser.add_argument(
+        "--context",
+        type=count,
+        default=5,
+        metavar="N",
+        help="steps the model sees before it dreams (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--horizon", type=count, default=50, metavar="N", help="steps it dreams (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--output", type=Path, metavar="DIR", help="folder for the pictures (default: the run's pictures/)"
+    )
+
+    parser = add_command(
+        group, "export", _export, "write a run's config and weights, in half precision, to share"
+    )
+    parser.add_argument("run", type=Path, metavar="RUN", help="folder of the run")
+    parser.add_argument(
+        "--output", type=Path, required=True, metavar="DIR", help="folder to write, a RUN too (must be given)"
+    )
+
+
+def _evaluate(arguments: argparse.Namespace) -> None:
+    from train.evaluate import evaluate
+
+    evaluate(arguments.run, arguments.episodes, arguments.first_seed, arguments.json)
+
+
+def _imagine(arguments: argparse.Namespace) -> None:
+    from train.imagine import imagine
+
+    imagine(arguments.run, arguments.episode, arguments.context, arguments.horizon, arguments.output)
+
+
+def _export(arguments: argparse.Namespace) -> None:
+    from train.agents import export
+
+    export(arguments.run, arguments.output)

@@ -1,0 +1,85 @@
+"""`dreamdrive train JOB`: train something from a config."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from train.commands.arguments import FieldsHelp, Group, add_command, add_group
+from train.errors import DreamdriveError
+
+if TYPE_CHECKING:
+    from train.online.config import OnlineConfig
+
+
+def add(group: Group) -> None:
+    """Add `train agent`."""
+    jobs = add_group(group, "train", "train something from a config", "jobs", "JOB")
+    parser = add_command(
+        jobs,
+        "agent",
+        _agent,
+        "learn a world model and, in its dreams, to drive",
+        dotted=True,
+        add_help=False,
+    )
+    parser.usage = (
+        "dreamdrive train agent --config FILE [--any.config.field VALUE ...] [--run RUN] [--resume]"
+    )
+    parser.add_argument(
+        "-h",
+        "--help",
+        action=FieldsHelp,
+        nargs=0,
+        const=_online_config,
+        help="show this, and every field of the config, and leave",
+    )
+    parser.add_argument(
+        "--config",
+        type=Path,
+        metavar="FILE",
+        help="YAML file, fields that differ from their defaults (default: none; on --resume the run's own)",
+    )
+    parser.add_argument(
+        "--run", type=Path, metavar="RUN", help="folder to write (default: runs/train-agent-<date>-<time>)"
+    )
+    parser.add_argument(
+        "--size",
+        choices=("1m", "12m", "25m", "50m", "100m", "200m"),
+        help="sizes of DreamerV3's table, over those of the config (default: the config's own)",
+    )
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help="go on with the run in --run from its last checkpoint (default: begin a new run)",
+    )
+
+
+def _online_config() -> type[OnlineConfig]:
+    from train.online.config import OnlineConfig
+
+    return OnlineConfig
+
+
+def _agent(arguments: argparse.Namespace) -> None:
+    from train.online.config import OnlineConfig
+    from train.online.trainer import train_agent
+    from train.options import build, parse_overrides, read_yaml
+
+    base = None
+    if arguments.resume:
+        if arguments.run is None:
+            raise DreamdriveError("--resume: needs the run to go on with, --run RUN")
+        from train.run import Run
+
+        base = read_yaml(Run.open(arguments.run).config_path)
+    options = parse_overrides(arguments.rest)
+    if arguments.size is not None:
+        from agent.sizes import size_options
+
+        options = {
+            f"agent.{name}": str(value) for name, value in size_options(arguments.size).items()
+        } | options
+    config = build(OnlineConfig, arguments.config, options, base)
+    train_agent(config, arguments.run, arguments.resume)

@@ -1,0 +1,106 @@
+"""What recorded rollouts are to whoever reads them, and the rollouts in a folder of .npz files."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol, Self
+
+from train.data.episodes import Episode, EpisodeLimits, read_episode
+from train.errors import DreamdriveError
+
+
+class RolloutSource(Protocol):
+    """Recorded episodes, all with the same shapes."""
+
+    path: Path
+
+    def __len__(self) -> int:
+        """How many there are."""
+        ...
+
+    def read(self, index: int) -> Episode:
+        """Episode `index`, checked.
+
+        Raises:
+            DreamdriveError: one line with file, episode, key and expectation.
+            IndexError: there is no such episode.
+        """
+        ...
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shape of each entry of an observation, such as {"image": (3, 64, 64)}."""
+        ...
+
+    @property
+    def action_size(self) -> int:
+        """Numbers in an action."""
+        ...
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What all episodes of a source have in common."""
+
+    name: str  # of the episode that they are taken from
+    shapes: dict[str, tuple[int, ...]]
+    action_size: int
+
+    @classmethod
+    def of(cls, name: str, episode: Episode) -> Self:
+        """Those of `episode`, which is called `name`."""
+        shapes = {entry: values.shape[1:] for entry, values in episode.observations.items()}
+        return cls(name, shapes, int(episode.actions.shape[1]))
+
+    def check(self, where: str, episode: Episode) -> None:
+        """Raise `DreamdriveError` if `episode` has others."""
+        found = Sizes.of("", episode)
+        if found.shapes != self.shapes:
+            raise DreamdriveError(
+                f"{where}: observations {found.shapes}, expected {self.shapes} as in {self.name}"
+            )
+        if found.action_size != self.action_size:
+            raise DreamdriveError(
+                f"{where}: 'actions': {found.action_size} numbers each, expected {self.action_size} "
+                f"as in {self.name}"
+            )
+
+
+class RolloutFolder:
+    """The episodes of a folder of .npz files, sorted by name.
+
+    Raises:
+        DreamdriveError: no such folder, or no .npz file in it.
+    """
+
+    def __init__(self, path: Path, limits: EpisodeLimits | None = None) -> None:
+        self.path, self.limits = Path(path), limits
+        if not self.path.is_dir():
+            raise DreamdriveError(f"{path}: expected an HDF5 file or a folder with .npz episodes")
+        self.paths = sorted(self.path.glob("*.npz"))
+        if not self.paths:
+            raise DreamdriveError(f"{path}: no episode, expected at least one .npz file")
+        self._known: Sizes | None = None
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """See `RolloutSource`."""
+        return self._sizes().shapes
+
+    @property
+    def action_size(self) -> int:
+        """See `RolloutSource`."""
+        return self._sizes().action_size
+
+    def read(self, index: int) -> Episode:
+        """See `RolloutSource`."""
+        episode = read_episode(self.paths[index], self.limits)
+        self._sizes().check(str(self.paths[index]), episode)
+        return episode
+
+    def _sizes(self) -> Sizes:
+        if self._known is None:
+            self._known = Sizes.of(self.paths[0].name, read_episode(self.paths[0], self.limits))
+        return self._known

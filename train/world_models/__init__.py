@@ -1,0 +1,40 @@
+"""The World Models agent (Ha & Schmidhuber 2018), trained stage by stage from recorded driving.
+
+Its parts under the names that they are known by. `WorldModel` here is
+`agent.world_model.lstm.LSTMWorldModel`; the interface that it and every other world model implement is
+`agent.world_model.interface.WorldModel`.
+
+    config = WorldModelAgentConfig()
+    config.fsq_vae.fsq_levels = [8, 5, 5, 5]
+    config.controller.state_dim = 4
+    vae = FSQVAE(config.fsq_vae)
+    world_model = WorldModel(config.world_model, {"image": (3, 64, 64)}, config.env.action_size)
+    controller = EvolutionaryController(config.controller.controller, world_model)
+    VAETrainer(vae, config).train(rollouts)
+    WorldModelTrainer(world_model, vae, config).train(tokens)
+    ControllerTrainer(vae, world_model, config).train(tokens)
+
+with `rollouts = train.world_models.rollouts.Rollouts(path, image_shape, action_size)` and
+`tokens = train.world_models.tokens.tokenize_rollouts(rollouts, vae, folder, "")`.
+`train.world_models.pipeline` does all of it in a run's folder.
+"""
+
+from agent.behaviour.evolution import EvolutionaryController
+from agent.tokenizer.fsq_vae import FSQVAE
+from agent.world_model.lstm import LSTMWorldModel as WorldModel
+from train.world_models.collect import DataCollector
+from train.world_models.config import WorldModelAgentConfig
+from train.world_models.controller import ControllerTrainer
+from train.world_models.model import WorldModelTrainer
+from train.world_models.vae import VAETrainer
+
+__all__ = [
+    "FSQVAE",
+    "ControllerTrainer",
+    "DataCollector",
+    "EvolutionaryController",
+    "VAETrainer",
+    "WorldModel",
+    "WorldModelAgentConfig",
+    "WorldModelTrainer",
+]

@@ -1,0 +1,151 @@
+"""Stage 4: the controller is evolved, or learns as an actor-critic, with VAE and world model frozen."""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from agent.behaviour.actor_critic import ActorCritic
+from agent.behaviour.evolution import EvolutionaryController, Population
+from agent.tokenizer.fsq_vae import FSQVAE
+from agent.world_model.lstm import LSTMWorldModel
+from envs.car_racing import make_car_racing
+from train.device import pick_device
+from train.errors import DreamdriveError, one_line
+from train.world_models.actor_critic import learn_in_dream
+from train.world_models.cma_es import Evolution
+from train.world_models.config import WorldModelAgentConfig
+from train.world_models.fitness import DreamFitness, MakeEnv, RealFitness, genomes_of
+from train.world_models.loop import Saves, Stopped, Watch
+from train.world_models.rollouts import split
+from train.world_models.tokens import Tokens
+
+Fitness = Callable[[Population, int, list[int]], Tensor]
+
+
+class ControllerTrainer:
+    """Trains what drives. `behaviour` is the result: an evolved controller, or an actor-critic.
+
+    Args:
+        vae: the trained tokenizer, which is copied into the world model.
+        world_model: what it dreams with, and what it sees and remembers by; an actor-critic also trains its
+            value head, nothing else is changed.
+        config: of the run; `controller` says what is trained and how.
+
+    Raises:
+        DreamdriveError: the controller does not fit the world model.
+    """
+
+    def __init__(self, vae: FSQVAE, world_model: LSTMWorldModel, config: WorldModelAgentConfig) -> None:
+        self.config, self.stage = config, config.controller
+        self.device = pick_device(config.training.device)
+        world_model.tokenizer.load_state_dict(vae.state_dict())
+        self.world_model = world_model.to(self.device).eval()
+        torch.manual_seed(config.seed)
+        try:
+            self.behaviour = self.stage.controller.build(self.world_model).to(self.device)
+        except ValueError as error:
+            raise DreamdriveError(f"controller.{one_line(error)}") from error
+        self.frames = 0
+        """Frames driven in the real environment."""
+
+    def train(
+        self,
+        tokens: Tokens | None,
+        make_env: MakeEnv = make_car_racing,
+        saves: Saves | None = None,
+        watch: Watch | None = None,
+    ) -> dict[str, float]:
+        """Train to the end, or go on from what was saved.
+
+        Args:
+            tokens: the recorded rollouts that dreams start from; None will do for the real environment.
+            make_env: the real environment from its options and a seed.
+            saves: where to save and go on.
+            watch: who watches.
+
+        Returns:
+            The last metrics; of an evolution `reevaluated/best`, the fitness of the chosen genome where it
+            was chosen (the best of several estimates: it flatters).
+
+        Raises:
+            DreamdriveError: no tokens to dream from, or the loss is no number any more.
+            Stopped: a signal came; all is saved.
+        """
+        saves, watch = saves or Saves(), watch or Watch()
+        if isinstance(self.behaviour, ActorCritic):
+            return learn_in_dream(
+                self.world_model, self.behaviour, self._recorded(tokens), self.config, saves, watch
+            )
+        if self.stage.train_in == "real":
+            real = RealFitness(self.world_model, self.config.env, make_env)
+            return self._evolve(self.behaviour, real, real, saves, watch)
+        recorded, s = self._recorded(tokens), self.stage
+        episodes, _ = split(len(recorded), self.config.training.validation_share, self.config.seed)
+        dream = DreamFitness(self.world_model, recorded, episodes, s.context, s.dream_length)
+        return self._evolve(self.behaviour, dream, None, saves, watch)
+
+    @staticmethod
+    def _recorded(tokens: Tokens | None) -> Tokens:
+        if tokens is None:
+            raise DreamdriveError("no tokenised rollouts to dream from: --stage world_model makes them")
+        return tokens
+
+    def _evolve(
+        self,
+        controller: EvolutionaryController,
+        fitness: Fitness,
+        real: RealFitness | None,
+        saves: Saves,
+        watch: Watch,
+    ) -> dict[str, float]:
+        s, seed = self.stage, self.config.seed
+        start = controller.genome.detach().cpu().double().numpy()
+        evolution = Evolution(start, s.sigma, s.population, s.parents, seed)
+        best, chosen = -np.inf, start
+        metrics: dict[str, float] = {}
+        saved = saves.load()
+        if saved is not None:
+            evolution.load_state_dict(saved["evolution"])
+            best, chosen, metrics = saved["best"], saved["chosen"].numpy(), saved["metrics"]
+            if real is not None:
+                real.frames = saved["frames"]
+        watch.show(evolution.generation)
+        while evolution.generation < s.generations:
+            if watch.stopping:
+                raise Stopped
+            number = evolution.generation
+            candidates = evolution.ask()
+            scores = fitness(genomes_of(controller, candidates), s.episodes, [seed, 30, number]).numpy()
+            evolution.tell(scores)
+            metrics |= {
+                "fitness/best": float(scores.max()),
+                "fitness/mean": float(scores.mean()),
+                "fitness/worst": float(scores.min()),
+                "evolution/sigma": evolution.sigma,
+            }
+            if evolution.generation % s.reevaluate_every == 0 or evolution.generation == s.generations:
+                both = np.stack([evolution.mean, candidates[int(scores.argmax())]])
+                # The same starts or tracks each time: what is compared differs in the genome only.
+                again = fitness(genomes_of(controller, both), s.reevaluation_episodes, [seed, 31]).numpy()
+                metrics |= {"reevaluated/mean": float(again[0]), "reevaluated/candidate": float(again[1])}
+                if again.max() > best:
+                    best, chosen = float(again.max()), both[int(again.argmax())]
+                metrics["reevaluated/best"] = best
+            frames = real.frames if real is not None else 0
+            saves.save(
+                evolution.generation,
+                {
+                    "evolution": evolution.state_dict(),
+                    "best": best,
+                    "chosen": torch.from_numpy(chosen),
+                    "metrics": metrics,
+                    "frames": frames,
+                },
+            )
+            watch.log(metrics | {"frames": float(frames)}, evolution.generation)
+            watch.show(evolution.generation, dict(metrics))
+        controller.genome.copy_(torch.from_numpy(chosen))
+        self.frames = real.frames if real is not None else 0
+        return metrics

@@ -1,0 +1,125 @@
+"""How well each of a population drives: in the dream from recorded starts, or in the real environment."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from gymnasium.vector import VectorEnv
+from torch import Tensor
+
+from agent.behaviour.evolution import EvolutionaryController, Population, dream_fitness
+from agent.world_model.interface import State, WorldModel
+from envs.car_racing import CarRacingConfig
+from train.errors import DreamdriveError, one_line
+from train.world_models.tokens import Tokens
+
+MakeEnv = Callable[[CarRacingConfig, int], VectorEnv[Any, Any, Any]]
+
+
+def dream_starts(
+    world_model: WorldModel, tokens: Tokens, episodes: list[int], count: int, context: int, seed: list[int]
+) -> State:
+    """States (count) after the first `context` rows of recorded episodes, drawn from `episodes` by `seed`.
+
+    Raises `DreamdriveError` when none is that long.
+    """
+    lengths = np.diff(tokens.ends, prepend=0)
+    long_enough = [n for n in episodes if lengths[n] >= context]
+    if not long_enough:
+        raise DreamdriveError(
+            f"controller.context {context}: expected at most {int(lengths[episodes].max())}, "
+            "the longest recorded episode"
+        )
+    rng = np.random.default_rng(seed)
+    chosen = rng.choice(long_enough, count, replace=count > len(long_enough))
+    firsts = (tokens.ends - lengths)[chosen]
+    # (count, context)
+    rows = firsts[:, None] + np.arange(context)
+    device = next(world_model.parameters()).device
+    batch = tokens.batch(rows, device)
+    with torch.no_grad():
+        states, _ = world_model.observe(
+            batch.observation, batch.action, batch.is_first, world_model.initial(count)
+        )
+    return states[:, -1]
+
+
+class DreamFitness:
+    """Mean imagined return from recorded starts; all candidates of a call have the same starts.
+
+    Args:
+        world_model: dreams.
+        tokens: where the starts are recorded.
+        episodes: of the recorded ones, those that may be started from.
+        context: rows seen before a dream.
+        length: of a dream [decisions].
+    """
+
+    frames = 0  # a dream needs none
+
+    def __init__(
+        self, world_model: WorldModel, tokens: Tokens, episodes: list[int], context: int, length: int
+    ) -> None:
+        self.world_model, self.tokens, self.episodes = world_model, tokens, episodes
+        self.context, self.length = context, length
+
+    def __call__(self, population: Population, episodes: int, seed: list[int]) -> Tensor:
+        """Fitness (P,) over `episodes` dreams each; the same for the same `seed`."""
+        with torch.random.fork_rng():
+            torch.manual_seed(int(np.random.SeedSequence(seed).generate_state(1)[0]))
+            starts = dream_starts(self.world_model, self.tokens, self.episodes, episodes, self.context, seed)
+            return dream_fitness(self.world_model, population, starts, self.length).cpu()
+
+
+class RealFitness:
+    """Mean undiscounted return of whole episodes in the training environment, all P * E driven at once.
+
+    Args:
+        world_model: filters what is seen.
+        env: the environment's options but for the number of simulators.
+        make_env: makes it from options and a seed.
+    """
+
+    def __init__(self, world_model: WorldModel, env: CarRacingConfig, make_env: MakeEnv) -> None:
+        self.world_model, self.env, self.make_env = world_model, env, make_env
+        self.frames = 0
+        """Frames driven so far."""
+
+    @torch.no_grad()
+    def __call__(self, population: Population, episodes: int, seed: list[int]) -> Tensor:
+        """Fitness (P,) over `episodes` episodes each; tracks by `seed`, which is the simulators', too."""
+        p, n = len(population), len(population) * episodes
+        first = int(np.random.SeedSequence(seed).generate_state(1)[0]) % 900_000
+        device = population.genomes.device
+        try:
+            env = self.make_env(self.env.model_copy(update={"num_envs": n}), first)
+        except ValueError as error:
+            raise DreamdriveError(one_line(error)) from error
+        try:
+            observation, _ = env.reset()
+            state, total, live = self.world_model.initial(n), np.zeros(n), np.ones(n, bool)
+            action = torch.zeros(n, self.world_model.action_size, device=device)
+            is_first = torch.ones(n, dtype=torch.bool, device=device)
+            while live.any():
+                # Simulators whose episode is over go on moving, but need not be looked at.
+                on = torch.from_numpy(np.flatnonzero(live)).to(device)
+                seen = {n: torch.from_numpy(v[live]).to(device) for n, v in observation.items()}
+                state[on] = self.world_model.encode(seen, state[on], action[on], is_first[on])
+                features = self.world_model.features(state).unflatten(0, (p, episodes))
+                action = population.act(features).flatten(0, 1)
+                observation, reward, terminated, truncated, info = env.step(action.cpu().numpy())
+                # Only the first episode of each simulator counts.
+                total += reward * live
+                self.frames += int(info["frames"][live].sum())
+                live &= ~(terminated | truncated)
+                is_first[:] = False
+        finally:
+            env.close()
+        return torch.from_numpy(total.reshape(p, episodes).mean(1)).float()
+
+
+def genomes_of(controller: EvolutionaryController, candidates: np.ndarray) -> Population:
+    """Candidates (P, n) as a population on the controller's device."""
+    genomes = torch.from_numpy(np.asarray(candidates)).to(controller.genome)
+    return Population(controller, genomes)

@@ -1,0 +1,155 @@
+"""Stage 3: the LSTM world model learns to predict the tokens of the recorded rollouts."""
+
+import numpy as np
+import torch
+
+from agent.tokenizer.fsq_vae import FSQVAE
+from agent.world_model.lstm import LSTMWorldModel
+from train.device import pick_device
+from train.world_models.config import WorldModelAgentConfig
+from train.world_models.loop import Saves, Task, Watch, fit
+from train.world_models.rollouts import split
+from train.world_models.tokens import Array, Tokens, begun_afresh
+from train.world_models.vae import codebook_metrics
+
+_LANES = 16  # held-out episodes are laid end to end in this many rows of a batch
+
+
+class WorldModelTrainer:
+    """Trains an LSTM world model on tokenised rollouts.
+
+    Args:
+        world_model: what is trained, in place.
+        vae: the trained tokenizer, which is copied into the world model.
+        config: of the run; `training` says how.
+    """
+
+    def __init__(self, world_model: LSTMWorldModel, vae: FSQVAE, config: WorldModelAgentConfig) -> None:
+        self.world_model, self.config = world_model, config
+        self.device = pick_device(config.training.device)
+        world_model.tokenizer.load_state_dict(vae.state_dict())
+
+    def train(
+        self, tokens: Tokens, saves: Saves | None = None, watch: Watch | None = None
+    ) -> dict[str, float]:
+        """Train to the end, or go on from what was saved.
+
+        Returns:
+            Metrics on the held-out episodes, see `validate` and `baselines`, and the use of the codebook in
+            all rollouts.
+
+        Raises:
+            DreamdriveError: the loss is no number any more.
+            Stopped: a signal came; all is saved.
+        """
+        watch = watch or Watch()
+        t, seed = self.config.training, self.config.seed
+        model = self.world_model.to(self.device)
+        training, held_out = split(len(tokens), t.validation_share, seed)
+        fixed = baselines(tokens, training, held_out, model.tokenizer.codebook_size)
+        uses = np.bincount(tokens.token.ravel(), minlength=model.tokenizer.codebook_size)
+        fixed |= {f"rollouts/{n}": v for n, v in codebook_metrics(torch.from_numpy(uses).float()).items()}
+        watch.log(fixed, 0)
+        task = Task(
+            module=model,
+            loss=lambda batch: model.loss(batch),
+            batches=lambda epoch: tokens.windows(
+                training,
+                t.batch_size,
+                t.sequence_length,
+                t.world_model_epoch_rows,
+                [seed, 21, epoch],
+                self.device,
+            ),
+            validate=lambda: validate(model, tokens, held_out, t.sequence_length, self.device),
+            epochs=t.world_model_epochs,
+            learning_rate=t.world_model_learning_rate,
+            clip=t.clip,
+            checkpoint_minutes=t.checkpoint_minutes,
+            title="the world model",
+        )
+        return fit(task, saves or Saves(), watch) | fixed
+
+
+@torch.no_grad()
+def validate(
+    model: LSTMWorldModel, tokens: Tokens, episodes: list[int], length: int, device: torch.device
+) -> dict[str, float]:
+    """Means over `episodes`, filtered from beginning to end, `length` rows at a time.
+
+    Returns:
+        `token_nll` [nats a token], its exponential `token_perplexity`, `token_accuracy`, and `reward_mse`
+        [squared reward], all over the rows that have a predecessor; `continue_loss` [nats] over all.
+    """
+    rows = tokens.rows(episodes)
+    lanes = max(1, min(_LANES, len(rows) // length))
+    rows = rows[: len(rows) // lanes * lanes].reshape(lanes, -1)
+    state = model.initial(lanes)
+    sums = dict.fromkeys(("token_nll", "token_accuracy", "reward_mse", "continue_loss"), 0.0)
+    counted, seen = 0, 0
+    for at in range(0, rows.shape[1], length):
+        batch = tokens.batch(rows[:, at : at + length], device)
+        if at == 0:
+            batch = begun_afresh(batch)
+        _, metrics, states = model.loss_and_states(batch, state)
+        valid = ~batch.is_first
+        here = int(valid.sum())
+        error = (model.reward(states) - batch.reward).square()
+        sums["token_nll"] += float(metrics["loss/token"]) * here
+        sums["token_accuracy"] += float(metrics["token_accuracy"]) * here
+        sums["reward_mse"] += float((error * valid).sum())
+        sums["continue_loss"] += float(metrics["loss/continue"]) * valid.numel()
+        counted, seen = counted + here, seen + valid.numel()
+        state = states[:, -1]
+    means = {n: v / (seen if n == "continue_loss" else max(counted, 1)) for n, v in sums.items()}
+    return means | {"token_perplexity": float(np.exp(means["token_nll"]))}
+
+
+def baselines(
+    tokens: Tokens, training: list[int], held_out: list[int], codebook_size: int
+) -> dict[str, float]:
+    """What a world model must beat on the held-out episodes, from counts of the others.
+
+    Returns:
+        `baseline/marginal_...`: each place's tokens by how often each code stood there (one added to every
+        count). `baseline/same_...`: the token of the row before, with the probability that it stayed, the
+        rest by the marginal. Each with `nll` [nats a token], `perplexity` and `accuracy`; and
+        `baseline/reward_mse` of always predicting the mean reward.
+    """
+    before, after = _pairs(tokens, training)
+    grid = before.shape[1]
+    counts = np.ones((grid, codebook_size))
+    for place in range(grid):
+        counts[place] += np.bincount(after[:, place], minlength=codebook_size)
+    marginal = counts / counts.sum(1, keepdims=True)
+    stays = ((before == after).sum(0) + 1) / (len(after) + 2)
+    mean_reward = float(tokens.reward[tokens.rows(training)].mean())
+
+    before, after = _pairs(tokens, held_out)
+    places = np.arange(grid)
+    chance = marginal[places, after]
+    same = before == after
+    nll = {
+        "marginal": float(-np.log(chance).mean()),
+        "same": float(-np.log(stays * same + (1 - stays) * chance).mean()),
+    }
+    accuracy = {
+        "marginal": float((marginal.argmax(1) == after).mean()),
+        "same": float(same.mean()),
+    }
+    rewards = tokens.reward[tokens.rows(held_out)]
+    result = {"baseline/reward_mse": float(np.square(rewards - mean_reward).mean())}
+    for name, value in nll.items():
+        result |= {
+            f"baseline/{name}_nll": value,
+            f"baseline/{name}_perplexity": float(np.exp(value)),
+            f"baseline/{name}_accuracy": accuracy[name],
+        }
+    return result
+
+
+def _pairs(tokens: Tokens, episodes: list[int]) -> tuple[Array, Array]:
+    """Tokens (R, G) of rows that have a predecessor: the predecessor's and their own."""
+    rows = tokens.rows(episodes)
+    rows = rows[~tokens.is_first[rows]]
+    return tokens.token[rows - 1], tokens.token[rows]

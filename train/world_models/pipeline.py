@@ -1,0 +1,320 @@
+"""The World Models job: collect, VAE, world model and controller, one stage after the other, in one run.
+
+A run's folder holds, besides what every run has, `rollouts.h5`, the tokens of all rollouts in `tokens/`, the
+weights of each stage (`vae`, `world_model`, and at last `weights`, the whole agent), its numbers in
+`metrics_<stage>.jsonl`, and, once it is done, `stage_<stage>.json`. A stage whose inputs and options are
+those of its record is skipped; one that was stopped goes on from its checkpoint, `<stage>.pt`.
+"""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from agent.dreamer import Dreamer
+from agent.tokenizer.fsq_vae import FSQVAE
+from agent.world_model.lstm import LSTMWorldModel
+from envs.car_racing import make_car_racing
+from train.checkpoint import save_weights
+from train.errors import DreamdriveError
+from train.options import flatten
+from train.progress import Progress
+from train.run import Run, StopSignal
+from train.tracking import Tracker
+from train.world_models.collect import DataCollector
+from train.world_models.config import WorldModelAgentConfig
+from train.world_models.controller import ControllerTrainer
+from train.world_models.fitness import MakeEnv
+from train.world_models.loop import Saves, Stopped, Watch
+from train.world_models.model import WorldModelTrainer
+from train.world_models.rollouts import Rollouts
+from train.world_models.stages import (
+    STAGES,
+    Stage,
+    StageRecord,
+    file_digest,
+    fingerprint,
+    now,
+    read_record,
+    write_record,
+)
+from train.world_models.tokens import Tokens, noted, tokenize_rollouts
+from train.world_models.vae import VAETrainer
+from train.world_models.weights import built, load_fitting
+
+JOB = "world-models"
+
+
+class Pipeline:
+    """The stages of one run.
+
+    Args:
+        config: of the run.
+        run: where everything is written.
+        tracker: of the whole job; the stages' are its children.
+        stop: asks to stop.
+        make_env: the environment that a controller is evolved in, from its options and a seed.
+    """
+
+    def __init__(
+        self, config: WorldModelAgentConfig, run: Run, tracker: Tracker, stop: StopSignal, make_env: MakeEnv
+    ) -> None:
+        self.config, self.run, self.tracker, self.stop = config, run, tracker, stop
+        self.make_env = make_env
+        self.shapes = {"image": (3, config.env.image_size, config.env.image_size)}
+        self.folders = [run.path, *([Path(config.base)] if config.base else [])]
+        self._rollouts: tuple[Rollouts, str] | None = None
+        self._noted: set[Stage] = set()
+
+    def do(self, stage: Stage) -> None:
+        """Do a stage, or say that it is done. Raises `Stopped` where a signal came."""
+        if self.stop.requested:
+            raise Stopped
+        if stage == "collect" and self._given_rollouts() is not None:
+            print(f"collect: {self.config.collect.file} is taken as it is")
+            return
+        mark = fingerprint(self.config, stage, self._inputs(stage))
+        for folder in self.folders:
+            record = read_record(folder, stage)
+            if record is not None and record.fingerprint == mark and self._output(stage, folder).exists():
+                print(f"{stage}: done and unchanged in {folder}")
+                return
+        work = {
+            "collect": self._collect,
+            "vae": self._vae,
+            "world_model": self._world_model,
+            "controller": self._controller,
+        }
+        work[stage](mark)
+
+    def _given_rollouts(self) -> Path | None:
+        """Rollouts that lie outside of the run are somebody's: they are read, never written."""
+        path = Path(self.config.collect.file)
+        return path if path.is_absolute() else None
+
+    def _output(self, stage: Stage, folder: Path) -> Path:
+        names = {"vae": "vae.safetensors", "world_model": "world_model.safetensors"}
+        return folder / (self.config.collect.file if stage == "collect" else names.get(stage, "weights.json"))
+
+    def _inputs(self, stage: Stage) -> dict[str, str]:
+        """The digests of what a stage reads. Raises `DreamdriveError` for what is not there."""
+        if stage == "collect":
+            return {}
+        if stage == "vae":
+            return {"rollouts": self.rollouts[1]}
+        if stage == "world_model":
+            return {"rollouts": self.rollouts[1], "vae": file_digest(self._made("vae", stage))}
+        options = self.config.controller
+        inputs = {"vae": file_digest(self._made("vae", stage))}
+        if not options.untrained_memory:
+            inputs["world_model"] = file_digest(self._made("world_model", stage))
+        if options.train_in == "dream":
+            inputs["rollouts"] = self.rollouts[1]
+        return inputs
+
+    def _made(self, stage: Stage, by: Stage) -> Path:
+        """The output of an earlier stage, which stage `by` needs."""
+        for folder in self.folders:
+            path, record = self._output(stage, folder), read_record(folder, stage)
+            if path.exists() and record is not None:
+                if record.options != fingerprint(self.config, stage, {}) and stage not in self._noted:
+                    self._noted.add(stage)
+                    print(f"{stage}: {path} was made with other options; --stage {stage} makes it anew")
+                return path
+        raise DreamdriveError(
+            f"--stage {by}: no {stage} in {' or '.join(map(str, self.folders))}: --stage {stage} makes it"
+        )
+
+    @property
+    def rollouts(self) -> tuple[Rollouts, str]:
+        """The recorded rollouts, and their digest."""
+        if self._rollouts is None:
+            path = self._given_rollouts() or next(
+                (p for p in (self._output("collect", f) for f in self.folders) if p.exists()),
+                self._output("collect", self.run.path),
+            )
+            found = Rollouts(path, self.shapes["image"], self.config.env.action_size)
+            self._rollouts = found, found.fingerprint()
+        return self._rollouts
+
+    def _run(
+        self, stage: Stage, mark: str, total: int, unit: str, work: Callable[[Saves, Watch], dict[str, float]]
+    ) -> None:
+        """Do the work of a stage under the eyes of progress and tracking, and note that it is done."""
+        began = time.monotonic()
+        run, path = self.run, self.run.path
+        # Only now: all that may be wrong with the options has been found.
+        run.write_config(self.config)
+        saves = Saves(path / f"{stage}.pt", mark)
+        saved = saves.load() or {}
+        known, step = saved.get("mlflow_run_id"), saved.get("step", -1)
+        with (
+            Progress(f"{stage} {path}", total, unit) as progress,
+            Tracker(path, progress.say, stage) as tracker,
+        ):
+            run_id = tracker.start(
+                JOB, f"{run.name}-{stage}", flatten(self.config), known, step, self.tracker.run_id
+            )
+            saves.extra["mlflow_run_id"] = run_id
+            try:
+                metrics = work(saves, Watch(progress, tracker, self.stop))
+            except Stopped:
+                tracker.finish("KILLED")
+                raise
+        record = StageRecord(
+            stage=stage,
+            fingerprint=mark,
+            options=fingerprint(self.config, stage, {}),
+            metrics=metrics,
+            seconds=round(time.monotonic() - began, 1),
+            finished=now(),
+            mlflow_run_id=run_id,
+        )
+        write_record(path, record)
+        for name in (f"{stage}.pt", f"plain_{stage}.pt"):
+            (path / name).unlink(missing_ok=True)
+        self.tracker.log({f"{stage}/{name}": value for name, value in metrics.items()}, STAGES.index(stage))
+
+    def _collect(self, mark: str) -> None:
+        c = self.config
+        path = self._output("collect", self.run.path)
+
+        def work(saves: Saves, watch: Watch) -> dict[str, float]:
+            saves.save(0, {})
+            collector = DataCollector(c.collect, c.env, path, c.seed)
+            driven = collector.collect(watch.progress, lambda: watch.stopping)
+            if watch.stopping:
+                raise Stopped
+            return {"rollouts": float(c.collect.rollouts), **driven}
+
+        self._rollouts = None
+        self._run("collect", mark, c.collect.rollouts, "rollouts", work)
+
+    def _vae(self, mark: str) -> None:
+        c = self.config
+        rollouts = self.rollouts[0]
+        torch.manual_seed(c.seed)
+        vae = built(c.fsq_vae.build)
+
+        def work(saves: Saves, watch: Watch) -> dict[str, float]:
+            metrics = VAETrainer(vae, c).train(rollouts, saves, watch)
+            meta = {"fsq_levels": c.fsq_vae.fsq_levels}
+            save_weights(self.run.path, vae.state_dict(), meta, "vae")
+            return metrics
+
+        self._run("vae", mark, c.training.vae_epochs, "epochs", work)
+
+    def _world_model(self, mark: str) -> None:
+        c = self.config
+        vae = self._load_vae("world_model")
+        model = self._build_world_model()
+
+        def work(saves: Saves, watch: Watch) -> dict[str, float]:
+            tokens = self._tokens(vae, "world_model", watch)
+            metrics = WorldModelTrainer(model, vae, c).train(tokens, saves, watch)
+            meta = {"fsq_levels": c.fsq_vae.fsq_levels}
+            save_weights(self.run.path, model.state_dict(), meta, "world_model")
+            return metrics
+
+        self._run("world_model", mark, c.training.world_model_epochs, "epochs", work)
+
+    def _controller(self, mark: str) -> None:
+        c, stage = self.config, self.config.controller
+        vae = self._load_vae("controller")
+        model = self._build_world_model()
+        if not stage.untrained_memory:
+            load_fitting(model, self._made("world_model", "controller"), "world_model", c.fsq_vae)
+        trainer = ControllerTrainer(vae, model, c)
+        evolved = stage.controller.kind == "controller"
+
+        def work(saves: Saves, watch: Watch) -> dict[str, float]:
+            tokens = self._tokens(vae, "controller", watch) if stage.train_in == "dream" else None
+            metrics = trainer.train(tokens, self.make_env, saves, watch)
+            agent: Dreamer = c.agent.build(self.shapes, c.env.action_size)
+            agent.world_model, agent.behaviour = trainer.world_model, trainer.behaviour
+            meta = {
+                "observations": {name: list(shape) for name, shape in self.shapes.items()},
+                "action_size": c.env.action_size,
+                "frames": self._recorded_frames() + trainer.frames,
+            }
+            save_weights(self.run.path, agent.state_dict(), meta)
+            return metrics
+
+        total = stage.generations if evolved else stage.updates
+        self._run("controller", mark, total, "generations" if evolved else "updates", work)
+
+    def _recorded_frames(self) -> int:
+        """Frames of the rollouts that VAE and world model learnt from, at `action_repeat` a decision."""
+        for folder in self.folders:
+            ends = noted(folder / "tokens" / "tokens.json")
+            if ends:
+                return (ends[-1] - len(ends)) * self.config.env.action_repeat
+        rollouts = self.rollouts[0]
+        return sum(len(rollouts.read(n)) for n in range(len(rollouts))) * self.config.env.action_repeat
+
+    def _tokens(self, vae: FSQVAE, by: Stage, watch: Watch) -> Tokens:
+        """The tokens of all rollouts, made in this run where the base has not all of them by this VAE."""
+        rollouts, digest = self.rollouts
+        mark = f"{digest} {file_digest(self._made('vae', by))}"
+        places = [folder / "tokens" for folder in self.folders]
+        whole = [p for p in places if len(noted(p / "tokens.json", mark)) == len(rollouts)]
+        return tokenize_rollouts(rollouts, vae, (whole or places)[0], mark, watch)
+
+    def _build_world_model(self) -> LSTMWorldModel:
+        c = self.config
+        torch.manual_seed(c.seed)
+        return built(lambda: c.world_model.build(self.shapes, c.env.action_size))
+
+    def _load_vae(self, by: Stage) -> FSQVAE:
+        vae = built(self.config.fsq_vae.build)
+        load_fitting(vae, self._made("vae", by), "vae", self.config.fsq_vae)
+        return vae
+
+
+def train_world_models(
+    config: WorldModelAgentConfig,
+    stage: str,
+    run_path: Path,
+    make_env: MakeEnv = make_car_racing,
+) -> Run:
+    """Do one stage, or `all`, in the run in `run_path`, which is begun if it is not there.
+
+    Raises:
+        DreamdriveError: the input of a stage is missing (the line names the stage that makes it) or does not
+            fit, or the folder holds a run of another job.
+    """
+    stages = STAGES if stage == "all" else tuple(name for name in STAGES if name == stage)
+    if not stages:
+        raise DreamdriveError(f"--stage {stage}: expected {', '.join(STAGES)} or all")
+    if config.training.threads:
+        torch.set_num_threads(config.training.threads)
+    run = _begin(config, stages[0], run_path)
+    with StopSignal() as stop, Tracker(run.path) as tracker:
+        known = run.record.mlflow_run_id
+        run_id = tracker.start(JOB, run.name, flatten(config), known)
+        if run_id and run_id != known:
+            run.set_mlflow_run(run_id)
+        pipeline = Pipeline(config, run, tracker, stop, make_env)
+        try:
+            for name in stages:
+                pipeline.do(name)
+        except Stopped:
+            print(f"stopped and saved: the same command goes on, with --run {run.path}")
+            tracker.finish("KILLED")
+    return run
+
+
+def _begin(config: WorldModelAgentConfig, first: Stage, path: Path) -> Run:
+    """The run in `path`; made, with `config`, if it is not there."""
+    if (path / "run.json").exists():
+        run = Run.open(path)
+        if run.record.job != JOB:
+            raise DreamdriveError(f"{path}: holds a run of the job {run.record.job}; name another folder")
+        run.note_start()
+        return run
+    # Nothing is written for a command that cannot do anything.
+    alone = not config.base and not Path(config.collect.file).is_absolute()
+    if first != "collect" and alone:
+        raise DreamdriveError(f"--stage {first}: no run at {path}: --stage collect makes its rollouts")
+    return Run.create(path, JOB, config)

@@ -1,0 +1,132 @@
+"""The stages of a World Models run: their order, their fingerprints, and the record each leaves behind."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ValidationError
+
+from train.checkpoint import write_text_aside
+from train.errors import DreamdriveError, explain_os_errors, one_line
+from train.world_models.config import TrainingConfig, WorldModelAgentConfig
+
+Stage = Literal["collect", "vae", "world_model", "controller"]
+STAGES: tuple[Stage, ...] = ("collect", "vae", "world_model", "controller")
+
+# The options of `training` that change what a stage makes; the others only change where and how fast.
+_VAE = (
+    "batch_size",
+    "vae_epochs",
+    "vae_epoch_frames",
+    "vae_learning_rate",
+    "shuffle_frames",
+    "compare_plain_vae",
+    "clip",
+    "validation_share",
+    "validation_frames",
+)
+_WORLD_MODEL = (
+    "batch_size",
+    "sequence_length",
+    "world_model_epochs",
+    "world_model_epoch_rows",
+    "world_model_learning_rate",
+    "clip",
+    "validation_share",
+)
+_CONTROLLER = ("batch_size", "sequence_length", "validation_share")
+
+
+class StageRecord(BaseModel, use_attribute_docstrings=True):
+    """The contents of `stage_<name>.json`: the stage is done."""
+
+    stage: Stage
+    """Which one."""
+    fingerprint: str
+    """Of its inputs and options; another one means that it is to be done anew."""
+    options: str
+    """The fingerprint without the inputs."""
+    metrics: dict[str, float]
+    """What came of it."""
+    seconds: float
+    """How long it took, in the start that finished it [s]."""
+    finished: str
+    """When, ISO 8601 in UTC."""
+    mlflow_run_id: str | None
+    """The MLflow run that holds its metrics."""
+
+
+def record_path(folder: Path, stage: Stage) -> Path:
+    """Where the record of a stage lies."""
+    return folder / f"stage_{stage}.json"
+
+
+def read_record(folder: Path, stage: Stage) -> StageRecord | None:
+    """The record of a stage in a run's folder; None if it is not done.
+
+    Raises:
+        DreamdriveError: the file is broken.
+    """
+    path = record_path(folder, stage)
+    if not path.is_file():
+        return None
+    with explain_os_errors("cannot read", path):
+        text = path.read_bytes()
+    try:
+        return StageRecord.model_validate_json(text)
+    except ValidationError as error:
+        problem = one_line(error.errors(include_url=False)[0]["msg"])
+        raise DreamdriveError(
+            f"{path}: not the record of a stage ({problem}); remove it to do the stage anew"
+        ) from error
+
+
+def write_record(folder: Path, record: StageRecord) -> None:
+    """Note in a run's folder that a stage is done: the last that it writes."""
+    write_text_aside(record_path(folder, record.stage), record.model_dump_json(indent=1) + "\n")
+
+
+def now() -> str:
+    """The time, ISO 8601 in UTC."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def stage_options(config: WorldModelAgentConfig, stage: Stage) -> dict[str, Any]:
+    """The options that a stage's result depends on, as plain values."""
+    env = config.env.model_dump(mode="json", exclude={"threads"})
+    options: dict[str, Any] = {"stage": stage, "seed": config.seed}
+    if stage == "collect":
+        options |= {"env": env, "collect": config.collect.model_dump(mode="json")}
+    elif stage == "vae":
+        options |= {"fsq_vae": config.fsq_vae.model_dump(mode="json")}
+        options["training"] = _training(config.training, _VAE)
+    elif stage == "world_model":
+        # The temperature is of dreams, which nothing learns from yet.
+        options["world_model"] = config.world_model.model_dump(mode="json", exclude={"temperature"})
+        options["training"] = _training(config.training, _WORLD_MODEL)
+    else:
+        options |= {"controller": config.controller.model_dump(mode="json")}
+        options["training"] = _training(config.training, _CONTROLLER)
+        # A dream has no environment; its length of a decision comes with the rollouts.
+        options["env"] = env if config.controller.train_in == "real" else None
+        options["world_model"] = config.world_model.model_dump(mode="json")
+    return options
+
+
+def _training(training: TrainingConfig, names: tuple[str, ...]) -> dict[str, Any]:
+    return training.model_dump(mode="json", include=set(names))
+
+
+def fingerprint(config: WorldModelAgentConfig, stage: Stage, inputs: Mapping[str, str]) -> str:
+    """A digest of a stage's options and of the digests of its inputs."""
+    told = {"options": stage_options(config, stage), "inputs": dict(inputs)}
+    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file."""
+    with explain_os_errors("cannot read", path), open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,50 @@
+"""The weights that stages hand on, fitted into the modules of a config."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+from torch import nn
+
+from agent.tokenizer.fsq_vae import FSQVAEConfig
+from train.checkpoint import load_weights
+from train.errors import DreamdriveError, one_line
+
+Module = TypeVar("Module", bound=nn.Module)
+
+
+def built(build: Callable[[], Module]) -> Module:
+    """`build()`. Raises `DreamdriveError` where sizes of the config do not go together."""
+    try:
+        return build()
+    except ValueError as error:
+        raise DreamdriveError(f"config: {one_line(error)}") from error
+
+
+def load_fitting(module: nn.Module, path: Path, stage: str, tokenizer: FSQVAEConfig) -> None:
+    """Load what a stage made into `module`.
+
+    Args:
+        module: of the config.
+        path: `<stage>.safetensors`.
+        stage: whose weights they are, and which makes them anew.
+        tokenizer: of the config; its levels shall be those of the weights.
+
+    Raises:
+        DreamdriveError: the weights are missing or broken, or do not fit the config.
+    """
+    tensors, meta = load_weights(path.parent, name=stage)
+    wanted, found = tokenizer.fsq_levels, meta.get("fsq_levels")
+    if found != wanted:
+        raise DreamdriveError(
+            f"{path}: made with the FSQ levels {found}, expected {wanted} as fsq_vae.fsq_levels says; "
+            f"--stage {stage} makes it anew"
+        )
+    for name, tensor in module.state_dict().items():
+        if name not in tensors or tensors[name].shape != tensor.shape:
+            shape = list(tensors[name].shape) if name in tensors else "missing"
+            raise DreamdriveError(
+                f"{path}: {name} is {shape}, expected {list(tensor.shape)} by the config; "
+                f"--stage {stage} makes it anew"
+            )
+    module.load_state_dict(tensors)
