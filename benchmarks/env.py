@@ -56,7 +56,7 @@ def plain_loop() -> Driver:
 
 def raw_pool(config: CarRacingConfig) -> Driver:
     """EnvPool, whose pictures nobody looks at: the limit."""
-    pool = EnvPoolSimulators(config.num_envs, 100, config.max_frames, config.threads)
+    pool = EnvPoolSimulators(range(100, 100 + config.num_envs), config.max_frames, config.threads)
     random = np.random.default_rng(0)
     pool.reset(np.ones(config.num_envs, bool))
     live = np.ones(config.num_envs, bool)

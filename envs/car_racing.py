@@ -85,23 +85,27 @@ class CarRacing(VectorEnv[dict[str, Any], NDArray[np.float32], Any]):
         self._frames = np.zeros(n, np.int64)
         self._idle = np.zeros(n, np.int64)
         self._on_road = np.ones(n, bool)
+        self._seen = np.zeros((n, *self._view.shape), np.uint8)
 
     def reset(
         self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
     ) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Start a new episode everywhere. The seed is given when the environment is made.
+        """Start a new episode everywhere, or where options' "reset_mask" (N,) says, as in Gymnasium.
+
+        The seed is given when the environment is made.
 
         Raises:
-            ValueError: a seed or options are given.
+            ValueError: a seed or other options are given.
         """
-        if seed is not None or options is not None:
+        if seed is not None or (options is not None and set(options) != {"reset_mask"}):
             raise ValueError(
-                "CarRacing.reset: expected no seed and no options, make_car_racing takes the seed"
+                "CarRacing.reset: expected no seed (make_car_racing takes it) and no option but reset_mask"
             )
-        everywhere = np.ones(self.num_envs, bool)
-        picture = self._begin(everywhere)
-        self._ended = ~everywhere
-        return self._observe(picture), {}
+        which = np.ones(self.num_envs, bool) if options is None else np.asarray(options["reset_mask"], bool)
+        fresh = self._observe(self._begin(which))["image"]
+        self._ended &= ~which
+        self._seen = np.where(which[:, None, None, None], fresh, self._seen)
+        return {"image": self._seen.copy()}, {}
 
     def step(
         self, actions: NDArray[np.float32]
@@ -154,7 +158,9 @@ class CarRacing(VectorEnv[dict[str, Any], NDArray[np.float32], Any]):
         if self._ended.any():
             info["episode"] = {"r": self._return.copy(), "l": self._frames.copy()}
             info["hopeless"], info["_episode"] = hopeless, self._ended.copy()
-        return self._observe(picture), reward, terminated, truncated, info
+        observation = self._observe(picture)
+        self._seen = observation["image"]
+        return observation, reward, terminated, truncated, info
 
     def close_extras(self, **_: Any) -> None:
         """Close the simulators; called by `close`."""
@@ -185,8 +191,13 @@ class CarRacing(VectorEnv[dict[str, Any], NDArray[np.float32], Any]):
         return {"image": image}
 
 
-def make_car_racing(config: CarRacingConfig, seed: int) -> CarRacing:
+def make_car_racing(config: CarRacingConfig, seed: int, tracks: int | None = None) -> CarRacing:
     """The training environment.
+
+    Args:
+        config: what to make.
+        seed: of everything random in it.
+        tracks: simulators i, i + tracks, i + 2 tracks, ... drive the same tracks; None: each drives its own.
 
     Raises:
         ValueError: a seed that evaluation may use, or a backend that is not installed.
@@ -196,15 +207,16 @@ def make_car_racing(config: CarRacingConfig, seed: int) -> CarRacing:
     backend = config.backend
     if backend == "auto":
         backend = "envpool" if envpool_available() else "gymnasium"
+    # One after the other from a first one far from other seeds', so that neighbours share no tracks.
+    first = int(np.random.default_rng([seed, 2]).integers(TRAINING_SEEDS - n))
+    seeds = [first + i % (tracks or n) for i in range(n)]
     simulators: Simulators
     if backend == "envpool":
         if not envpool_available():
             raise ValueError(
                 "env.backend envpool: EnvPool is not installed (it is made for Linux); use gymnasium"
             )
-        # EnvPool gives simulator i this seed plus i; spread out, so that neighbours share no tracks.
-        first = int(np.random.default_rng([seed, 2]).integers(TRAINING_SEEDS - n))
-        simulators = EnvPoolSimulators(n, first, config.max_frames, config.threads)
+        simulators = EnvPoolSimulators(seeds, config.max_frames, config.threads)
     else:
-        simulators = GymnasiumSimulators(n, seed, config.max_frames, TRAINING_SEEDS)
+        simulators = GymnasiumSimulators(seeds, config.max_frames, TRAINING_SEEDS)
     return CarRacing(config, simulators, seed)

@@ -46,21 +46,24 @@ class EnvPoolSimulators:
     """EnvPool's C++ CarRacing: the same physics as Gymnasium's, pictures without anti-aliasing.
 
     Args:
-        count: number of simulators; simulator i has seed `seed + i`.
-        seed: seed of the first.
+        seeds: one for each simulator.
         max_frames: time limit [frames].
         threads: threads that step them.
     """
 
     antialias = True
 
-    def __init__(self, count: int, seed: int, max_frames: int, threads: int) -> None:
+    def __init__(self, seeds: Sequence[int], max_frames: int, threads: int) -> None:
         import envpool
 
         # EnvPool calls an episode that leaves the playfield in its last frame truncated. With a limit out of
         # reach it says how the episode ended, and the time is counted here.
         self._pool: Any = envpool.make_gymnasium(
-            "CarRacing-v3", num_envs=count, num_threads=threads, seed=seed, max_episode_steps=max_frames + 1
+            "CarRacing-v3",
+            num_envs=len(seeds),
+            num_threads=threads,
+            seed=list(seeds),
+            max_episode_steps=max_frames + 1,
         )
         self._max_frames = max_frames
 
@@ -145,13 +148,14 @@ class OfficialSimulator:
 
 
 class GymnasiumSimulators:
-    """Gymnasium's own CarRacing, one after the other; tracks are drawn from seeds below `seed_limit`."""
+    """Gymnasium's own CarRacing, one after the other; simulator i draws its tracks, below `seed_limit`,
+    from the seed i."""
 
     antialias = False
 
-    def __init__(self, count: int, seed: int, max_frames: int, seed_limit: int) -> None:
-        self._simulators = [OfficialSimulator(max_frames) for _ in range(count)]
-        self._seeds = [np.random.default_rng([seed, i]) for i in range(count)]
+    def __init__(self, seeds: Sequence[int], max_frames: int, seed_limit: int) -> None:
+        self._simulators = [OfficialSimulator(max_frames) for _ in seeds]
+        self._seeds = [np.random.default_rng(seed) for seed in seeds]
         self._limit = seed_limit
 
     def reset(self, which: Bools) -> NDArray[np.uint8]:

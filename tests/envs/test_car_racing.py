@@ -239,7 +239,7 @@ def test_the_same_seed_and_actions_give_the_same_bits(backend: str) -> None:
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_leaving_the_playfield_ends_an_episode(backend: str) -> None:
-    env = make_car_racing(CarRacingConfig(backend=backend, num_envs=1, max_frames=1000, threads=1), 0)
+    env = make_car_racing(CarRacingConfig(backend=backend, num_envs=1, max_frames=1000, threads=1), 1)
     env.reset()
     for _ in range(100):
         _, reward, terminated, truncated, info = env.step(np.array([[0.0, 0.5]], np.float32))
@@ -262,3 +262,15 @@ def test_neighbouring_seeds_share_no_tracks() -> None:
         firsts.append(env.reset()[0]["image"])
         env.close()
     assert not any(np.array_equal(a, b) for a in firsts[0] for b in firsts[1])
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_simulators_may_share_tracks(backend: str) -> None:
+    config = CarRacingConfig(backend=backend, num_envs=4, image_size=96)
+    env = make_car_racing(config, 3, tracks=2)
+    env.reset()
+    for _ in range(13):
+        observation, *_ = env.step(np.zeros((4, 2), np.float32))
+    env.close()
+    image = observation["image"]
+    assert (image[:2] == image[2:]).all() and (image[0] != image[1]).any()

@@ -45,7 +45,7 @@ def test_both_simulators_agree_over_a_lap(seed: int) -> None:
     Measured: rewards within 5e-5; 64x64 pictures differ by 0.5 grey levels in the mean, RMSE 2.2 with the
     smoothing and 2.4 without it.
     """
-    pool, live = EnvPoolSimulators(1, seed, 3000, 1), np.ones(1, bool)
+    pool, live = EnvPoolSimulators([seed], 3000, 1), np.ones(1, bool)
     official, start = on_the_track_of_envpool(seed, 3000)
     theirs, ours = [start], [pool.reset(live)[0]]
     over, frames = False, 0
@@ -73,7 +73,7 @@ def test_both_simulators_agree_over_a_lap(seed: int) -> None:
 
 @needs_envpool
 def test_each_simulator_of_envpool_has_the_next_seed() -> None:
-    several, alone = EnvPoolSimulators(3, 5, 1000, 2), EnvPoolSimulators(1, 7, 1000, 1)
+    several, alone = EnvPoolSimulators([5, 6, 7], 1000, 2), EnvPoolSimulators([7], 1000, 1)
     pictures = several.reset(np.ones(3, bool))
     assert (pictures[2] == alone.reset(np.ones(1, bool))[0]).all()
     assert (pictures[0] != pictures[2]).any()
@@ -83,7 +83,7 @@ def test_each_simulator_of_envpool_has_the_next_seed() -> None:
 
 @needs_envpool
 def test_only_the_simulators_named_are_reset() -> None:
-    simulators = EnvPoolSimulators(2, 5, 1000, 2)
+    simulators = EnvPoolSimulators([5, 6], 1000, 2)
     live, action = np.ones(2, bool), np.tile(np.array([0, 0.3, 0], np.float32), (2, 1))
     simulators.reset(live)
     for _ in range(30):
@@ -99,7 +99,7 @@ def test_only_the_simulators_named_are_reset() -> None:
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="Linux")
 def test_closing_envpool_ends_its_threads() -> None:
     before = len(os.listdir("/proc/self/task"))
-    simulators = EnvPoolSimulators(2, 5, 1000, 2)
+    simulators = EnvPoolSimulators([5, 6], 1000, 2)
     simulators.reset(np.ones(2, bool))
     assert len(os.listdir("/proc/self/task")) > before
     simulators.close()
@@ -122,9 +122,9 @@ def test_playfield_exit_terminates_and_time_truncates(backend: str, max_frames: 
     if backend == "envpool" and not envpool_available():
         pytest.skip("EnvPool is made for Linux")
     simulators: Any = (
-        EnvPoolSimulators(1, 0, max_frames, 1)
+        EnvPoolSimulators([0], max_frames, 1)
         if backend == "envpool"
-        else GymnasiumSimulators(1, 0, max_frames, 1_000_000)
+        else GymnasiumSimulators([0], max_frames, 1_000_000)
     )
     frames, frame = straight_on(simulators, 1)
     if max_frames == 30:
@@ -141,7 +141,7 @@ def test_leaving_the_playfield_in_the_last_frame_terminates() -> None:
     """EnvPool itself calls this truncated."""
 
     def drive(max_frames: int) -> tuple[int, bool, bool]:
-        pool = EnvPoolSimulators(1, 3, max_frames, 1)
+        pool = EnvPoolSimulators([3], max_frames, 1)
         frames, frame = straight_on(pool, 1)
         pool.close()
         return frames, bool(frame.terminated[0]), bool(frame.truncated[0])
@@ -191,7 +191,7 @@ def test_official_simulator_draws_for_people_without_disturbing() -> None:
 
 
 def test_gymnasium_simulators_draw_tracks_below_the_limit() -> None:
-    simulators = GymnasiumSimulators(2, 5, 50, 3)
+    simulators = GymnasiumSimulators([5, 6], 50, 3)
     asked: list[int] = []
     for one in simulators._simulators:
         one.reset = lambda seed: (asked.append(seed), np.zeros((96, 96, 3), np.uint8))[1]  # type: ignore[method-assign]

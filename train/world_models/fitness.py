@@ -14,7 +14,7 @@ from envs.car_racing import CarRacingConfig
 from train.errors import DreamdriveError, one_line
 from train.world_models.tokens import Tokens
 
-MakeEnv = Callable[[CarRacingConfig, int], VectorEnv[Any, Any, Any]]
+MakeEnv = Callable[[CarRacingConfig, int, int], VectorEnv[Any, Any, Any]]
 
 
 def dream_starts(
@@ -75,10 +75,12 @@ class DreamFitness:
 class RealFitness:
     """Mean undiscounted return of whole episodes in the training environment, all P * E driven at once.
 
+    All candidates of a call drive the same tracks: what is compared differs in the genome only.
+
     Args:
         world_model: filters what is seen.
         env: the environment's options but for the number of simulators.
-        make_env: makes it from options and a seed.
+        make_env: makes it from options, a seed and how many tracks there are, as `make_car_racing` does.
     """
 
     def __init__(self, world_model: WorldModel, env: CarRacingConfig, make_env: MakeEnv) -> None:
@@ -93,7 +95,7 @@ class RealFitness:
         first = int(np.random.SeedSequence(seed).generate_state(1)[0]) % 900_000
         device = population.genomes.device
         try:
-            env = self.make_env(self.env.model_copy(update={"num_envs": n}), first)
+            env = self.make_env(self.env.model_copy(update={"num_envs": n}), first, episodes)
         except ValueError as error:
             raise DreamdriveError(one_line(error)) from error
         try:

@@ -128,6 +128,7 @@ class Steering(TinyEnv):
         return {"image": self.rng.integers(256, size=(self.num_envs, 3, SIDE, SIDE)).astype(np.uint8)}
 
 
-def make_steering(config: CarRacingConfig, seed: int) -> Steering:
-    """In the place of `make_car_racing`."""
+def make_steering(config: CarRacingConfig, seed: int, tracks: int) -> Steering:
+    """In the place of `make_car_racing`; every candidate has the same tracks, one for each episode."""
+    assert config.num_envs % tracks == 0
     return Steering(config.num_envs, seed)

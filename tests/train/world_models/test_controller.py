@@ -101,7 +101,7 @@ def test_real_fitness_sees_and_remembers_as_a_single_driver_does() -> None:
     scores = RealFitness(model, config.env, make_steering)(genomes_of(behaviour, genomes), 2, [1])
 
     first = int(np.random.SeedSequence([1]).generate_state(1)[0]) % 900_000
-    env = make_steering(config.env.model_copy(update={"num_envs": 6}), first)
+    env = make_steering(config.env.model_copy(update={"num_envs": 6}), first, 2)
     observation, _ = env.reset()
     state, action = None, None
     returns, live = np.zeros(6), np.ones(6, bool)

@@ -274,12 +274,12 @@ def test_an_untrained_memory_is_random_and_seeded(original: Path, runs: Path) ->
 def test_a_signal_stops_and_the_same_command_goes_on(original: Path, runs: Path) -> None:
     made = 0
 
-    def signalling(config: CarRacingConfig, seed: int) -> Any:
+    def signalling(config: CarRacingConfig, seed: int, tracks: int) -> Any:
         nonlocal made
         made += 1
         if made == 2:
             os.kill(os.getpid(), signal.SIGTERM)
-        return make_steering(config, seed)
+        return make_steering(config, seed, tracks)
 
     config = tiny_config(base=str(original), controller=STEERED)
     train_world_models(config, "all", runs / "whole", make_steering)
