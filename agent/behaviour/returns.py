@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor, nn
 
+from agent.world_model.interface import Batch
+
 
 def lambda_returns(rewards: Tensor, discounts: Tensor, values: Tensor, lambda_: float) -> Tensor:
     """Lambda-returns (Sutton & Barto 2018, section 12.1; Hafner et al. 2023, equation 7).
@@ -25,6 +27,34 @@ def lambda_returns(rewards: Tensor, discounts: Tensor, values: Tensor, lambda_: 
     for step, factor in zip(one_step.flip(1).unbind(1), carry.flip(1).unbind(1), strict=True):
         returns.append(step + factor * returns[-1])
     return torch.stack(returns[:0:-1], 1)
+
+
+def replay_returns(batch: Batch, bootstrap: Tensor, discount: float, lambda_: float) -> tuple[Tensor, Tensor]:
+    """Lambda-returns of replayed rows but the last, and a mask of the rows that have a successor.
+
+    Args:
+        batch: B sequences of T rows.
+        bootstrap: (B, T) value estimates.
+        discount: factor a decision.
+        lambda_: as in `lambda_returns`.
+
+    Returns:
+        (returns, valid), (B, T-1) each. A row before a first row is the last of its episode: it takes no
+        reward from the next one, so it is not valid, and the row before it bootstraps from it, unless it
+        is terminal, where nothing more can be earned.
+    """
+    last = batch.is_first[:, 1:]
+    # A terminal state's own value is never used: the discount into it is zero.
+    discounts = discount * (1.0 - batch.is_terminal[:, 1:].float())
+    # Where row t+1 is the last of its episode, the return must not reach into the next episode: R_{t+1}
+    # is the bootstrap itself, which is lambda_ = 0 from there on.
+    ends = torch.cat([last[:, 1:], torch.zeros_like(last[:, :1])], 1).float()
+    carry = discounts * lambda_ * (1.0 - ends)
+    one_step = batch.reward[:, 1:] + (discounts - carry) * bootstrap[:, 1:]
+    returns = [bootstrap[:, -1]]
+    for step, factor in zip(one_step.flip(1).unbind(1), carry.flip(1).unbind(1), strict=True):
+        returns.append(step + factor * returns[-1])
+    return torch.stack(returns[:0:-1], 1), ~last
 
 
 class ReturnScale(nn.Module):

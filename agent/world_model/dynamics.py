@@ -1,4 +1,4 @@
-"""The recurrent state-space model: a block GRU and categorical latents (Hafner et al. 2019; 2023).
+"""The recurrent state-space model: a block GRU and stochastic latents (Hafner et al. 2019; 2023).
 
     h_t = f(h_{t-1}, z_{t-1}, a_{t-1})     deterministic state
     z_t ~ q(z_t | h_t, o_t)                posterior, with the observation
@@ -11,8 +11,8 @@ import torch
 from pydantic import BaseModel, Field
 from torch import Tensor, nn
 
-from agent.distributions import sample_one_hot, straight_through, unimix
 from agent.nets import BlockLinear, NormName, linear, mlp, norm
+from agent.world_model.latents import CategoricalLatentConfig, GaussianLatentConfig, Latent
 
 
 class DynamicsConfig(BaseModel, extra="forbid", validate_assignment=True, use_attribute_docstrings=True):
@@ -36,6 +36,16 @@ class DynamicsConfig(BaseModel, extra="forbid", validate_assignment=True, use_at
     """Layers of the prior network."""
     unimix: float = 0.01
     """Share of the uniform distribution in each latent's probabilities."""
+    gaussian: GaussianLatentConfig | None = None
+    """Gaussian latents in the place of categorical ones; null keeps these."""
+
+    def latent(self) -> Latent:
+        """The stochastic part of the state: Gaussian if there is a config for it, else categorical."""
+        if self.gaussian is not None:
+            return self.gaussian.build()
+        return CategoricalLatentConfig(
+            variables=self.variables, classes=self.classes, unimix=self.unimix
+        ).build()
 
 
 def gru_update(gates: Tensor, h: Tensor) -> Tensor:
@@ -43,7 +53,8 @@ def gru_update(gates: Tensor, h: Tensor) -> Tensor:
 
     The update gate's bias of -1 makes the cell remember by default.
     """
-    reset, candidate, update = gates.chunk(3, -1)
+    # The state stays in its own precision, whatever the matrices were multiplied in.
+    reset, candidate, update = gates.to(h.dtype).chunk(3, -1)
     candidate = torch.tanh(torch.sigmoid(reset) * candidate)
     return torch.lerp(h, candidate, torch.sigmoid(update - 1.0))
 
@@ -98,15 +109,15 @@ class Dynamics(nn.Module):
 
     def __init__(self, config: DynamicsConfig, embed: int, action: int, norm_name: NormName) -> None:
         super().__init__()
-        self.variables, self.classes, self.unimix = config.variables, config.classes, config.unimix
-        self.deter, self.stoch = config.deter, config.variables * config.classes
+        self.latent = config.latent()
+        self.deter, self.stoch = config.deter, self.latent.size
         hidden = config.hidden
         self.read_h = mlp(config.deter, hidden, 1, norm_name)
         self.read_z = mlp(self.stoch, hidden, 1, norm_name)
         self.read_a = mlp(action, hidden, 1, norm_name)
         self.cell = BlockGRU(3 * hidden, config.deter, config.blocks, config.dynamics_layers, norm_name)
         self.prior = nn.Sequential(
-            mlp(config.deter, hidden, config.prior_layers, norm_name), linear(hidden, self.stoch)
+            mlp(config.deter, hidden, config.prior_layers, norm_name), linear(hidden, self.latent.outputs)
         )
         # The posterior's first layer, split in two, so that its large half runs once for a whole sequence.
         self.posterior_o = linear(embed, hidden)
@@ -115,7 +126,7 @@ class Dynamics(nn.Module):
             norm(hidden, norm_name),
             nn.SiLU(),
             mlp(hidden, hidden, config.posterior_layers - 1, norm_name),
-            linear(hidden, self.stoch),
+            linear(hidden, self.latent.outputs),
         )
         self._filter_step, self._predict_step = self.filter_step, self.predict_step
 
@@ -124,27 +135,21 @@ class Dynamics(nn.Module):
         return self.read_a(action / action.detach().abs().clamp(min=1.0))
 
     def advance(self, h: Tensor, z: Tensor, action: Tensor) -> Tensor:
-        """h_t from h (N, D), z (N, S*K) and the embedded action (N, hidden)."""
+        """h_t from h (N, D), z (N, Z) and the embedded action (N, hidden)."""
         return self.cell(torch.cat([self.read_h(h), self.read_z(z), action], -1), h)
 
-    def log_probs(self, logits: Tensor) -> Tensor:
-        """(..., S*K) -> log-probabilities (..., S, K), mixed with the uniform distribution."""
-        return unimix(logits.float().unflatten(-1, (self.variables, self.classes)), self.unimix)
-
-    def sample(self, log_probs: Tensor, uniform: Tensor) -> Tensor:
-        """Straight-through samples (..., S*K) from log-probabilities (..., S, K), uniforms (..., S)."""
-        probs = log_probs.exp()
-        return straight_through(sample_one_hot(probs, uniform), probs).flatten(-2)
+    def predict(self, h: Tensor) -> Tensor:
+        """The prior's stats (..., *) in the states h (..., D)."""
+        return self.latent.stats(self.prior(h))
 
     def imagine_step(self, h: Tensor, z: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
-        """One step by the prior: (N, D), (N, S*K), (N, A) -> the next h and z."""
-        uniform = torch.rand(h.shape[0], self.variables, device=h.device)
-        return self._predict_step(h, z, action, uniform)
+        """One step by the prior: (N, D), (N, Z), (N, A) -> the next h and z."""
+        return self._predict_step(h, z, action, self.latent.noise(h.shape[0], device=h.device))
 
-    def predict_step(self, h: Tensor, z: Tensor, action: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor]:
-        """`imagine_step` with its random numbers (N, S) in [0, 1) given."""
+    def predict_step(self, h: Tensor, z: Tensor, action: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+        """`imagine_step` with its random numbers (N, *) given, from `Latent.noise`."""
         h = self.advance(h, z, self.embed_action(action))
-        return h, self.sample(self.log_probs(self.prior(h)), uniform)
+        return h, self.latent.sample(self.predict(h), noise)
 
     def observe(
         self, embed: Tensor, action: Tensor, is_first: Tensor, h: Tensor, z: Tensor
@@ -155,43 +160,43 @@ class Dynamics(nn.Module):
             embed: (B, T, E) encoded observations.
             action: (B, T, A), each the action that led to its observation.
             is_first: (B, T) bool; where true, h, z and the action are zeroed first.
-            h: (B, D) and z: (B, S*K), the state before the first row.
+            h: (B, D) and z: (B, Z), the state before the first row.
 
         Returns:
-            h (B, T, D), z (B, T, S*K) and the posterior's log-probabilities (B, T, S, K).
+            h (B, T, D), z (B, T, Z) and the posterior's stats (B, T, *).
         """
         b, t = is_first.shape
         # (B, T, 1)
         keep = (~is_first).unsqueeze(-1).to(embed.dtype)
         actions = self.embed_action(action * keep).unbind(1)
         observed = self.posterior_o(embed).unbind(1)
-        uniform = torch.rand(b, t, self.variables, device=embed.device).unbind(1)
-        hs, zs, logs = [], [], []
-        for inputs in zip(keep.unbind(1), actions, observed, uniform, strict=True):
-            h, z, log_probs = self._filter_step(h, z, *inputs)
+        noise = self.latent.noise(b, t, device=embed.device).unbind(1)
+        hs, zs, posteriors = [], [], []
+        for inputs in zip(keep.unbind(1), actions, observed, noise, strict=True):
+            h, z, stats = self._filter_step(h, z, *inputs)
             hs.append(h)
             zs.append(z)
-            logs.append(log_probs)
-        return torch.stack(hs, 1), torch.stack(zs, 1), torch.stack(logs, 1)
+            posteriors.append(stats)
+        return torch.stack(hs, 1), torch.stack(zs, 1), torch.stack(posteriors, 1)
 
     def filter_step(
-        self, h: Tensor, z: Tensor, keep: Tensor, action: Tensor, observed: Tensor, uniform: Tensor
+        self, h: Tensor, z: Tensor, keep: Tensor, action: Tensor, observed: Tensor, noise: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         """One step of `observe`.
 
         Args:
-            h: (N, D) and z: (N, S*K), the state before.
+            h: (N, D) and z: (N, Z), the state before.
             keep: (N, 1), 0 where an episode begins.
             action: (N, hidden), embedded.
             observed: (N, hidden), the observation's part of the posterior.
-            uniform: (N, S) random numbers in [0, 1).
+            noise: (N, *) random numbers from `Latent.noise`.
 
         Returns:
-            The next h and z, and the posterior's log-probabilities (N, S, K).
+            The next h and z, and the posterior's stats (N, *).
         """
         h = self.advance(h * keep, z * keep, action)
-        log_probs = self.log_probs(self.posterior(self.posterior_h(h) + observed))
-        return h, self.sample(log_probs, uniform), log_probs
+        stats = self.latent.stats(self.posterior(self.posterior_h(h) + observed))
+        return h, self.latent.sample(stats, noise), stats
 
     def compile_steps(self) -> None:
         """Compile the two step functions that the loops over time call; the loops stay as they are."""

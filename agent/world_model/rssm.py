@@ -1,21 +1,21 @@
 """The RSSM world model: encoder, recurrent state-space model, decoder and heads behind the one interface."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from pydantic import BaseModel
 from tensordict import TensorDict
 from torch import Tensor
 
-from agent.distributions import categorical_kl, sample_one_hot
 from agent.nets import NormName
 from agent.world_model.decoder import Decoder, DecoderConfig
 from agent.world_model.dynamics import Dynamics, DynamicsConfig
 from agent.world_model.encoder import Encoder, EncoderConfig, ObservationShapes
 from agent.world_model.heads import ContinueHead, TwoHotHead
 from agent.world_model.interface import Batch, Metrics, Observation, State, WorldModel
+from agent.world_model.losses import continue_loss, kl_losses, reconstruction_losses, reward_loss
 
 
 class RSSMConfig(BaseModel, extra="forbid", validate_assignment=True, use_attribute_docstrings=True):
@@ -57,25 +57,37 @@ class RSSMConfig(BaseModel, extra="forbid", validate_assignment=True, use_attrib
         return RSSM(self, shapes, action_size)
 
 
-def kl_losses(posterior: Tensor, prior: Tensor, free_nats: float) -> tuple[Tensor, Tensor, Tensor]:
-    """KL with free bits, one copy for each side of the balance (Hafner et al. 2023, equation 5).
+@dataclass
+class Terms:
+    """What every loss of an RSSM is made of, for B sequences of T rows.
 
-    Args:
-        posterior: (..., S, K) log-probabilities.
-        prior: (..., S, K) log-probabilities.
-        free_nats: below this, the KL of a step gives no gradient [nats].
-
-    Returns:
-        (dynamics, representation, kl), (...) each: the first trains the prior only, the second the
-        posterior only, the third is the plain KL for the log.
+    Attributes:
+        states: (B, T), filtered.
+        features: (B, T, F) of the states.
+        posterior, prior: (B, T, *) stats of the latents with and without the observation of their row.
+        reconstruction: name -> (B*T,) squared errors, summed over elements.
+        dynamics, representation: (B, T) KL with free nats that trains the prior, or the posterior [nats].
+        kl: (B, T) plain KL, without graph [nats].
+        reward, cont: (B, T) cross-entropies [nats].
     """
-    dynamics = categorical_kl(posterior.detach(), prior)
-    representation = categorical_kl(posterior, prior.detach())
-    return dynamics.clamp(min=free_nats), representation.clamp(min=free_nats), dynamics.detach()
+
+    states: State
+    features: Tensor
+    posterior: Tensor
+    prior: Tensor
+    reconstruction: dict[str, Tensor]
+    dynamics: Tensor
+    representation: Tensor
+    kl: Tensor
+    reward: Tensor
+    cont: Tensor
 
 
 class RSSM(WorldModel):
-    """A world model with a recurrent state; states are {"deter": (B, D), "stoch": (B, S, K) one-hot}."""
+    """A world model with a recurrent state.
+
+    States are {"deter": (B, D), "stoch": (B, S, K) one-hot}, or with Gaussian latents "stoch": (B, Z).
+    """
 
     def __init__(self, config: RSSMConfig, shapes: ObservationShapes, action_size: int) -> None:
         super().__init__()
@@ -97,8 +109,12 @@ class RSSM(WorldModel):
         self.dynamics.compile_steps()
 
     def _state(self, h: Tensor, z: Tensor) -> State:
-        stoch = z.unflatten(-1, (self.dynamics.variables, self.dynamics.classes))
+        stoch = z.unflatten(-1, self.dynamics.latent.shape)
         return TensorDict({"deter": h, "stoch": stoch}, batch_size=h.shape[:-1])
+
+    def _stoch(self, state: State) -> Tensor:
+        """The stochastic part, flat: (..., Z)."""
+        return state["stoch"].flatten(state.batch_dims)
 
     def initial(self, batch_size: int) -> State:
         """All zeros, (B)."""
@@ -108,8 +124,8 @@ class RSSM(WorldModel):
         )
 
     def features(self, state: State) -> Tensor:
-        """Deterministic and flattened stochastic part side by side, (..., D + S*K)."""
-        return torch.cat([state["deter"], state["stoch"].flatten(-2)], -1)
+        """Deterministic and flattened stochastic part side by side, (..., D + Z)."""
+        return torch.cat([state["deter"], self._stoch(state)], -1)
 
     def _filter(
         self, observations: Observation, actions: Tensor, is_first: Tensor, state: State
@@ -118,22 +134,32 @@ class RSSM(WorldModel):
         flat = {name: value.flatten(0, 1) for name, value in observations.items()}
         # (B, T, E)
         embed = self.encoder(flat).unflatten(0, (b, t))
-        h, z = state["deter"], state["stoch"].flatten(-2)
-        return self.dynamics.observe(embed, actions, is_first, h, z)
+        return self.dynamics.observe(embed, actions, is_first, state["deter"], self._stoch(state))
+
+    def filter(
+        self, observations: Observation, actions: Tensor, is_first: Tensor, state: State
+    ) -> tuple[State, Tensor]:
+        """Filter a sequence, as `observe` does: states (B, T) and the posterior's stats (B, T, *)."""
+        h, z, posterior = self._filter(observations, actions, is_first, state)
+        return self._state(h, z), posterior
+
+    def prior(self, state: State) -> Tensor:
+        """The prior's stats (..., *) in states (...): what was expected before the observation."""
+        return self.dynamics.predict(state["deter"])
 
     def observe(
         self, observations: Observation, actions: Tensor, is_first: Tensor, state: State
     ) -> tuple[State, State]:
         """Filter a sequence; see `WorldModel.observe`. The priors are samples too."""
         h, z, _ = self._filter(observations, actions, is_first, state)
-        prior = self.dynamics.log_probs(self.dynamics.prior(h))
-        uniform = torch.rand(prior.shape[:-1], device=prior.device)
-        predicted = sample_one_hot(prior.exp(), uniform).flatten(-2)
+        latent = self.dynamics.latent
+        prior = self.dynamics.predict(h).detach()
+        predicted = latent.sample(prior, latent.noise(*is_first.shape, device=prior.device))
         return self._state(h, z), self._state(h, predicted)
 
     def imagine_step(self, state: State, action: Tensor) -> State:
         """Sample the next state (B) by the prior."""
-        h, z = self.dynamics.imagine_step(state["deter"], state["stoch"].flatten(-2), action)
+        h, z = self.dynamics.imagine_step(state["deter"], self._stoch(state), action)
         return self._state(h, z)
 
     def decode(self, state: State) -> dict[str, Tensor]:
@@ -154,47 +180,58 @@ class RSSM(WorldModel):
         """Probability that the episode goes on in each state, (...)."""
         return self.continue_head.mean(self.continue_head(self.features(state)))
 
+    def terms(self, batch: Batch, state: State, free_nats: float) -> Terms:
+        """What the losses on a batch are made of; `state` (B) is the one before its first rows."""
+        h, z, posterior = self._filter(batch.observation, batch.action, batch.is_first, state)
+        prior = self.dynamics.predict(h)
+        # (B, T, F)
+        features = torch.cat([h, z], -1)
+        return Terms(
+            self._state(h, z),
+            features,
+            posterior,
+            prior,
+            reconstruction_losses(self.decoder, features, batch.observation),
+            *kl_losses(self.dynamics.latent, posterior, prior, free_nats),
+            reward_loss(self.reward_head, features, batch.reward),
+            continue_loss(self.continue_head, features, batch.is_terminal),
+        )
+
+    def metrics(self, terms: Terms) -> Metrics:
+        """The means of the terms, for the log."""
+        entropy = self.dynamics.latent.entropy
+        metrics = {
+            f"loss/reconstruction_{name}": value.detach().mean()
+            for name, value in terms.reconstruction.items()
+        }
+        return metrics | {
+            "loss/kl": terms.kl.mean(),
+            "loss/reward": terms.reward.detach().mean(),
+            "loss/continue": terms.cont.detach().mean(),
+            "latent/posterior_entropy": entropy(terms.posterior.detach()).mean(),
+            "latent/prior_entropy": entropy(terms.prior.detach()).mean(),
+        }
+
     def loss_and_states(self, batch: Batch, state: State) -> tuple[Tensor, Metrics, State]:
         """Reconstruction, KL, reward and continue losses, averaged over batch and time, and the states.
 
         The value head is trained by the behaviour that uses it.
         """
         c = self.config
-        h, z, posterior = self._filter(batch.observation, batch.action, batch.is_first, state)
-        prior = self.dynamics.log_probs(self.dynamics.prior(h))
-        # (B, T, F)
-        features = torch.cat([h, z], -1)
-        flat = {name: value.flatten(0, 1) for name, value in batch.observation.items()}
-        reconstruction = self.decoder.losses(features.flatten(0, 1), flat)
-        dynamics, representation, kl = kl_losses(posterior, prior, c.free_nats)
-        reward = self.reward_head.loss(self.reward_head(features), batch.reward)
-        goes_on = 1.0 - batch.is_terminal.float()
-        cont = self.continue_head.loss(self.continue_head(features), goes_on)
+        terms = self.terms(batch, state, c.free_nats)
         loss = (
-            c.reconstruction_weight * torch.stack(list(reconstruction.values())).sum(0).mean()
-            + c.dynamics_weight * dynamics.mean()
-            + c.representation_weight * representation.mean()
-            + c.reward_weight * reward.mean()
-            + c.continue_weight * cont.mean()
+            c.reconstruction_weight * torch.stack(list(terms.reconstruction.values())).sum(0).mean()
+            + c.dynamics_weight * terms.dynamics.mean()
+            + c.representation_weight * terms.representation.mean()
+            + c.reward_weight * terms.reward.mean()
+            + c.continue_weight * terms.cont.mean()
         )
-        metrics = {
-            f"loss/reconstruction_{name}": value.detach().mean() for name, value in reconstruction.items()
-        }
-        metrics |= {
-            "loss/kl": kl.mean(),
-            "loss/reward": reward.detach().mean(),
-            "loss/continue": cont.detach().mean(),
-            "loss/world_model": loss.detach(),
-            "latent/posterior_entropy": -(posterior.exp() * posterior).sum((-2, -1)).detach().mean(),
-            "latent/prior_entropy": -(prior.exp() * prior).sum((-2, -1)).detach().mean(),
-        }
-        return loss, metrics, self._state(h, z)
+        return loss, self.metrics(terms) | {"loss/world_model": loss.detach()}, terms.states
 
     def compress(self, state: State) -> dict[str, Tensor]:
-        """The deterministic part in half precision, the stochastic one as class indices."""
-        return {"deter": state["deter"].half(), "stoch": state["stoch"].argmax(-1).to(torch.uint8)}
+        """The deterministic part in half precision, the stochastic one as class indices, or in half, too."""
+        return {"deter": state["deter"].half(), "stoch": self.dynamics.latent.compress(state["stoch"])}
 
     def expand(self, stored: Mapping[str, Tensor]) -> State:
         """The inverse of `compress`."""
-        z = F.one_hot(stored["stoch"].long(), self.dynamics.classes).float().flatten(-2)
-        return self._state(stored["deter"].float(), z)
+        return self._state(stored["deter"].float(), self.dynamics.latent.expand(stored["stoch"]))

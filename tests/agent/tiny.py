@@ -12,6 +12,7 @@ from agent.world_model.dynamics import DynamicsConfig
 from agent.world_model.encoder import EncoderConfig
 from agent.world_model.heads import TwoHotHead
 from agent.world_model.interface import Batch, Metrics, Observation, State, WorldModel
+from agent.world_model.latents import GaussianLatentConfig
 from agent.world_model.lstm import LSTMConfig, LSTMWorldModel
 from agent.world_model.rssm import RSSM, RSSMConfig
 
@@ -31,9 +32,11 @@ def wake(head: TwoHotHead) -> None:
     nn.init.normal_(last.weight, std=0.1)
 
 
-def tiny_rssm(actions: int = 2) -> RSSM:
-    """A small RSSM whose heads are awake."""
-    model = CONFIG.build(SHAPES, actions)
+def tiny_rssm(actions: int = 2, gaussian: bool = False) -> RSSM:
+    """A small RSSM whose heads are awake, with categorical or Gaussian latents."""
+    config = CONFIG.model_copy(deep=True)
+    config.dynamics.gaussian = GaussianLatentConfig(size=5) if gaussian else None
+    model = config.build(SHAPES, actions)
     wake(model.reward_head)
     wake(model.value_head)
     return model

@@ -83,13 +83,13 @@ def test_imagination_steps_through_the_prior() -> None:
 def test_samples_follow_their_probabilities_and_pass_gradients() -> None:
     net = make()
     logits = torch.randn(12, requires_grad=True)
-    log_probs = net.log_probs(logits)
+    log_probs = net.latent.stats(logits)
     torch.testing.assert_close(log_probs.exp().sum(-1), torch.ones(3))
     assert log_probs.exp().min() >= 0.01 / 4
     n = 20_000
-    samples = net.sample(log_probs.detach().expand(n, 3, 4), torch.rand(n, 3))
+    samples = net.latent.sample(log_probs.detach().expand(n, 3, 4), torch.rand(n, 3))
     torch.testing.assert_close(samples.mean(0), log_probs.detach().exp().flatten(), atol=0.02, rtol=0)
-    (net.sample(log_probs, torch.rand(3)) * torch.randn(12)).sum().backward()
+    (net.latent.sample(log_probs, torch.rand(3)) * torch.randn(12)).sum().backward()
     assert logits.grad is not None and (logits.grad != 0).all()
 
 

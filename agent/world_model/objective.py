@@ -1,0 +1,108 @@
+"""What an RSSM learns from recorded driving alone: the sum of all its losses, each with its weight."""
+
+import torch
+from pydantic import BaseModel, Field
+from torch import Tensor
+
+from agent.behaviour.returns import replay_returns
+from agent.world_model.heads import TwoHotHead
+from agent.world_model.interface import Batch, Metrics, State
+from agent.world_model.losses import (
+    annealed,
+    consistency_loss,
+    error_per_element,
+    masked_mean,
+    value_loss,
+)
+from agent.world_model.rssm import RSSM
+
+
+class ObjectiveConfig(BaseModel, extra="forbid", validate_assignment=True, use_attribute_docstrings=True):
+    """Weights of the losses on recorded driving."""
+
+    reconstruction_weight: float = Field(1.0, ge=0)
+    """Weight of the squared error of pictures and vectors, summed over their elements."""
+    kl_weight: float = Field(1.0, ge=0)
+    """Weight of the KL between posterior and prior, once it is annealed."""
+    kl_balance: float = Field(0.8, ge=0, le=1)
+    """Share of the KL that trains the prior towards the posterior; the rest trains the posterior."""
+    free_nats: float = Field(1.0, ge=0)
+    """The KL of a step, all its latents together, counts only above this [nats]."""
+    kl_anneal_steps: int = Field(10_000, ge=0)
+    """Updates over which the weight of the KL rises from zero; 0 starts with all of it."""
+    reward_weight: float = Field(1.0, ge=0)
+    """Weight of the reward loss."""
+    continue_weight: float = Field(1.0, ge=0)
+    """Weight of the continue loss."""
+    value_weight: float = Field(0.5, ge=0)
+    """Weight of the value loss, on lambda-returns of the recorded rewards."""
+    dynamics_weight: float = Field(1.0, ge=0)
+    """Weight of the distance of predicted features from observed ones, summed over the features."""
+    discount: float = Field(0.99, ge=0, le=1)
+    """Factor of a decision in the returns."""
+    lambda_: float = Field(0.95, ge=0, le=1)
+    """Mixing of the returns: 0 looks one step ahead, 1 to the end of the sequence."""
+
+
+def objective(
+    model: RSSM,
+    batch: Batch,
+    state: State,
+    config: ObjectiveConfig,
+    step: int,
+    slow_value: TwoHotHead | None = None,
+) -> tuple[Tensor, Metrics, State]:
+    """The loss of an RSSM on recorded sequences.
+
+    Args:
+        model: its own weights, those of online learning, are not used here.
+        batch: B sequences of T >= 2 rows.
+        state: (B), the state before the first rows.
+        config: the weights.
+        step: updates done before this one, for the annealing.
+        slow_value: gives the values that the returns bootstrap from; without it the value head itself.
+
+    Returns:
+        The scalar loss; its metrics, scalars; and the filtered states (B, T) with their graph. The loss has
+        the squared errors of pictures and features summed over elements and averaged over rows; the metrics
+        `loss/reconstruction` and `loss/dynamics` are those of one element, colours in [0, 1].
+
+    Raises:
+        ValueError: the sequences have one row, so that no reward follows any.
+    """
+    if batch.reward.shape[1] < 2:
+        raise ValueError(f"objective: sequences of {batch.reward.shape[1]} rows: expected at least 2")
+    terms = model.terms(batch, state, config.free_nats)
+    latent, features = model.dynamics.latent, terms.features
+    kl_weight = annealed(config.kl_weight, step, config.kl_anneal_steps)
+    # In a first row there is nothing to predict from. (B, T)
+    consistency = consistency_loss(latent, terms.posterior, terms.prior)
+    consistent = masked_mean(consistency, ~batch.is_first)
+
+    # (B, T, 255)
+    logits = model.value_head(features)
+    with torch.no_grad():
+        slow = logits if slow_value is None else slow_value(features)
+        bootstrap = model.value_head.mean(slow)
+    returns, valid = replay_returns(batch, bootstrap, config.discount, config.lambda_)
+    value = value_loss(model.value_head, logits, returns, valid)
+
+    reconstruction = torch.stack(list(terms.reconstruction.values())).sum(0).mean()
+    balance = config.kl_balance
+    loss = (
+        config.reconstruction_weight * reconstruction
+        + kl_weight * (balance * terms.dynamics.mean() + (1.0 - balance) * terms.representation.mean())
+        + config.reward_weight * terms.reward.mean()
+        + config.continue_weight * terms.cont.mean()
+        + config.value_weight * value
+        + config.dynamics_weight * consistent
+    )
+    metrics = model.metrics(terms) | {
+        "loss/reconstruction": error_per_element(terms.reconstruction, batch.observation).detach(),
+        "loss/value": value.detach(),
+        "loss/dynamics": consistent.detach() / latent.size,
+        "loss/world_model": loss.detach(),
+        "kl_weight": loss.detach().new_tensor(kl_weight),
+        "value/return": masked_mean(returns, valid),
+    }
+    return loss, metrics, terms.states
