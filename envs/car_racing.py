@@ -99,7 +99,7 @@ class CarRacing(VectorEnv[dict[str, Any], NDArray[np.float32], Any]):
         """
         if seed is not None or (options is not None and set(options) != {"reset_mask"}):
             raise ValueError(
-                "CarRacing.reset: expected no seed (make_car_racing takes it) and no option but reset_mask"
+                "CarRacing.reset: make_car_racing takes the seed; expected none, and no option but reset_mask"
             )
         which = np.ones(self.num_envs, bool) if options is None else np.asarray(options["reset_mask"], bool)
         fresh = self._observe(self._begin(which))["image"]

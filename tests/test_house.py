@@ -10,6 +10,7 @@ from pydantic import BaseModel
 from train.errors import DreamdriveError
 from train.online.config import OnlineConfig
 from train.options import build
+from train.world_model.config import WorldModelTrainConfig
 from train.world_models.config import WorldModelAgentConfig
 
 ROOT = Path(__file__).parents[1]
@@ -21,6 +22,8 @@ MOST_LINES = 400
 CONFIGS: dict[str, type[BaseModel]] = {
     "car_racing.yaml": OnlineConfig,
     "demo.yaml": OnlineConfig,
+    "world_model_carla.yaml": WorldModelTrainConfig,
+    "world_model_nuscenes.yaml": WorldModelTrainConfig,
     "world_models_car_racing.yaml": WorldModelAgentConfig,
 }
 

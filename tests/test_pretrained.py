@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from train.agents import load_agent
-from train.evaluate import drive
+from train.evaluate import drive, follow_policy
 
 FOLDER = Path(__file__).parents[1] / "pretrained" / "car_racing"
 TRACKS = 4
@@ -15,7 +15,9 @@ TRACKS = 4
 def test_the_shipped_agent_scores_what_the_results_say() -> None:
     """On the first held-out tracks; rounding differs between processors, and so does a drive."""
     said = json.loads((FOLDER / "evaluation.json").read_text())
-    scores, _ = drive(load_agent(FOLDER, "cpu"), list(range(said["first_seed"], said["first_seed"] + TRACKS)))
+    trained = load_agent(FOLDER, "cpu")
+    seeds = list(range(said["first_seed"], said["first_seed"] + TRACKS))
+    scores, _ = drive(trained.config.env, follow_policy(trained), seeds)
     assert abs(np.mean(scores) - said["mean"]) < 3 * said["std"] / TRACKS**0.5
     assert np.mean(scores) > 100
 

@@ -1,14 +1,11 @@
-"""Tables of runs in the terminal, and a picture of their curves: `dreamdrive runs` and `dreamdrive compare`.
-
-A curve's horizontal axis is the step it was tracked at: frames, one simulator step each.
-"""
+"""Tables of runs in the terminal, and pictures of them: `dreamdrive runs` and `dreamdrive compare`."""
 
 from __future__ import annotations
 
-import io
+import math
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from train.checkpoint import write_aside
+from train.curves import EVALUATION, SCORE, VALIDATION, Curve, Point, Tracked, draw, filmstrip_of, stack
 from train.errors import DreamdriveError, explain_os_errors, one_line
 from train.options import flatten, read_yaml
 from train.progress import duration
@@ -27,19 +25,9 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run as MlflowRun
 
-SCORE = "score/train_return"  # mean return of the last 20 training episodes
-EVALUATION = "eval/mean"  # mean return on the held-out tracks
-
-Curve = list[tuple[int, float]]
-
-
-@dataclass(frozen=True)
-class Tracked:
-    """One run: `params` by dotted name, `curves` by metric, each (step, value) in order of step."""
-
-    name: str
-    params: Mapping[str, str]
-    curves: Mapping[str, Curve]
+# Words in a metric's name that say which way is better; where none does, there is no best.
+_SMALLER = ("loss", "mse", "nll", "perplexity")
+_LARGER = ("psnr", "ssim", "accuracy", "score", "eval", "return")
 
 
 def show_runs(folder: Path, console: Console | None = None) -> None:
@@ -83,14 +71,17 @@ def compare(
     output: Path | None = None,
     console: Console | None = None,
 ) -> Path:
-    """Print where the runs differ and how they ended, and draw their curves; the path of the PNG.
+    """Print where the runs differ, how they ended and what was best; draw their curves; the path of the PNG.
 
     Each of `runs` is the folder of a run, or the name or id of an MLflow run; `metrics` are drawn besides
-    the score. Raises `DreamdriveError` for a run that is neither, and for a metric that none of them has.
+    the score, or the validation of a world model. Their filmstrips are stacked in a PNG beside that of the
+    curves. Raises `DreamdriveError` for a run that is neither, and for a metric that none of them has.
     """
     console = console or _console()
     tracked = _distinct([find(run, folder) for run in runs])
-    drawn = [SCORE, *(name for name in metrics if name != SCORE)]
+    have = {name for run in tracked for name in run.curves}
+    usual = [name for name in VALIDATION if name in have] if SCORE not in have else []
+    drawn = list(dict.fromkeys([*(usual or [SCORE]), *metrics]))
     for name in metrics:
         if not any(name in run.curves for run in tracked):
             known = sorted({metric for run in tracked for metric in run.curves})
@@ -109,15 +100,9 @@ def compare(
     elif len(tracked) > 1:
         console.print("all parameters are the same")
 
-    final = Table("metric", *names, title="last values")
-    final.add_row("frames", *(f"{_last_step(run):,}" if run.curves else "-" for run in tracked))
-    for key in sorted({key for run in tracked for key in run.curves}):
-        final.add_row(
-            key, *(_number(run.curves[key][-1][1] if key in run.curves else None) for run in tracked)
-        )
-    for column in final.columns[1:]:
-        column.justify = "right"
-    console.print(final)
+    console.print(_values("last values, and their steps", tracked, sorted(have), lambda curve: curve[-1]))
+    judged = [name for name in sorted(have) if _best(name) is not None]
+    console.print(_values("best values, and their steps", tracked, judged, None))
 
     output = output if output is not None else folder / "compare.png"
     with explain_os_errors("cannot make the folder", output.parent):
@@ -125,7 +110,43 @@ def compare(
     picture = draw(tracked, drawn)
     write_aside(output, lambda file: file.write(picture))
     console.print(f"curves: {output}", soft_wrap=True)
+    strips = [(run.name, run.filmstrip) for run in tracked if run.filmstrip is not None]
+    if strips:
+        stacked = output.with_name(f"{output.stem}_filmstrips.png")
+        stack(stacked, strips)
+        console.print(f"filmstrips: {stacked}", soft_wrap=True)
     return output
+
+
+def _values(
+    title: str, tracked: Sequence[Tracked], metrics: Sequence[str], pick: Callable[[Curve], Point] | None
+) -> Table:
+    """A table of one value and its step for each metric and run; the best ones where `pick` is None."""
+    table = Table("metric", *(run.name for run in tracked), title=title)
+    for name in metrics:
+        chosen = pick or _best(name)
+        cells = []
+        for run in tracked:
+            curve = [point for point in run.curves.get(name, []) if math.isfinite(point[1])]
+            if not curve or chosen is None:
+                cells.append("-")
+                continue
+            step, value = chosen(curve)
+            cells.append(f"{_number(value)} @ {step:,}")
+        table.add_row(name, *cells)
+    for column in table.columns[1:]:
+        column.justify = "right"
+    return table
+
+
+def _best(metric: str) -> Callable[[Curve], Point] | None:
+    """What finds a metric's best point, the first of equal ones; None where neither way is better."""
+    larger = any(word in metric for word in _LARGER)
+    smaller = any(word in metric for word in _SMALLER)
+    if larger == smaller:
+        return None
+    choose = max if larger else min
+    return lambda curve: choose(curve, key=lambda point: point[1])
 
 
 def find(run: str, folder: Path) -> Tracked:
@@ -136,7 +157,8 @@ def find(run: str, folder: Path) -> Tracked:
     if Path(run).is_dir():
         opened = Run.open(Path(run))
         params = {name: str(value) for name, value in flatten(read_yaml(opened.config_path)).items()}
-        return Tracked(opened.name, params, _curves(read_metrics(opened.metrics_path)))
+        curves = _curves(read_metrics(opened.metrics_path))
+        return Tracked(opened.name, params, curves, filmstrip_of(opened.pictures))
     client = _client(folder, f"no run {run}: there is no such folder")
     found = [r for r in _all_runs(client) if run in (r.info.run_id, r.info.run_name)]
     if len(found) != 1:
@@ -149,37 +171,12 @@ def find(run: str, folder: Path) -> Tracked:
         raise DreamdriveError(f"no run {run}: {reason}")
     info, data = found[0].info, found[0].data
     curves = {}
+    own = data.tags.get("dreamdrive.run")
     for name in data.metrics:
         # A resumed run tells some steps twice: the later telling counts.
         history = sorted(client.get_metric_history(info.run_id, name), key=lambda point: point.timestamp)
         curves[name] = sorted({point.step: point.value for point in history}.items())
-    return Tracked(info.run_name, data.params, curves)
-
-
-def draw(tracked: Sequence[Tracked], metrics: Sequence[str]) -> bytes:
-    """A PNG: a panel for each of `metrics`, a line for each run, evaluations as dots on the score's panel."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(9, 4 * len(metrics)), layout="constrained")
-    FigureCanvasAgg(figure)
-    panels = figure.subplots(len(metrics), 1, squeeze=False)[:, 0]
-    for panel, metric in zip(panels, metrics, strict=True):
-        for index, run in enumerate(tracked):
-            color = f"C{index % 10}"
-            steps, values = _columns(run.curves.get(metric, []))
-            panel.plot(steps, values, color=color, label=run.name, linewidth=1.5)
-            if metric == SCORE and EVALUATION in run.curves:
-                panel.plot(
-                    *_columns(run.curves[EVALUATION]), "o", color=color, label=f"{run.name}, evaluation"
-                )
-        panel.set_xlabel("frames")
-        panel.set_ylabel("return, mean of the last 20 training episodes" if metric == SCORE else metric)
-        panel.grid(alpha=0.3)
-        panel.legend(loc="best", fontsize="small")
-    file = io.BytesIO()
-    figure.savefig(file, format="png", dpi=120)
-    return file.getvalue()
+    return Tracked(info.run_name, data.params, curves, filmstrip_of(Path(own) / "pictures") if own else None)
 
 
 def _client(folder: Path, otherwise: str = "") -> MlflowClient:
@@ -217,19 +214,11 @@ def _curves(entries: Sequence[Mapping[str, Any]]) -> dict[str, Curve]:
     return {name: sorted(points.items()) for name, points in curves.items()}
 
 
-def _columns(curve: Curve) -> tuple[list[int], list[float]]:
-    return [step for step, _ in curve], [value for _, value in curve]
-
-
-def _last_step(run: Tracked) -> int:
-    return max(curve[-1][0] for curve in run.curves.values())
-
-
 def _distinct(tracked: Sequence[Tracked]) -> list[Tracked]:
     """The runs with their names told apart by a number, where two folders or runs are called the same."""
     names = [run.name for run in tracked]
     return [
-        Tracked(f"{run.name} ({names[: index + 1].count(run.name)})", run.params, run.curves)
+        replace(run, name=f"{run.name} ({names[: index + 1].count(run.name)})")
         if names.count(run.name) > 1
         else run
         for index, run in enumerate(tracked)

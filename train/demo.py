@@ -16,7 +16,7 @@ from train.charts import Episodes, Evaluations, learning_curve
 from train.checkpoint import write_text_aside
 from train.device import pick_device
 from train.errors import explain_os_errors
-from train.evaluate import Scores, drive, summarise
+from train.evaluate import Scores, drive, follow_policy, summarise
 from train.imagine import draw_dream, open_loop
 from train.online.config import OnlineConfig
 from train.online.trainer import train_agent
@@ -36,7 +36,7 @@ def score(trained: Trained, when: str, episodes: int = _EPISODES) -> Scores:
     """The mode's scores on the first held-out tracks of the official environment."""
     seeds = list(range(_FIRST_SEED, _FIRST_SEED + episodes))
     with Progress(f"score {when} learning, official CarRacing-v3", episodes, "episodes") as progress:
-        scores, frames = drive(trained, seeds, progress)
+        scores, frames = drive(trained.config.env, follow_policy(trained), seeds, progress)
     return summarise(str(trained.run.path), trained.frames, _FIRST_SEED, scores, frames)
 
 
@@ -81,7 +81,7 @@ def show_dream(trained: Trained, folder: Path) -> list[Path]:
     write_mp4(video, np.ascontiguousarray(np.stack(film).transpose(0, 3, 1, 2)), fps)
     context = min(_CONTEXT, len(episode.rewards) - 2)
     horizon = min(_HORIZON, len(episode.rewards) - context - 1)
-    truth, model = open_loop(trained, episode, context, horizon)
+    truth, model = open_loop(trained.agent.world_model, episode, context, horizon)
     return [video, *draw_dream(folder, truth, model, context, fps)]
 
 

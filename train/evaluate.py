@@ -1,18 +1,25 @@
 """Score a trained agent on the official environment, on tracks it never trained on."""
 
 import json
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
+from agent.world_model.interface import State, WorldModel
+from envs.car_racing import TRAINING_SEEDS, CarRacingConfig
 from envs.evaluation import OfficialTracks
-from train.agents import Trained, load_agent
+from train.agents import BASELINE_JOB, Trained, load_agent
 from train.checkpoint import write_text_aside
 from train.errors import DreamdriveError
 from train.progress import Progress
+from train.run import Run
 
 SOLVED = 900.0
 
@@ -73,24 +80,72 @@ def summarise(
     )
 
 
-@torch.no_grad()
+class Chooser(Protocol):
+    """Chooses the actions of several simulators, and keeps what it must remember of each."""
+
+    def start(self, count: int) -> None:
+        """Forget everything; `count` simulators follow."""
+
+    def act(
+        self, observation: Mapping[str, NDArray[Any]], is_first: NDArray[np.bool_]
+    ) -> NDArray[np.float32]:
+        """Actions (N, A) for observations name -> (N, ...); `is_first` (N,) marks the first of an episode."""
+
+
+class Filtering:
+    """What an agent's choosers share: the state that the world model filters.
+
+    Args:
+        world_model: filters what is seen.
+        choose: states (N) and `is_first` (N) -> actions (N, A).
+        device: of the networks.
+    """
+
+    def __init__(
+        self, world_model: WorldModel, choose: Callable[[State, Tensor], Tensor], device: torch.device
+    ) -> None:
+        self._world_model, self._choose, self._device = world_model, choose, device
+        self.start(1)
+
+    def start(self, count: int) -> None:
+        """See `Chooser`."""
+        self._state = self._world_model.initial(count)
+        self._action = torch.zeros(count, self._world_model.action_size, device=self._device)
+
+    @torch.no_grad()
+    def act(
+        self, observation: Mapping[str, NDArray[Any]], is_first: NDArray[np.bool_]
+    ) -> NDArray[np.float32]:
+        """See `Chooser`."""
+        seen = {name: torch.from_numpy(value).to(self._device) for name, value in observation.items()}
+        first = torch.from_numpy(is_first).to(self._device)
+        self._state = self._world_model.encode(seen, self._state, self._action, first)
+        self._action = self._choose(self._state, first)
+        chosen: NDArray[np.float32] = self._action.cpu().numpy()
+        return chosen
+
+
+def follow_policy(trained: Trained) -> Filtering:
+    """Chooses the mode of the agent's policy."""
+    model, behaviour = trained.agent.world_model, trained.agent.behaviour
+
+    def mode(state: State, _: Tensor) -> Tensor:
+        return behaviour.policy(model.features(state)).mode().clamp(-1.0, 1.0)
+
+    return Filtering(model, mode, trained.device)
+
+
 def drive(
-    trained: Trained, seeds: list[int], progress: Progress | None = None
+    env: CarRacingConfig, chooser: Chooser, seeds: list[int], progress: Progress | None = None
 ) -> tuple[list[float], list[int]]:
-    """Drive one official track for each seed with the policy's mode: scores and lengths [frames], by seed."""
-    agent, device = trained.agent, trained.device
+    """Drive one official track for each seed as `chooser` says: scores and lengths [frames], by seed."""
     results: dict[int, tuple[float, int]] = {}
-    with OfficialTracks(trained.config.env, seeds) as tracks:
+    with OfficialTracks(env, seeds) as tracks:
         observation = tracks.reset()
-        count = tracks.num_envs
-        state = agent.world_model.initial(count)
-        action = torch.zeros(count, agent.world_model.action_size, device=device)
-        is_first = torch.ones(count, dtype=torch.bool, device=device)
+        chooser.start(tracks.num_envs)
+        is_first = np.ones(tracks.num_envs, bool)
         while tracks.active.any():
-            image = {name: torch.from_numpy(value).to(device) for name, value in observation.items()}
-            action, state = agent.act(image, state, action, is_first, explore=False)
-            observation, first, finished = tracks.step(action.cpu().numpy())
-            is_first = torch.from_numpy(first).to(device)
+            observation, is_first, finished = tracks.step(chooser.act(observation, is_first))
             for episode in finished:
                 results[episode.seed] = (episode.score, episode.frames)
             if progress is not None and finished:
@@ -99,24 +154,39 @@ def drive(
     return [results[seed][0] for seed in seeds], [results[seed][1] for seed in seeds]
 
 
+def held_out(episodes: int, first_seed: int) -> list[int]:
+    """The seeds from `first_seed` on. Raises `DreamdriveError` for those that training may have used."""
+    if episodes < 1:
+        raise DreamdriveError(f"--episodes {episodes}: expected at least 1")
+    if first_seed < TRAINING_SEEDS:
+        raise DreamdriveError(
+            f"--first-seed {first_seed}: expected {TRAINING_SEEDS} or more, training uses those below"
+        )
+    return list(range(first_seed, first_seed + episodes))
+
+
+def _load(path: Path) -> tuple[CarRacingConfig, Chooser, int]:
+    """The environment, the driver, and the frames it learnt from, of a run of any job that makes a driver."""
+    if Run.open(path).record.job == BASELINE_JOB:
+        from train.baseline import load_baseline
+
+        return load_baseline(path)
+    trained = load_agent(path)
+    return trained.config.env, follow_policy(trained), trained.frames
+
+
 def evaluate(run: Path, episodes: int, first_seed: int, json_path: Path | None = None) -> Scores:
     """Evaluate a run and print its scores; write them to `json_path`, too, if given.
 
     Raises `DreamdriveError` for seeds that training may have used, or a run without weights.
     """
-    if episodes < 1:
-        raise DreamdriveError(f"--episodes {episodes}: expected at least 1")
-    if first_seed < 1_000_000:
-        raise DreamdriveError(
-            f"--first-seed {first_seed}: expected 1000000 or more, training uses those below"
-        )
-    trained = load_agent(run)
+    seeds = held_out(episodes, first_seed)
+    env, chooser, trained_frames = _load(run)
     # The filter samples its latent states: the same run on the same tracks shall get the same scores.
     torch.manual_seed(first_seed)
-    seeds = list(range(first_seed, first_seed + episodes))
     with Progress(f"evaluating {run} on CarRacing-v3", episodes, "episodes") as progress:
-        scores, frames = drive(trained, seeds, progress)
-    result = summarise(str(run), trained.frames, first_seed, scores, frames)
+        scores, frames = drive(env, chooser, seeds, progress)
+    result = summarise(str(run), trained_frames, first_seed, scores, frames)
     if json_path is not None:
         write_text_aside(json_path, json.dumps(asdict(result), indent=1) + "\n")
     print(result.line())

@@ -1,14 +1,17 @@
 """Let a world model dream on from a recorded episode, and put the dream beside what happened."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from train.agents import Trained, load_agent
+from agent.world_model.interface import WorldModel
+from train.agents import TrainedModel, load_world_model
 from train.charts import filmstrip
 from train.data.episodes import Episode, read_episode
+from train.data.scale import scaled
 from train.errors import DreamdriveError
 from train.pictures import dream_gif, open_loop_error
 from train.record import record_episode
@@ -23,7 +26,7 @@ def to_pixels(image: torch.Tensor) -> Frames:
 
 
 @torch.no_grad()
-def open_loop(trained: Trained, episode: Episode, context: int, horizon: int) -> tuple[Frames, Frames]:
+def open_loop(model: WorldModel, episode: Episode, context: int, horizon: int) -> tuple[Frames, Frames]:
     """What happened and what the model made of it, (context + horizon, C, H, W) uint8 each.
 
     The model sees the first `context` pictures, and from there only the recorded actions. Raises
@@ -35,8 +38,7 @@ def open_loop(trained: Trained, episode: Episode, context: int, horizon: int) ->
         raise DreamdriveError(f"--context {context} --horizon {horizon}: expected 1 or more each")
     if rows < length:
         raise DreamdriveError(f"the episode has {rows} observations: expected {length}, context and horizon")
-    agent, device = trained.agent, trained.device
-    model = agent.world_model
+    device = next(model.parameters()).device
     if "image" not in episode.observations:
         raise DreamdriveError(f"the episode has {sorted(episode.observations)}: expected an image")
     truth = episode.observations["image"][:length]
@@ -58,15 +60,29 @@ def open_loop(trained: Trained, episode: Episode, context: int, horizon: int) ->
     return truth, np.concatenate([seen_pixels, dreamt_pixels])
 
 
+def strip_steps(length: int, context: int) -> list[int]:
+    """The columns of a filmstrip of `length` steps: first and last one seen, then some of the dream."""
+    seen = [0, context - 1] if context > 1 else [0]
+    dreamt = np.linspace(context, length - 1, min(_STRIP - len(seen), length - context))
+    return sorted({*seen, *dreamt.round().astype(int).tolist()})
+
+
 def draw_dream(folder: Path, truth: Frames, model: Frames, context: int, fps: float) -> list[Path]:
     """Write `filmstrip.png` and `dream.gif` into `folder`; returns their paths."""
     strip, gif = folder / "filmstrip.png", folder / "dream.gif"
-    seen = [0, context - 1] if context > 1 else [0]
-    dreamt = np.linspace(context, len(truth) - 1, min(_STRIP - len(seen), len(truth) - context))
-    times = sorted({*seen, *dreamt.round().astype(int).tolist()})
-    filmstrip(strip, truth, model, None, context, times)
+    filmstrip(strip, truth, model, None, context, strip_steps(len(truth), context))
     dream_gif(gif, truth, model, context, fps)
     return [strip, gif]
+
+
+def fitted(episode: Episode, loaded: TrainedModel) -> Episode:
+    """The episode with its pictures scaled to the size that the model knows."""
+    sizes = {name: shape[1] for name, shape in loaded.shapes.items() if len(shape) == 3}
+    observations = {
+        name: scaled(values, sizes[name]) if name in sizes and values.ndim == 4 else values
+        for name, values in episode.observations.items()
+    }
+    return replace(episode, observations=observations)
 
 
 def imagine(
@@ -76,15 +92,16 @@ def imagine(
 
     Pictures go to `output`, or `pictures` in the run's folder. Raises `DreamdriveError`; see `open_loop`.
     """
-    trained = load_agent(run)
-    torch.manual_seed(trained.config.seed)
+    loaded = load_world_model(run)
+    torch.manual_seed(loaded.seed)
     if episode is not None:
-        recorded = read_episode(episode)
+        recorded = fitted(read_episode(episode), loaded)
+    elif loaded.trained is not None:
+        recorded = record_episode(loaded.trained, seed=1_000_000, decisions=context + horizon)
     else:
-        recorded = record_episode(trained, seed=1_000_000, decisions=context + horizon)
-    truth, model = open_loop(trained, recorded, context, horizon)
-    fps = 50 / trained.config.env.action_repeat
-    paths = draw_dream(output or trained.run.pictures, truth, model, context, fps)
+        raise DreamdriveError(f"{run}: holds a world model that does not drive: expected --episode FILE")
+    truth, model = open_loop(loaded.world_model, recorded, context, horizon)
+    paths = draw_dream(output or loaded.run.pictures, truth, model, context, loaded.fps)
     psnr = open_loop_error(truth, model)
     print(
         f"seen {psnr[:context].mean():.1f} dB, dreamt {psnr[context:].mean():.1f} dB PSNR "

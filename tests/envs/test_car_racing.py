@@ -197,6 +197,28 @@ def test_bad_seeds_are_refused() -> None:
             env.reset(**arguments)
 
 
+@pytest.mark.parametrize("backend", ["gymnasium", "envpool"])
+def test_a_mask_resets_only_what_it_says(backend: str) -> None:
+    if backend == "envpool":
+        pytest.importorskip("envpool")
+    config = CarRacingConfig(num_envs=3, backend=backend, max_frames=8, image_size=16, threads=1)
+    env = make_car_racing(config, 0)
+    env.reset()
+    still = np.zeros((3, 2), np.float32)
+    env.step(still)
+    before, *_ = env.step(still)
+    which = np.array([True, False, True])
+    after, _ = env.reset(options={"reset_mask": which})
+    assert np.array_equal(after["image"][1], before["image"][1])
+    assert not np.array_equal(after["image"][0], before["image"][0])
+    # The two that were reset move in the next step; the other only then begins its next episode.
+    _, _, _, _, info = env.step(still)
+    assert info["frames"].tolist() == [4, 0, 4]
+    _, _, _, truncated, info = env.step(still)
+    assert truncated.tolist() == [True, False, True] and info["episode"]["l"].tolist()[0] == 8
+    env.close()
+
+
 def test_closing_closes_the_simulators() -> None:
     env, simulators = fake([[100]])
     env.close()

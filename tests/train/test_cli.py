@@ -58,13 +58,14 @@ def dreamdrive(*words: str) -> subprocess.CompletedProcess[str]:
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        ([], ["collect", "train", "eval", "imagine", "export", "runs", "compare", "demo"]),
+        ([], ["collect", "train", "eval", "imagine", "export", "plan", "runs", "compare", "demo"]),
         (
             ["collect", "car-racing"],
             ["--policy random|brownian|RUN", "default: random", "--output PATH", "--env.FIELD"],
         ),
         (["eval"], ["default: 100", "default: 1000000", "--json PATH"]),
         (["imagine"], ["--context N", "default: 5", "--horizon N", "default: 50"]),
+        (["plan"], ["--planner {shooting,cem,mppi,policy}", "--samples N", "--policy {trained,untrained}"]),
         (["compare"], ["RUN", "--metric NAME"]),
         (["runs"], ["--folder DIR"]),
     ],

@@ -65,8 +65,7 @@ def test_runs_are_compared_by_folder_name_and_id(runs: Path) -> None:
         [cell.strip() for cell in line.split("│")[1:-1]] for line in text(out).splitlines() if "│" in line
     ]
     assert ["part.lr", "0.0001", "0.0001", "0.0005"] in lines and ["seed", "0", "1", "0"] in lines
-    assert ["score/train_return", "500.0", "400.0", "30"] in lines
-    assert ["frames", "2,000", "2,000", "1,000"] in lines
+    assert ["score/train_return", "500.0 @ 2,000", "400.0 @ 2,000", "30 @ 1,000"] in lines
     assert f"curves: {png}" in text(out)
     picture = matplotlib.image.imread(png)
     assert picture.shape[0] > 800 and picture[..., :3].std() > 0.05

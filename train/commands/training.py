@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from train.commands import baseline, world_model
 from train.commands.arguments import FieldsHelp, Group, add_command, add_group
 from train.errors import DreamdriveError
 
@@ -14,8 +15,10 @@ if TYPE_CHECKING:
 
 
 def add(group: Group) -> None:
-    """Add `train agent`."""
+    """Add `train agent`, `train world-model` and `train baseline`."""
     jobs = add_group(group, "train", "train something from a config", "jobs", "JOB")
+    world_model.add(jobs)
+    baseline.add(jobs)
     parser = add_command(
         jobs,
         "agent",

@@ -22,6 +22,6 @@ def dream_of_newest(trained: Trained, replay: Replay, folder: Path) -> list[Path
             horizon = min(_LONGEST, len(episode.rewards) - _CONTEXT)
             if horizon >= _SHORTEST:
                 with torch.random.fork_rng(devices=[trained.device] if trained.device.type == "cuda" else []):
-                    truth, model = open_loop(trained, episode, _CONTEXT, horizon)
+                    truth, model = open_loop(trained.agent.world_model, episode, _CONTEXT, horizon)
                 return draw_dream(folder, truth, model, _CONTEXT, 50 / trained.config.env.action_repeat)
     return []

@@ -1,4 +1,4 @@
-"""Planners: a known optimum, plain loops as references, what is remembered, and a world where planning pays."""
+"""Planners: a known optimum, plain loops, what is remembered, and a world where planning pays."""
 
 import math
 
@@ -8,7 +8,15 @@ from tensordict import TensorDict
 from torch import Tensor
 
 from agent.behaviour.actor_critic import ActorCriticConfig
-from agent.behaviour.planner import Elites, Method, PathIntegral, Plan, Planner, PlannerConfig, imagined_returns
+from agent.behaviour.planner import (
+    Elites,
+    Method,
+    PathIntegral,
+    Plan,
+    Planner,
+    PlannerConfig,
+    imagined_returns,
+)
 from agent.distributions import BoundedNormal, Deterministic, OneHot
 from agent.world_model.interface import State, WorldModel
 from tests.agent.line_world import GOAL, PLACES, learnt_model
@@ -19,7 +27,7 @@ GOAL_AT = torch.tensor([0.7, -0.4])
 
 
 class Quadratic(LinearWorld):
-    """x' = x + a, the reward is -|x - goal|^2, and it never ends: the best is to go there at once, and stay."""
+    """x' = x + a, the reward is -|x - goal|^2, and it never ends: best is to go there and stay."""
 
     def imagine_step(self, state: State, action: Tensor) -> State:
         return TensorDict({"x": state["x"] + action}, batch_size=state.batch_size)
@@ -59,9 +67,9 @@ def build(model: WorldModel, discount: float = 1.0, **changes: object) -> Planne
 
 def test_cem_finds_the_known_optimum() -> None:
     torch.manual_seed(0)
-    planner = build(Quadratic(), method="cem", samples=256, horizon=3, iterations=8, elites=24, min_noise=0.01)
-    plan = planner.plan(at([0.0, 0.0], [0.5, 0.5]), firsts(2))
-    best = torch.stack([GOAL_AT, GOAL_AT - 0.5])
+    planner = build(Quadratic(), samples=512, horizon=2, iterations=12, elites=64, correlation=0.0)
+    plan = planner.plan(at([0.0, 0.0], [0.2, 0.4]), firsts(2))
+    best = torch.stack([GOAL_AT, GOAL_AT - torch.tensor([0.2, 0.4])])
     assert (plan.action - best).abs().max() < 0.03
 
 
@@ -89,9 +97,11 @@ def test_returns_equal_a_plain_loop() -> None:
         state, total, weight = start[row : row + 1], 0.0, 1.0
         for k in range(4):
             state = model.imagine_step(state, actions[row : row + 1, k])
-            total += weight * float(model.reward(state))
+            total += weight * float(model.reward(state).detach())
             weight *= 0.8 * 0.9
-        assert float(found[row]) == pytest.approx(total + weight * float(model.value(state)), rel=1e-5)
+        assert float(found[row]) == pytest.approx(
+            total + weight * float(model.value(state).detach()), rel=1e-5
+        )
 
 
 def loop_mppi(plan: Plan, temperature: float) -> list[list[float]]:
@@ -154,9 +164,7 @@ def test_a_plan_goes_on_improving_from_the_last_one() -> None:
     torch.manual_seed(0)
     errors = {True: 0.0, False: 0.0}
     for fresh in errors:
-        planner = build(
-            Quadratic(), method="cem", samples=24, horizon=1, iterations=1, elites=4, noise=0.3
-        )
+        planner = build(Quadratic(), method="cem", samples=24, horizon=1, iterations=1, elites=4, noise=0.3)
         for _ in range(8):
             plan = planner.plan(at([0.0, 0.0]).expand(32), firsts(32, fresh))
         errors[fresh] = float((plan.action - GOAL_AT).norm(dim=-1).mean())
@@ -192,8 +200,7 @@ def test_the_end_of_an_episode_is_not_looked_beyond() -> None:
     long = build(Cliff(), method="cem", samples=200, horizon=8, correlation=0.0).plan(start, firsts(1))
     assert long.action[0, 0] < 0, "1 and the end is less than eight times 0.3"
     short = build(Cliff(), method="cem", samples=200, horizon=2, correlation=0.0).plan(start, firsts(1))
-    assert short.action[0, 0] > 0 or short.actions[0, short.returns[0].argmax(), 0, 0] <= 0
-    assert float(short.returns.max()) == pytest.approx(1.3)
+    assert float(short.returns.max()) == pytest.approx(1.3), "left, and then right"
     soon = build(Cliff(), 0.1, method="cem", samples=200, horizon=8, correlation=0.0)
     assert soon.plan(start, firsts(1)).action[0, 0] > 0, "who discounts takes what comes now"
 

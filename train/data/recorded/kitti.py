@@ -60,8 +60,8 @@ class Drive:
         times = _times(self.folder / "oxts" / "timestamps.txt")
         if len(times) != len(packets):
             raise DreamdriveError(
-                f"{self.folder}/oxts/timestamps.txt: {len(times)} lines, expected {len(packets)} as there are "
-                "packets in oxts/data"
+                f"{self.folder}/oxts/timestamps.txt: {len(times)} lines, expected {len(packets)} "
+                "as there are packets in oxts/data"
             )
         keep = kept_rows(str(self.folder), times, config)
         data = np.stack([_packet(path) for path in list(packets.values())[keep]])  # (R, 30)
@@ -104,13 +104,14 @@ def find_drives(source: Path, cameras: Sequence[str] = ("02",)) -> list[Recordin
     folders = [source] if _DRIVE.fullmatch(source.resolve().name) else []
     folders += [path for pattern in ("*_drive_*", "*/*_drive_*") for path in source.glob(pattern)]
     drives: list[Recording] = []
-    for folder in sorted(path for path in folders if path.is_dir() and _DRIVE.fullmatch(path.resolve().name)):
-        if folder.resolve().name.endswith("_extract"):
+    resolved = {path.resolve() for path in folders if path.is_dir()}
+    for folder in sorted(path for path in resolved if _DRIVE.fullmatch(path.name)):
+        if folder.name.endswith("_extract"):
             drives.append(
                 Broken(folder.name, f"{folder}: not synchronised, expected a drive ending in _sync")
             )
         else:
-            drives.append(Drive(folder.resolve(), tuple(cameras)))
+            drives.append(Drive(folder, tuple(cameras)))
     if not drives:
         raise DreamdriveError(
             f"{source}: no drive, expected folders like 2011_09_26/2011_09_26_drive_0001_sync"

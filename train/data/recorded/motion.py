@@ -47,14 +47,14 @@ class Motion:
     positions: Floats | None = None
     """(R, 2 or 3) [m] in the frame of a place; None where unknown."""
     gaps: Floats | None = None
-    """(R,) free road from the bumper to whatever is next in the car's way [m]; inf where nothing is, at most 0
-    in contact. None where the recording does not tell."""
+    """(R,) free road from the bumper to whatever is next in the car's way [m]; inf where nothing is, at most
+    0 in contact. None where the recording does not tell."""
 
     def __len__(self) -> int:
         return len(self.times)
 
     def check(self, where: str) -> None:
-        """Raise `DreamdriveError`, beginning with `where`, unless all is finite, of one length and in order."""
+        """Raise `DreamdriveError`, beginning with `where`, unless all is finite, as long, and in order."""
         parts = {name: value for name, value in vars(self).items() if value is not None}
         for name, value in parts.items():
             if len(value) != len(self.times):
@@ -69,7 +69,14 @@ class Motion:
 
     def rows(self, keep: slice) -> "Motion":
         """The motion at some of the moments."""
-        return Motion(**{name: None if value is None else value[keep] for name, value in vars(self).items()})
+        return Motion(
+            self.times[keep],
+            self.speeds[keep],
+            self.yaw_rates[keep],
+            self.accelerations[keep],
+            None if self.positions is None else self.positions[keep],
+            None if self.gaps is None else self.gaps[keep],
+        )
 
 
 def motion_from_poses(times: Floats, positions: Floats, headings: Floats, where: str) -> Motion:

@@ -51,7 +51,7 @@ Named = tuple[str, Callable[[], Episode]]
 
 
 class Recording(Protocol):
-    """A part of a data set that one process converts. It goes to other processes, so it is small and plain."""
+    """A part of a data set that one process converts. It travels between processes: small and plain."""
 
     @property
     def name(self) -> str:
@@ -99,7 +99,7 @@ def kept_rows(where: str, times: Floats, config: ConvertConfig) -> slice:
 
 def assemble(
     where: str,
-    observations: dict[str, NDArray[np.generic]],
+    observations: Mapping[str, NDArray[np.generic]],
     motion: Motion | None,
     config: ConvertConfig,
     place: str,

@@ -16,7 +16,7 @@ class RewardConfig(BaseModel, extra="forbid", validate_assignment=True, use_attr
     safety: float = Field(1.0, ge=0)
     """Cost for each second of full danger [1/s]."""
     comfortable_acceleration: float = Field(2.0, gt=0)
-    """Comfort limit of acceleration and braking [m/s^2]; passengers call more than 2 hard (ISO 15622)."""
+    """Comfort limit of acceleration and braking [m/s^2]; what ISO 15622:2010 lets a cruise control do."""
     comfortable_lateral: float = Field(2.0, gt=0)
     """Comfort limit of lateral acceleration [m/s^2]."""
     comfortable_jerk: float = Field(5.0, gt=0)

@@ -1,0 +1,258 @@
+"""Planning in imagination: try many sequences of actions in the dream, drive the first action of the best.
+
+Three ways to make a plan of candidates and their imagined returns: random shooting (the best candidate), the
+cross-entropy method (Hafner et al. 2019, algorithm 2) and model predictive path integral control (Williams et
+al. 2017). As in TD-MPC (Hansen et al. 2022) some candidates follow the policy, and the critic says what comes
+after the horizon.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, Self
+
+import torch
+from pydantic import BaseModel, Field, model_validator
+from torch import Tensor
+
+from agent.distributions import BoundedNormal, Deterministic, OneHot
+from agent.world_model.interface import State, Trajectory, WorldModel
+
+Method = Literal["shooting", "cem", "mppi"]
+Prior = Callable[[Tensor], BoundedNormal | OneHot | Deterministic]
+"""A policy: features (..., F) -> distribution of actions (..., A)."""
+Refit = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
+"""Candidates (N, K, H, A), returns (N, K), deviation (N, H, A) -> plan and its deviation, (N, H, A) each."""
+
+
+class PlannerConfig(BaseModel, extra="forbid", validate_assignment=True, use_attribute_docstrings=True):
+    """A planner."""
+
+    method: Method = "cem"
+    """`shooting` takes the best candidate, `cem` the mean of the best, `mppi` a mean weighted by returns."""
+    samples: int = Field(128, ge=2)
+    """Candidates of an iteration."""
+    horizon: int = Field(12, ge=1)
+    """Steps that are imagined [decisions]."""
+    iterations: int = Field(3, ge=1)
+    """Times that candidates are drawn, each around the plan of the one before; shooting draws once."""
+    elites: int = Field(12, ge=2)
+    """Of `cem`: candidates that the next plan is the mean of."""
+    temperature: float = Field(0.3, gt=0)
+    """Of `mppi`: returns are divided by this many of their standard deviations before the softmax."""
+    noise: float = Field(0.6, gt=0)
+    """Standard deviation of the candidates around the last plan, in the first iteration."""
+    min_noise: float = Field(0.05, ge=0)
+    """Of `cem`: smallest standard deviation in later iterations."""
+    correlation: float = Field(0.6, ge=0, lt=1)
+    """Correlation of the noise of one step with that of the step before: what jitters gets nowhere."""
+    policy_share: float | None = Field(None, ge=0, le=1)
+    """Share of the candidates that follow the policy; null is 1 for shooting, and 1/4 for the others."""
+    use_value: bool = True
+    """Whether what comes after the horizon counts, as the value head has it."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.method == "cem" and self.elites > self.samples:
+            raise ValueError(f"elites: {self.elites}: expected at most samples, {self.samples}")
+        return self
+
+    def build(self, world_model: WorldModel, policy: Prior | None, discount: float) -> "Planner":
+        """The planner in a world model's dreams; no policy means no candidates that follow one.
+
+        Args:
+            world_model: any.
+            policy: features -> distribution of actions.
+            discount: factor a decision, that of the critic.
+        """
+        if self.method == "shooting":
+            return Planner(self, world_model, policy, discount, best, 1, 1.0)
+        refit: Refit
+        if self.method == "cem":
+            refit = Elites(self.elites, self.min_noise)
+        else:
+            refit = PathIntegral(self.temperature)
+        return Planner(self, world_model, policy, discount, refit, self.iterations, 0.25)
+
+
+@dataclass
+class Plan:
+    """What was planned for N environments, and the K candidates of the last iteration.
+
+    Attributes:
+        action: (N, A), the first of the plan.
+        actions: (N, K, H, A), of the candidates.
+        returns: (N, K), imagined, discounted.
+        states: (N, K, H+1), imagined; the present first.
+        by_policy: how many of the candidates, the first ones, followed the policy.
+    """
+
+    action: Tensor
+    actions: Tensor
+    returns: Tensor
+    states: State
+    by_policy: int
+
+
+def best(actions: Tensor, returns: Tensor, std: Tensor) -> tuple[Tensor, Tensor]:
+    """The candidate with the highest return; see `Refit`."""
+    rows = torch.arange(len(returns), device=returns.device)
+    return actions[rows, returns.argmax(1)], std
+
+
+@dataclass
+class Elites:
+    """Mean and deviation of the `count` candidates with the highest returns; see `Refit`."""
+
+    count: int
+    min_std: float
+
+    def __call__(self, actions: Tensor, returns: Tensor, std: Tensor) -> tuple[Tensor, Tensor]:
+        """See `Refit`."""
+        index = returns.topk(self.count, 1).indices
+        # (N, E, H, A)
+        elite = actions.gather(1, index[:, :, None, None].expand(-1, -1, *actions.shape[2:]))
+        return elite.mean(1), elite.std(1, unbiased=False).clamp(min=self.min_std)
+
+
+@dataclass
+class PathIntegral:
+    """Mean of all candidates, weighted by exp(return / (temperature * spread of the returns)); see `Refit`.
+
+    Dividing by the spread makes one temperature fit rewards of any size.
+    """
+
+    temperature: float
+
+    def __call__(self, actions: Tensor, returns: Tensor, std: Tensor) -> tuple[Tensor, Tensor]:
+        """See `Refit`."""
+        spread = returns.std(1, unbiased=False, keepdim=True).clamp(min=1e-6)
+        weights = (returns / (self.temperature * spread)).softmax(1)
+        return torch.einsum("nk,nkha->nha", weights, actions), std
+
+
+def imagined_returns(trajectory: Trajectory, value: Tensor, discount: float) -> Tensor:
+    """Discounted returns (B) of imagined futures.
+
+        R = sum_k d^k (c_1 ... c_k) r_{k+1} + d^H (c_1 ... c_H) v_H
+
+    Args:
+        trajectory: B futures of H steps; c_k is the probability that the episode goes on in state k.
+        value: (B), of the last states.
+        discount: d, factor a decision.
+    """
+    alive = (discount * trajectory.continues).cumprod(1)
+    # What arrives with a state counts if the episode has not ended in any state before it.
+    weights = torch.cat([torch.ones_like(alive[:, :1]), alive[:, :-1]], 1)
+    return (weights * trajectory.rewards).sum(1) + alive[:, -1] * value
+
+
+class Planner:
+    """Plans for N environments at once; remembers each one's last plan, and starts the next one from it.
+
+    Args:
+        config: sizes and noise.
+        world_model: dreams.
+        policy: what some candidates follow.
+        discount: factor a decision.
+        refit: makes a plan of candidates and their returns.
+        iterations: of drawing and refitting.
+        policy_share: of the candidates, where the config leaves it open.
+    """
+
+    def __init__(
+        self,
+        config: PlannerConfig,
+        world_model: WorldModel,
+        policy: Prior | None,
+        discount: float,
+        refit: Refit,
+        iterations: int,
+        policy_share: float,
+    ) -> None:
+        self.config, self.world_model, self.policy, self.discount = config, world_model, policy, discount
+        self._refit, self._iterations = refit, iterations
+        share = policy_share if config.policy_share is None else config.policy_share
+        self._by_policy = 0 if policy is None else round(share * config.samples)
+        self._last: Tensor | None = None
+
+    @torch.no_grad()
+    def plan(self, state: State, is_first: Tensor) -> Plan:
+        """Plan from N states.
+
+        Args:
+            state: (N).
+            is_first: (N) bool; where true, the last plan is forgotten.
+
+        Returns:
+            The plan; its action is within [-1, 1].
+
+        Raises:
+            ValueError: the policy's actions are one-hot.
+        """
+        n, k = is_first.shape[0], self.config.samples
+        mean = self._start(is_first)
+        std = torch.full_like(mean, self.config.noise)
+        starts: State = state.unsqueeze(1).expand(n, k).flatten()
+        for _ in range(self._iterations):
+            trajectory = self._imagine(starts, self._draw(mean, std))
+            returns = self._score(trajectory).view(n, k)
+            actions = trajectory.actions.unflatten(0, (n, k))
+            mean, std = self._refit(actions, returns, std)
+        self._last = mean
+        return Plan(mean[:, 0], actions, returns, trajectory.states.unflatten(0, (n, k)), self._by_policy)
+
+    def _start(self, is_first: Tensor) -> Tensor:
+        """The last plan one step on, its end repeated, and zeros where there is none; (N, H, A)."""
+        shape = (is_first.shape[0], self.config.horizon, self.world_model.action_size)
+        if self._last is None or self._last.shape != shape:
+            return torch.zeros(shape, device=is_first.device)
+        shifted = torch.cat([self._last[:, 1:], self._last[:, -1:]], 1)
+        return shifted.masked_fill(is_first[:, None, None], 0.0)
+
+    def _draw(self, mean: Tensor, std: Tensor) -> Tensor:
+        """Candidates (N, K - P, H, A) around the plan (N, H, A), itself the first of them."""
+        n, h, a = mean.shape
+        noise = torch.randn(n, self.config.samples - self._by_policy, h, a, device=mean.device)
+        # Each step has deviation 1, and the wanted correlation with the one before.
+        kept, fresh = self.config.correlation, (1.0 - self.config.correlation**2) ** 0.5
+        steps = list(noise.unbind(2))
+        for step in range(1, h):
+            steps[step] = kept * steps[step - 1] + fresh * steps[step]
+        noise = torch.stack(steps, 2)
+        noise[:, :1] = 0.0
+        return (mean.unsqueeze(1) + std.unsqueeze(1) * noise).clamp(-1.0, 1.0)
+
+    def _imagine(self, starts: State, given: Tensor) -> Trajectory:
+        """All candidates in one roll-out: P that follow the policy, then those `given` (N, K - P, H, A)."""
+        shape = (given.shape[0], self.config.samples)
+        steps = iter(given.unbind(2))
+
+        def act(state: State) -> Tensor:
+            actions = next(steps)
+            if self._by_policy:
+                features = self.world_model.features(state).unflatten(0, shape)[:, : self._by_policy]
+                actions = torch.cat([self._follow(features), actions], 1)
+            return actions.flatten(0, 1)
+
+        return self.world_model.imagine(starts, act, self.config.horizon)
+
+    def _follow(self, features: Tensor) -> Tensor:
+        """Samples (N, P, A) of the policy for features (N, P, F); its mode for the first candidate."""
+        assert self.policy is not None
+        policy = self.policy(features)
+        if isinstance(policy, OneHot):
+            raise ValueError("planner: the policy's actions are one-hot: expected continuous ones")
+        mode = policy.mode()
+        drawn = policy.sample()
+        if isinstance(policy, Deterministic):
+            # Or all of these candidates would be the same.
+            drawn = drawn + self.config.noise * torch.randn_like(drawn)
+        return torch.cat([mode[:, :1], drawn[:, 1:]], 1).clamp(-1.0, 1.0)
+
+    def _score(self, trajectory: Trajectory) -> Tensor:
+        """Imagined returns (N * K)."""
+        if self.config.use_value:
+            value = self.world_model.value(trajectory.states[:, -1])
+        else:
+            value = torch.zeros_like(trajectory.rewards[:, -1])
+        return imagined_returns(trajectory, value, self.discount)

@@ -1,0 +1,113 @@
+"""Time planning: decisions/s of each planner at some numbers of samples and horizons.
+
+python benchmarks/planner.py --config configs/car_racing.yaml [--samples 64 256] [--horizons 8 15]
+
+One decision plans for one car, unless --cars says how many are planned for at once; all of them count. The
+share compares the matrix products a decision needs with what one large fp32 product reaches in the same run.
+"""
+
+import argparse
+import json
+import platform
+from pathlib import Path
+from typing import Any
+
+import torch
+from dream import ACTIONS, SHAPES, measure, starts
+from rich.console import Console
+from rich.table import Table
+from update import matrix_rate
+
+from agent.behaviour.actor_critic import ActorCritic
+from agent.behaviour.planner import PlannerConfig
+from agent.dreamer import DreamerConfig
+from train.checkpoint import write_text_aside
+from train.device import pick_device
+from train.online.config import OnlineConfig
+from train.options import build
+
+
+def decisions(
+    agent: DreamerConfig, planner: PlannerConfig, cars: int, repeats: int, rate: float, device: torch.device
+) -> dict[str, float]:
+    """Plan for `cars` at once, again and again, each from its last plan."""
+    whole = agent.build(SHAPES, ACTIONS).to(device).eval()
+    behaviour = whole.actor_critic
+    assert isinstance(behaviour, ActorCritic)
+    planning = planner.build(whole.world_model, behaviour.policy, behaviour.discount)
+    with torch.no_grad():
+        state = starts(whole.world_model, cars, device)
+    going_on = torch.zeros(cars, dtype=torch.bool, device=device)
+    return measure(lambda: planning.plan(state, going_on), cars, repeats, rate, device)
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--config",
+        type=Path,
+        default=Path("configs/car_racing.yaml"),
+        help="config of world model and policy (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--samples", type=int, nargs="+", default=[64, 256], help="candidates (default: 64 256)"
+    )
+    parser.add_argument(
+        "--horizons", type=int, nargs="+", default=[8, 15], help="decisions imagined (default: 8 15)"
+    )
+    parser.add_argument("--cars", type=int, default=1, help="planned for at once (default: %(default)s)")
+    parser.add_argument(
+        "--repeats", type=int, default=5, help="runs timed, after three that are not (default: %(default)s)"
+    )
+    parser.add_argument("--threads", type=int, default=0, help="CPU threads (default: one for each core)")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda (default: auto)")
+    parser.add_argument("--json", type=Path, help="write the figures to this file, too")
+    args = parser.parse_args()
+
+    device = pick_device(args.device)
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    torch.manual_seed(0)
+    rate = matrix_rate(torch.float32, device)
+    agent = build(OnlineConfig, args.config).agent
+    result: dict[str, Any] = {
+        "config": str(args.config),
+        "cars": args.cars,
+        "threads": torch.get_num_threads(),
+        "device": torch.cuda.get_device_name(device)
+        if device.type == "cuda"
+        else platform.processor() or platform.machine(),
+        "fp32_matrix_gflop_per_second": rate,
+    }
+    table = Table(title=f"planning, {result['threads']} threads, fp32 matrix rate {rate:.0f} GFLOP/s")
+    for name in ("planner", "samples", "horizon", "decisions/s", "ms each", "imagined steps/s", "share"):
+        table.add_column(name, justify="left" if name == "planner" else "right")
+    for method in ("shooting", "cem", "mppi"):
+        for samples in args.samples:
+            for horizon in args.horizons:
+                planner = PlannerConfig.model_validate(
+                    {"method": method, "samples": samples, "horizon": horizon}
+                )
+                figures = decisions(agent, planner, args.cars, args.repeats, rate, device)
+                iterations = 1 if method == "shooting" else planner.iterations
+                figures["imagined_steps_per_second"] = figures["per_second"] * samples * horizon * iterations
+                result[f"{method}_samples_{samples}_horizon_{horizon}"] = figures
+                table.add_row(
+                    method,
+                    str(samples),
+                    str(horizon),
+                    f"{figures['per_second']:.2f}",
+                    f"{1e3 / figures['per_second']:.1f}",
+                    f"{figures['imagined_steps_per_second']:,.0f}",
+                    f"{figures['share_of_fp32_matrix_rate']:.0%}",
+                )
+    Console().print(table)
+    if args.json is not None:
+        write_text_aside(args.json, json.dumps(result, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,229 @@
+"""Baselines from stable-baselines3: the adapter exactly, and the commands end to end, as small as can be."""
+
+import importlib.util
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tensordict import TensorDict
+
+from agent.world_model.interface import State
+from envs.car_racing import CarRacingConfig, make_car_racing
+from envs.dream import DreamConfig, DreamVectorEnv
+from tests.agent.tiny import LinearWorld
+from train.cli import main
+from train.run import Run
+from train.tracking import read_metrics
+
+pytest.importorskip("stable_baselines3", reason="the extra baselines is not installed")
+
+SHIPPED = Path(__file__).parents[2] / "pretrained" / "car_racing"
+PPO = [
+    "--algo",
+    "ppo",
+    "--algo.steps",
+    "8",
+    "--algo.batch_size",
+    "16",
+    "--algo.epochs",
+    "1",
+    "--algo.units",
+    "16",
+]
+SAC = [
+    "--algo",
+    "sac",
+    "--algo.start",
+    "8",
+    "--algo.batch_size",
+    "8",
+    "--algo.buffer",
+    "100",
+    "--algo.units",
+    "16",
+]
+SMALL = ["--env.num_envs", "2", "--env.threads", "1", "--threads", "1", "--device", "cpu"]
+SHORT = ["--env.max_frames", "24"]
+
+
+class Counting(LinearWorld):
+    """x counts steps; the episode ends where it gets to 3."""
+
+    def imagine_step(self, state: State, action: torch.Tensor) -> State:
+        return TensorDict({"x": state["x"] + 1}, batch_size=state.batch_size)
+
+    def cont(self, state: State) -> torch.Tensor:
+        return (state["x"][..., 0] < 3).float()
+
+    def reward(self, state: State) -> torch.Tensor:
+        return state["x"][..., 0]
+
+
+def test_the_adapter_resets_in_the_step_that_ends_and_keeps_the_last_observation() -> None:
+    from train.baseline_env import Adapted
+
+    starts = TensorDict({"x": torch.tensor([[0.0, 0.0]])}, [1])
+    env = Adapted(DreamVectorEnv(Counting(), starts, 2, DreamConfig(max_steps=9)), 1, 0.1, 0)
+    assert env.reset().tolist() == [[0, 0], [0, 0]]
+    seen, ends = [], []
+    for _ in range(5):
+        observation, reward, done, infos = env.step(np.zeros((2, 2), np.float32))
+        seen.append(float(observation[0, 0]))
+        ends.append(bool(done[0]))
+        if done[0]:
+            assert infos[0]["terminal_observation"].tolist() == [3, 3]
+            assert not infos[0]["TimeLimit.truncated"] and reward[0] == pytest.approx(0.3)
+    assert seen == [1, 2, 0, 1, 2] and ends == [False, False, True, False, False]
+    assert env.finished == [(6.0, 3), (6.0, 3)] and env.frames == 0
+
+
+def test_the_adapter_tells_a_time_limit_from_an_end() -> None:
+    from train.baseline_env import Adapted
+
+    starts = TensorDict({"x": torch.tensor([[0.0, 0.0]])}, [1])
+    env = Adapted(DreamVectorEnv(Counting(), starts, 1, DreamConfig(max_steps=2)), 1, 1.0, 0)
+    env.reset()
+    env.step(np.zeros((1, 2), np.float32))
+    _, _, done, infos = env.step(np.zeros((1, 2), np.float32))
+    assert done[0] and infos[0]["TimeLimit.truncated"]
+
+
+def test_pictures_are_stacked_and_do_not_reach_into_the_episode_before() -> None:
+    from train.baseline_env import Stack
+
+    stack = Stack(3)
+    pictures = [np.full((2, 1, 1, 1), 10 * t, np.uint8) + np.array([0, 1], np.uint8)[:, None, None, None]
+                for t in range(4)]  # fmt: skip
+    assert stack.push(pictures[0])[:, :, 0, 0].tolist() == [[0, 0, 0], [1, 1, 1]]
+    stack.push(pictures[1])
+    assert stack.push(pictures[2])[:, :, 0, 0].tolist() == [[0, 10, 20], [1, 11, 21]]
+    stack.push(pictures[3])
+    restarted = stack.restart(pictures[3], np.array([True, False]))
+    assert restarted[:, :, 0, 0].tolist() == [[30, 30, 30], [11, 21, 31]]
+
+
+def test_car_racing_loses_no_step_to_a_reset() -> None:
+    from train.baseline_env import Adapted
+
+    config = CarRacingConfig(num_envs=2, max_frames=12, image_size=36, threads=1, backend="gymnasium")
+    env = Adapted(make_car_racing(config, 0), 2, 1.0, None)
+    first = env.reset()
+    assert first.shape == (2, 6, 36, 36) and np.array_equal(first[:, :3], first[:, 3:])
+    for step in range(6):
+        seen, _, done, infos = env.step(np.zeros((2, 2), np.float32))
+        assert done.all() == (step % 3 == 2)
+        if done.all():
+            assert np.array_equal(seen[:, :3], seen[:, 3:]), "the new episode's first picture alone"
+            assert not np.array_equal(infos[0]["terminal_observation"], seen[0])
+            assert infos[0]["TimeLimit.truncated"]
+    assert env.frames == 6 * 4 * 2, "a frame was driven by nobody"
+    env.close()
+
+
+def trained(words: list[str], run: Path) -> dict[str, Any]:
+    """Train by the command line, and give what the weights' JSON says."""
+    assert main(["train", "baseline", *words, *SMALL, "--run", str(run)]) == 0
+    assert {path.name for path in run.iterdir()} >= {"config.yaml", "run.json", "weights.safetensors"}
+    assert not list(run.rglob("*.zip")) and not list(run.rglob("*.pkl"))
+    meta: dict[str, Any] = json.loads((run / "weights.json").read_text())["meta"]
+    return meta
+
+
+def scored(run: Path, folder: Path) -> dict[str, Any]:
+    """The scores of one short official episode."""
+    file = folder / "scores.json"
+    assert main(["eval", str(run), "--episodes", "1", "--json", str(file)]) == 0
+    result: dict[str, Any] = json.loads(file.read_text())
+    return result
+
+
+@pytest.mark.parametrize("algo", [PPO, SAC], ids=["ppo", "sac"])
+def test_train_on_the_real_environment_and_eval(algo: list[str], runs: Path, tmp_path: Path) -> None:
+    run = runs / "baseline"
+    meta = trained([*algo, *SHORT, "--frames", "128", "--env.image_size", "36", "--stack", "2"], run)
+    assert meta["observation"]["shape"] == [6, 36, 36] and meta["dreamt_frames"] == 0
+    assert 96 <= meta["frames"] <= 128
+    rows = read_metrics(run / "metrics.jsonl")
+    assert any("score/episode" in row for row in rows) and any("train/actor_loss" in row or
+               "train/policy_gradient_loss" in row for row in rows)  # fmt: skip
+    assert Run.open(run).record.job == "train-baseline"
+    assert Run.open(run).record.mlflow_run_id is not None
+    first, again = scored(run, tmp_path), scored(run, tmp_path)
+    assert first == again and first["episode_frames"] == [24] and first["trained_frames"] == meta["frames"]
+
+
+@pytest.mark.parametrize("seen", ["image", "features"])
+def test_train_in_a_dream_and_eval(seen: str, runs: Path, tmp_path: Path) -> None:
+    run = runs / "dreamt"
+    words = [*PPO, *SHORT, "--in-dream", str(SHIPPED), "--frames", "256", "--dream.observation", seen]
+    meta = trained([*words, "--dream.max_steps", "10", "--starts.count", "2", "--starts.context", "3"], run)
+    shipped = json.loads((SHIPPED / "weights.json").read_text())["meta"]["frames"]
+    # Two starts of three decisions of four frames were driven, no more.
+    assert meta["frames"] == shipped + 24 and meta["dreamt_frames"] == 256
+    assert (
+        len(list((run / "starts").glob("*.npz"))) == 2 and Run.open(run / "dream").record.job == "train-agent"
+    )
+    shape = [9, 64, 64] if seen == "image" else [512]
+    assert meta["observation"] == {"shape": shape, "kind": seen}
+    assert scored(run, tmp_path)["episode_frames"] == [24]
+
+
+def test_dreams_begin_in_given_episodes(
+    runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = tmp_path / "data"
+    words = ["collect", "car-racing", "--episodes", "2", "--output", str(data), "--env.max_frames", "40"]
+    assert main([*words, "--env.num_envs", "2"]) == 0
+    run = runs / "given"
+    words = [*PPO, "--in-dream", str(SHIPPED), "--episodes", str(data), "--frames", "128"]
+    trained([*words, "--dream.observation", "features", "--starts.where", "any"], run)
+    assert not (run / "starts").exists()
+    short = tmp_path / "short"
+    words = ["collect", "car-racing", "--episodes", "1", "--output", str(short), "--env.max_frames", "4"]
+    assert main(words) == 0
+    bad = [
+        "train",
+        "baseline",
+        "--in-dream",
+        str(SHIPPED),
+        "--episodes",
+        str(short),
+        "--run",
+        str(runs / "bad"),
+    ]
+    assert main(bad) == 1
+    assert "no episode has 5 rows" in capsys.readouterr().err and not (runs / "bad").exists()
+
+
+def test_mistakes_are_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bare = tmp_path / "bare"
+    shutil.copytree(SHIPPED, bare)
+    taken = tmp_path / "taken"
+    taken.mkdir()
+    (taken / "run.json").write_text("{}")
+    words = ["train", "baseline"]
+    cases = [
+        ([*words, "--in-dream", str(tmp_path / "nowhere")], "no run at"),
+        ([*words, "--env.image_size", "16"], "expected 36 or more"),
+        ([*words, "--algo.bufer", "3"], "--algo.bufer: unknown field"),
+        ([*words, "--run", str(taken)], "already holds a run"),
+    ]
+    for arguments, reason in cases:
+        assert main(arguments) == 1, arguments
+        told = capsys.readouterr().err
+        assert reason in told and told.startswith("dreamdrive: error: ") and told.count("\n") == 1, told
+    found = importlib.util.find_spec
+
+    def without(name: str, package: str | None = None) -> Any:
+        return None if name == "stable_baselines3" else found(name, package)
+
+    monkeypatch.setattr(importlib.util, "find_spec", without)
+    assert main(words) == 1
+    told = capsys.readouterr().err
+    assert "pip install 'dreamdrive[baselines]'" in told and told.count("\n") == 1

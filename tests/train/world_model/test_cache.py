@@ -1,0 +1,146 @@
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.train.world_model.small import config, episode, write_drives
+from train.data.episodes import Episode, write_episode
+from train.data.hdf5 import RolloutFile
+from train.errors import DreamdriveError
+from train.world_model.cache import Cache
+from train.world_model.dataset import open_data
+from train.world_model.sources import find_sources
+
+
+def opened(data: Path, **changed: object) -> Cache:
+    return open_data(data, config(data, **changed))
+
+
+def test_rows_are_those_of_the_episodes(tmp_path: Path) -> None:
+    data = write_drives(tmp_path / "data", [10, 12])
+    cache = opened(data)
+    assert cache.ends.tolist() == [10, 22] and cache.starts.tolist() == [0, 10]
+    assert cache.names == ["drive_000.npz", "drive_001.npz"]
+    second = episode(12, 1)
+    assert np.array_equal(cache.columns["observation.image"][10:22], second.observations["image"])
+    assert np.array_equal(cache.columns["action"][10:22], second.actions)
+    assert np.array_equal(cache.columns["reward"][10:22], second.rewards)
+    # In a file there is nothing after the last action: the car stays where it was.
+    assert cache.columns["position"][10:22, 0].tolist() == [*range(11), 10]
+    assert cache.columns["speed"][10:22].tolist() == [2.0] * 12
+
+
+def test_episodes_are_decoded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = write_drives(tmp_path / "data", [10])
+    first = opened(data)
+    with monkeypatch.context() as patch:
+        patch.setattr("train.world_model.cache.read_sources", lambda _: pytest.fail("decoded again"))
+        assert opened(data).fingerprint == first.fingerprint
+
+
+def test_what_has_changed_is_decoded_anew(tmp_path: Path) -> None:
+    data = write_drives(tmp_path / "data", [10])
+    first = opened(data)
+    write_episode(data / "drive_000.npz", episode(11, 5))
+    os.utime(data / "drive_000.npz", ns=(1, 1))
+    second = opened(data)
+    assert second.fingerprint != first.fingerprint and second.ends.tolist() == [11]
+    assert opened(data, image_size=32).columns["observation.image"].shape == (11, 3, 32, 32)
+
+
+def test_a_cache_cut_short_is_decoded_anew(tmp_path: Path) -> None:
+    data = write_drives(tmp_path / "data", [10])
+    first = opened(data)
+    folder = tmp_path / "cache" / first.fingerprint[:16]
+    image = (folder / "observation.image.bin").read_bytes()
+    (folder / "observation.image.bin").write_bytes(image[:-1])
+    assert opened(data).columns["observation.image"].tobytes() == image
+    (folder / "index.json").write_text("{")
+    assert opened(data).ends.tolist() == [10]
+    assert json.loads((folder / "index.json").read_text())["fingerprint"] == first.fingerprint
+    assert sorted(p.name for p in (tmp_path / "cache").iterdir()) == [".lock", folder.name]
+
+
+def test_pictures_of_another_size_are_scaled(tmp_path: Path) -> None:
+    drive = episode(10)
+    wide = np.repeat(drive.observations["image"].repeat(2, axis=2), 4, axis=3)
+    write_episode(tmp_path / "data.npz", drive)
+    data = tmp_path / "data"
+    data.mkdir()
+    steady = np.full_like(wide, 77)
+    write_episode(
+        data / "a.npz",
+        Episode({"image": steady}, drive.actions, drive.rewards, drive.is_first, drive.is_terminal),
+    )
+    cache = opened(data)
+    assert cache.shapes == {"image": (3, 16, 16)}
+    assert (cache.columns["observation.image"] == 77).all()
+    assert np.isnan(cache.columns["position"]).all() and np.isnan(cache.columns["speed"]).all()
+
+
+def test_speed_comes_from_positions_where_it_is_not_known(tmp_path: Path) -> None:
+    drive = episode(10)
+    del drive.extras["speeds"]
+    data = tmp_path / "data"
+    data.mkdir()
+    write_episode(data / "a.npz", drive)
+    speed = opened(data, fps=5.0).columns["speed"]
+    assert speed.tolist() == [5.0] * 9 + [0.0]
+
+
+def test_hdf5_and_sorted_folders_are_read(tmp_path: Path) -> None:
+    with RolloutFile(tmp_path / "drives.h5", "a") as file:
+        file.append(episode(9, 0))
+        file.append(episode(11, 1))
+    cache = opened(tmp_path / "drives.h5")
+    assert cache.names == ["episode 0", "episode 1"] and cache.ends.tolist() == [9, 20]
+    write_drives(tmp_path / "data" / "train", [10, 10])
+    write_drives(tmp_path / "data" / "val", [9])
+    cache = opened(tmp_path / "data")
+    assert cache.groups == ["train", "train", "val"] and cache.names[2] == "val/drive_000.npz"
+
+
+def test_missing_and_empty_data_are_named(tmp_path: Path) -> None:
+    with pytest.raises(DreamdriveError, match="data_path .*nowhere: no such folder, expected one with .npz"):
+        find_sources(tmp_path / "nowhere")
+    with pytest.raises(DreamdriveError, match="no such file, expected HDF5"):
+        find_sources(tmp_path / "nowhere.h5")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DreamdriveError, match="empty: no episode, expected .npz files"):
+        find_sources(tmp_path / "empty")
+
+
+@pytest.mark.parametrize(
+    ("other", "complaint"),
+    [
+        (episode(10, size=32), r"drive_001.npz: observations .*32.*expected .*16.* as in drive_000.npz"),
+        (episode(10, actions=2), r"drive_001.npz: 'actions': 2 numbers each, expected 3 as in drive_000"),
+    ],
+)
+def test_episodes_that_differ_are_named(tmp_path: Path, other: Episode, complaint: str) -> None:
+    data = write_drives(tmp_path / "data", [10])
+    write_episode(data / "drive_001.npz", other)
+    with pytest.raises(DreamdriveError, match=complaint):
+        opened(data)
+    assert [p.name for p in (tmp_path / "cache").iterdir()] == [".lock"]
+
+
+def test_a_broken_episode_is_named(tmp_path: Path) -> None:
+    data = write_drives(tmp_path / "data", [10])
+    (data / "drive_001.npz").write_bytes(b"PK no")
+    with pytest.raises(DreamdriveError, match="drive_001.npz: broken"):
+        opened(data)
+
+
+def test_bad_positions_and_entries_are_named(tmp_path: Path) -> None:
+    drive = episode(10)
+    drive.extras["positions"] = np.zeros((3, 2))
+    data = tmp_path / "data"
+    data.mkdir()
+    write_episode(data / "a.npz", drive)
+    with pytest.raises(DreamdriveError, match=r"a.npz: 'positions': shape \(3, 2\), expected"):
+        opened(data)
+    with pytest.raises(DreamdriveError, match="a.npz: no entry 'depth', expected one of"):
+        opened(data, observations=["depth"])

@@ -1,0 +1,248 @@
+"""Train a policy of stable-baselines3, in the real environment or in a world model's dream."""
+
+import importlib.util
+from collections.abc import Mapping
+from contextlib import closing
+from pathlib import Path
+from typing import Any, Self
+
+import gymnasium
+import numpy as np
+import torch
+from gymnasium.vector import VectorEnv
+from numpy.typing import NDArray
+from pydantic import BaseModel, Field, model_validator
+from torch import Tensor
+
+from agent.world_model.interface import State
+from envs.car_racing import CarRacingConfig, make_car_racing
+from envs.dream import DreamConfig, DreamVectorEnv
+from train.agents import BASELINE_JOB, Trained, export, load_agent
+from train.baseline_algorithms import Kind, PPOConfig, SACConfig
+from train.checkpoint import load_weights, save_weights
+from train.device import pick_device
+from train.dream_starts import DreamStartsConfig, dream_starts, recorded_starts
+from train.errors import DreamdriveError, one_line
+from train.evaluate import Chooser, Filtering
+from train.options import flatten
+from train.progress import Progress
+from train.run import Run, StopSignal
+from train.tracking import Tracker
+
+_SMALLEST = 36  # pixels that the convolutions of stable-baselines3 need
+_RECENT = 20
+
+
+class BaselineConfig(BaseModel, extra="forbid", validate_assignment=True, use_attribute_docstrings=True):
+    """A policy that stable-baselines3 trains."""
+
+    seed: int = Field(0, ge=0, lt=1_000_000)
+    """Seed of everything random in the run."""
+    env: CarRacingConfig = CarRacingConfig()
+    """The environment to drive, and, of a dream, the one it is a dream of."""
+    algo: PPOConfig | SACConfig = Field(PPOConfig(), discriminator="kind")
+    """The algorithm; `--algo` chooses it."""
+    in_dream: str = ""
+    """Folder of the run in whose world model's dreams to learn; empty for the real environment."""
+    dream: DreamConfig = DreamConfig(observation="image")
+    """The dream; what is seen of a real environment is its picture."""
+    starts: DreamStartsConfig = DreamStartsConfig()
+    """Where dreams begin."""
+    stack: int = Field(3, ge=1)
+    """Pictures that the policy sees at once; features have a memory of their own, and are seen alone."""
+    reward_scale: float = Field(0.1, gt=0)
+    """Rewards are multiplied by it before they are learnt from."""
+    frames: int = Field(300_000, ge=1)
+    """Length of the run [frames driven, or dreamt]."""
+    device: str = "auto"
+    """`cpu`, `cuda`, `cuda:1`, ...; `auto` is the first GPU if there is one."""
+    threads: int = Field(0, ge=0)
+    """CPU threads of the networks; 0 is one for each core."""
+
+    @property
+    def kind(self) -> Kind:
+        """What the policy sees."""
+        return self.dream.observation if self.in_dream else "image"
+
+    @property
+    def seen_at_once(self) -> int:
+        """Observations that the policy sees at once."""
+        return self.stack if self.kind == "image" else 1
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.kind == "image" and self.env.image_size < _SMALLEST:
+            raise ValueError(f"env.image_size: {self.env.image_size}: expected {_SMALLEST} or more")
+        return self
+
+
+def require_stable_baselines() -> None:
+    """Raise `DreamdriveError` where stable-baselines3 is not installed."""
+    if importlib.util.find_spec("stable_baselines3") is None:
+        raise DreamdriveError(
+            "stable-baselines3 is not installed: pip install 'dreamdrive[baselines]' brings it"
+        )
+
+
+def train_baseline(config: BaselineConfig, run_path: Path | None = None) -> Run:
+    """Train a baseline into a run's folder, until its frames are driven or dreamt, or a signal stops it.
+
+    A run that learnt in a dream keeps a copy of the dreaming run in `dream/`.
+
+    Raises:
+        DreamdriveError: stable-baselines3 is missing, the folder holds a run, the dreaming run or the
+            recorded starts do not fit.
+    """
+    require_stable_baselines()
+    device = pick_device(config.device)
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    env: VectorEnv[Any, Any, Any]
+    if config.in_dream:
+        dreamer = load_agent(Path(config.in_dream), config.device)
+        if config.starts.episodes:
+            # What is wrong with them is found before anything is written.
+            recorded_starts(config.starts, dreamer, Path(config.starts.episodes), config.seed)
+        run = Run.create(run_path, BASELINE_JOB, config)
+        export(Path(config.in_dream), run.path / "dream")
+        # The very weights that will filter what the policy sees when it is scored.
+        env, real = _dream(config, load_agent(run.path / "dream", config.device), run)
+    else:
+        env, real = _car_racing(config), 0
+        run = Run.create(run_path, BASELINE_JOB, config)
+    title = f"training {run.path}"
+    with (
+        closing(env),
+        StopSignal() as stop,
+        Progress(title, config.frames, "frames") as progress,
+        Tracker(run.path, progress.say) as tracker,
+    ):
+        run_id = tracker.start(BASELINE_JOB, run.name, flatten(config))
+        if run_id:
+            run.set_mlflow_run(run_id)
+        _learn(config, env, run, real, device, progress, tracker, stop)
+        if stop.requested:
+            progress.say(f"stopped; what was learnt is in {run.path}")
+            tracker.finish("KILLED")
+    return run
+
+
+def _car_racing(config: BaselineConfig) -> VectorEnv[Any, Any, Any]:
+    try:
+        return make_car_racing(config.env, config.seed)
+    except ValueError as error:
+        raise DreamdriveError(f"config: {one_line(error)}") from error
+
+
+def _dream(config: BaselineConfig, dreamer: Trained, run: Run) -> tuple[VectorEnv[Any, Any, Any], int]:
+    """Dreams to learn in, and the real frames behind them: the world model's, and those of the starts."""
+    torch.manual_seed(config.seed)
+    starts, driven = dream_starts(config.starts, dreamer, run.path / "starts", config.seed)
+    model, count = dreamer.agent.world_model, config.env.num_envs
+    try:
+        return DreamVectorEnv(model, starts, count, config.dream), dreamer.frames + driven
+    except ValueError as error:
+        raise DreamdriveError(f"config: {one_line(error)}") from error
+
+
+def _learn(
+    config: BaselineConfig,
+    env: VectorEnv[Any, Any, Any],
+    run: Run,
+    real: int,
+    device: torch.device,
+    progress: Progress,
+    tracker: Tracker,
+    stop: StopSignal,
+) -> None:
+    from stable_baselines3.common.logger import Logger
+
+    from train.baseline_env import Adapted, Watch, Writer
+
+    adapted = Adapted(env, config.seen_at_once, config.reward_scale, config.seed if config.in_dream else None)
+    algorithm = config.algo.algorithm(config.kind, adapted, device, config.seed)
+    repeat, scores = config.env.action_repeat, []
+
+    def tell(decisions: int) -> bool:
+        for score, length in adapted.finished:
+            scores.append(score)
+            row = {"score/episode": score, "score/train_return": float(np.mean(scores[-_RECENT:]))}
+            tracker.log(row | {"score/episode_length": float(length)}, decisions * repeat)
+        adapted.finished.clear()
+        progress.update(decisions * repeat, {"score": float(np.mean(scores[-_RECENT:]))} if scores else {})
+        return not stop.requested
+
+    writer = Writer(lambda numbers, decisions: tracker.log(numbers, decisions * repeat))
+    algorithm.set_logger(Logger(folder=None, output_formats=[writer]))
+    try:
+        algorithm.learn(-(-config.frames // repeat), Watch(tell), log_interval=1)
+    except ValueError as error:
+        # torch's distributions refuse what is no number.
+        raise DreamdriveError(
+            f"training diverged ({one_line(error)[:120]}); a lower algo.learning_rate may help"
+        ) from error
+    dreamt = algorithm.num_timesteps * repeat if config.in_dream else 0
+    meta = {
+        "observation": {"shape": list(adapted.observation_space.shape or ()), "kind": config.kind},
+        "action_size": config.env.action_size,
+        "frames": real + adapted.frames,
+        "dreamt_frames": dreamt,
+    }
+    save_weights(run.path, algorithm.policy.state_dict(), meta)
+
+
+class PicturePolicy:
+    """Chooses by a policy that sees the last pictures; a `train.evaluate.Chooser`."""
+
+    def __init__(self, policy: Any, stack: int) -> None:
+        self._policy, self._size = policy, stack
+        self.start(1)
+
+    def start(self, count: int) -> None:
+        """See `Chooser`."""
+        from train.baseline_env import Stack
+
+        self._stack = Stack(self._size)
+
+    def act(
+        self, observation: Mapping[str, NDArray[Any]], is_first: NDArray[np.bool_]
+    ) -> NDArray[np.float32]:
+        """See `Chooser`."""
+        self._stack.push(observation["image"])
+        seen = self._stack.restart(observation["image"], is_first)
+        actions: NDArray[np.float32] = self._policy.predict(seen, deterministic=True)[0]
+        return actions
+
+
+def load_baseline(path: Path, device: str = "auto") -> tuple[CarRacingConfig, Chooser, int]:
+    """The environment, the driver, and the real frames it took, of the baseline in `path`.
+
+    Raises `DreamdriveError` when stable-baselines3 is missing, or the weights are missing or do not fit.
+    """
+    require_stable_baselines()
+    config = Run.open(path).config(BaselineConfig)
+    tensors, meta = load_weights(path)
+    where = pick_device(device)
+    actions = gymnasium.spaces.Box(-1.0, 1.0, (config.env.action_size,), np.float32)
+    try:
+        shape = tuple(int(n) for n in meta["observation"]["shape"])
+        bounds = (0, 255, shape, np.uint8) if config.kind == "image" else (-np.inf, np.inf, shape, np.float32)
+        seen: gymnasium.spaces.Box = gymnasium.spaces.Box(*bounds)
+        policy = config.algo.policy(config.kind, seen, actions).to(where)
+        policy.load_state_dict(tensors)
+        frames = int(meta["frames"])
+    except (KeyError, TypeError, RuntimeError, ValueError) as error:
+        raise DreamdriveError(
+            f"{path / 'weights.safetensors'}: does not fit config.yaml: {one_line(error)[:200]}"
+        ) from error
+    policy.eval()
+    if config.kind == "image":
+        return config.env, PicturePolicy(policy, config.stack), frames
+    dreamer = load_agent(path / "dream", device)
+    model = dreamer.agent.world_model
+
+    def choose(state: State, _: Tensor) -> Tensor:
+        chosen = policy.predict(model.features(state).float().cpu().numpy(), deterministic=True)[0]
+        return torch.from_numpy(chosen).to(dreamer.device)
+
+    return config.env, Filtering(model, choose, dreamer.device), frames

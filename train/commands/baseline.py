@@ -1,0 +1,93 @@
+"""`dreamdrive train baseline`: a policy of stable-baselines3, in the real environment or in a dream."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from train.commands.arguments import FieldsHelp, Group, add_command, count
+
+if TYPE_CHECKING:
+    from train.baseline import BaselineConfig
+
+
+def add(jobs: Group) -> None:
+    """Add `train baseline`."""
+    parser = add_command(
+        jobs,
+        "baseline",
+        _baseline,
+        "let stable-baselines3 learn to drive, in the real environment or in a run's dream",
+        dotted=True,
+        add_help=False,
+    )
+    parser.usage = (
+        "dreamdrive train baseline --algo ppo|sac [--in-dream RUN] [--frames N] [--config FILE] "
+        "[--any.config.field VALUE ...] [--run RUN]"
+    )
+    parser.epilog = "`dreamdrive eval RUN` scores the result on the official environment."
+    parser.add_argument(
+        "-h",
+        "--help",
+        action=FieldsHelp,
+        nargs=0,
+        const=_config,
+        help="show this, and every field of the config, and leave",
+    )
+    parser.add_argument(
+        "--algo", choices=("ppo", "sac"), help="the algorithm (default: the config's own, ppo)"
+    )
+    parser.add_argument(
+        "--in-dream",
+        type=Path,
+        metavar="RUN",
+        help="learn in the dreams of this run's world model (default: in the real environment)",
+    )
+    parser.add_argument(
+        "--episodes",
+        type=Path,
+        metavar="PATH",
+        help="recorded episodes for dreams to begin in (default: some are driven first)",
+    )
+    parser.add_argument(
+        "--frames", type=count, metavar="N", help="frames to drive, or to dream (default: 300000)"
+    )
+    parser.add_argument(
+        "--config",
+        type=Path,
+        metavar="FILE",
+        help="YAML file, fields that differ from their defaults (default: none)",
+    )
+    parser.add_argument(
+        "--run", type=Path, metavar="RUN", help="folder to write (default: runs/train-baseline-<date>-<time>)"
+    )
+
+
+def _config() -> type[BaselineConfig]:
+    from train.baseline import BaselineConfig
+
+    return BaselineConfig
+
+
+def _baseline(arguments: argparse.Namespace) -> None:
+    from train.baseline import BaselineConfig, require_stable_baselines, train_baseline
+    from train.options import build, parse_overrides
+
+    require_stable_baselines()
+    base: dict[str, Any] = {}
+    if arguments.in_dream is not None:
+        from train.agents import agent_config
+        from train.run import Run
+
+        # A dream of that environment.
+        base["env"] = agent_config(Run.open(arguments.in_dream)).env.model_dump()
+    flags = {
+        "algo.kind": arguments.algo,
+        "in_dream": arguments.in_dream,
+        "starts.episodes": arguments.episodes,
+        "frames": arguments.frames,
+    }
+    options = {name: str(value) for name, value in flags.items() if value is not None}
+    config = build(BaselineConfig, arguments.config, options | parse_overrides(arguments.rest), base)
+    train_baseline(config, arguments.run)

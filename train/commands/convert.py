@@ -1,0 +1,148 @@
+"""`dreamdrive convert DATASET SOURCE --output DIR`: recorded driving into episodes."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from train.commands.arguments import Command, FieldsHelp, Group, add_command, add_group, count
+
+if TYPE_CHECKING:
+    from train.data.recorded.recording import ConvertConfig, Recording
+
+
+def add(group: Group) -> None:
+    """Add `convert kitti`, `nuscenes`, `waymo`, `commavq` and `hdf5`."""
+    sets = add_group(group, "convert", "turn recorded driving into episodes", "data sets", "DATASET")
+    parser = _data_set(sets, "kitti", _kitti, "KITTI raw: cameras and an inertial navigation system")
+    parser.add_argument(
+        "--cameras",
+        type=_names,
+        default=["02"],
+        metavar="NN,...",
+        help="00, 01 (grey), 02, 03 (colour); several become tiles of a picture (default: 02)",
+    )
+    parser = _data_set(sets, "nuscenes", _nuscenes, "nuScenes: up to six cameras, poses, CAN bus")
+    parser.add_argument(
+        "--cameras",
+        type=_names,
+        default=["CAM_FRONT"],
+        metavar="NAME,...",
+        help="one to six such as CAM_FRONT,CAM_BACK, or all; several become tiles of a picture "
+        "(default: CAM_FRONT)",
+    )
+    parser.add_argument(
+        "--version", metavar="NAME", help="folder of the tables, such as v1.0-mini (default: the only one)"
+    )
+    parser.add_argument(
+        "--keyframes", action="store_true", help="only pictures with annotations, 2 Hz (default: all, 12 Hz)"
+    )
+    parser = _data_set(sets, "waymo", _waymo, "Waymo Open Motion: map and road users, drawn from above")
+    parser.add_argument(
+        "--metres",
+        type=float,
+        default=64.0,
+        metavar="M",
+        help="side of the pictures in metres (default: %(default)s)",
+    )
+    _data_set(sets, "commavq", _commavq, "commaVQ: tokens, or the paired video")
+    _data_set(sets, "hdf5", _hdf5, "rollouts in HDF5: episode_i/{observations, actions, rewards, dones}")
+
+
+def _data_set(group: Group, name: str, command: Command, text: str) -> argparse.ArgumentParser:
+    """A data set's command with what all have in common."""
+    parser = add_command(group, name, command, text, dotted=True, add_help=False)
+    parser.add_argument(
+        "-h",
+        "--help",
+        action=FieldsHelp,
+        nargs=0,
+        const=_config,
+        help="show this, and every field of the config, and leave",
+    )
+    parser.add_argument("source", type=Path, metavar="SOURCE", help="where the data set lies")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="folder for .npz files, made if missing; what is there is kept (must be given)",
+    )
+    keep = "the recorded size" if name == "hdf5" else "64"
+    parser.add_argument(
+        "--image-size",
+        type=count,
+        metavar="N",
+        help=f"side of the square pictures in pixels (default: {keep})",
+    )
+    parser.add_argument(
+        "--workers", type=count, default=1, metavar="N", help="processes side by side (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--skip-bad",
+        action="store_true",
+        help="go on after a broken recording, and tell at the end (default: stop)",
+    )
+    return parser
+
+
+def _names(text: str) -> list[str]:
+    """Names with commas between them."""
+    return [name.strip() for name in text.split(",")]
+
+
+def _config() -> type[ConvertConfig]:
+    from train.data.recorded.recording import ConvertConfig
+
+    return ConvertConfig
+
+
+def _convert(
+    name: str, recordings: Sequence[Recording], arguments: argparse.Namespace, **options: object
+) -> None:
+    from train.data.recorded.convert import convert
+    from train.data.recorded.recording import ConvertConfig
+    from train.options import build, parse_overrides
+
+    base = {"image_size": None} if name == "hdf5" else None
+    fields = parse_overrides(arguments.rest)
+    if arguments.image_size is not None:
+        fields["image_size"] = str(arguments.image_size)
+    config = build(ConvertConfig, None, fields, base)
+    convert(name, recordings, arguments.output, config, options, arguments.workers, arguments.skip_bad)
+
+
+def _kitti(arguments: argparse.Namespace) -> None:
+    from train.data.recorded.kitti import find_drives
+
+    drives = find_drives(arguments.source, arguments.cameras)
+    _convert("kitti", drives, arguments, cameras=arguments.cameras)
+
+
+def _nuscenes(arguments: argparse.Namespace) -> None:
+    from train.data.recorded.nuscenes import CAMERAS, find_scenes
+
+    cameras = list(CAMERAS) if arguments.cameras == ["all"] else arguments.cameras
+    scenes = find_scenes(arguments.source, arguments.version, cameras, arguments.keyframes)
+    _convert("nuscenes", scenes, arguments, cameras=cameras, keyframes=arguments.keyframes)
+
+
+def _waymo(arguments: argparse.Namespace) -> None:
+    from train.data.recorded.waymo import find_scenarios
+
+    scenarios = find_scenarios(arguments.source, arguments.metres)
+    _convert("waymo", scenarios, arguments, metres=arguments.metres)
+
+
+def _commavq(arguments: argparse.Namespace) -> None:
+    from train.data.recorded.commavq import find_segments
+
+    _convert("commavq", find_segments(arguments.source), arguments)
+
+
+def _hdf5(arguments: argparse.Namespace) -> None:
+    from train.data.recorded.rollouts import find_rollouts
+
+    _convert("hdf5", find_rollouts(arguments.source), arguments)

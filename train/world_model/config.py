@@ -1,0 +1,198 @@
+"""The config of a world model that learns from recorded driving."""
+
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, Field, model_validator
+
+from agent.nets import NormName
+from agent.world_model.decoder import DecoderConfig
+from agent.world_model.dynamics import DynamicsConfig
+from agent.world_model.encoder import EncoderConfig
+from agent.world_model.latents import GaussianLatentConfig
+from agent.world_model.objective import ObjectiveConfig
+from agent.world_model.rssm import RSSMConfig
+
+# Two names for one thing, and what it is where neither is given.
+_SYNONYMS = (("state_dim", "deterministic_dim", 256), ("latent_dim", "stochastic_dim", 32))
+
+
+class WorldModelTrainConfig(
+    BaseModel, extra="forbid", validate_assignment=True, use_attribute_docstrings=True
+):
+    """A world model that learns from recorded driving."""
+
+    state_dim: int = Field(0, ge=0)
+    """Size of the deterministic state; 0 stands for 256, or for `deterministic_dim` where that is given."""
+    action_dim: int = Field(3, ge=1)
+    """Numbers in an action: steering, throttle and brake."""
+    hidden_dim: int = Field(512, ge=1)
+    """Width of the hidden layers: round the recurrent cell, of prior and posterior, of the heads."""
+    latent_dim: int = Field(0, ge=0)
+    """Latent variables: how many categorical ones, or the size of a Gaussian one; 0 stands for 32, or for
+    `stochastic_dim` where that is given."""
+    num_categories: int = Field(32, ge=2, le=256)
+    """Classes of each categorical latent variable."""
+    deterministic_dim: int = Field(0, ge=0)
+    """Another name for `state_dim` (the GRU's hidden state)."""
+    stochastic_dim: int = Field(0, ge=0)
+    """Another name for `latent_dim`."""
+    latent: Literal["categorical", "gaussian"] = "categorical"
+    """Kind of the latent variables."""
+    image_size: int = Field(64, ge=8)
+    """Side of the pictures that the model sees [px]: 4 times a power of two; others are scaled to it."""
+    depth: int = Field(16, ge=1)
+    """Width of the convolutions: the first layer has twice as many channels."""
+    norm: NormName = "rms"
+    """Normalisation: `rms` as in the recipe, `layer` where no GPU is (its CPU kernel is faster)."""
+
+    batch_size: int = Field(32, ge=1)
+    """Sequences in a batch of each process."""
+    sequence_length: int = Field(50, ge=2)
+    """Rows of a training sequence [decisions]."""
+    learning_rate: float = Field(3e-4, gt=0)
+    """Learning rate of AdamW, after the warm-up."""
+    weight_decay: float = Field(1e-6, ge=0)
+    """Weight decay of AdamW."""
+    num_epochs: int = Field(100, ge=1)
+    """Epochs: times that the training sequences are gone through."""
+    max_grad_norm: float = Field(100.0, gt=0)
+    """Largest norm of the whole gradient; larger ones are scaled down to it."""
+    warmup_steps: int = Field(1000, ge=0)
+    """Updates over which the learning rate rises from zero."""
+
+    reconstruction_weight: float = Field(1.0, ge=0)
+    """Weight of the reconstruction loss."""
+    kl_weight: float = Field(1.0, ge=0)
+    """Weight of the KL loss, once it is annealed."""
+    kl_balance: float = Field(0.8, ge=0, le=1)
+    """Share of the KL loss that trains the prior towards the posterior; the rest trains the posterior."""
+    reward_weight: float = Field(1.0, ge=0)
+    """Weight of the reward loss."""
+    value_weight: float = Field(0.5, ge=0)
+    """Weight of the value loss, on lambda-returns of the recorded rewards."""
+    continue_weight: float = Field(1.0, ge=0)
+    """Weight of the loss of the continue head, which predicts whether the episode goes on."""
+    dynamics_weight: float = Field(1.0, ge=0)
+    """Weight of the dynamics consistency: the prior's features against the posterior's, those held fixed."""
+    kl_free_bits: float = Field(1.0, ge=0)
+    """The KL of a step counts only above this [nats]."""
+    kl_anneal_steps: int = Field(10000, ge=0)
+    """Updates over which the weight of the KL loss rises from zero; 0 has all of it at once."""
+    discount: float = Field(0.99, ge=0, le=1)
+    """Discount of a decision in the value's lambda-returns."""
+    lambda_: float = Field(0.95, ge=0, le=1)
+    """Lambda of the lambda-returns: 0 looks one step ahead, 1 to the end of the sequence."""
+
+    imagination_horizon: int = Field(15, ge=1)
+    """Steps that are imagined, in validation and by default elsewhere [decisions]."""
+    imagination_context: int = Field(5, ge=1)
+    """Rows that validation shows to the model before it imagines [decisions]."""
+    num_imagination_samples: int = Field(8, ge=1)
+    """Held-out sequences that are imagined in each validation."""
+
+    data_path: str = "./data/world_model"
+    """Folder of .npz episodes (in it, or in its folders train, val and test), or one HDF5 file."""
+    observations: list[str] = []
+    """Entries of the observations that the model sees, such as [image]; empty takes all."""
+    cache_dir: str = ""
+    """Folder for the decoded episodes; empty is `.cache` beside the data."""
+    split: Literal["file", "place"] = "file"
+    """How episodes are held out: whole files, or by place (needs positions)."""
+    val_fraction: float = Field(0.1, ge=0, lt=1)
+    """Share of the data that is held out to validate on; 0 validates nothing."""
+    test_fraction: float = Field(0.0, ge=0, lt=1)
+    """Share of the data that is held out from training and validation."""
+    geofence: float = Field(50.0, gt=0)
+    """With `split: place`: least distance between held-out and training frames [m]."""
+    balance: bool = False
+    """Draw sequences evenly over speed and steering, by rejection."""
+    balance_bins: int = Field(10, ge=2)
+    """Bins of speed, and of steering."""
+    balance_power: float = Field(0.5, ge=0, le=1)
+    """A sequence is accepted as the inverse density of its bin to this power."""
+    val_batches: int = Field(20, ge=1)
+    """Most batches of a validation."""
+    workers: int = Field(2, ge=0)
+    """Processes that load batches, for each learning process; 0 loads in that process itself."""
+    fps: float = Field(10.0, gt=0)
+    """Rows a second in the episodes, for films."""
+
+    output_dir: str = "./output/world_model"
+    """Folder of the run."""
+    seed: int = Field(0, ge=0, lt=1_000_000)
+    """Seed of everything random in the run: networks, split, order, latents."""
+    precision: Literal["auto", "bf16", "fp32"] = "auto"
+    """Arithmetic of the networks; `auto` is bf16 where the hardware multiplies it, else fp32."""
+    compile: bool = False
+    """Compile the inner step functions with torch.compile."""
+    device: str = "auto"
+    """`cpu`, `cuda`, `cuda:1`, ...; `auto` is the GPU of the process if there is one."""
+    threads: int = Field(0, ge=0)
+    """CPU threads of each process; 0 leaves it to torch."""
+    log_steps: int = Field(50, ge=1)
+    """Updates between two rows of metrics; figures are means over them."""
+    checkpoint_epochs: int = Field(10, ge=1)
+    """Epochs between the checkpoints that are kept, `checkpoint_epoch_N.pt`; the last one is kept, too."""
+    checkpoint_minutes: float = Field(10.0, gt=0)
+    """Time between checkpoints to resume from [minutes]; each epoch ends with one, too."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_of_two_names(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values
+        values = dict(values)
+        for name, other, usual in _SYNONYMS:
+            given = {n: values[n] for n in (name, other) if values.get(n)}
+            if len({str(value) for value in given.values()}) > 1:
+                raise ValueError(
+                    f"{name} is {values[name]} and {other} is {values[other]}: two names of one size, "
+                    "expected one of them, or the same number"
+                )
+            size = next(iter(given.values()), usual)
+            values[name] = values[other] = size
+        return values
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.val_fraction + self.test_fraction >= 1:
+            raise ValueError("val_fraction and test_fraction: expected less than 1 together")
+        if self.image_size < 16 or self.image_size & (self.image_size - 1):
+            raise ValueError(f"image_size: {self.image_size}: expected 16, 32, 64, 128, ... pixels")
+        return self
+
+    @property
+    def world_model(self) -> RSSMConfig:
+        """The sizes of the world model."""
+        gaussian = GaussianLatentConfig(size=self.latent_dim) if self.latent == "gaussian" else None
+        return RSSMConfig(
+            dynamics=DynamicsConfig(
+                deter=self.state_dim,
+                hidden=self.hidden_dim,
+                variables=self.latent_dim,
+                classes=self.num_categories,
+                blocks=1,
+                gaussian=gaussian,
+            ),
+            encoder=EncoderConfig(depth=self.depth),
+            decoder=DecoderConfig(depth=self.depth),
+            norm=self.norm,
+            units=self.hidden_dim,
+        )
+
+    @property
+    def objective(self) -> ObjectiveConfig:
+        """The weights of the losses."""
+        return ObjectiveConfig(
+            reconstruction_weight=self.reconstruction_weight,
+            kl_weight=self.kl_weight,
+            kl_balance=self.kl_balance,
+            free_nats=self.kl_free_bits,
+            kl_anneal_steps=self.kl_anneal_steps,
+            reward_weight=self.reward_weight,
+            continue_weight=self.continue_weight,
+            value_weight=self.value_weight,
+            dynamics_weight=self.dynamics_weight,
+            discount=self.discount,
+            lambda_=self.lambda_,
+        )

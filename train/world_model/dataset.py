@@ -1,0 +1,194 @@
+"""Sequences of recorded driving, cut from episodes without ever crossing one, in an order that resumes."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from agent.world_model.interface import Batch
+from train.errors import DreamdriveError
+from train.world_model.balance import acceptance, accepted
+from train.world_model.cache import Cache, open_cache
+from train.world_model.config import WorldModelTrainConfig
+from train.world_model.sources import GROUPS, find_sources
+from train.world_model.split import Segments, split_by_file, split_by_place
+
+_NAMED = 8  # episodes that a message names at most
+Array = NDArray[Any]
+
+
+class SequenceDataset(Dataset[dict[str, Tensor]]):
+    """The sequences of one split. Item n is the same each time; training draws anew for each epoch.
+
+    An item is a dict: `observations` (T, C, S, S) uint8, or `observations.<entry>` for each where there are
+    others than the picture; `actions` (T, A) and `rewards` (T,) float32; `dones` (T,) bool, true where
+    nothing more can be earned; `is_first` (T,) bool. Rows are in arrival alignment: an action is the one that
+    led to the observation of its row, a reward came with it. The first row has no action and no reward: what
+    was before it is not known to the model.
+
+    Args:
+        path: folder of .npz episodes, or an HDF5 file; see `WorldModelTrainConfig.data_path`.
+        config: sizes, split, seed, balance.
+        split: "train", "val" or "test".
+        cache: the decoded episodes, if they are open already.
+
+    Attributes:
+        cache: the decoded episodes.
+        segments: stretches of rows that sequences are cut from.
+        skipped: one line for each stretch that is shorter than a sequence.
+
+    Raises:
+        DreamdriveError: no episodes, episodes that differ in shape, actions of another size than
+            `config.action_dim`, a split that cannot be made, or no stretch as long as a sequence.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        config: WorldModelTrainConfig,
+        split: str = "train",
+        cache: Cache | None = None,
+    ) -> None:
+        if split not in GROUPS:
+            raise DreamdriveError(f"split '{split}': expected train, val or test")
+        self.config, self.split = config, split
+        self.cache = open_data(path, config) if cache is None else cache
+        self.length = config.sequence_length
+        if self.cache.action_size != config.action_dim:
+            raise DreamdriveError(
+                f"{path}: actions of {self.cache.action_size} numbers, expected action_dim "
+                f"{config.action_dim}"
+            )
+        if config.split == "place":
+            parts = split_by_place(
+                self.cache, config.val_fraction, config.test_fraction, config.geofence, config.seed
+            )
+        else:
+            parts = split_by_file(self.cache, config.val_fraction, config.test_fraction, config.seed)
+        found = parts[split]
+        long = found.end - found.start >= self.length
+        self.segments = Segments(found.episode[long], found.start[long], found.end[long])
+        self.skipped = [
+            f"{self.cache.names[e]}: {end - start} rows, shorter than a sequence of {self.length}: skipped"
+            for e, start, end in zip(found.episode, found.start, found.end, strict=True)
+            if end - start < self.length
+        ]
+        share = {"train": 1.0, "val": config.val_fraction, "test": config.test_fraction}[split]
+        if not long.any() and (share > 0 or len(found.start)):
+            longest = int((found.end - found.start).max()) if len(found.start) else 0
+            raise DreamdriveError(
+                f"{path}: all {len(found.start)} stretches of the split {split} are shorter than "
+                f"sequence_length {self.length}, the longest has {longest} rows"
+            )
+        self._accept: Array | None = None
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shape of each entry of an observation."""
+        return self.cache.shapes
+
+    def __len__(self) -> int:
+        """Sequences of an epoch: as many as fit into the stretches side by side."""
+        return int(((self.segments.end - self.segments.start) // self.length).sum())
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        """Sequence `index`, see above."""
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"sequence {index}: there are {len(self)}")
+        columns = self.columns(self.fixed_starts()[[index]])
+        images = {n.removeprefix("observation."): c[0] for n, c in columns.items() if "." in n}
+        item = {
+            "actions": columns["action"][0],
+            "rewards": columns["reward"][0],
+            "dones": columns["is_terminal"][0],
+            "is_first": columns["is_first"][0],
+        }
+        if set(images) == {"image"}:
+            return {"observations": images["image"], **item}
+        return {**{f"observations.{name}": value for name, value in images.items()}, **item}
+
+    def fixed_starts(self) -> Array:
+        """First rows of sequences laid side by side from the start of each stretch, (len,) int64."""
+        return self._side_by_side(np.zeros(len(self.segments.start), np.int64))
+
+    def epoch_starts(self, epoch: int) -> Array:
+        """First rows of the sequences of an epoch in their order, (len,) int64; the same for the same epoch.
+
+        Sequences lie side by side, from a random row of each stretch on: every row at most once. With
+        `balance` they are drawn from all that there are, overlapping ones too.
+        """
+        rng = np.random.default_rng([self.config.seed, 22, epoch])
+        if self.config.balance:
+            return self._drawn(rng)
+        spare = (self.segments.end - self.segments.start) % self.length
+        return rng.permutation(self._side_by_side(rng.integers(0, spare + 1)))
+
+    def _side_by_side(self, offsets: Array) -> Array:
+        pairs = zip(self.segments.start + offsets, self.segments.end, strict=True)
+        parts = [np.arange(first, end - self.length + 1, self.length) for first, end in pairs]
+        return np.concatenate(parts) if parts else np.zeros(0, np.int64)
+
+    def _drawn(self, rng: np.random.Generator) -> Array:
+        pairs = zip(self.segments.start, self.segments.end, strict=True)
+        every = np.concatenate([np.arange(start, end - self.length + 1) for start, end in pairs])
+        if self._accept is None:
+            speed = _window_means(np.asarray(self.cache.columns["speed"]), every, self.length)
+            steering = _window_means(np.asarray(self.cache.columns["action"][:, 0]), every, self.length)
+            self._accept = acceptance(speed, steering, self.config.balance_bins, self.config.balance_power)
+        return every[accepted(self._accept, len(self), rng)]
+
+    def columns(self, starts: Array) -> dict[str, Tensor]:
+        """Sequences from these first rows (B,), name -> (B, T, ...): the columns that the model reads."""
+        out: dict[str, Tensor] = {}
+        for name, column in self.cache.columns.items():
+            if name in ("position", "speed"):
+                continue
+            values = np.empty((len(starts), self.length, *column.shape[1:]), column.dtype)
+            for row, start in zip(values, starts.tolist(), strict=True):
+                row[:] = column[start : start + self.length]
+            out[name] = torch.from_numpy(values)
+        is_first = torch.zeros(len(starts), self.length, dtype=torch.bool)
+        is_first[:, 0] = True
+        # What led to the first row is not known: the state before it is not.
+        out["action"][:, 0] = 0.0
+        out["reward"][:, 0] = 0.0
+        return out | {"is_first": is_first}
+
+    def names_of(self, starts: Array) -> str:
+        """The episodes that sequences from these first rows lie in, as text."""
+        episodes = np.unique(np.searchsorted(self.cache.ends, starts, "right")).tolist()
+        names = ", ".join(self.cache.names[n] for n in episodes[:_NAMED])
+        more = len(episodes) - _NAMED
+        return names + (f" and {more} more" if more > 0 else "")
+
+
+def open_data(path: str | Path, config: WorldModelTrainConfig) -> Cache:
+    """The decoded episodes of `path`. Raises `DreamdriveError`; see `find_sources` and `open_cache`."""
+    sources = find_sources(Path(path))
+    base = Path(path) if Path(path).is_dir() else Path(path).parent
+    folder = Path(config.cache_dir) if config.cache_dir else base / ".cache"
+    return open_cache(sources, folder, config.image_size, config.observations, config.fps)
+
+
+def as_batch(columns: dict[str, Tensor], device: torch.device) -> Batch:
+    """What `SequenceDataset.columns` gives, as the model reads it, on `device`."""
+    moved = {name: value.to(device, non_blocking=True) for name, value in columns.items()}
+    return Batch(
+        {n.removeprefix("observation."): v for n, v in moved.items() if n.startswith("observation.")},
+        moved["action"],
+        moved["reward"],
+        moved["is_first"],
+        moved["is_terminal"],
+    )
+
+
+def _window_means(values: Array, starts: Array, length: int) -> Array:
+    """Means of `length` values from each of `starts` on, (N,); NaN where one of them is."""
+    sums = np.concatenate([[0.0], np.cumsum(np.nan_to_num(values.astype(np.float64)))])
+    unknown = np.concatenate([[0], np.cumsum(~np.isfinite(values))])
+    means = (sums[starts + length] - sums[starts]) / length
+    return np.where(unknown[starts + length] > unknown[starts], np.nan, means)

@@ -1,0 +1,134 @@
+"""A world model and its updates: loss, gradient, one step of AdamW, and a stop at what is no number."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from agent.world_model.interface import Batch, Metrics
+from agent.world_model.objective import objective
+from agent.world_model.rssm import RSSM
+from train.device import autocast
+from train.errors import DreamdriveError
+from train.world_model.config import WorldModelTrainConfig
+from train.world_model.distributed import Team
+from train.world_model.loader import Share
+
+
+class Loss(nn.Module):
+    """A world model whose `forward` is its loss, as DistributedDataParallel wants it.
+
+    Args:
+        world_model: what learns.
+        config: of the run.
+    """
+
+    def __init__(self, world_model: RSSM, config: WorldModelTrainConfig) -> None:
+        super().__init__()
+        self.world_model, self.weights = world_model, config.objective
+
+    def forward(self, batch: Batch, step: int) -> tuple[Tensor, Metrics]:
+        """The loss of a batch, a scalar, and its metrics, after `step` updates."""
+        start = self.world_model.initial(batch.reward.shape[0])
+        loss, metrics, _ = objective(self.world_model, batch, start, self.weights, step)
+        return loss, metrics
+
+
+class Learner:
+    """Updates a world model, alone or with other processes, whose gradients are averaged.
+
+    The random numbers of an update come from the seed, the number of the update and the process: who goes on
+    from a checkpoint does exactly what would have been done.
+
+    Args:
+        world_model: what learns, on the team's device.
+        config: of the run.
+        team: the processes.
+        seen: called with the number of updates and the gradient's norm, once for each update.
+        names: the episodes of a batch, as text.
+
+    Attributes:
+        step: updates done.
+    """
+
+    def __init__(
+        self,
+        world_model: RSSM,
+        config: WorldModelTrainConfig,
+        team: Team,
+        seen: Callable[[int, float], None],
+        names: Callable[[Any], str],
+    ) -> None:
+        self.world_model, self.config, self.team = world_model, config, team
+        self.step = 0
+        self.optimizer = torch.optim.AdamW(
+            world_model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
+        )
+        self.loss: nn.Module = Loss(world_model, config)
+        if team.world > 1:
+            on = [team.device] if team.device.type == "cuda" else None
+            self.loss = DistributedDataParallel(self.loss, device_ids=on)
+        self._seen, self._names = seen, names
+        self._pending: tuple[Tensor, Tensor, Share] | None = None
+        self._sums: dict[str, Tensor] = {}
+        self._summed = 0
+
+    @property
+    def learning_rate(self) -> float:
+        """The learning rate of the next update: a linear warm-up, then constant."""
+        c = self.config
+        return c.learning_rate * min(1.0, (self.step + 1) / max(c.warmup_steps, 1))
+
+    def update(self, part: Share, batch: Batch) -> None:
+        """One update of the weights. Raises `DreamdriveError` as `settle`."""
+        c = self.config
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.learning_rate
+        mixed = np.random.SeedSequence([c.seed, self.step, self.team.rank])
+        torch.manual_seed(int(mixed.generate_state(1)[0]))
+        with autocast(self.team.device, c.precision):
+            loss, metrics = self.loss(batch, self.step)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        norm = nn.utils.clip_grad_norm_(self.world_model.parameters(), c.max_grad_norm)
+        self.settle()
+        self._pending = (torch.isfinite(loss.detach()) & torch.isfinite(norm), norm, part)
+        if self.team.device.type == "cpu":
+            # On a GPU this is looked at an update later: then nobody waits for it.
+            self.settle()
+        self.optimizer.step()
+        self.step += 1
+        for name, value in {**metrics, "optimizer/grad_norm": norm}.items():
+            value = value.detach()
+            self._sums[name] = self._sums[name] + value if name in self._sums else value.clone()
+        self._summed += 1
+
+    def settle(self) -> None:
+        """Look at the latest update, if that is not done yet.
+
+        Raises:
+            DreamdriveError: its loss or gradient was no number; the batch's episodes are named.
+        """
+        if self._pending is None:
+            return
+        finite, norm, part = self._pending
+        self._pending = None
+        if not bool(finite):
+            raise DreamdriveError(
+                f"training diverged: the loss or its gradient is not finite after {self.step} updates; the "
+                f"last checkpoint stays; episodes of the batch: {self._names(part.together)}"
+            )
+        self._seen(self.step, float(norm))
+
+    def means(self) -> tuple[dict[str, float], int]:
+        """The means of the metrics over all processes since the last call, and over how many updates."""
+        count = self._summed
+        if not count:
+            return {}, 0
+        names = sorted(self._sums)
+        summed = self.team.sum([float(self._sums[name]) / count for name in names])
+        self._sums, self._summed = {}, 0
+        return {name: value / self.team.world for name, value in zip(names, summed, strict=True)}, count

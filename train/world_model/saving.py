@@ -1,0 +1,53 @@
+"""What a checkpoint of a world model must agree on with the config that loads it."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from train.errors import DreamdriveError
+from train.world_model.config import WorldModelTrainConfig
+
+# The options that decide which weights there are.
+_SIZES = (
+    "latent",
+    "state_dim",
+    "action_dim",
+    "hidden_dim",
+    "latent_dim",
+    "num_categories",
+    "image_size",
+    "depth",
+    "norm",
+)
+# The options that the order of an epoch's sequences comes from.
+_ORDER = (
+    "seed",
+    "sequence_length",
+    "split",
+    "val_fraction",
+    "test_fraction",
+    "geofence",
+    "balance",
+    "balance_bins",
+    "balance_power",
+)
+
+
+def check_sizes(path: Path, state: Mapping[str, Any], config: WorldModelTrainConfig) -> None:
+    """Raise `DreamdriveError` for a checkpoint that is none of this job, or of a model of another size."""
+    saved = state.get("config")
+    if not isinstance(saved, dict) or "world_model" not in state:
+        raise DreamdriveError(f"{path}: not a checkpoint of `dreamdrive train world-model`")
+    now = config.model_dump(mode="json")
+    for name in _SIZES:
+        if name == "num_categories" and config.latent != "categorical":
+            continue
+        if saved.get(name) != now[name]:
+            raise DreamdriveError(
+                f"{path}: {name} is {saved.get(name)}, expected {now[name]} as in the config"
+            )
+
+
+def order_of(config: Mapping[str, Any], fingerprint: str) -> str:
+    """What the order of an epoch's sequences comes from, as text: equal text, equal order."""
+    return " ".join([*(f"{name}={config[name]}" for name in _ORDER), fingerprint])

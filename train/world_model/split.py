@@ -1,0 +1,138 @@
+"""Which rows are learnt from, and which are held out: whole files, or places with a fence round them."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from train.errors import DreamdriveError
+from train.world_model.cache import Cache
+from train.world_model.sources import GROUPS
+
+_BLOCK = 8  # side of the places that are held out, in fences
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Segments:
+    """Stretches of rows of one split, none of which crosses an episode.
+
+    Attributes:
+        episode: (S,) int64, the episode of each.
+        start, end: (S,) int64, rows from start up to end.
+    """
+
+    episode: Array
+    start: Array
+    end: Array
+
+
+def split_by_file(cache: Cache, val: float, test: float, seed: int) -> dict[str, Segments]:
+    """Whole episodes to train, val and test, drawn by `seed`, or as they were sorted by hand.
+
+    Episodes in the folder train are divided further only for splits that have no folder.
+
+    Raises:
+        DreamdriveError: too few episodes to hold one out.
+    """
+    labels = np.array([GROUPS.index(group) if group else 0 for group in cache.groups], np.int64)
+    free = np.flatnonzero(labels == 0)
+    order = np.random.default_rng([seed, 20]).permutation(free)
+    wanted = [0 if (labels == n).any() else _count(len(free), share) for n, share in ((1, val), (2, test))]
+    if sum(wanted) >= len(free):
+        raise DreamdriveError(
+            f"{len(free)} episodes to train on, {sum(wanted)} of them to hold out: expected more episodes, "
+            "or val_fraction 0"
+        )
+    labels[order[: wanted[0]]] = 1
+    labels[order[wanted[0] : sum(wanted)]] = 2
+    starts = cache.starts
+    return {
+        name: Segments(which, starts[which], cache.ends[which])
+        for name, which in ((name, np.flatnonzero(labels == n)) for n, name in enumerate(GROUPS))
+    }
+
+
+def _count(episodes: int, share: float) -> int:
+    return max(1, round(episodes * share)) if share > 0 else 0
+
+
+def split_by_place(cache: Cache, val: float, test: float, fence: float, seed: int) -> dict[str, Segments]:
+    """Rows to train, val and test by where they are; rows closer than `fence` to held-out ones are left out.
+
+    The ground is divided into squares of eight fences. Squares are drawn until val and test have their share
+    of the rows. Then the rows of a split that lie in or next to a square, one fence wide, which a row held
+    out more strictly (train < val < test) lies in, are left out: what remains is farther away than `fence`.
+
+    Args:
+        cache: with positions [m].
+        val, test: shares of all rows.
+        fence: least distance [m].
+        seed: of the draw.
+
+    Raises:
+        DreamdriveError: an episode has no positions, or all lies in too few places.
+    """
+    position = np.asarray(cache.columns["position"])
+    unknown = ~np.isfinite(position).all(1)
+    if unknown.any():
+        episode = int(np.searchsorted(cache.ends, np.flatnonzero(unknown)[0], "right"))
+        raise DreamdriveError(
+            f"{cache.names[episode]}: no 'position' in every row, expected (T, 2) metres for split: place"
+        )
+    # (R,) the frame of each row's position, and the square that it lies in
+    frames = np.unique(cache.places, return_inverse=True)[1].reshape(-1)
+    frame = np.repeat(frames, np.diff(np.concatenate([[0], cache.ends])))
+    block, _ = _cells(position, frame, _BLOCK * fence)
+    names, inverse, counts = np.unique(block, return_inverse=True, return_counts=True)
+    order = np.random.default_rng([seed, 20]).permutation(len(names))
+    passed = np.cumsum(counts[order]) - counts[order]
+    share = passed / counts.sum()
+    label_of = np.zeros(len(names), np.int64)
+    label_of[order[share < val]] = 1
+    label_of[order[(share >= val) & (share < val + test)]] = 2
+    labels = label_of[inverse.reshape(-1)]
+    cell, up = _cells(position, frame, fence)
+    around = [dx + dy for dx in (-1, 0, 1) for dy in (-up, 0, up)]
+    for kept, held_out in ((0, 1), (0, 2), (1, 2)):
+        taken = np.unique(cell[labels == held_out])
+        near = np.isin(cell, np.concatenate([taken + step for step in around]))
+        labels[(labels == kept) & near] = -1
+    result = {name: _runs(labels == n, cache) for n, name in enumerate(GROUPS)}
+    for name, share_of in (("train", 1.0), ("val", val), ("test", test)):
+        if share_of > 0 and not len(result[name].start):
+            raise DreamdriveError(
+                f"split: place with a geofence of {fence:g} m leaves no row for {name} in {len(names)} "
+                f"places of {_BLOCK * fence:g} m: expected driving in more places, or a smaller geofence"
+            )
+    return result
+
+
+def _cells(position: Array, frame: Array, side: float) -> tuple[Array, int]:
+    """A number for the square of each position, and the number's step to the next row of squares.
+
+    Args:
+        position: (R, 2) [m].
+        frame: (R,) int64, which frame each is in; squares of different frames are never neighbours.
+        side: of the squares [m].
+
+    Returns:
+        (R,) int64: neighbours in a row differ by 1, those in a column by the step.
+    """
+    square = np.floor(position[:, :2] / side).astype(np.int64)
+    square -= square.min(0)
+    # One column and one row of squares stay free between frames.
+    columns, rows = square.max(0) + 2
+    return np.asarray((frame * rows + square[:, 1]) * columns + square[:, 0]), int(columns)
+
+
+def _runs(mask: Array, cache: Cache) -> Segments:
+    """The longest stretches of true rows within episodes."""
+    first = np.zeros(len(mask) + 1, bool)
+    first[cache.starts] = True
+    before = np.concatenate([[False], mask[:-1]])
+    after = np.concatenate([mask[1:], [False]])
+    start = np.flatnonzero(mask & (~before | first[:-1]))
+    end = np.flatnonzero(mask & (~after | np.append(first[1:-1], True))) + 1
+    return Segments(np.searchsorted(cache.ends, start, "right"), start, end)

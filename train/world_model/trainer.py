@@ -1,0 +1,345 @@
+"""The job that teaches a world model from recorded driving: load, update, validate, check, write the run."""
+
+import math
+import threading
+import time
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from agent.world_model.heads import TwoHotHead
+from agent.world_model.interface import State, Trajectory
+from train.agents import WORLD_MODEL_JOB
+from train.charts import filmstrip
+from train.checkpoint import load_checkpoint, save_checkpoint, save_weights
+from train.errors import DreamdriveError
+from train.imagine import strip_steps
+from train.options import flatten
+from train.progress import Progress
+from train.run import Run, StopSignal
+from train.tracking import Tracker
+from train.world_model.checks import Checks
+from train.world_model.config import WorldModelTrainConfig
+from train.world_model.dataset import SequenceDataset, open_data
+from train.world_model.distributed import Team
+from train.world_model.learner import Learner
+from train.world_model.loader import Loader, shares
+from train.world_model.saving import check_sizes, order_of
+from train.world_model.validation import Film, mean_picture, validate
+from train.world_models.loop import Watch
+
+
+class WorldModelTrainer:
+    """Trains a world model on the episodes of `config.data_path` into the run `config.output_dir`.
+
+    Attributes:
+        config: of the run.
+        train_data, val_data: sequences to learn from, and held out; none of these without `val_fraction`.
+        world_model: what learns.
+        epoch, taken: epochs done, and sequences taken in this epoch by all processes.
+        best: smallest validation loss so far.
+        stopped: whether a signal ended `train`; what was done is saved.
+
+    Raises:
+        DreamdriveError: see `SequenceDataset`.
+    """
+
+    def __init__(self, config: WorldModelTrainConfig) -> None:
+        self.config = config.model_copy(deep=True)
+        self.team = Team.join(config.device)
+        if config.threads:
+            torch.set_num_threads(config.threads)
+        if not self.team.leads:
+            # The first one decodes; the others find it done.
+            self.team.wait()
+        cache = open_data(config.data_path, config)
+        if self.team.leads:
+            self.team.wait()
+        self.train_data = SequenceDataset(config.data_path, config, "train", cache)
+        self.val_data = SequenceDataset(config.data_path, config, "val", cache)
+        torch.manual_seed(config.seed)
+        try:
+            self.world_model = config.world_model.build(self.train_data.shapes, config.action_dim)
+        except ValueError as error:
+            raise DreamdriveError(f"the world model cannot be built: {error}") from error
+        self.world_model.to(self.team.device)
+        if config.compile:
+            self.world_model.compile_steps()
+        self.learner = Learner(
+            self.world_model, self.config, self.team, self._check_update, self.train_data.names_of
+        )
+        self.checks = Checks(self.config)
+        self.epoch = self.taken = 0
+        self.best = math.inf
+        self.stopped = False
+        self.run: Run | None = None
+        self._watch = Watch()
+        self._loaded: Path | None = None
+        self._notes: list[str] = []
+
+    @property
+    def reward_predictor(self) -> TwoHotHead:
+        """The world model's reward head."""
+        return self.world_model.reward_head
+
+    def imagine(
+        self, initial_state: State, policy: Callable[[State], Tensor], horizon: int = 15
+    ) -> Trajectory:
+        """Roll forward from states (B) under `policy`: state -> action (B, A); see `WorldModel.imagine`."""
+        return self.world_model.imagine(initial_state, policy, horizon)
+
+    def load_checkpoint(self, path: str | Path) -> None:
+        """Go on from a checkpoint: weights, optimiser, place in the data, checks.
+
+        Raises:
+            DreamdriveError: it is missing, broken, or of another size, whose field is named.
+        """
+        path = Path(path)
+        state = load_checkpoint(path, self.team.device)
+        check_sizes(path, state, self.config)
+        try:
+            self.world_model.load_state_dict(state["world_model"])
+            self.learner.optimizer.load_state_dict(state["optimizer"])
+            self.learner.step, self.epoch = int(state["step"]), int(state["epoch"])
+            self.best = float(state["best"])
+            self.checks.load(state["checks"])
+            before = order_of(state["config"], state["data"])
+            taken = int(state["taken"])
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise DreamdriveError(f"{path}: does not fit this model or data ({reason})") from error
+        # This option may change on resume; the optimiser's own copies are those of the checkpoint.
+        for group in self.learner.optimizer.param_groups:
+            group["weight_decay"] = self.config.weight_decay
+        same = before == order_of(self.config.model_dump(mode="json"), self.train_data.cache.fingerprint)
+        if taken and not same:
+            self._notes.append("the data or their order have changed: this epoch begins anew")
+        self.taken = taken if same else 0
+        self._loaded = path
+
+    def train(self) -> dict[str, float]:
+        """Train to the end of the last epoch, or until a signal asks to stop.
+
+        Returns:
+            The metrics of the last validation.
+
+        Raises:
+            DreamdriveError: the run's folder holds a run that no checkpoint was loaded from, a loss is no
+                number (the last checkpoint stays), or a batch could not be loaded; both name its episodes.
+        """
+        c = self.config
+        self._watch = watch = Watch()
+        with ExitStack() as stack:
+            if threading.current_thread() is threading.main_thread():
+                watch.stop = stack.enter_context(StopSignal())
+            if self.team.leads:
+                run, known = self._open_run()
+                each = self._batch * self.team.world
+                total = max(1, len(self.train_data) // each) * c.num_epochs
+                progress = Progress(f"training {run.path}", total, "updates", done=self.learner.step)
+                watch.progress = stack.enter_context(progress)
+                watch.tracker = stack.enter_context(Tracker(run.path, progress.say))
+                since = self.learner.step if self._loaded else None
+                run_id = watch.tracker.start(WORLD_MODEL_JOB, run.name, flatten(c), known, since)
+                if run_id and run_id != known:
+                    run.set_mlflow_run(run_id)
+                self._greet(progress)
+            metrics = self._epochs()
+            if self.stopped and watch.progress is not None and watch.tracker is not None:
+                watch.progress.say(f"stopped and saved: go on with --output-dir {c.output_dir} --resume")
+                watch.tracker.finish("KILLED")
+        return metrics
+
+    @property
+    def _batch(self) -> int:
+        """Sequences in a batch of a process."""
+        return min(self.config.batch_size, max(1, len(self.train_data) // self.team.world))
+
+    def _open_run(self) -> tuple[Run, str | None]:
+        """Make the run's folder, or go on with it; and the id of its MLflow run, if it has one."""
+        path = Path(self.config.output_dir)
+        if self.run is None and self._loaded is not None and (path / "run.json").is_file():
+            self.run = Run.open(path)
+            self.run.note_start()
+            self.run.write_config(self.config)
+        elif self.run is None:
+            self.run = Run.create(path, WORLD_MODEL_JOB, self.config)
+        return self.run, self.run.record.mlflow_run_id
+
+    def _greet(self, progress: Progress) -> None:
+        train, val = self.train_data, self.val_data
+        size = sum(p.numel() for p in self.world_model.parameters())
+        progress.say(
+            f"{size:,} parameters on {self.team.world} x {self.team.device}; {len(train):,} sequences of "
+            f"{self.config.sequence_length} rows to learn from, {len(val):,} to validate on"
+        )
+        skipped = train.skipped + val.skipped
+        if skipped:
+            progress.say(f"{len(skipped)} stretches skipped, the first: {skipped[0]}")
+        for note in [*self._notes, *([f"going on from {self._loaded}"] if self._loaded else [])]:
+            progress.say(note)
+
+    def _epochs(self) -> dict[str, float]:
+        c, team, learner = self.config, self.team, self.learner
+        loader = Loader(self.train_data, c.workers, team.device)
+        mean = mean_picture(self.train_data)
+        metrics: dict[str, float] = {}
+        self.stopped = False
+        if learner.step == 0:
+            # From here on the run can be resumed, whatever happens.
+            self._save("checkpoint.pt")
+        saved = logged = time.monotonic()
+        while self.epoch < c.num_epochs:
+            self.world_model.train()
+            order = self.train_data.epoch_starts(self.epoch)
+            parts = shares(order, self.taken, c.batch_size, team.rank, team.world)
+            for part, batch in loader.batches(parts):
+                if team.any(self._watch.stopping):
+                    self.stopped = True
+                    break
+                learner.update(part, batch)
+                self.taken += len(part.together)
+                self._watch.show(learner.step)
+                now = time.monotonic()
+                if learner.step % c.log_steps == 0:
+                    self._log(now - logged, loader)
+                    logged = now
+                if now - saved >= c.checkpoint_minutes * 60:
+                    self._save("checkpoint.pt")
+                    saved = now
+            learner.settle()
+            # A validation takes a while: whoever asks to stop need not wait for it.
+            self.stopped = self.stopped or team.any(self._watch.stopping)
+            trained = self._log(time.monotonic() - logged, loader)
+            if self.stopped:
+                self._save("checkpoint.pt")
+                return metrics
+            self.epoch, self.taken = self.epoch + 1, 0
+            metrics = self._finish_epoch(mean, trained)
+            saved = logged = time.monotonic()
+        return metrics
+
+    def _log(self, seconds: float, loader: Loader) -> dict[str, float]:
+        """Track the means over all processes since the last call, and give them."""
+        means, count = self.learner.means()
+        if not count:
+            return {}
+        tracked = {f"train/{name}": value for name, value in means.items()}
+        tracked["train/learning_rate"] = self.learner.learning_rate
+        sequences = count * self._batch * self.team.world
+        tracked["time/sequences_per_second"] = sequences / max(seconds, 1e-9)
+        tracked["time/wait_share"] = min(1.0, loader.waited / max(seconds, 1e-9))
+        loader.waited = 0.0
+        self._watch.log(tracked, self.learner.step)
+        losses = {name: means[f"loss/{name}"] for name in ("reconstruction", "kl", "reward", "dynamics")}
+        self._watch.show(self.learner.step, {"epoch": self.epoch, **losses})
+        return tracked
+
+    def _finish_epoch(self, mean: Tensor, trained: Mapping[str, float]) -> dict[str, float]:
+        """Validate after an epoch, save, and keep the best."""
+        c, step = self.config, self.learner.step
+        metrics: dict[str, float] = {}
+        loss = trained.get("train/loss/world_model", math.inf)
+        film: Film | None = None
+        if len(self.val_data):
+            self.world_model.eval()
+            found, film = validate(self.world_model, self.val_data, c, mean, self.team)
+            checked, lines = self.checks.validated(step, found)
+            self._say(lines)
+            metrics = {f"validation/{name}": value for name, value in found.items()}
+            loss = metrics["validation/loss/world_model"]
+            self._watch.log({**metrics, **checked, "epoch": float(self.epoch)}, step)
+            shown = {"dream dB": found["psnr"], "repeat dB": found["psnr_repeat"]} if "psnr" in found else {}
+            self._watch.show(step, {"epoch": self.epoch, "validation": loss, **shown})
+        better = loss < self.best
+        self.best = min(self.best, loss)
+        if film is not None:
+            self._draw(film)
+        self._save("checkpoint.pt")
+        if better:
+            self._save("best_model.pt")
+            self._share()
+        if self.epoch % c.checkpoint_epochs == 0 or self.epoch == c.num_epochs:
+            self._save(f"checkpoint_epoch_{self.epoch}.pt")
+        return metrics
+
+    def _check_update(self, step: int, grad_norm: float) -> None:
+        checked, lines = self.checks.step(step, grad_norm)
+        self._say(lines)
+        if lines:
+            self._watch.log(checked, step)
+
+    def _say(self, lines: list[str]) -> None:
+        if self._watch.progress is not None:
+            for line in lines:
+                self._watch.progress.say(line)
+
+    def _draw(self, film: Film) -> None:
+        if self.run is not None:
+            path = self.run.pictures / f"filmstrip_epoch_{self.epoch}.png"
+            times = strip_steps(len(film.truth), film.context)
+            filmstrip(path, film.truth, film.model, None, film.context, times)
+            if self._watch.tracker is not None:
+                self._watch.tracker.artifact(path, "pictures")
+
+    def _share(self) -> None:
+        """Write the weights that other commands use; only the first process does."""
+        if self.run is not None:
+            shapes = {name: list(shape) for name, shape in self.train_data.shapes.items()}
+            meta = {"observations": shapes, "action_size": self.config.action_dim, "epoch": self.epoch}
+            save_weights(self.run.path, self.world_model.state_dict(), meta | {"step": self.learner.step})
+
+    def _save(self, name: str) -> None:
+        """Write a checkpoint; only the first process does."""
+        self.learner.settle()
+        if self.run is not None:
+            state = {
+                "config": self.config.model_dump(mode="json"),
+                "data": self.train_data.cache.fingerprint,
+                "world_model": self.world_model.state_dict(),
+                "optimizer": self.learner.optimizer.state_dict(),
+                "epoch": self.epoch,
+                "taken": self.taken,
+                "step": self.learner.step,
+                "best": self.best,
+                "checks": self.checks.state(),
+            }
+            save_checkpoint(self.run.path / name, state)
+
+
+def train_world_model(
+    config: WorldModelTrainConfig, resume: bool = False, auto_resume: bool = False
+) -> dict[str, float]:
+    """Train a world model, from nothing or from its run's checkpoint; see `WorldModelTrainer.train`.
+
+    Args:
+        config: of the run.
+        resume: go on with the run in `config.output_dir`.
+        auto_resume: go on if there is one, else begin it.
+
+    Raises:
+        DreamdriveError: as `WorldModelTrainer`; or there is no run, or no checkpoint, to resume.
+    """
+    folder = Path(config.output_dir)
+    checkpoint = folder / "checkpoint.pt"
+    begun = (folder / "run.json").exists()
+    if resume and not checkpoint.is_file():
+        Run.open(folder)
+        raise DreamdriveError(f"cannot resume {folder}: it has no checkpoint yet ({checkpoint})")
+    if begun and not resume and not auto_resume:
+        raise DreamdriveError(
+            f"{folder}: already holds a run; go on with it by --resume, or name another --output-dir"
+        )
+    trainer = WorldModelTrainer(config)
+    try:
+        if resume or (auto_resume and checkpoint.is_file()):
+            trainer.load_checkpoint(checkpoint)
+        elif begun and trainer.team.leads:
+            # It was stopped before its first checkpoint.
+            trainer.run = Run.open(folder)
+        return trainer.train()
+    finally:
+        trainer.team.leave()
