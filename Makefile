@@ -20,10 +20,12 @@ lint: $(STAMP) ## ruff and mypy, nothing changed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: $(STAMP) ## speed of an update, of dreams, of the environment and of the replay buffer
+bench: $(STAMP) ## speed of updates, dreams, plans, environment, replay and loading, each beside its limit
 	$(BIN)/python benchmarks/update.py --size 1m
 	$(BIN)/python benchmarks/update.py --size 12m
 	$(BIN)/python benchmarks/dream.py
+	$(BIN)/python benchmarks/planner.py
+	$(BIN)/python benchmarks/loader.py
 	$(BIN)/python benchmarks/env.py
 	$(BIN)/python benchmarks/replay.py
 

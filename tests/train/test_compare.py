@@ -3,6 +3,7 @@ from pathlib import Path
 
 import matplotlib.image
 import pytest
+from PIL import Image
 from pydantic import BaseModel
 from rich.console import Console
 
@@ -102,3 +103,30 @@ def test_what_is_not_there_is_named(runs: Path, tmp_path: Path) -> None:
         tracker.start("train-agent", "one", {})
     with pytest.raises(DreamdriveError, match="2 MLflow runs have this name, give an id"):
         compare(["one"], runs)
+
+
+def test_world_models_are_compared_by_their_validation_and_filmstrips(runs: Path) -> None:
+    for name, losses in (("one", [3.0, 1.0, 2.0]), ("two", [4.0, 3.0, 2.5])):
+        run = Run.create(runs / name, "train-world-model", Job())
+        with Tracker(run.path) as tracker:
+            tracker.start("train-world-model", name, flatten(Job()))
+            for step, loss in enumerate(losses):
+                found = {"validation/loss/world_model": loss, "validation/psnr": 10 + loss}
+                tracker.log(found, 100 * (step + 1))
+        Image.new("RGB", (300, 100), "red").save(run.pictures / "filmstrip_epoch_3.png")
+    out = console()
+    png = compare([str(runs / "one"), "two"], runs, output=runs / "c.png", console=out)
+    lines = [
+        [cell.strip() for cell in line.split("│")[1:-1]] for line in text(out).splitlines() if "│" in line
+    ]
+    last, best = [line for line in lines if line[0] == "validation/loss/world_model"]
+    assert last[1:] == ["2 @ 300", "2.5 @ 300"] and best[1:] == ["1 @ 200", "2.5 @ 300"]
+    psnr = [line for line in lines if line[0] == "validation/psnr"]
+    assert psnr[1][1:] == ["13 @ 100", "14 @ 100"]
+    # A panel for each of the two validations, and none for a score that nobody has.
+    assert matplotlib.image.imread(png).shape[0] == pytest.approx(2 * 4 * 120, abs=2)
+    with Image.open(runs / "c_filmstrips.png") as stacked:
+        assert stacked.size == (300, 260)
+    (runs / "one" / "pictures" / "filmstrip_epoch_4.png").write_bytes(b"no")
+    with pytest.raises(DreamdriveError, match="filmstrip_epoch_4.png: not a picture"):
+        compare([str(runs / "one")], runs, output=runs / "c.png", console=console())

@@ -1,5 +1,6 @@
 """A world model and its updates: loss, gradient, one step of AdamW, and a stop at what is no number."""
 
+import gc
 from collections.abc import Callable
 from typing import Any
 
@@ -122,6 +123,15 @@ class Learner:
                 f"last checkpoint stays; episodes of the batch: {self._names(part.together)}"
             )
         self._seen(self.step, float(norm))
+
+    def leave(self) -> None:
+        """Part from the other processes; the world model stays as it is.
+
+        DistributedDataParallel goes first: destroyed after its process group, it may wait for ever.
+        """
+        self.loss = Loss(self.world_model, self.config)
+        gc.collect()
+        self.team.leave()
 
     def means(self) -> tuple[dict[str, float], int]:
         """The means of the metrics over all processes since the last call, and over how many updates."""

@@ -138,7 +138,8 @@ class WorldModelTrainer:
             if self.team.leads:
                 run, known = self._open_run()
                 each = self._batch * self.team.world
-                total = max(1, len(self.train_data) // each) * c.num_epochs
+                left = (c.num_epochs - self.epoch) * max(1, len(self.train_data) // each) - self.taken // each
+                total = self.learner.step + max(0, left)
                 progress = Progress(f"training {run.path}", total, "updates", done=self.learner.step)
                 watch.progress = stack.enter_context(progress)
                 watch.tracker = stack.enter_context(Tracker(run.path, progress.say))
@@ -334,12 +335,12 @@ def train_world_model(
             f"{folder}: already holds a run; go on with it by --resume, or name another --output-dir"
         )
     trainer = WorldModelTrainer(config)
-    try:
-        if resume or (auto_resume and checkpoint.is_file()):
-            trainer.load_checkpoint(checkpoint)
-        elif begun and trainer.team.leads:
-            # It was stopped before its first checkpoint.
-            trainer.run = Run.open(folder)
-        return trainer.train()
-    finally:
-        trainer.team.leave()
+    if resume or (auto_resume and checkpoint.is_file()):
+        trainer.load_checkpoint(checkpoint)
+    elif begun and trainer.team.leads:
+        # It was stopped before its first checkpoint.
+        trainer.run = Run.open(folder)
+    metrics = trainer.train()
+    # Only now: after an error the others are not waited for, torchrun ends them.
+    trainer.learner.leave()
+    return metrics

@@ -1,4 +1,4 @@
-"""Write the gradients that this process, one of several or alone, ends up with: gradients.py DATA BATCH OUT."""
+"""Write the gradients that this process, alone or with others, ends up with: gradients.py DATA BATCH OUT."""
 
 import sys
 from pathlib import Path
@@ -6,16 +6,16 @@ from pathlib import Path
 # Run by its path, Python would look for packages beside this file.
 sys.path[0] = str(Path(__file__).resolve().parents[3])
 
-import torch
-from torch import Tensor
+import torch  # noqa: E402
+from torch import Tensor  # noqa: E402
 
-from agent.world_model.latents import CategoricalLatent
-from tests.train.world_model.small import config
-from train.checkpoint import save_checkpoint
-from train.world_model.dataset import SequenceDataset, as_batch
-from train.world_model.distributed import Team
-from train.world_model.learner import Learner
-from train.world_model.loader import shares
+from agent.world_model.latents import CategoricalLatent  # noqa: E402
+from tests.train.world_model.small import config  # noqa: E402
+from train.checkpoint import save_checkpoint  # noqa: E402
+from train.world_model.dataset import SequenceDataset, as_batch  # noqa: E402
+from train.world_model.distributed import Team  # noqa: E402
+from train.world_model.learner import Learner  # noqa: E402
+from train.world_model.loader import shares  # noqa: E402
 
 
 class SameNoise(CategoricalLatent):
@@ -48,7 +48,7 @@ def main(data: Path, batch_size: int, out: Path) -> None:
     # The processes hold the same; the last one tells, the first one is looked at everywhere else.
     if team.rank == team.world - 1:
         save_checkpoint(out, {"loss": float(loss.detach()), "gradients": gradients})
-    team.leave()
+    learner.leave()
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ def episode(
     origin: tuple[float, float] = (0.0, 0.0),
     place: str = "",
 ) -> Episode:
-    """`rows` rows, `rows - 1` actions: where the square is, the steering decides; the reward rises from 0 to 1."""
+    """`rows` rows, `rows - 1` actions: the steering moves the square; the reward rises from 0 to 1."""
     rng = np.random.default_rng(seed)
     steering = rng.uniform(-1, 1, (rows, actions)).astype(np.float32)
     steering[0] = 0

@@ -25,7 +25,7 @@ def together(processes: int, *words: str) -> subprocess.CompletedProcess[str]:
         str(processes),
     ]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.run([*command, *words], capture_output=True, text=True, env=environment, timeout=180)
+    return subprocess.run([*command, *words], capture_output=True, text=True, env=environment, timeout=90)
 
 
 def test_two_processes_have_the_gradients_of_one_with_twice_the_batch(tmp_path: Path) -> None:

@@ -25,30 +25,10 @@ from train.world_model.train_world_model import (
 
 ROOT = Path(__file__).resolve().parents[3]
 TINY = [
-    "--state-dim",
-    "16",
-    "--hidden-dim",
-    "16",
-    "--latent-dim",
-    "4",
-    "--num-categories",
-    "4",
-    "--image-size",
-    "16",
-    "--depth",
-    "2",
-    "--batch-size",
-    "4",
-    "--sequence-length",
-    "8",
-    "--warmup-steps",
-    "2",
-    "--kl-anneal-steps",
-    "2",
-    "--imagination-horizon",
-    "4",
-    "--val-fraction",
-    "0.25",
+    *("--state-dim", "16", "--hidden-dim", "16", "--latent-dim", "4", "--num-categories", "4"),
+    *("--image-size", "16", "--depth", "2", "--batch-size", "4", "--sequence-length", "8"),
+    *("--warmup-steps", "2", "--kl-anneal-steps", "2", "--imagination-horizon", "4"),
+    *("--val-fraction", "0.25", "--device", "cpu"),
 ]
 
 
@@ -116,21 +96,10 @@ def test_imagination_is_drawn(data: Path, tmp_path: Path, kind: str) -> None:
 
 def test_the_program_runs_by_its_path_from_anywhere(data: Path, runs: Path) -> None:
     program = ROOT / "train" / "world_model" / "train_world_model.py"
-    words = [
-        sys.executable,
-        str(program),
-        *TINY,
-        "--num-epochs",
-        "1",
-        "--data-path",
-        "data",
-        "--output-dir",
-        "runs/a",
-    ]
+    where = ["--num-epochs", "1", "--data-path", "data", "--output-dir", "runs/a"]
+    words = [sys.executable, str(program), *TINY, *where]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        words, cwd=data.parent, capture_output=True, text=True, env=environment, timeout=180
-    )
+    done = subprocess.run(words, cwd=data.parent, capture_output=True, text=True, env=environment, timeout=90)
     assert done.returncode == 0, done.stderr
     assert (runs / "a" / "best_model.pt").is_file() and "Traceback" not in done.stderr
 
