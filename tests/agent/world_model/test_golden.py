@@ -13,17 +13,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import yaml
-from safetensors.torch import load_file
 from torch import Tensor
 
-from agent.dreamer import DreamerConfig
 from agent.world_model.interface import Batch
 from agent.world_model.rssm import RSSM
 from tests.agent.tiny import CONFIG, SHAPES, batch, tiny_rssm
 
 VALUES = Path(__file__).with_name("golden.json")
-TRAINED = Path(__file__).parents[3] / "pretrained" / "car_racing"
 
 
 def layered() -> RSSM:
@@ -35,27 +31,9 @@ def layered() -> RSSM:
     return config.build({"image": SHAPES["image"]}, 3)
 
 
-def shipped() -> RSSM:
-    """The world model of the agent that ships with the house."""
-    config = DreamerConfig.model_validate(yaml.safe_load((TRAINED / "config.yaml").read_text())["agent"])
-    agent = config.build({"image": (3, 64, 64)}, 2)
-    agent.load_state_dict(load_file(TRAINED / "weights.safetensors"))
-    assert isinstance(agent.world_model, RSSM)
-    return agent.world_model
-
-
-def drive() -> Batch:
-    """Two short sequences, one with an end within it."""
-    data = batch(2, 6, shapes={"image": (3, 64, 64)})
-    data.is_first[1, 3] = True
-    data.is_terminal[1, 2] = True
-    return data
-
-
 CASES: dict[str, tuple[Callable[[], RSSM], Callable[[], Batch]]] = {
     "tiny": (tiny_rssm, lambda: batch(3, 5)),
     "layered": (layered, lambda: batch(2, 4, actions=3, shapes={"image": SHAPES["image"]})),
-    "shipped": (shipped, drive),
 }
 
 
