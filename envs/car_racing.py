@@ -14,7 +14,11 @@ from envs.simulators import EnvPoolSimulators, GymnasiumSimulators, Simulators, 
 TRAINING_SEEDS = 1_000_000
 """Training uses seeds below this, evaluation those from it on."""
 _ZOOM_FRAMES = 50  # the camera zooms in during the first second
-_ON_ROAD, _ON_GRASS = 0.5, 0.9  # share of grass around the car: below is on the road, above is off it
+_ON_ROAD, _ON_GRASS = 0.5, 0.65
+"""Share of grass around the car: below the first it is on the road, above the second all its wheels are off.
+
+Of the decisions in which no wheel touched a tile, 92% lie above 0.6 and 67% above 0.9; of the others 1.6% and none.
+"""
 _TILE_REWARD = 0.5  # a visited tile brings 1000 / (about 300 tiles); a frame costs 0.1
 
 
@@ -167,7 +171,7 @@ class CarRacing(VectorEnv[dict[str, Any], NDArray[np.float32], Any]):
         self._simulators.close()
 
     def _leaves_road(self, picture: NDArray[np.uint8]) -> NDArray[np.bool_]:
-        """Where the car has come off the road in this decision, (N,): grass all round it, and not before."""
+        """Where the car has come off the road in this decision, (N,): grass round it, and not before."""
         grass = grass_share(picture)
         near = self._frames >= _ZOOM_FRAMES
         leaves = near & self._on_road & (grass > _ON_GRASS)
