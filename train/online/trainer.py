@@ -16,6 +16,7 @@ from train.checkpoint import load_checkpoint, rng_state, save_checkpoint, save_w
 from train.data.replay import Replay
 from train.device import autocast
 from train.errors import DreamdriveError
+from train.memory import release_freed
 from train.online.collector import Collector, Score
 from train.online.config import OnlineConfig
 from train.online.dreams import dream_of_newest
@@ -212,6 +213,7 @@ class Trainer:
         save_checkpoint(self.run.checkpoint_path, state)
         meta = self.meta | {"frames": self.collector.frames, "updates": self.updates}
         save_weights(self.run.path, self.agent.state_dict(), meta)
+        release_freed()
 
     def catch_up(self) -> None:
         """Do the updates that are due."""
