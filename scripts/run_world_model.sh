@@ -14,10 +14,34 @@
 #     sbatch --nodes=2 scripts/run_world_model.sh --config configs/world_model_carla.yaml
 #     scripts/run_world_model.sh --num-epochs 2          without Slurm, on this machine
 #
-# Three minutes before the time limit, and when the job is requeued, it saves; once it runs again it goes on.
+# Three minutes before the time limit it saves and is queued again; once it runs again it goes on. For the
+# same at any moment: scancel --batch --signal=USR1 JOB. scancel and scontrol requeue let it save, too, for as
+# long as Slurm's KillWait.
 # PYTHON names the interpreter (default: .venv/bin/python if there is one), PROCESSES how many processes a
 # node runs (default: one for each GPU, or one for each 8 CPUs).
 set -uo pipefail
+
+# The program saves at SIGTERM and leaves.
+leave=false again=false child=
+stop() {
+    leave=true
+    if [[ -z $child ]]; then
+        return
+    elif [[ -n ${SLURM_JOB_ID:-} ]]; then
+        # Not through srun: at SIGTERM it kills what it started, unsaved.
+        scancel --signal=TERM "$SLURM_JOB_ID"
+    else
+        kill -TERM "$child" 2>/dev/null
+    fi
+}
+trap 'again=true; stop' USR1
+trap stop INT
+if [[ -n ${SLURM_JOB_ID:-} ]]; then
+    # Slurm has sent it to the whole job: once more would hurry torchrun.
+    trap 'leave=true' TERM
+else
+    trap stop TERM
+fi
 
 # Slurm runs a copy of this file: the repository is where `sbatch` was called.
 program=train/world_model/train_world_model.py
@@ -64,6 +88,9 @@ if [[ -z ${PROCESSES:-} ]]; then
 fi
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$((cpus / PROCESSES > 0 ? cpus / PROCESSES : 1))}
 
+# Saving may take longer than torchrun's half a minute.
+export TORCH_ELASTIC_SHUTDOWN_TIMEOUT=${TORCH_ELASTIC_SHUTDOWN_TIMEOUT:-150}
+
 command=("$PYTHON" -m torch.distributed.run --nproc-per-node "$PROCESSES")
 if [[ -n ${SLURM_JOB_ID:-} ]]; then
     first=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
@@ -76,22 +103,19 @@ else
     command+=(--standalone)
 fi
 
-# The program saves at SIGTERM and leaves.
-again=false
-"${command[@]}" "$program" "${flags[@]}" "$@" &
-child=$!
-trap 'again=true; kill -TERM "$child" 2>/dev/null' USR1
-trap 'kill -TERM "$child" 2>/dev/null' TERM INT
-wait "$child"
-status=$?
-# A signal ends `wait`, not what was waited for.
-while kill -0 "$child" 2>/dev/null; do
-    wait "$child"
-    status=$?
-done
+status=143
+if ! $leave; then
+    "${command[@]}" "$program" "${flags[@]}" "$@" &
+    child=$!
+    # A signal ends `wait`, not what was waited for.
+    while true; do
+        wait "$child"
+        status=$?
+        kill -0 "$child" 2>/dev/null || break
+    done
+fi
 if $again && [[ -n ${SLURM_JOB_ID:-} ]]; then
-    echo "run_world_model.sh: the time limit is near: saved, queued again"
-    scontrol requeue "$SLURM_JOB_ID"
-    exit 0
+    echo "run_world_model.sh: asked to make room: queued again"
+    scontrol requeue "$SLURM_JOB_ID" && exit 0
 fi
 exit "$status"

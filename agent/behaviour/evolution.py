@@ -121,6 +121,9 @@ def dream_fitness(world_model: WorldModel, population: Population, starts: State
     """Mean undiscounted return of each controller in the dream, (P,).
 
     Each of P controllers dreams from each of the E `starts` for `length` steps, all in one batch of P * E.
+    Dream e of every controller has the same start and the same random numbers at every step (common random
+    numbers: Law & Kelton, "Simulation Modeling and Analysis", on comparing systems): luck that all share does
+    not change who ranks where, and equal controllers are equally fit.
     A reward counts with the probability that the dream goes on until it arrives: the product of the continue
     probabilities of all states reached before. So nothing is earned after an end.
 
@@ -136,7 +139,9 @@ def dream_fitness(world_model: WorldModel, population: Population, starts: State
     total = torch.zeros_like(alive)
     for _ in range(length):
         features = world_model.features(state).unflatten(0, (p, e))
-        state = world_model.imagine_step(state, population.act(features).flatten(0, 1))
+        # (P * E, N)
+        noise = world_model.noise(e).repeat(p, 1)
+        state = world_model.imagine_step(state, population.act(features).flatten(0, 1), noise)
         total += alive * world_model.reward(state)
         alive = alive * world_model.cont(state)
     return total.view(p, e).mean(1)

@@ -3,7 +3,7 @@
 Three ways to make a plan of candidates and their imagined returns: random shooting (the best candidate), the
 cross-entropy method (Hafner et al. 2019, algorithm 2) and model predictive path integral control (Williams et
 al. 2017). As in TD-MPC (Hansen et al. 2022) some candidates follow the policy, and the critic says what comes
-after the horizon.
+after the horizon. Actions are continuous or one-hot: see `agent.behaviour.candidates`.
 """
 
 from collections.abc import Callable
@@ -14,11 +14,11 @@ import torch
 from pydantic import BaseModel, Field, model_validator
 from torch import Tensor
 
-from agent.distributions import BoundedNormal, Deterministic, OneHot
+from agent.behaviour.candidates import Candidates, ContinuousCandidates, DiscreteCandidates, Policy
 from agent.world_model.interface import State, Trajectory, WorldModel
 
 Method = Literal["shooting", "cem", "mppi"]
-Prior = Callable[[Tensor], BoundedNormal | OneHot | Deterministic]
+Prior = Callable[[Tensor], Policy]
 """A policy: features (..., F) -> distribution of actions (..., A)."""
 Refit = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
 """Candidates (N, K, H, A), returns (N, K), deviation (N, H, A) -> plan and its deviation, (N, H, A) each."""
@@ -40,9 +40,11 @@ class PlannerConfig(BaseModel, extra="forbid", validate_assignment=True, use_att
     temperature: float = Field(0.3, gt=0)
     """Of `mppi`: returns are divided by this many of their standard deviations before the softmax."""
     noise: float = Field(0.6, gt=0)
-    """Standard deviation of the candidates around the last plan, in the first iteration."""
+    """Standard deviation of the candidates around the last plan, in the first iteration; of discrete actions,
+    the chance that a step is drawn uniformly."""
     min_noise: float = Field(0.05, ge=0)
-    """Of `cem`: smallest standard deviation in later iterations."""
+    """Of `cem`: smallest standard deviation in later iterations; of discrete actions, with any method, the
+    chance that a step is drawn uniformly in those."""
     correlation: float = Field(0.6, ge=0, lt=1)
     """Correlation of the noise of one step with that of the step before: what jitters gets nowhere."""
     policy_share: float | None = Field(None, ge=0, le=1)
@@ -56,22 +58,28 @@ class PlannerConfig(BaseModel, extra="forbid", validate_assignment=True, use_att
             raise ValueError(f"elites: {self.elites}: expected at most samples, {self.samples}")
         return self
 
-    def build(self, world_model: WorldModel, policy: Prior | None, discount: float) -> "Planner":
+    def build(
+        self, world_model: WorldModel, policy: Prior | None, discount: float, discrete: bool = False
+    ) -> "Planner":
         """The planner in a world model's dreams; no policy means no candidates that follow one.
 
         Args:
             world_model: any.
             policy: features -> distribution of actions.
             discount: factor a decision, that of the critic.
+            discrete: whether the world model's actions are one-hot.
         """
+        candidates: Candidates = ContinuousCandidates(self.noise)
+        if discrete:
+            candidates = DiscreteCandidates(self.noise, self.min_noise)
         if self.method == "shooting":
-            return Planner(self, world_model, policy, discount, best, 1, 1.0)
+            return Planner(self, world_model, policy, discount, candidates, best, 1, 1.0)
         refit: Refit
         if self.method == "cem":
             refit = Elites(self.elites, self.min_noise)
         else:
             refit = PathIntegral(self.temperature)
-        return Planner(self, world_model, policy, discount, refit, self.iterations, 0.25)
+        return Planner(self, world_model, policy, discount, candidates, refit, self.iterations, 0.25)
 
 
 @dataclass
@@ -154,6 +162,7 @@ class Planner:
         world_model: dreams.
         policy: what some candidates follow.
         discount: factor a decision.
+        candidates: how they are drawn.
         refit: makes a plan of candidates and their returns.
         iterations: of drawing and refitting.
         policy_share: of the candidates, where the config leaves it open.
@@ -165,12 +174,13 @@ class Planner:
         world_model: WorldModel,
         policy: Prior | None,
         discount: float,
+        candidates: Candidates,
         refit: Refit,
         iterations: int,
         policy_share: float,
     ) -> None:
         self.config, self.world_model, self.policy, self.discount = config, world_model, policy, discount
-        self._refit, self._iterations = refit, iterations
+        self._candidates, self._refit, self._iterations = candidates, refit, iterations
         share = policy_share if config.policy_share is None else config.policy_share
         self._by_policy = 0 if policy is None else round(share * config.samples)
         self._last: Tensor | None = None
@@ -184,43 +194,44 @@ class Planner:
             is_first: (N) bool; where true, the last plan is forgotten.
 
         Returns:
-            The plan; its action is within [-1, 1].
+            The plan; its action is within [-1, 1], or one-hot.
 
         Raises:
-            ValueError: the policy's actions are one-hot.
+            ValueError: the policy's actions are one-hot and the planner's are not, or the other way round.
         """
         n, k = is_first.shape[0], self.config.samples
-        mean = self._start(is_first)
-        std = torch.full_like(mean, self.config.noise)
+        plan = self._start(is_first)
+        width = self._candidates.width(plan)
         starts: State = state.unsqueeze(1).expand(n, k).flatten()
         for _ in range(self._iterations):
-            trajectory = self._imagine(starts, self._draw(mean, std))
+            trajectory = self._imagine(starts, self._candidates.draw(plan, width, self._noise(plan)))
             returns = self._score(trajectory).view(n, k)
             actions = trajectory.actions.unflatten(0, (n, k))
-            mean, std = self._refit(actions, returns, std)
-        self._last = mean
-        return Plan(mean[:, 0], actions, returns, trajectory.states.unflatten(0, (n, k)), self._by_policy)
+            plan, fitted = self._refit(actions, returns, width)
+            width = self._candidates.narrowed(fitted)
+        self._last = plan
+        action = self._candidates.first(plan)
+        return Plan(action, actions, returns, trajectory.states.unflatten(0, (n, k)), self._by_policy)
 
     def _start(self, is_first: Tensor) -> Tensor:
-        """The last plan one step on, its end repeated, and zeros where there is none; (N, H, A)."""
+        """The last plan one step on, its end repeated, and an empty one where there is none; (N, H, A)."""
         shape = (is_first.shape[0], self.config.horizon, self.world_model.action_size)
+        empty = self._candidates.start(shape, is_first.device)
         if self._last is None or self._last.shape != shape:
-            return torch.zeros(shape, device=is_first.device)
+            return empty
         shifted = torch.cat([self._last[:, 1:], self._last[:, -1:]], 1)
-        return shifted.masked_fill(is_first[:, None, None], 0.0)
+        return torch.where(is_first[:, None, None], empty, shifted)
 
-    def _draw(self, mean: Tensor, std: Tensor) -> Tensor:
-        """Candidates (N, K - P, H, A) around the plan (N, H, A), itself the first of them."""
-        n, h, a = mean.shape
-        noise = torch.randn(n, self.config.samples - self._by_policy, h, a, device=mean.device)
+    def _noise(self, plan: Tensor) -> Tensor:
+        """Standard normal noise (N, K - P, H, A) for a plan (N, H, A), correlated along H."""
+        n, h, a = plan.shape
+        noise = torch.randn(n, self.config.samples - self._by_policy, h, a, device=plan.device)
         # Each step has deviation 1, and the wanted correlation with the one before.
         kept, fresh = self.config.correlation, (1.0 - self.config.correlation**2) ** 0.5
         steps = list(noise.unbind(2))
         for step in range(1, h):
             steps[step] = kept * steps[step - 1] + fresh * steps[step]
-        noise = torch.stack(steps, 2)
-        noise[:, :1] = 0.0
-        return (mean.unsqueeze(1) + std.unsqueeze(1) * noise).clamp(-1.0, 1.0)
+        return torch.stack(steps, 2)
 
     def _imagine(self, starts: State, given: Tensor) -> Trajectory:
         """All candidates in one roll-out: P that follow the policy, then those `given` (N, K - P, H, A)."""
@@ -231,23 +242,11 @@ class Planner:
             actions = next(steps)
             if self._by_policy:
                 features = self.world_model.features(state).unflatten(0, shape)[:, : self._by_policy]
-                actions = torch.cat([self._follow(features), actions], 1)
+                assert self.policy is not None
+                actions = torch.cat([self._candidates.follow(self.policy(features)), actions], 1)
             return actions.flatten(0, 1)
 
         return self.world_model.imagine(starts, act, self.config.horizon)
-
-    def _follow(self, features: Tensor) -> Tensor:
-        """Samples (N, P, A) of the policy for features (N, P, F); its mode for the first candidate."""
-        assert self.policy is not None
-        policy = self.policy(features)
-        if isinstance(policy, OneHot):
-            raise ValueError("planner: the policy's actions are one-hot: expected continuous ones")
-        mode = policy.mode()
-        drawn = policy.sample()
-        if isinstance(policy, Deterministic):
-            # Or all of these candidates would be the same.
-            drawn = drawn + self.config.noise * torch.randn_like(drawn)
-        return torch.cat([mode[:, :1], drawn[:, 1:]], 1).clamp(-1.0, 1.0)
 
     def _score(self, trajectory: Trajectory) -> Tensor:
         """Imagined returns (N * K)."""

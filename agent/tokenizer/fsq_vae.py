@@ -1,7 +1,8 @@
 """FSQ-VAE: a picture as one code of a finite codebook, or as a grid of them.
 
 An autoencoder whose bottleneck is rounded to a few levels in each dimension (Mentzer et al. 2023, "Finite
-Scalar Quantization: VQ-VAE Made Simple"). There is no codebook to learn and no auxiliary loss.
+Scalar Quantization: VQ-VAE Made Simple"). There is no codebook to learn, and no auxiliary loss but an entropy
+bonus, if asked for.
 """
 
 import torch
@@ -31,6 +32,9 @@ class FSQVAEConfig(BaseModel, extra="forbid", validate_assignment=True, use_attr
     """Levels of each of a code's numbers; their product is the size of the codebook."""
     grid: int = Field(1, ge=1, le=MAP_SIDE)
     """Tokens on a side: 1 is one token a picture, 4 a grid of 16."""
+    entropy_weight: float = Field(0.0, ge=0)
+    """Reward for using all codes alike: weight of the entropy of their use in a batch [nats], beside the
+    squared error of a picture (sum over all numbers, full range 1); 0 has no such reward."""
 
     def build(self) -> "FSQVAE":
         """The tokenizer."""
@@ -71,13 +75,18 @@ class FSQVAE(nn.Module):
         Raises:
             ValueError: pictures of another size or type.
         """
+        codes: Tensor = self.quantizer(self._unrounded(images))
+        return codes
+
+    def _unrounded(self, images: Tensor) -> Tensor:
         if images.dtype != torch.uint8 or tuple(images.shape[1:]) != self.image_shape:
             raise ValueError(
                 f"FSQ-VAE: pictures of shape {tuple(images.shape)}, {images.dtype}: "
                 f"expected (N, {', '.join(map(str, self.image_shape))}), uint8"
             )
-        codes: Tensor = self.quantizer(self.to_code(self.encoder(images)))
-        return codes
+        # (N, G, D)
+        numbers: Tensor = self.to_code(self.encoder(images))
+        return numbers
 
     @torch.no_grad()
     def tokenize(self, images: Tensor) -> Tensor:
@@ -108,14 +117,17 @@ class FSQVAE(nn.Module):
             the codebook that this batch uses, and `codebook_perplexity`, how many codes, used evenly, would
             be as varied.
         """
-        codes = self.encode(images)
+        unrounded = self._unrounded(images)
+        codes = self.quantizer(unrounded)
         error = self.decoder.error(self.from_code(codes), images)
-        loss = error.mean()
+        loss = reconstruction = error.mean()
+        if self.config.entropy_weight:
+            loss = loss - self.config.entropy_weight * self.quantizer.spread(unrounded)
         with torch.no_grad():
             counts = self.tokens_of(codes).flatten().bincount(minlength=self.codebook_size).float()
             share = counts / counts.sum()
             metrics = {
-                "loss/reconstruction": loss.detach(),
+                "loss/reconstruction": reconstruction.detach(),
                 "psnr": psnr(error.detach(), images[0].numel()),
                 "codebook_use": (counts > 0).float().mean(),
                 "codebook_perplexity": torch.special.entr(share).sum().exp(),

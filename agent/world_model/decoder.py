@@ -17,7 +17,7 @@ class DecoderConfig(BaseModel, extra="forbid", validate_assignment=True, use_att
     """Decoder to pictures and vectors."""
 
     patch: int = 4
-    """Side of the square patches that the last layer paints [px]: a power of two."""
+    """Side of the square patches that the last layer paints [px]: the picture has 4, 8, 16, ... a side."""
     depth: int = 16
     """Channels before the patch layer are `depth * multipliers[0]`."""
     multipliers: list[int] = [2, 3, 4]
@@ -109,17 +109,30 @@ class Decoder(nn.Module):
             decoded.update(zip(self.vectors, symexp(self.mlp(features)).split(self.sizes, -1), strict=True))
         return decoded
 
-    def losses(self, features: Tensor, observation: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Squared error of each observation, summed over its elements: name -> (N,).
+    def predict(self, features: Tensor) -> dict[str, Tensor]:
+        """What losses compare, for features (N, F): pictures in patches, as `ImageDecoder` paints them, and
+        vectors (N, D) as symlog."""
+        predicted: dict[str, Tensor] = {name: decoder(features) for name, decoder in self.images.items()}
+        if self.vectors:
+            predicted.update(zip(self.vectors, self.mlp(features).split(self.sizes, -1), strict=True))
+        return predicted
+
+    def pictures(self, predicted: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The pictures (N, C, S, S) of what `predict` gave; what is outside [0, 1] is not cut off."""
+        return {
+            name: from_patches(predicted[name].float() + 0.5, int(decoder.patch))  # type: ignore[arg-type]
+            for name, decoder in self.images.items()
+        }
+
+    def losses(self, predicted: Mapping[str, Tensor], observation: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Squared error of what `predict` gave, summed over the elements of each observation: name -> (N,).
 
         Pictures are compared patch by patch, which saves putting them together; vectors as symlog.
         """
         losses: dict[str, Tensor] = {}
         for name, decoder in self.images.items():
             target = to_patches(observation[name], int(decoder.patch))  # type: ignore[arg-type]
-            losses[name] = PixelError.apply(decoder(features), target)
-        if self.vectors:
-            predicted = self.mlp(features).split(self.sizes, -1)
-            for name, value in zip(self.vectors, predicted, strict=True):
-                losses[name] = (value - symlog(observation[name].float())).square().sum(-1)
+            losses[name] = PixelError.apply(predicted[name], target)
+        for name in self.vectors:
+            losses[name] = (predicted[name] - symlog(observation[name].float())).square().sum(-1)
         return losses

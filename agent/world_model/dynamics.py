@@ -142,9 +142,14 @@ class Dynamics(nn.Module):
         """The prior's stats (..., *) in the states h (..., D)."""
         return self.latent.stats(self.prior(h))
 
-    def imagine_step(self, h: Tensor, z: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
-        """One step by the prior: (N, D), (N, Z), (N, A) -> the next h and z."""
-        return self._predict_step(h, z, action, self.latent.noise(h.shape[0], device=h.device))
+    def imagine_step(
+        self, h: Tensor, z: Tensor, action: Tensor, noise: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """One step by the prior: (N, D), (N, Z), (N, A) -> the next h and z; without `noise` (N, *) it is
+        drawn here."""
+        if noise is None:
+            noise = self.latent.noise(h.shape[0], device=h.device)
+        return self._predict_step(h, z, action, noise)
 
     def predict_step(self, h: Tensor, z: Tensor, action: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
         """`imagine_step` with its random numbers (N, *) given, from `Latent.noise`."""

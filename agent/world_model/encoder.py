@@ -19,7 +19,7 @@ class EncoderConfig(BaseModel, extra="forbid", validate_assignment=True, use_att
     """Encoder of pictures and vectors."""
 
     patch: int = 4
-    """Side of the square patches that the first layer reads [px]: a power of two."""
+    """Side of the square patches that the first layer reads [px]: the picture has 4, 8, 16, ... a side."""
     depth: int = 16
     """Channels of the first layer are `depth * multipliers[0]`."""
     multipliers: list[int] = [2, 3, 4]

@@ -105,8 +105,16 @@ class WorldModel(nn.Module, ABC):
         """
 
     @abstractmethod
-    def imagine_step(self, state: State, action: Tensor) -> State:
-        """Sample the next state (B) after `action` (B, A), without an observation."""
+    def imagine_step(self, state: State, action: Tensor, noise: Tensor | None = None) -> State:
+        """Sample the next state (B) after `action` (B, A), without an observation.
+
+        The same `noise` (B, N), as the method of that name gives it, makes the same of the same; None draws
+        its own.
+        """
+
+    def noise(self, batch_size: int) -> Tensor:
+        """The random numbers of one imagined step, (B, N); (B, 0) of a model in which nothing is random."""
+        return torch.empty(batch_size, 0, device=next(self.parameters()).device)
 
     @abstractmethod
     def decode(self, state: State) -> dict[str, Tensor]:

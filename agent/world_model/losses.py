@@ -12,21 +12,48 @@ from agent.world_model.decoder import Decoder
 from agent.world_model.heads import ContinueHead, TwoHotHead
 from agent.world_model.interface import Observation
 from agent.world_model.latents import Latent
+from agent.world_model.structure import structure_losses
 
 
-def reconstruction_losses(decoder: Decoder, features: Tensor, observation: Observation) -> dict[str, Tensor]:
+def reconstruction_losses(
+    decoder: Decoder, predicted: Mapping[str, Tensor], observation: Observation
+) -> dict[str, Tensor]:
     """Squared error of each observation, summed over its elements (vectors as symlog).
 
     Args:
         decoder: features to observations.
-        features: (B, T, F).
+        predicted: what it predicts for B*T features.
         observation: name -> (B, T, ...); pictures are bytes, and count as numbers in [0, 1].
 
     Returns:
         name -> (B*T,).
     """
     flat = {name: value.flatten(0, 1) for name, value in observation.items()}
-    return decoder.losses(features.flatten(0, 1), flat)
+    return decoder.losses(predicted, flat)
+
+
+def picture_structure(
+    decoder: Decoder, predicted: Mapping[str, Tensor], observation: Observation, scales: int
+) -> tuple[Tensor, Tensor]:
+    """1 - SSIM, and the gradient difference, of the pictures, added up over them: (B*T,) each.
+
+    Args:
+        decoder: features to observations.
+        predicted: what it predicts for B*T features.
+        observation: name -> (B, T, ...); pictures are bytes, and count as numbers in [0, 1].
+        scales: sizes that pictures are compared at; see `structure_losses`.
+
+    Raises:
+        ValueError: there is no picture, or it is too small for so many scales.
+    """
+    pairs = [
+        structure_losses(painted, observation[name].flatten(0, 1).float() / 255.0, scales)
+        for name, painted in decoder.pictures(predicted).items()
+    ]
+    if not pairs:
+        raise ValueError(f"structure losses: observations {sorted(observation)}: expected a picture")
+    unlike, rough = zip(*pairs, strict=True)
+    return torch.stack(unlike).sum(0), torch.stack(rough).sum(0)
 
 
 def error_per_element(losses: Mapping[str, Tensor], observation: Observation) -> Tensor:

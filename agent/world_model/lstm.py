@@ -1,7 +1,7 @@
 """World Models: an LSTM over the tokens of pictures, behind the one interface (Ha & Schmidhuber 2018).
 
     h_t = LSTM(h_{t-1}, token_{t-1}, a_{t-1})     memory
-    token_t ~ softmax(W h_t / temperature)        prediction, where the paper has a mixture of Gaussians
+    token_t ~ head(h_t) at a temperature          prediction, where the paper has a mixture of Gaussians
 
 With an observation the token is the picture's own, so filtering is exact and has nothing random in it.
 """
@@ -10,17 +10,16 @@ from collections.abc import Mapping
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from pydantic import BaseModel, Field
 from tensordict import TensorDict
 from torch import Tensor, nn
 
-from agent.distributions import sample_index
 from agent.nets import NormName, linear
 from agent.tokenizer.fsq_vae import FSQVAEConfig
 from agent.world_model.encoder import ObservationShapes
 from agent.world_model.heads import ContinueHead, TwoHotHead
 from agent.world_model.interface import Batch, Metrics, Observation, State, WorldModel
+from agent.world_model.token_heads import DigitHeadConfig, JointHeadConfig, TokenHead
 
 
 class LSTMConfig(BaseModel, extra="forbid", validate_assignment=True, use_attribute_docstrings=True):
@@ -34,8 +33,11 @@ class LSTMConfig(BaseModel, extra="forbid", validate_assignment=True, use_attrib
     """Size of the embedded token, and of the embedded action."""
     hidden_size: int = Field(256, ge=1)
     """Size of the LSTM's state."""
+    token_head: JointHeadConfig | DigitHeadConfig = Field(JointHeadConfig(), discriminator="kind")
+    """How the next tokens are predicted. `digits` makes a grid of many tokens cheap."""
     temperature: float = Field(1.0, gt=0)
-    """Of the softmax that dreams are sampled from: above 1 they are less sure than what was learnt."""
+    """Of the softmax that dreams are sampled from: above 1 they are less sure than what was learnt. Nothing
+    is learnt anew for another one but what is trained in the dream; the paper has up to 1.3."""
     norm: NormName = "layer"
     """Normalisation of the heads: `layer` or `rms`."""
     units: int = Field(128, ge=1)
@@ -99,7 +101,7 @@ class LSTMWorldModel(WorldModel):
         self.embed_action = linear(action_size, config.embedding)
         self.read = linear(2 * config.embedding, 4 * h)
         self.recur = linear(h, 4 * h, bias=False)
-        self.predict = linear(h, g * k)
+        self.predict: TokenHead = config.token_head.build(h, g, config.tokenizer.fsq_levels)
         nn.init.normal_(self.embed_token.weight, std=g**-0.5)
         nn.init.orthogonal_(self.recur.weight)
         # It remembers by default (Jozefowicz et al. 2015).
@@ -157,14 +159,15 @@ class LSTMWorldModel(WorldModel):
         """One step from what was read (N, 4H), hidden (N, H) and cell (N, H) -> the next hidden and cell."""
         return lstm_update(gates + self.recur(hidden), cell)
 
-    def logits(self, hidden: Tensor) -> Tensor:
-        """Hidden states (..., H) -> logits of the tokens that come with them, (..., G, K)."""
-        return self.predict(hidden).float().unflatten(-1, (self.tokenizer.tokens, -1))
+    def noise(self, *lead: int) -> Tensor:
+        """What the tokens are drawn with, (*lead, N) uniform numbers."""
+        return torch.rand(*lead, self.predict.noise_size, device=self.recur.weight.device)
 
-    def sample(self, hidden: Tensor) -> Tensor:
+    def sample(self, hidden: Tensor, noise: Tensor | None = None) -> Tensor:
         """Tokens (..., G) drawn for hidden states (..., H), at the dream's temperature."""
-        probs = (self.logits(hidden.detach()) / self.config.temperature).softmax(-1)
-        return sample_index(probs, torch.rand(probs.shape[:-1], device=probs.device))
+        if noise is None:
+            noise = self.noise(*hidden.shape[:-1])
+        return self.predict.draw(hidden.detach(), self.config.temperature, noise)
 
     def _filter(self, tokens: Tensor, actions: Tensor, is_first: Tensor, state: State) -> State:
         """States (B, T) of tokens (B, T, G); no hidden part knows the token of its own row."""
@@ -188,10 +191,10 @@ class LSTMWorldModel(WorldModel):
         predicted = self.sample(states["hidden"])
         return states, self._state(predicted, states["hidden"], states["cell"])
 
-    def imagine_step(self, state: State, action: Tensor) -> State:
+    def imagine_step(self, state: State, action: Tensor, noise: Tensor | None = None) -> State:
         """Sample the next state (B); gradients pass the memory, not the sampled token."""
         hidden, cell = self._step(self.gates(state["token"], action), state["hidden"], state["cell"])
-        return self._state(self.sample(hidden), hidden, cell)
+        return self._state(self.sample(hidden, noise), hidden, cell)
 
     def decode(self, state: State) -> dict[str, Tensor]:
         """The picture of each state's tokens, {"image": (..., 3, S, S)} in [0, 1]."""
@@ -221,9 +224,8 @@ class LSTMWorldModel(WorldModel):
         c = self.config
         tokens = self.tokens(batch.observation)
         states = self._filter(tokens, batch.action, batch.is_first, state)
-        logits = self.logits(states["hidden"])
         # (B, T, G)
-        surprise = F.cross_entropy(logits.flatten(0, -2), tokens.flatten(), reduction="none").view_as(tokens)
+        surprise, guessed = self.predict.score(states["hidden"], tokens)
         valid = ~batch.is_first
         rows = valid.sum().clamp(min=1)
         token_loss = (surprise.sum(-1) * valid).sum() / rows
@@ -234,7 +236,7 @@ class LSTMWorldModel(WorldModel):
         loss = token_loss + c.reward_weight * reward + c.continue_weight * cont
         before = torch.cat([state["token"].unsqueeze(1), tokens[:, :-1]], 1)
         nats = token_loss.detach() / self.tokenizer.tokens
-        right, same = ((guess == tokens).float().mean(-1) for guess in (logits.argmax(-1), before))
+        right, same = (hit.float().mean(-1) for hit in (guessed, before == tokens))
         metrics = {
             "loss/token": nats,
             "perplexity": nats.exp(),

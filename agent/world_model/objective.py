@@ -12,6 +12,7 @@ from agent.world_model.losses import (
     consistency_loss,
     error_per_element,
     masked_mean,
+    picture_structure,
     value_loss,
 )
 from agent.world_model.rssm import RSSM
@@ -22,6 +23,12 @@ class ObjectiveConfig(BaseModel, extra="forbid", validate_assignment=True, use_a
 
     reconstruction_weight: float = Field(1.0, ge=0)
     """Weight of the squared error of pictures and vectors, summed over their elements."""
+    ssim_weight: float = Field(0.0, ge=0)
+    """Weight of 1 - SSIM of the pictures; it is a mean over pixels, not a sum."""
+    gradient_weight: float = Field(0.0, ge=0)
+    """Weight of the gradient difference of the pictures, a mean over pixels, too."""
+    structure_scales: int = Field(3, ge=1)
+    """Sizes that SSIM and gradients are taken at, each half of the one before."""
     kl_weight: float = Field(1.0, ge=0)
     """Weight of the KL between posterior and prior, once it is annealed."""
     kl_balance: float = Field(0.8, ge=0, le=1)
@@ -68,7 +75,8 @@ def objective(
         `loss/reconstruction` and `loss/dynamics` are those of one element, colours in [0, 1].
 
     Raises:
-        ValueError: the sequences have one row, so that no reward follows any.
+        ValueError: the sequences have one row, so that no reward follows any; or SSIM or gradients have a
+            weight and there are no pictures, or too small ones.
     """
     if batch.reward.shape[1] < 2:
         raise ValueError(f"objective: sequences of {batch.reward.shape[1]} rows: expected at least 2")
@@ -97,7 +105,14 @@ def objective(
         + config.value_weight * value
         + config.dynamics_weight * consistent
     )
-    metrics = model.metrics(terms) | {
+    metrics = model.metrics(terms)
+    if config.ssim_weight or config.gradient_weight:
+        unlike, rough = picture_structure(
+            model.decoder, terms.predicted, batch.observation, config.structure_scales
+        )
+        loss = loss + config.ssim_weight * unlike.mean() + config.gradient_weight * rough.mean()
+        metrics |= {"loss/ssim": unlike.detach().mean(), "loss/gradient": rough.detach().mean()}
+    metrics |= {
         "loss/reconstruction": error_per_element(terms.reconstruction, batch.observation).detach(),
         "loss/value": value.detach(),
         "loss/dynamics": consistent.detach() / latent.size,

@@ -65,6 +65,7 @@ class Terms:
         states: (B, T), filtered.
         features: (B, T, F) of the states.
         posterior, prior: (B, T, *) stats of the latents with and without the observation of their row.
+        predicted: name -> (B*T, ...), what the decoder compares with the observations.
         reconstruction: name -> (B*T,) squared errors, summed over elements.
         dynamics, representation: (B, T) KL with free nats that trains the prior, or the posterior [nats].
         kl: (B, T) plain KL, without graph [nats].
@@ -75,6 +76,7 @@ class Terms:
     features: Tensor
     posterior: Tensor
     prior: Tensor
+    predicted: dict[str, Tensor]
     reconstruction: dict[str, Tensor]
     dynamics: Tensor
     representation: Tensor
@@ -157,10 +159,14 @@ class RSSM(WorldModel):
         predicted = latent.sample(prior, latent.noise(*is_first.shape, device=prior.device))
         return self._state(h, z), self._state(h, predicted)
 
-    def imagine_step(self, state: State, action: Tensor) -> State:
+    def imagine_step(self, state: State, action: Tensor, noise: Tensor | None = None) -> State:
         """Sample the next state (B) by the prior."""
-        h, z = self.dynamics.imagine_step(state["deter"], self._stoch(state), action)
+        h, z = self.dynamics.imagine_step(state["deter"], self._stoch(state), action, noise)
         return self._state(h, z)
+
+    def noise(self, batch_size: int) -> Tensor:
+        """What the latent is drawn with, (B, *)."""
+        return self.dynamics.latent.noise(batch_size, device=self.dynamics.posterior_h.weight.device)
 
     def decode(self, state: State) -> dict[str, Tensor]:
         """Observations of states (...); see `WorldModel.decode`."""
@@ -186,12 +192,14 @@ class RSSM(WorldModel):
         prior = self.dynamics.predict(h)
         # (B, T, F)
         features = torch.cat([h, z], -1)
+        predicted = self.decoder.predict(features.flatten(0, 1))
         return Terms(
             self._state(h, z),
             features,
             posterior,
             prior,
-            reconstruction_losses(self.decoder, features, batch.observation),
+            predicted,
+            reconstruction_losses(self.decoder, predicted, batch.observation),
             *kl_losses(self.dynamics.latent, posterior, prior, free_nats),
             reward_loss(self.reward_head, features, batch.reward),
             continue_loss(self.continue_head, features, batch.is_terminal),

@@ -1,5 +1,7 @@
 """FSQ against the `vector-quantize-pytorch` package."""
 
+import math
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -78,3 +80,52 @@ def test_refuses_levels_below_two() -> None:
         FSQ([8, 1])
     with pytest.raises(ValueError, match="2 or more"):
         FSQ([])
+
+
+@given(levels=st.lists(st.integers(2, 8), min_size=1, max_size=4), seed=st.integers(0, 2**31))
+@settings(max_examples=40, deadline=None)
+def test_digits_are_the_codes_places_on_the_grid(levels: list[int], seed: int) -> None:
+    fsq = FSQ(levels)
+    indices = torch.randint(fsq.codes, (3, 7), generator=torch.Generator().manual_seed(seed))
+    digits = fsq.digits(indices)
+    assert digits.shape == (3, 7, len(levels))
+    assert (digits >= 0).all() and (digits < torch.tensor(levels)).all()
+    assert torch.equal(fsq.from_digits(digits), indices)
+    half = torch.tensor(levels) // 2
+    torch.testing.assert_close(fsq.from_indices(indices), (digits - half) / half)
+
+
+def spread_one_by_one(fsq: FSQ, z: torch.Tensor) -> float:
+    """The entropy of the mean share of each code, code by code and vector by vector."""
+    every = fsq.digits(torch.arange(fsq.codes)) - fsq.levels // 2
+    mean = torch.zeros(fsq.codes)
+    for bounded in fsq.bound(z):
+        for code, level in enumerate(every):
+            mean[code] += (1 - (bounded - level).abs()).clamp(min=0).prod() / len(z)
+    return float(torch.special.entr(mean).sum())
+
+
+@pytest.mark.parametrize("levels", [[5], [4, 3], [2, 3, 4], [3, 2, 2, 3]])
+def test_the_spread_is_the_entropy_of_interpolated_codes(levels: list[int]) -> None:
+    torch.manual_seed(0)
+    fsq, z = FSQ(levels, eps=0.0), torch.randn(6, len(levels))
+    assert fsq.spread(z).item() == pytest.approx(spread_one_by_one(fsq, z), rel=1e-4)
+    # Vectors that stand on the codes belong to nothing else: all alike, the entropy is that of the codebook.
+    values = fsq.from_indices(torch.arange(fsq.codes)) * (fsq.levels // 2)
+    offset = torch.where(fsq.levels % 2 == 0, 0.5, 0.0)
+    shift = torch.where(fsq.levels > 2, torch.atanh(offset / ((fsq.levels - 1) / 2)), 0.0)
+    inner = ((values + offset) / ((fsq.levels - 1) / 2)).clamp(-1 + 1e-6, 1 - 1e-6)
+    assert fsq.spread(torch.atanh(inner) - shift).item() == pytest.approx(math.log(fsq.codes), abs=1e-3)
+
+
+def test_more_spread_uses_more_codes() -> None:
+    torch.manual_seed(0)
+    fsq = FSQ([8, 5, 5, 5])
+    z = (0.1 * torch.randn(4096, 1) * torch.ones(4) + 0.05 * torch.randn(4096, 4)).requires_grad_()
+    before = len(fsq.to_indices(fsq(z)).unique())
+    optimizer = torch.optim.Adam([z], 0.05)
+    for _ in range(60):
+        optimizer.zero_grad()
+        (-fsq.spread(z)).backward()
+        optimizer.step()
+    assert before < 100 and len(fsq.to_indices(fsq(z)).unique()) > 500

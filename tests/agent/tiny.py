@@ -15,6 +15,7 @@ from agent.world_model.interface import Batch, Metrics, Observation, State, Worl
 from agent.world_model.latents import GaussianLatentConfig
 from agent.world_model.lstm import LSTMConfig, LSTMWorldModel
 from agent.world_model.rssm import RSSM, RSSMConfig
+from agent.world_model.token_heads import DigitHeadConfig
 
 SHAPES = {"image": (1, 16, 16), "speed": (2,)}
 CONFIG = RSSMConfig(
@@ -47,9 +48,11 @@ LSTM = LSTMConfig(tokenizer=TOKENIZER, embedding=8, hidden_size=16, units=8, val
 PICTURES = {"image": (3, 16, 16)}
 
 
-def tiny_lstm(grid: int = 1, actions: int = 2) -> LSTMWorldModel:
+def tiny_lstm(grid: int = 1, actions: int = 2, digits: bool = False) -> LSTMWorldModel:
     """A small LSTM world model over pictures whose heads are awake and whose pictures have many tokens."""
     config = LSTM.model_copy(update={"tokenizer": TOKENIZER.model_copy(update={"grid": grid})})
+    if digits:
+        config.token_head = DigitHeadConfig(units=8)
     model = config.build(PICTURES, actions)
     wake(model.reward_head)
     wake(model.value_head)
@@ -98,7 +101,7 @@ class LinearWorld(WorldModel):
         states = TensorDict({"x": observations["x"] @ self.keep}, batch_size=is_first.shape)
         return states, states
 
-    def imagine_step(self, state: State, action: Tensor) -> State:
+    def imagine_step(self, state: State, action: Tensor, noise: Tensor | None = None) -> State:
         return TensorDict({"x": state["x"] @ self.keep + action @ self.push}, batch_size=state.batch_size)
 
     def decode(self, state: State) -> dict[str, Tensor]:

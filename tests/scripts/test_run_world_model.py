@@ -26,9 +26,12 @@ def environment(tmp_path: Path) -> dict[str, str]:
     ends = [f'[[ " $* " == *" --num-epochs {n} "* ]] && exit {status}' for n, status in ((7, 0), (8, 3))]
     asked = "[[ $1 == -c ]] && { echo ${GPUS:-0}; exit 0; }"
     executable(tmp_path / "python", "\n".join([asked, f'echo "python $*" >> {told}', *ends, learner]))
-    executable(
-        tmp_path / "srun", f'echo "srun $*" >> {told}\nwhile [[ $1 == --* ]]; do shift; done\nexec "$@"'
-    )
+    # As the real one: at SIGTERM it kills what it started.
+    begins = f'echo "srun $*" >> {told}\nwhile [[ $1 == --* ]]; do shift; done'
+    killed = f"echo killed its tasks >> {told}; kill -KILL $!; exit 143"
+    runs = f'"$@" &\necho $! > {tmp_path}/task\nwait $!'
+    executable(tmp_path / "srun", f"{begins}\ntrap '{killed}' TERM\n{runs}")
+    executable(tmp_path / "scancel", f'echo "scancel $*" >> {told}\nkill -TERM "$(cat {tmp_path}/task)"')
     hostnames = "[[ $2 == hostnames ]] && printf 'one\\ntwo\\n'; exit 0"
     executable(tmp_path / "scontrol", f'echo "scontrol $*" >> {told}\n{hostnames}')
     kept = {name: value for name, value in os.environ.items() if not name.startswith("SLURM")}
@@ -76,21 +79,46 @@ def test_one_process_a_gpu_on_every_node(environment: dict[str, str]) -> None:
     assert "--rdzv-backend c10d --rdzv-id 12 --rdzv-endpoint one:20012" in told and "requeue" not in told
 
 
-def test_an_error_is_the_jobs_own(environment: dict[str, str]) -> None:
-    assert run(environment | SLURM, "--num-epochs", "8")[0] == 3
+@pytest.mark.parametrize("slurm", [{}, SLURM])
+def test_an_error_is_the_jobs_own(environment: dict[str, str], slurm: dict[str, str]) -> None:
+    assert run(environment | slurm, "--num-epochs", "8")[0] == 3
 
 
-@pytest.mark.parametrize(("number", "again"), [(signal.SIGUSR1, True), (signal.SIGTERM, False)])
-def test_it_saves_and_is_queued_again_before_the_time_limit(
-    environment: dict[str, str], number: signal.Signals, again: bool
-) -> None:
-    job = subprocess.Popen([str(SCRIPT)], env=environment | SLURM, cwd=ROOT, stdout=subprocess.DEVNULL)
+def begin(environment: dict[str, str]) -> subprocess.Popen[bytes]:
+    """The script, once its learner runs."""
+    job = subprocess.Popen([str(SCRIPT)], env=environment, cwd=ROOT, stdout=subprocess.DEVNULL)
     told = Path(environment["TOLD"])
     for _ in range(300):
         if told.exists() and "python -m" in told.read_text():
             break
         time.sleep(0.1)
     time.sleep(0.3)
+    return job
+
+
+def test_it_saves_and_is_queued_again_before_the_time_limit(environment: dict[str, str]) -> None:
+    job = begin(environment | SLURM)
+    job.send_signal(signal.SIGUSR1)
+    assert job.wait(30) == 0
+    told = Path(environment["TOLD"]).read_text()
+    assert "saved" in told and "scontrol requeue 12" in told and "killed its tasks" not in told
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_without_slurm_it_saves_and_leaves(environment: dict[str, str], number: signal.Signals) -> None:
+    job = begin(environment)
     job.send_signal(number)
     assert job.wait(30) == 0
-    assert "saved" in told.read_text() and ("scontrol requeue 12" in told.read_text()) is again
+    told = Path(environment["TOLD"]).read_text()
+    assert "saved" in told and "scontrol" not in told
+
+
+def test_slurm_alone_ends_its_processes(environment: dict[str, str]) -> None:
+    job = begin(environment | SLURM)
+    # Slurm sends it to the learner, too; the script must not do so once more.
+    job.send_signal(signal.SIGTERM)
+    time.sleep(1)
+    told = Path(environment["TOLD"])
+    assert job.poll() is None and "saved" not in told.read_text()
+    job.send_signal(signal.SIGUSR1)
+    assert job.wait(30) == 0 and "saved" in told.read_text()

@@ -117,6 +117,41 @@ def test_fitness_is_that_of_a_plain_loop() -> None:
         assert found.item() == pytest.approx(sum(returns) / 3, rel=1e-4)
 
 
+@pytest.mark.parametrize("make", [tiny_lstm, tiny_rssm])
+def test_equal_candidates_are_equally_fit_whatever_they_dream(make: type) -> None:
+    """All dream from the same starts with the same random numbers; a second evaluation has others."""
+    torch.manual_seed(0)
+    model = make()
+    controller = build(model, inputs="observed_memory")
+    one, other = 3 * torch.randn(2, controller.genome.numel())
+    population = Population(controller, torch.stack([one, other, one]))
+    starts = model.imagine_step(model.initial(4), torch.zeros(4, 2))
+    found = [dream_fitness(model, population, starts, 6) for _ in range(2)]
+    for fitness in found:
+        torch.testing.assert_close(fitness[0], fitness[2])
+        assert (fitness[0] - fitness[1]).abs() > 1e-4
+    assert (found[0][0] - found[1][0]).abs() > 1e-4
+
+
+def test_the_noise_of_one_dream_is_not_that_of_another() -> None:
+    """From one start, E dreams of a candidate go their own ways."""
+    model = learnt_model()
+    model.config = model.config.model_copy(update={"temperature": 5.0})
+    controller = build(model)
+    seen: list[Tensor] = []
+    step = model.imagine_step
+
+    def watched(state: State, action: Tensor, noise: Tensor | None = None) -> State:
+        after = step(state, action, noise)
+        seen.append(after["token"].view(2, 50))
+        return after
+
+    model.imagine_step = watched  # type: ignore[method-assign]
+    starts = model.encode({"token": torch.zeros(50, 1, dtype=torch.long)})
+    dream_fitness(model, Population(controller, torch.zeros(2, 2)), starts, 3)
+    assert all(torch.equal(tokens[0], tokens[1]) and len(tokens[0].unique()) > 2 for tokens in seen)
+
+
 def test_who_drives_better_is_fitter_in_a_learnt_dream() -> None:
     model = learnt_model()
     controller = build(model)

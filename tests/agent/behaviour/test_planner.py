@@ -19,7 +19,7 @@ from agent.behaviour.planner import (
 )
 from agent.distributions import BoundedNormal, Deterministic, OneHot
 from agent.world_model.interface import State, WorldModel
-from tests.agent.line_world import GOAL, PLACES, learnt_model
+from tests.agent.line_world import GOAL, PLACES, learnt_model, push
 from tests.agent.tiny import LinearWorld, tiny_rssm
 
 METHODS: list[Method] = ["shooting", "cem", "mppi"]
@@ -231,12 +231,12 @@ def drive(model: WorldModel, choose: object, episodes: int, length: int) -> floa
     """Mean return in the true line world, from its left end; `choose` acts on states."""
     assert callable(choose)
     place = torch.zeros(episodes, dtype=torch.long)
-    state, action, total = model.initial(episodes), torch.zeros(episodes, 1), 0.0
+    state, total = model.initial(episodes), 0.0
+    action = torch.zeros(episodes, model.action_size)
     for step in range(length):
         state = model.encode({"token": place.unsqueeze(-1)}, state, action, firsts(episodes, step == 0))
         action = choose(state, firsts(episodes, step == 0))
-        push = action[:, 0]
-        place = (place + (push > 1 / 3).long() - (push < -1 / 3).long()).clamp(0, PLACES - 1)
+        place = (place + push(action)).clamp(0, PLACES - 1)
         total += float((place == GOAL).float().sum())
     return total / episodes
 

@@ -151,6 +151,18 @@ def test_pictures_are_learnt_with_most_of_the_codebook(grid: int) -> None:
     assert last["codebook_use"] >= 0.9
 
 
+def test_the_entropy_bonus_is_part_of_the_loss_and_of_nothing_else() -> None:
+    model, images = tiny(4), noise(5)
+    plain, metrics = model.loss(images)
+    model.config = model.config.model_copy(update={"entropy_weight": 3.0})
+    loss, told = model.loss(images)
+    spread = model.quantizer.spread(model.to_code(model.encoder(images)))
+    torch.testing.assert_close(loss, plain - 3.0 * spread)
+    assert metrics == told and metrics["loss/reconstruction"] == plain.detach()
+    loss.backward()
+    assert all(p.grad is not None for p in model.parameters())
+
+
 def test_the_sizes_are_those_of_the_agent_described() -> None:
     model, plain = FSQVAEConfig().build(), VAEConfig().build()
     assert (model.tokens, model.codebook_size, model.code_size) == (1, 1000, 4)

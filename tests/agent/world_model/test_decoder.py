@@ -38,7 +38,7 @@ def test_losses_are_the_squared_errors_of_what_is_decoded(shapes: dict[str, tupl
     }
     for image in net.images.values():
         image.paint.weight.data.mul_(0.05)  # within the range of pictures, where decoding cuts nothing off
-    decoded, losses = net(features), net.losses(features, observation)
+    decoded, losses = net(features), net.losses(net.predict(features), observation)
     assert decoded.keys() == losses.keys() == shapes.keys()
     for name, shape in shapes.items():
         assert decoded[name].shape == (3, *shape)
@@ -52,7 +52,7 @@ def test_losses_are_the_squared_errors_of_what_is_decoded(shapes: dict[str, tupl
 def test_gradients_reach_every_layer() -> None:
     net = decoder({"image": (3, 32, 32), "speed": (2,)})
     observation = {"image": torch.randint(256, (3, 3, 32, 32), dtype=torch.uint8), "speed": torch.randn(3, 2)}
-    sum(loss.sum() for loss in net.losses(torch.randn(3, 6), observation).values()).backward()
+    sum(loss.sum() for loss in net.losses(net.predict(torch.randn(3, 6)), observation).values()).backward()
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in net.parameters())
 
 

@@ -15,6 +15,7 @@ MODELS: dict[str, tuple[Callable[[], WorldModel], Shapes]] = {
     "rssm-gaussian": (lambda: tiny_rssm(gaussian=True), SHAPES),
     "lstm": (tiny_lstm, PICTURES),
     "lstm-grid": (lambda: tiny_lstm(4), PICTURES),
+    "lstm-digits": (lambda: tiny_lstm(4, digits=True), PICTURES),
 }
 
 
@@ -98,6 +99,21 @@ def test_without_a_reset_the_past_matters(case: tuple[WorldModel, Shapes]) -> No
     assert same(before[:, :2], after[:, :2])
     part = model.feature_parts["memory"]
     assert not torch.equal(model.features(before)[:, 5, part], model.features(after)[:, 5, part])
+
+
+def test_the_same_noise_imagines_the_same(case: tuple[WorldModel, Shapes]) -> None:
+    model, _ = case
+    state, action = model.initial(30), torch.zeros(30, 2)
+    noise = model.noise(30)
+    assert noise.ndim == 2 and len(noise) == 30
+    once, again = (model.imagine_step(state, action, noise) for _ in range(2))
+    assert same(once, again)
+    # A dream takes its own row of the noise, wherever it stands in the batch, and without noise draws some.
+    order = torch.randperm(30)
+    shuffled = model.imagine_step(state, action, noise[order])
+    for key in once.keys():  # noqa: SIM118
+        torch.testing.assert_close(shuffled[key], once[key][order])
+    assert not same(once, model.imagine_step(state, action))
 
 
 def test_imagined_trajectories(case: tuple[WorldModel, Shapes]) -> None:

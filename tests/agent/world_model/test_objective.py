@@ -76,6 +76,21 @@ def test_the_loss_is_the_weighted_sum_of_its_parts(model: RSSM) -> None:
     assert all(m.shape == () and m.isfinite() and not m.requires_grad for m in metrics.values())
 
 
+@pytest.mark.parametrize("name", ["ssim", "gradient"])
+def test_structure_counts_by_its_weight_and_only_then(model: RSSM, name: str) -> None:
+    """Nothing else has a weight: the loss is the weighted mean of its metric, and trains the decoder."""
+    silent, metrics = run(model, SILENT)
+    assert silent == 0 and f"loss/{name}" not in metrics
+    loss, metrics = run(model, SILENT.model_copy(update={f"{name}_weight": 3.0, "structure_scales": 2}))
+    assert loss > 0
+    torch.testing.assert_close(loss.detach(), 3.0 * metrics[f"loss/{name}"])
+    torch.testing.assert_close(metrics["loss/world_model"], loss.detach())
+    loss.backward()
+    reached = touched(model)
+    assert {"decoder", "encoder", "dynamics.posterior"} <= reached
+    assert not any("head" in part for part in reached)
+
+
 def test_everything_is_trained(model: RSSM) -> None:
     loss, _ = run(model, ObjectiveConfig(free_nats=0.0, kl_anneal_steps=0))
     loss.backward()

@@ -1,0 +1,82 @@
+"""How alike pictures are in structure rather than in colour: SSIM and differences of gradients, as losses.
+
+The squared error of a small car that is blurred away is small, too. These two look at neighbourhoods, at
+several sizes, and need no network trained on other people's pictures. Pictures are (..., C, H, W) in [0, 1].
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+# SSIM's constants (Wang et al. 2004): a Gaussian window of 11 pixels, deviation 1.5, K1 0.01, K2 0.03.
+_WINDOW, _DEVIATION = 11, 1.5
+_C1, _C2 = 0.01**2, 0.03**2
+
+
+def ssim(one: Tensor, other: Tensor) -> Tensor:
+    """Structural similarity (Wang et al. 2004, equation 13): (..., C, H, W) twice -> (...), at most 1.
+
+    Means over all places where the window, 11 pixels or the whole side of smaller pictures, fits.
+    """
+    shape = one.shape
+    # (N, 1, H, W), each channel on its own
+    x, y = (p.reshape(-1, 1, *shape[-2:]).float() for p in (one, other))
+    size = min(_WINDOW, *shape[-2:])
+    at = torch.arange(size, device=x.device, dtype=x.dtype) - (size - 1) / 2
+    line = torch.exp(-at.square() / (2 * _DEVIATION**2))
+    line = line / line.sum()
+
+    def blurred(p: Tensor) -> Tensor:
+        return F.conv2d(F.conv2d(p, line.view(1, 1, -1, 1)), line.view(1, 1, 1, -1))
+
+    mean_x, mean_y = blurred(x), blurred(y)
+    var_x = blurred(x * x) - mean_x.square()
+    var_y = blurred(y * y) - mean_y.square()
+    covariance = blurred(x * y) - mean_x * mean_y
+    similarity = ((2 * mean_x * mean_y + _C1) * (2 * covariance + _C2)) / (
+        (mean_x.square() + mean_y.square() + _C1) * (var_x + var_y + _C2)
+    )
+    return similarity.reshape(*shape[:-2], -1).mean(-1).mean(-1)
+
+
+def gradient_difference(one: Tensor, other: Tensor) -> Tensor:
+    """Distance of how much neighbouring pixels differ, across and down: (..., C, H, W) twice -> (...).
+
+    The gradient difference loss (Mathieu et al. 2016, equation 6, alpha = 1), as a mean over pixels for each
+    of the two directions instead of a sum.
+    """
+    total = torch.zeros(one.shape[:-3], device=one.device)
+    for axis in (-1, -2):
+        steps, others = (p.float().diff(dim=axis).abs() for p in (one, other))
+        total = total + (steps - others).abs().mean((-3, -2, -1))
+    return total
+
+
+def structure_losses(painted: Tensor, seen: Tensor, scales: int) -> tuple[Tensor, Tensor]:
+    """1 - SSIM, and the gradient difference, each a mean over pictures of `scales` sizes: (N,) each.
+
+    The first size is the picture's own, each other one half of the one before, by means of 2x2 pixels. Unlike
+    multi-scale SSIM (Wang et al. 2003) the sizes are added up with equal weights.
+
+    Args:
+        painted: (N, C, H, W), gets gradients; what lies outside [0, 1] counts as it is.
+        seen: (N, C, H, W).
+        scales: how many sizes.
+
+    Raises:
+        ValueError: the smallest pictures would have less than 2 pixels a side.
+    """
+    smallest = min(painted.shape[-2:]) >> (scales - 1)
+    if smallest < 2:
+        raise ValueError(
+            f"structure losses: pictures of {min(painted.shape[-2:])} px at {scales} scales: "
+            f"expected 2 px or more at the smallest, got {smallest}"
+        )
+    unlike, rough = torch.zeros(2, len(painted), device=painted.device)
+    for scale in range(scales):
+        if scale:
+            # (N, C, H/2, W/2)
+            painted, seen = F.avg_pool2d(painted, 2), F.avg_pool2d(seen, 2)
+        unlike = unlike + (1.0 - ssim(painted, seen)) / scales
+        rough = rough + gradient_difference(painted, seen) / scales
+    return unlike, rough
