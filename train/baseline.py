@@ -4,7 +4,7 @@ import importlib.util
 from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import gymnasium
 import numpy as np
@@ -19,18 +19,21 @@ from envs.car_racing import CarRacingConfig, make_car_racing
 from envs.dream import DreamConfig, DreamVectorEnv
 from train.agents import BASELINE_JOB, Trained, export, load_agent
 from train.baseline_algorithms import Kind, PPOConfig, SACConfig
-from train.checkpoint import load_weights, save_weights
+from train.baseline_checkpoint import FIXED
+from train.checkpoint import load_checkpoint, load_weights
 from train.device import pick_device
 from train.dream_starts import DreamStartsConfig, dream_starts, recorded_starts
 from train.errors import DreamdriveError, one_line
 from train.evaluate import Chooser, Filtering
 from train.options import flatten
 from train.progress import Progress
-from train.run import Run, StopSignal
+from train.run import Change, Run, StopSignal, changes, refuse_changes
 from train.tracking import Tracker
 
+if TYPE_CHECKING:
+    from train.baseline_learner import BaselineLearner
+
 _SMALLEST = 36  # pixels that the convolutions of stable-baselines3 need
-_RECENT = 20
 
 
 class BaselineConfig(BaseModel, extra="forbid", validate_assignment=True, use_attribute_docstrings=True):
@@ -54,6 +57,8 @@ class BaselineConfig(BaseModel, extra="forbid", validate_assignment=True, use_at
     """Rewards are multiplied by it before they are learnt from."""
     frames: int = Field(300_000, ge=1)
     """Length of the run [frames driven, or dreamt]."""
+    checkpoint_minutes: float = Field(10.0, gt=0)
+    """Time between checkpoints to resume from [minutes]; a run that ends or is stopped writes one, too."""
     device: str = "auto"
     """`cpu`, `cuda`, `cuda:1`, ...; `auto` is the first GPU if there is one."""
     threads: int = Field(0, ge=0)
@@ -84,52 +89,89 @@ def require_stable_baselines() -> None:
         )
 
 
-def train_baseline(config: BaselineConfig, run_path: Path | None = None) -> Run:
+def train_baseline(config: BaselineConfig, run_path: Path | None = None, resume: bool = False) -> Run:
     """Train a baseline into a run's folder, until its frames are driven or dreamt, or a signal stops it.
 
-    A run that learnt in a dream keeps a copy of the dreaming run in `dream/`.
+    A run that learnt in a dream keeps a copy of the dreaming run in `dream/`. One that is resumed goes on
+    with networks, optimisers, counts and replay; its simulators start anew, on tracks of their own, and what
+    PPO had collected but not learnt from is lost.
 
     Raises:
-        DreamdriveError: stable-baselines3 is missing, the folder holds a run, the dreaming run or the
-            recorded starts do not fit.
+        DreamdriveError: stable-baselines3 is missing, the folder holds a run, or (resuming) holds none, an
+            option changed that may not, the dreaming run or the recorded starts do not fit.
     """
     require_stable_baselines()
     device = pick_device(config.device)
     if config.threads:
         torch.set_num_threads(config.threads)
+    run, saved, changed = _open(config, run_path) if resume else (_begin(config, run_path), None, [])
+    decisions = int(saved["algorithm"]["counts"]["num_timesteps"]) if saved else 0
+    seed = config.seed
+    if decisions:
+        # Who goes on drives other tracks than at first.
+        seed = int(np.random.SeedSequence([config.seed, decisions]).generate_state(1)[0]) % 900_000
     env: VectorEnv[Any, Any, Any]
     if config.in_dream:
-        dreamer = load_agent(Path(config.in_dream), config.device)
-        if config.starts.episodes:
-            # What is wrong with them is found before anything is written.
-            recorded_starts(config.starts, dreamer, Path(config.starts.episodes), config.seed)
-        run = Run.create(run_path, BASELINE_JOB, config)
-        export(Path(config.in_dream), run.path / "dream")
         # The very weights that will filter what the policy sees when it is scored.
         env, real = _dream(config, load_agent(run.path / "dream", config.device), run)
     else:
-        env, real = _car_racing(config), 0
-        run = Run.create(run_path, BASELINE_JOB, config)
-    title = f"training {run.path}"
+        env, real = _car_racing(config, seed), 0
+    repeat = config.env.action_repeat
     with (
         closing(env),
         StopSignal() as stop,
-        Progress(title, config.frames, "frames") as progress,
+        Progress(f"training {run.path}", config.frames, "frames", done=decisions * repeat) as progress,
         Tracker(run.path, progress.say) as tracker,
     ):
-        run_id = tracker.start(BASELINE_JOB, run.name, flatten(config))
-        if run_id:
+        for change in changed:
+            progress.say(f"changed on resume: {change}")
+        learner = _learner(config, env, run, real, device, seed)
+        known = run.record.mlflow_run_id
+        run_id = tracker.start(
+            BASELINE_JOB, run.name, flatten(config), known, decisions * repeat if saved else None
+        )
+        if run_id and run_id != known:
             run.set_mlflow_run(run_id)
-        _learn(config, env, run, real, device, progress, tracker, stop)
+        if saved:
+            learner.load(saved)
+        # What it holds, the replay above all, is in the learner now.
+        saved = None
+        learner.learn(config.frames, config.checkpoint_minutes, progress, tracker, stop)
         if stop.requested:
-            progress.say(f"stopped; what was learnt is in {run.path}")
+            progress.say(f"stopped and saved: go on with --run {run.path} --resume")
             tracker.finish("KILLED")
     return run
 
 
-def _car_racing(config: BaselineConfig) -> VectorEnv[Any, Any, Any]:
+def _begin(config: BaselineConfig, run_path: Path | None) -> Run:
+    """A new run's folder, with a copy of the dream."""
+    if not config.in_dream:
+        # What is wrong with it is found before anything is written.
+        _car_racing(config, config.seed).close()
+        return Run.create(run_path, BASELINE_JOB, config)
+    dreamer = load_agent(Path(config.in_dream), config.device)
+    if config.starts.episodes:
+        recorded_starts(config.starts, dreamer, Path(config.starts.episodes), config.seed)
+    run = Run.create(run_path, BASELINE_JOB, config)
+    export(Path(config.in_dream), run.path / "dream")
+    return run
+
+
+def _open(config: BaselineConfig, run_path: Path | None) -> tuple[Run, dict[str, Any], list[Change]]:
+    """The run to go on with, its checkpoint, and the options changed since."""
+    if run_path is None:
+        raise DreamdriveError("cannot resume: expected the folder of the run")
+    changed = changes(Run.open(run_path).config(BaselineConfig), config)
+    refuse_changes(changed, FIXED)
+    saved = load_checkpoint(Run.open(run_path).checkpoint_path)
+    run = Run.resume(run_path)
+    run.write_config(config)
+    return run, saved, changed
+
+
+def _car_racing(config: BaselineConfig, seed: int) -> VectorEnv[Any, Any, Any]:
     try:
-        return make_car_racing(config.env, config.seed)
+        return make_car_racing(config.env, seed)
     except ValueError as error:
         raise DreamdriveError(f"config: {one_line(error)}") from error
 
@@ -145,50 +187,22 @@ def _dream(config: BaselineConfig, dreamer: Trained, run: Run) -> tuple[VectorEn
         raise DreamdriveError(f"config: {one_line(error)}") from error
 
 
-def _learn(
+def _learner(
     config: BaselineConfig,
     env: VectorEnv[Any, Any, Any],
     run: Run,
     real: int,
     device: torch.device,
-    progress: Progress,
-    tracker: Tracker,
-    stop: StopSignal,
-) -> None:
-    from stable_baselines3.common.logger import Logger
+    seed: int,
+) -> "BaselineLearner":
+    """A learner that has learnt nothing yet."""
+    from train.baseline_env import Adapted
+    from train.baseline_learner import BaselineLearner
 
-    from train.baseline_env import Adapted, Watch, Writer
-
-    adapted = Adapted(env, config.seen_at_once, config.reward_scale, config.seed if config.in_dream else None)
-    algorithm = config.algo.algorithm(config.kind, adapted, device, config.seed)
-    repeat, scores = config.env.action_repeat, []
-
-    def tell(decisions: int) -> bool:
-        for score, length in adapted.finished:
-            scores.append(score)
-            row = {"score/episode": score, "score/train_return": float(np.mean(scores[-_RECENT:]))}
-            tracker.log(row | {"score/episode_length": float(length)}, decisions * repeat)
-        adapted.finished.clear()
-        progress.update(decisions * repeat, {"score": float(np.mean(scores[-_RECENT:]))} if scores else {})
-        return not stop.requested
-
-    writer = Writer(lambda numbers, decisions: tracker.log(numbers, decisions * repeat))
-    algorithm.set_logger(Logger(folder=None, output_formats=[writer]))
-    try:
-        algorithm.learn(-(-config.frames // repeat), Watch(tell), log_interval=1)
-    except ValueError as error:
-        # torch's distributions refuse what is no number.
-        raise DreamdriveError(
-            f"training diverged ({one_line(error)[:120]}); a lower algo.learning_rate may help"
-        ) from error
-    dreamt = algorithm.num_timesteps * repeat if config.in_dream else 0
-    meta = {
-        "observation": {"shape": list(adapted.observation_space.shape or ()), "kind": config.kind},
-        "action_size": config.env.action_size,
-        "frames": real + adapted.frames,
-        "dreamt_frames": dreamt,
-    }
-    save_weights(run.path, algorithm.policy.state_dict(), meta)
+    dreams = bool(config.in_dream)
+    adapted = Adapted(env, config.seen_at_once, config.reward_scale, seed if dreams else None)
+    repeat = config.env.action_repeat
+    return BaselineLearner(config.algo, config.kind, adapted, repeat, real, dreams, run, device, config.seed)
 
 
 class PicturePolicy:

@@ -78,7 +78,8 @@ class SACConfig(BaseModel, extra="forbid", validate_assignment=True, use_attribu
     learning_rate: float = Field(3e-4, gt=0)
     """Learning rate of Adam."""
     buffer: int = Field(50_000, ge=1)
-    """Decisions in the replay buffer, in memory: two observations each, 25 KiB a picture of 64 px."""
+    """Decisions in the replay buffer, in memory and in checkpoints: two observations each, 25 KiB a picture
+    of 64 px."""
     batch_size: int = Field(256, ge=2)
     """Decisions in a batch."""
     start: int = Field(1_000, ge=0)

@@ -1,6 +1,6 @@
 """Our vector environments as stable-baselines3's, and its training watched by our progress and tracking.
 
-Needs the extra `baselines`: only `train.baseline` imports this, once it knows that it is there.
+Needs the extra `baselines`: imported only once it is known to be there.
 """
 
 from collections.abc import Callable, Mapping
@@ -131,11 +131,17 @@ def _plain(seen: NDArray[Any] | Mapping[str, Any]) -> NDArray[Any]:
 
 
 class Watch(BaseCallback):
-    """Calls `tell` with the decisions done after each step; training ends when it says so by False."""
+    """Calls `tell` with the decisions done after each step; training ends when it says so by False.
 
-    def __init__(self, tell: Callable[[int], bool]) -> None:
+    `settled` is called whenever nothing that was collected waits to be learnt from.
+    """
+
+    def __init__(self, tell: Callable[[int], bool], settled: Callable[[], None]) -> None:
         super().__init__()
-        self._tell = tell
+        self._tell, self._settled = tell, settled
+
+    def _on_rollout_start(self) -> None:
+        self._settled()
 
     def _on_step(self) -> bool:
         return self._tell(self.num_timesteps)

@@ -2,20 +2,26 @@
 
 import importlib.util
 import json
+import os
 import shutil
+import signal
 from pathlib import Path
 from typing import Any
 
+import gymnasium
 import numpy as np
 import pytest
 import torch
 from tensordict import TensorDict
 
 from agent.world_model.interface import State
-from envs.car_racing import CarRacingConfig, make_car_racing
+from envs.car_racing import CarRacing, CarRacingConfig, make_car_racing
 from envs.dream import DreamConfig, DreamVectorEnv
 from tests.agent.tiny import LinearWorld
+from train.baseline_checkpoint import algorithm_state, load_algorithm
+from train.checkpoint import load_checkpoint, save_checkpoint
 from train.cli import main
+from train.errors import DreamdriveError
 from train.run import Run
 from train.tracking import read_metrics
 
@@ -131,6 +137,170 @@ def trained(words: list[str], run: Path) -> dict[str, Any]:
     assert not list(run.rglob("*.zip")) and not list(run.rglob("*.pkl"))
     meta: dict[str, Any] = json.loads((run / "weights.json").read_text())["meta"]
     return meta
+
+
+def resumed(run: Path, *words: str) -> int:
+    """The exit status of going on with a run."""
+    return main(["train", "baseline", "--run", str(run), "--resume", *words])
+
+
+@pytest.mark.parametrize("algo", [PPO, SAC], ids=["ppo", "sac"])
+def test_a_run_goes_on_with_its_networks_optimisers_counts_and_replay(
+    algo: list[str],
+    runs: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    run = runs / "baseline"
+    words = [*algo, *SHORT, "--env.image_size", "36", "--stack", "1"]
+    before = trained([*words, "--frames", "128"], run)
+    first = load_checkpoint(run / "checkpoint.pt")
+    rows = read_metrics(run / "metrics.jsonl")
+    capsys.readouterr()
+    assert resumed(run) == 0 and "128 frames are done" in capsys.readouterr().out
+    # Written at once, what was read is the same, random numbers and all.
+    with monkeypatch.context() as patch:
+        patch.setattr("train.baseline_learner.BaselineLearner.learn", lambda learner, *a: learner.save(a[3]))
+        (run / "weights.json").unlink()
+        assert resumed(run) == 0 and (run / "weights.json").is_file()
+    assert equal(first, load_checkpoint(run / "checkpoint.pt"))
+    assert resumed(run, "--frames", "256", "--algo.learning_rate", "1e-4") == 0
+    assert "changed on resume: algo.learning_rate: 0.0003 -> 0.0001" in capsys.readouterr().out
+    last = load_checkpoint(run / "checkpoint.pt")
+    after = json.loads((run / "weights.json").read_text())["meta"]
+    assert last["algorithm"]["counts"]["num_timesteps"] == 64 and after["frames"] > before["frames"]
+    assert last["algorithm"]["counts"]["_n_updates"] > first["algorithm"]["counts"]["_n_updates"] > 0
+    name = "policy.optimizer" if algo is PPO else "actor.optimizer"
+    old, new = (state["algorithm"]["parameters"][name] for state in (first, last))
+    # Adam has counted on.
+    assert new["state"][0]["step"] > old["state"][0]["step"] > 0
+    assert old["param_groups"][0]["lr"] == 3e-4 and new["param_groups"][0]["lr"] == 1e-4
+    if algo is SAC:
+        kept, grown = (state["algorithm"]["replay"]["rows"] for state in (first, last))
+        assert len(kept["rewards"]) == 16 and len(grown["rewards"]) == 32
+        assert all(torch.equal(grown[key][:16], kept[key]) for key in kept)
+        assert (grown["observations"][16:] > 0).any()
+        assert not torch.equal(last["algorithm"]["log_ent_coef"], first["algorithm"]["log_ent_coef"])
+    told = read_metrics(run / "metrics.jsonl")
+    assert told[: len(rows)] == rows and told[-1]["step"] > rows[-1]["step"]
+    assert len(Run.open(run).record.starts) == 4
+
+
+def equal(one: Any, other: Any) -> bool:
+    """Whether two checkpoints hold the same values."""
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(equal(one[key], other[key]) for key in one)
+    if isinstance(one, list | tuple):
+        return len(one) == len(other) and all(equal(*pair) for pair in zip(one, other, strict=True))
+    return torch.equal(one, other) if isinstance(one, torch.Tensor) else bool(one == other)
+
+
+def test_a_full_replay_is_put_back_where_it_was() -> None:
+    from stable_baselines3.common.buffers import ReplayBuffer
+
+    class Holder:
+        """What of an algorithm concerns the replay."""
+
+        def __init__(self) -> None:
+            seen, actions = gymnasium.spaces.Box(0, 255, (2,), np.uint8), gymnasium.spaces.Box(-1, 1, (1,))
+            self.replay_buffer = ReplayBuffer(6, seen, actions, "cpu", n_envs=2)
+            self.num_timesteps = self._n_updates = self._episode_num = 7
+
+        def get_parameters(self) -> dict[str, Any]:
+            return {}
+
+        def set_parameters(self, parameters: dict[str, Any]) -> None:
+            assert parameters == {}
+
+        def add(self, step: int) -> None:
+            seen, action = np.full((2, 2), step, np.uint8), np.zeros((2, 1), np.float32)
+            self.replay_buffer.add(seen, seen + 1, action, np.zeros(2), np.zeros(2), [{}, {}])
+
+    one, other = Holder(), Holder()
+    # Three rows of two simulators: the fifth is the second of the next round.
+    for step in range(5):
+        one.add(step)
+    load_algorithm(Path("here"), other, algorithm_state(one))
+    for holder in (one, other):
+        holder.add(9)
+        assert holder.replay_buffer.observations[:, 0, 0].tolist() == [3, 4, 9]
+        assert holder.replay_buffer.full and holder.replay_buffer.pos == 0
+    state = algorithm_state(one)
+    state["replay"]["rows"]["rewards"] = torch.zeros(4, 2)
+    with pytest.raises(
+        DreamdriveError, match=r"here: does not fit.*replay: rewards float32 \(4, 2\), expected"
+    ):
+        load_algorithm(Path("here"), other, state)
+
+
+def test_a_dream_is_gone_on_with_without_the_run_it_came_from(runs: Path, tmp_path: Path) -> None:
+    dreaming = tmp_path / "dreaming"
+    shutil.copytree(SHIPPED, dreaming)
+    run = runs / "dreamt"
+    words = [*PPO, *SHORT, "--in-dream", str(dreaming), "--frames", "128", "--dream.observation", "features"]
+    before = trained([*words, "--dream.max_steps", "10", "--starts.count", "2", "--starts.context", "3"], run)
+    shutil.rmtree(dreaming)
+    assert resumed(run, "--frames", "256") == 0
+    after = json.loads((run / "weights.json").read_text())["meta"]
+    # No real frame was driven again for the beginnings.
+    assert after["frames"] == before["frames"]
+    assert (before["dreamt_frames"], after["dreamt_frames"]) == (128, 256)
+
+
+def test_a_run_that_is_stopped_says_how_to_go_on(
+    runs: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = runs / "stopped"
+    step = CarRacing.step
+
+    def interrupted(env: CarRacing, actions: Any) -> Any:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return step(env, actions)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(CarRacing, "step", interrupted)
+        words = [*PPO, *SMALL, *SHORT, "--env.image_size", "36", "--frames", "256"]
+        assert main(["train", "baseline", *words, "--run", str(run)]) == 0
+    assert f"go on with --run {run} --resume" in capsys.readouterr().out
+    assert load_checkpoint(run / "checkpoint.pt")["algorithm"]["counts"]["num_timesteps"] == 2
+    assert resumed(run, "--frames", "64") == 0
+    # 62 more frames are 8 decisions each of two simulators, in whole rollouts.
+    assert load_checkpoint(run / "checkpoint.pt")["algorithm"]["counts"]["num_timesteps"] == 18
+
+
+def test_what_cannot_be_resumed_is_one_line(
+    runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = runs / "baseline"
+    trained([*PPO, *SHORT, "--frames", "64", "--env.image_size", "36"], run)
+    older = tmp_path / "older"
+    shutil.copytree(run, older)
+    (older / "checkpoint.pt").unlink()
+    cut = tmp_path / "cut"
+    shutil.copytree(run, cut)
+    (cut / "checkpoint.pt").write_bytes((run / "checkpoint.pt").read_bytes()[:-100])
+    strange = tmp_path / "strange"
+    shutil.copytree(run, strange)
+    saved = load_checkpoint(run / "checkpoint.pt")
+    del saved["algorithm"]["parameters"]["policy"]["log_std"]
+    save_checkpoint(strange / "checkpoint.pt", saved)
+    capsys.readouterr()
+    cases = [
+        (["--resume"], "needs the run to go on with, --run RUN"),
+        (["--run", str(tmp_path / "nowhere"), "--resume"], "no run at"),
+        (["--run", str(older), "--resume"], "no checkpoint"),
+        (["--run", str(cut), "--resume"], "broken, cut short"),
+        (["--run", str(strange), "--resume", "--frames", "128"], "checkpoint.pt: does not fit config.yaml"),
+        (["--run", str(run), "--resume", "--seed", "1"], "another seed: 0 -> 1: all that was random"),
+        (["--run", str(run), "--resume", "--algo.units", "8"], "weights would not fit"),
+        (["--run", str(run), "--resume", "--env.num_envs", "3"], "a column for each simulator"),
+        (["--run", str(run)], "already holds a run"),
+    ]
+    for arguments, reason in cases:
+        assert main(["train", "baseline", *arguments]) == 1, arguments
+        told = capsys.readouterr().err
+        assert reason in told and told.startswith("dreamdrive: error: ") and told.count("\n") == 1, told
+    assert len(Run.open(run).record.starts) == 1
 
 
 def scored(run: Path, folder: Path) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from train.commands.arguments import FieldsHelp, Group, add_command, count
+from train.errors import DreamdriveError
 
 if TYPE_CHECKING:
     from train.baseline import BaselineConfig
@@ -24,7 +25,7 @@ def add(jobs: Group) -> None:
     )
     parser.usage = (
         "dreamdrive train baseline --algo ppo|sac [--in-dream RUN] [--frames N] [--config FILE] "
-        "[--any.config.field VALUE ...] [--run RUN]"
+        "[--any.config.field VALUE ...] [--run RUN] [--resume]"
     )
     parser.epilog = "`dreamdrive eval RUN` scores the result on the official environment."
     parser.add_argument(
@@ -57,10 +58,15 @@ def add(jobs: Group) -> None:
         "--config",
         type=Path,
         metavar="FILE",
-        help="YAML file, fields that differ from their defaults (default: none)",
+        help="YAML file, fields that differ from their defaults (default: none; on --resume the run's own)",
     )
     parser.add_argument(
         "--run", type=Path, metavar="RUN", help="folder to write (default: runs/train-baseline-<date>-<time>)"
+    )
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help="go on with the run in --run from its last checkpoint (default: begin a new run)",
     )
 
 
@@ -72,16 +78,22 @@ def _config() -> type[BaselineConfig]:
 
 def _baseline(arguments: argparse.Namespace) -> None:
     from train.baseline import BaselineConfig, require_stable_baselines, train_baseline
-    from train.options import build, parse_overrides
+    from train.options import build, parse_overrides, read_yaml
+    from train.run import Run
 
     require_stable_baselines()
     base: dict[str, Any] = {}
-    if arguments.in_dream is not None:
+    if arguments.resume:
+        if arguments.run is None:
+            raise DreamdriveError("--resume: needs the run to go on with, --run RUN")
+        base = read_yaml(Run.open(arguments.run).config_path)
+    elif arguments.in_dream is not None:
         from train.agents import agent_config
-        from train.run import Run
+        from train.environments import require_car_racing
 
         # A dream of that environment.
-        base["env"] = agent_config(Run.open(arguments.in_dream)).env.model_dump()
+        dreamt = agent_config(Run.open(arguments.in_dream)).env
+        base["env"] = require_car_racing(dreamt, arguments.in_dream).model_dump()
     flags = {
         "algo.kind": arguments.algo,
         "in_dream": arguments.in_dream,
@@ -90,4 +102,4 @@ def _baseline(arguments: argparse.Namespace) -> None:
     }
     options = {name: str(value) for name, value in flags.items() if value is not None}
     config = build(BaselineConfig, arguments.config, options | parse_overrides(arguments.rest), base)
-    train_baseline(config, arguments.run)
+    train_baseline(config, arguments.run, arguments.resume)

@@ -2,7 +2,8 @@
 
 A cache is a folder, built aside and renamed, with one plain array file for each column and `index.json`.
 Its name is the fingerprint of what it was made from: names, sizes and times of the episode files, and the
-options that decide about pictures. What does not fit any more is decoded anew.
+options that decide about its columns. What does not fit any more is decoded anew, and the caches of the same
+data as it was before are deleted: one is left for each choice of the options.
 """
 
 import fcntl
@@ -72,23 +73,35 @@ class Cache:
         return int(self.columns["action"].shape[1])
 
 
-def fingerprint(sources: list[Source], image_size: int, observations: list[str]) -> str:
-    """A digest of names, sizes and times of the files, and of the options."""
+def fingerprints(
+    sources: list[Source], image_size: int, observations: list[str], fps: float
+) -> tuple[str, str]:
+    """Two digests of names, sizes and times of the files: with the options, and without them."""
     files = []
     for source in sources:
         with explain_os_errors("cannot read", source.path):
             stat = source.path.stat()
         files.append([source.name, source.group, stat.st_size, stat.st_mtime_ns])
-    told = [_FORMAT, image_size, sorted(observations), files]
-    return hashlib.sha256(json.dumps(told).encode()).hexdigest()
+    told = [_FORMAT, image_size, sorted(observations), fps, files]
+    whole, alone = (hashlib.sha256(json.dumps(part).encode()).hexdigest() for part in (told, files))
+    return whole, alone
 
 
 def open_cache(
-    sources: list[Source], folder: Path, image_size: int, observations: list[str], fps: float
+    data_path: Path,
+    sources: list[Source],
+    folder: Path,
+    image_size: int,
+    observations: list[str],
+    fps: float,
 ) -> Cache:
     """The cache of `sources` in `folder`, decoded now if it is not there or does not fit any more.
 
+    Whoever decodes anew deletes the caches of the same `data_path` whose files have changed since; those of
+    other data and of other options stay. A process that still reads a deleted one keeps it until it ends.
+
     Args:
+        data_path: where the episodes are; a cache remembers it, seen from `folder`.
         sources: the episodes.
         folder: of caches; made if missing.
         image_size: S; every picture becomes (C, S, S).
@@ -99,8 +112,10 @@ def open_cache(
         DreamdriveError: an episode is broken or of other shapes than the first, lacks an entry, or the disk
             refuses.
     """
-    mark = fingerprint(sources, image_size, observations)
+    mark, files = fingerprints(sources, image_size, observations, fps)
     target = folder / mark[:16]
+    # Seen from here: it stays true where data and cache are moved together.
+    origin = os.path.relpath(data_path.resolve(), folder.resolve())
     with explain_os_errors("cannot make the folder", folder):
         folder.mkdir(parents=True, exist_ok=True)
     with _alone(folder):
@@ -113,11 +128,14 @@ def open_cache(
             shutil.rmtree(target, ignore_errors=True)
             aside.mkdir()
         try:
-            _build(aside, sources, image_size, observations, fps, mark)
+            index = _build(aside, sources, image_size, observations, fps)
+            index |= {"fingerprint": mark, "origin": origin, "files": files}
+            write_text_aside(aside / "index.json", json.dumps(index))
             with explain_os_errors("cannot write", target):
                 os.replace(aside, target)
         finally:
             shutil.rmtree(aside, ignore_errors=True)
+        _forget_stale(folder, origin, files)
     cache = _read(target, mark)
     if cache is None:
         raise DreamdriveError(f"{target}: was changed while it was written, expected nobody else to write it")
@@ -135,6 +153,21 @@ def _alone(folder: Path) -> Iterator[None]:
         except OSError:
             lock.write("this file system has no locks\n")
         yield
+
+
+def _forget_stale(folder: Path, origin: str, files: str) -> None:
+    """Delete the caches in `folder` that were made of `origin` when its files were others than now."""
+    with explain_os_errors("cannot read", folder):
+        paths = list(folder.glob("*/index.json"))
+    for path in paths:
+        try:
+            index = json.loads(path.read_text())
+            stale = index["origin"] == origin and index["files"] != files
+        except (OSError, ValueError, KeyError, TypeError):
+            # Whose it is cannot be told: it is left alone.
+            continue
+        if stale:
+            shutil.rmtree(path.parent, ignore_errors=True)
 
 
 def _read(path: Path, mark: str) -> Cache | None:
@@ -158,8 +191,9 @@ def _read(path: Path, mark: str) -> Cache | None:
 
 
 def _build(
-    folder: Path, sources: list[Source], image_size: int, observations: list[str], fps: float, mark: str
-) -> None:
+    folder: Path, sources: list[Source], image_size: int, observations: list[str], fps: float
+) -> dict[str, Any]:
+    """Decode all episodes into `folder`; what their index says."""
     files: dict[str, IO[bytes]] = {}
     described: dict[str, tuple[str, list[int]]] = {}
     sizes: Sizes | None = None
@@ -191,15 +225,13 @@ def _build(
     finally:
         for file in files.values():
             file.close()
-    index = {
-        "fingerprint": mark,
+    return {
         "columns": {name: [dtype, [ends[-1], *shape]] for name, (dtype, shape) in described.items()},
         "names": [source.name for source in sources],
         "groups": [source.group for source in sources],
         "places": places,
         "ends": ends,
     }
-    write_text_aside(folder / "index.json", json.dumps(index))
 
 
 def _columns(

@@ -62,6 +62,13 @@ class WorldModelTrainConfig(
 
     reconstruction_weight: float = Field(1.0, ge=0)
     """Weight of the reconstruction loss."""
+    ssim_weight: float = Field(0.0, ge=0)
+    """Weight of 1 - SSIM of the pictures, for sharper ones. It is a mean over pixels, the reconstruction loss
+    a sum: at 64 px and a pixel error of 0.002 that is 25, as much as an SSIM of 0.75 with a weight of 100."""
+    gradient_weight: float = Field(0.0, ge=0)
+    """Weight of the gradient difference of the pictures, a mean over pixels, too."""
+    structure_scales: int = Field(3, ge=1, le=4)
+    """Sizes that SSIM and gradients are taken at, each half of the one before."""
     kl_weight: float = Field(1.0, ge=0)
     """Weight of the KL loss, once it is annealed."""
     kl_balance: float = Field(0.8, ge=0, le=1)
@@ -112,6 +119,13 @@ class WorldModelTrainConfig(
     """A sequence is accepted as the inverse density of its bin to this power."""
     val_batches: int = Field(20, ge=1)
     """Most batches of a validation."""
+    augment_shift: int = Field(0, ge=0)
+    """Farthest that the pictures of a training sequence are moved, all alike, in each direction [px]."""
+    augment_mirror: bool = False
+    """Mirror every second training sequence left-right, and its steering, the first number of an action.
+    Where vectors are observed this cannot be: they have no mirror image."""
+    augment_light: float = Field(0.0, ge=0, lt=1)
+    """Largest relative change of a training sequence's brightness."""
     workers: int = Field(2, ge=0)
     """Processes that load batches, for each learning process; 0 loads in that process itself."""
     fps: float = Field(10.0, gt=0)
@@ -185,6 +199,9 @@ class WorldModelTrainConfig(
         """The weights of the losses."""
         return ObjectiveConfig(
             reconstruction_weight=self.reconstruction_weight,
+            ssim_weight=self.ssim_weight,
+            gradient_weight=self.gradient_weight,
+            structure_scales=self.structure_scales,
             kl_weight=self.kl_weight,
             kl_balance=self.kl_balance,
             free_nats=self.kl_free_bits,

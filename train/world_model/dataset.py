@@ -171,7 +171,7 @@ def open_data(path: str | Path, config: WorldModelTrainConfig) -> Cache:
     sources = find_sources(Path(path))
     base = Path(path) if Path(path).is_dir() else Path(path).parent
     folder = Path(config.cache_dir) if config.cache_dir else base / ".cache"
-    return open_cache(sources, folder, config.image_size, config.observations, config.fps)
+    return open_cache(Path(path), sources, folder, config.image_size, config.observations, config.fps)
 
 
 def as_batch(columns: dict[str, Tensor], device: torch.device) -> Batch:

@@ -14,6 +14,7 @@ from agent.world_model.objective import objective
 from agent.world_model.rssm import RSSM
 from train.device import autocast
 from train.errors import DreamdriveError
+from train.world_model.augment import augment
 from train.world_model.config import WorldModelTrainConfig
 from train.world_model.distributed import Team
 from train.world_model.loader import Share
@@ -90,6 +91,7 @@ class Learner:
             group["lr"] = self.learning_rate
         mixed = np.random.SeedSequence([c.seed, self.step, self.team.rank])
         torch.manual_seed(int(mixed.generate_state(1)[0]))
+        batch = augment(batch, c.augment_shift, c.augment_mirror, c.augment_light)
         with autocast(self.team.device, c.precision):
             loss, metrics = self.loss(batch, self.step)
         self.optimizer.zero_grad(set_to_none=True)

@@ -17,6 +17,7 @@ from train.charts import filmstrip
 from train.checkpoint import load_checkpoint, save_checkpoint, save_weights
 from train.errors import DreamdriveError
 from train.imagine import strip_steps
+from train.memory import release_freed
 from train.options import flatten
 from train.progress import Progress
 from train.run import Run, StopSignal
@@ -60,6 +61,8 @@ class WorldModelTrainer:
             self.team.wait()
         self.train_data = SequenceDataset(config.data_path, config, "train", cache)
         self.val_data = SequenceDataset(config.data_path, config, "val", cache)
+        if config.augment_mirror and any(len(shape) == 1 for shape in self.train_data.shapes.values()):
+            raise DreamdriveError("augment_mirror: vectors have no mirror image; expected pictures only")
         torch.manual_seed(config.seed)
         try:
             self.world_model = config.world_model.build(self.train_data.shapes, config.action_dim)
@@ -309,6 +312,7 @@ class WorldModelTrainer:
                 "checks": self.checks.state(),
             }
             save_checkpoint(self.run.path / name, state)
+        release_freed()
 
 
 def train_world_model(

@@ -3,12 +3,31 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, model_validator
 
 from envs.car_racing import CarRacingConfig
 from train.online.brownian import BrownianConfig
-from train.online.collect import check_policy, load_policy, record
+from train.online.collect import record
+from train.online.drivers import Mixture, Policy, check_policy, is_run, load_policy
 from train.progress import Progress
+
+
+class ShareConfig(BaseModel, extra="forbid", validate_assignment=True, use_attribute_docstrings=True):
+    """One of several drivers of the rollouts."""
+
+    policy: str = "brownian"
+    """Who drives: `brownian`, `random`, or the folder of a run."""
+    share: float = Field(1.0, gt=0)
+    """How many of the rollouts are its own, in proportion to the shares of the others."""
+    noise: float = Field(0.0, ge=0)
+    """Of a run: standard deviation of the change, in one decision, of a brownian push on each of its best
+    actions, whose range is 2, so that mistakes are seen, and how they are mended; 0 samples its policy."""
+
+    @model_validator(mode="after")
+    def _only_runs_err(self) -> "ShareConfig":
+        if self.noise and not is_run(self.policy):
+            raise ValueError(f"noise {self.noise}: expected 0 for the policy {self.policy}, only a run errs")
+        return self
 
 
 class CollectConfig(BaseModel, extra="forbid", validate_assignment=True, use_attribute_docstrings=True):
@@ -18,6 +37,8 @@ class CollectConfig(BaseModel, extra="forbid", validate_assignment=True, use_att
     """Episodes there shall be in all; 10,000 as in Ha & Schmidhuber (2018)."""
     policy: str = "brownian"
     """Who drives: `brownian`, `random`, or the folder of a run, whose agent then explores."""
+    mixture: list[ShareConfig] = []
+    """Several who drive by turns, in the place of `policy`: [{policy: ..., share: ..., noise: ...}, ...]."""
     brownian: BrownianConfig = BrownianConfig()
     """How the brownian policy wanders."""
     file: str = "rollouts.h5"
@@ -29,7 +50,8 @@ class DataCollector:
     """Records rollouts until there are as many as asked for; run again, it goes on where it stopped.
 
     A continuation drives tracks of its own. Episodes are those of `dreamdrive collect car-racing` with the
-    same seed, policy and environment.
+    same seed, policy and environment. In a mixture the number of an episode says whose turn it is: what is
+    added later keeps the shares.
 
     Args:
         config: how many, by whom.
@@ -58,6 +80,12 @@ class DataCollector:
             DreamdriveError: the policy is no run or learnt with another environment, the rollouts that are
                 there have other shapes, or the disk refuses.
         """
-        policy = load_policy(self.config.policy, self.config.brownian)
+        policy = self._policy()
         check_policy(policy, self.env_config)
         return record(self.path, self.config.rollouts, policy, self.env_config, self.seed, progress, stopping)
+
+    def _policy(self) -> Policy:
+        c = self.config
+        if not c.mixture:
+            return load_policy(c.policy, c.brownian)
+        return Mixture([(load_policy(p.policy, c.brownian, p.noise), p.share) for p in c.mixture])

@@ -58,7 +58,8 @@ class ControllerStageConfig(
     controller: ControllerConfig | ActorCriticConfig = Field(ControllerConfig(), discriminator="kind")
     """What maps features to actions. An actor-critic learns in the dream, by its own losses."""
     train_in: Literal["dream", "real"] = "dream"
-    """Where candidates are scored: in the world model's dream, or in the real environment."""
+    """Where candidates are scored: in the world model's dream, at `world_model.temperature`, or in the real
+    environment, where `env.hopeless_after` cuts what leads nowhere."""
     untrained_memory: bool = False
     """Ablation: drive with an LSTM left at its random start (of the run's seed); needs `train_in: real`."""
     population: int = Field(32, ge=4)
@@ -68,7 +69,8 @@ class ControllerStageConfig(
     generations: int = Field(100, ge=1)
     """Generations of the evolution."""
     episodes: int = Field(8, ge=1)
-    """Episodes that score a candidate. In the dream all candidates of a generation start alike."""
+    """Episodes that score a candidate. All candidates of a generation drive the same tracks, or dream from
+    the same starts with the same random numbers."""
     dream_length: int = Field(100, ge=1)
     """Longest dreamt episode [decisions]."""
     context: int = Field(5, ge=1)

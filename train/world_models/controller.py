@@ -1,5 +1,6 @@
 """Stage 4: the controller is evolved, or learns as an actor-critic, with VAE and world model frozen."""
 
+import time
 from collections.abc import Callable
 
 import numpy as np
@@ -117,7 +118,9 @@ class ControllerTrainer:
                 raise Stopped
             number = evolution.generation
             candidates = evolution.ask()
+            began = time.monotonic()
             scores = fitness(genomes_of(controller, candidates), s.episodes, [seed, 30, number]).numpy()
+            rate = s.population / max(time.monotonic() - began, 1e-9)
             evolution.tell(scores)
             metrics |= {
                 "fitness/best": float(scores.max()),
@@ -144,8 +147,9 @@ class ControllerTrainer:
                     "frames": frames,
                 },
             )
-            watch.log(metrics | {"frames": float(frames)}, evolution.generation)
-            watch.show(evolution.generation, dict(metrics))
+            told = metrics | {"frames": float(frames), "fitness/evaluations_per_second": rate}
+            watch.log(told, evolution.generation)
+            watch.show(evolution.generation, {**metrics, "evaluations/s": rate})
         controller.genome.copy_(torch.from_numpy(chosen))
         self.frames = real.frames if real is not None else 0
         return metrics

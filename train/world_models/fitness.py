@@ -46,7 +46,8 @@ def dream_starts(
 
 
 class DreamFitness:
-    """Mean imagined return from recorded starts; all candidates of a call have the same starts.
+    """Mean imagined return from recorded starts; all candidates of a call have the same starts and the same
+    random numbers.
 
     Args:
         world_model: dreams.

@@ -40,6 +40,15 @@ _WORLD_MODEL = (
 _CONTROLLER = ("batch_size", "sequence_length", "validation_share")
 
 
+# Options that came later, each with the value that stands for what was done before there was the option. With
+# that value they are left out, so that the stages of older runs stay done.
+_LATER: dict[str, dict[str, Any]] = {
+    "collect": {"mixture": []},
+    "world_model": {"token_head": {"kind": "joint"}},
+    "fsq_vae": {"entropy_weight": 0.0},
+}
+
+
 class StageRecord(BaseModel, use_attribute_docstrings=True):
     """The contents of `stage_<name>.json`: the stage is done."""
 
@@ -96,24 +105,38 @@ def now() -> str:
 
 def stage_options(config: WorldModelAgentConfig, stage: Stage) -> dict[str, Any]:
     """The options that a stage's result depends on, as plain values."""
-    env = config.env.model_dump(mode="json", exclude={"threads"})
+    # The kind is always the same: a job of other environments tells them apart by it.
+    env = config.env.model_dump(mode="json", exclude={"kind", "threads"})
     options: dict[str, Any] = {"stage": stage, "seed": config.seed}
     if stage == "collect":
-        options |= {"env": env, "collect": config.collect.model_dump(mode="json")}
+        options |= {"env": env, "collect": _dumped(config.collect, "collect")}
     elif stage == "vae":
-        options |= {"fsq_vae": config.fsq_vae.model_dump(mode="json")}
+        options |= {"fsq_vae": _dumped(config.fsq_vae, "fsq_vae")}
         options["training"] = _training(config.training, _VAE)
     elif stage == "world_model":
         # The temperature is of dreams, which nothing learns from yet.
-        options["world_model"] = config.world_model.model_dump(mode="json", exclude={"temperature"})
+        options["world_model"] = _world_model(config)
+        del options["world_model"]["temperature"]
         options["training"] = _training(config.training, _WORLD_MODEL)
     else:
         options |= {"controller": config.controller.model_dump(mode="json")}
         options["training"] = _training(config.training, _CONTROLLER)
         # A dream has no environment; its length of a decision comes with the rollouts.
         options["env"] = env if config.controller.train_in == "real" else None
-        options["world_model"] = config.world_model.model_dump(mode="json")
+        options["world_model"] = _world_model(config)
     return options
+
+
+def _world_model(config: WorldModelAgentConfig) -> dict[str, Any]:
+    # Its tokenizer is written with it, too.
+    tokenizer = _dumped(config.world_model.tokenizer, "fsq_vae")
+    return {**_dumped(config.world_model, "world_model"), "tokenizer": tokenizer}
+
+
+def _dumped(part: BaseModel, name: str) -> dict[str, Any]:
+    """A part of the config as plain values, without the options of `_LATER` that say nothing new."""
+    dumped, later = part.model_dump(mode="json"), _LATER[name]
+    return {key: value for key, value in dumped.items() if key not in later or value != later[key]}
 
 
 def _training(training: TrainingConfig, names: tuple[str, ...]) -> dict[str, Any]:

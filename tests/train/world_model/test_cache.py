@@ -50,6 +50,42 @@ def test_what_has_changed_is_decoded_anew(tmp_path: Path) -> None:
     assert opened(data, image_size=32).columns["observation.image"].shape == (11, 3, 32, 32)
 
 
+def caches(folder: Path) -> set[str]:
+    """The caches in `folder`, by the start of their fingerprints."""
+    return {path.name for path in folder.iterdir() if path.is_dir()}
+
+
+def test_caches_of_files_that_have_changed_are_deleted_and_no_others(tmp_path: Path) -> None:
+    data, other = write_drives(tmp_path / "data", [10]), write_drives(tmp_path / "other", [9])
+    kept = opened(other).fingerprint[:16]
+    first = opened(data)
+    # Other options of the same files: neither is stale.
+    wide = opened(data, image_size=32)
+    folder = tmp_path / "cache"
+    assert caches(folder) == {kept, first.fingerprint[:16], wide.fingerprint[:16]}
+    strange = folder / "strange"
+    strange.mkdir()
+    (strange / "index.json").write_text('{"fingerprint": "of an earlier version"}')
+    write_episode(data / "drive_000.npz", episode(11, 5))
+    os.utime(data / "drive_000.npz", ns=(1, 1))
+    second = opened(data)
+    assert caches(folder) == {kept, second.fingerprint[:16], "strange"}
+    # Whoever has it open can read on.
+    assert first.ends.tolist() == [10] and first.columns["reward"].shape == (10,)
+    assert np.array_equal(first.columns["observation.image"], episode(10, 0).observations["image"])
+
+
+def test_a_stale_cache_is_known_after_data_and_cache_were_moved(tmp_path: Path) -> None:
+    data = write_drives(tmp_path / "data", [10])
+    first = open_data(data, config(data, cache_dir=""))
+    moved = tmp_path / "moved"
+    data.rename(moved)
+    assert open_data(moved, config(moved, cache_dir="")).fingerprint == first.fingerprint
+    write_episode(moved / "drive_001.npz", episode(9, 1))
+    second = open_data(moved, config(moved, cache_dir=""))
+    assert caches(moved / ".cache") == {second.fingerprint[:16]} != {first.fingerprint[:16]}
+
+
 def test_a_cache_cut_short_is_decoded_anew(tmp_path: Path) -> None:
     data = write_drives(tmp_path / "data", [10])
     first = opened(data)
@@ -88,6 +124,8 @@ def test_speed_comes_from_positions_where_it_is_not_known(tmp_path: Path) -> Non
     write_episode(data / "a.npz", drive)
     speed = opened(data, fps=5.0).columns["speed"]
     assert speed.tolist() == [5.0] * 9 + [0.0]
+    # Not those of the cache that is there.
+    assert opened(data, fps=2.0).columns["speed"].tolist() == [2.0] * 9 + [0.0]
 
 
 def test_hdf5_and_sorted_folders_are_read(tmp_path: Path) -> None:

@@ -77,6 +77,9 @@ def test_the_config_is_that_of_model_and_objective() -> None:
     assert (dynamics.deter, dynamics.hidden, dynamics.variables, dynamics.classes) == (64, 48, 6, 5)
     assert config.world_model.units == 48
     assert config.objective.free_nats == 2.0 and config.objective.value_weight == 0.5
+    assert config.objective.ssim_weight == config.objective.gradient_weight == 0.0
+    sharp = WorldModelTrainConfig(ssim_weight=3.0, gradient_weight=2.0, structure_scales=2).objective
+    assert (sharp.ssim_weight, sharp.gradient_weight, sharp.structure_scales) == (3.0, 2.0, 2)
     latent = config.model_copy(update={"latent": "gaussian"}).world_model.dynamics.latent()
     assert isinstance(latent, GaussianLatent) and latent.size == 6
 

@@ -129,6 +129,30 @@ def test_episodes_of_another_environment_are_not_added_to(
     assert "\n" not in str(caught.value) and len(open_rollouts(tmp_path / name)) == 2
 
 
+def test_a_mixture_drives_by_turns_and_goes_on_by_count(tmp_path: Path, made: list[tuple[int, int]]) -> None:
+    """Brownian motion without noise, told by its actions, drives two of three episodes."""
+    steady = {"deviation": 1e-6, "gas": 0.5, "pull": 1.0}
+    shares = [{"policy": "random"}, {"policy": "brownian", "share": 2}]
+    options = {"mixture": shares, "brownian": steady}
+    for name, counts in (("whole.h5", [9]), ("parts.h5", [2, 4, 9])):
+        for rollouts in counts:
+            config = CollectConfig.model_validate({"rollouts": rollouts, **options})
+            DataCollector(config, SMALL, tmp_path / name, 0).collect()
+        file = open_rollouts(tmp_path / name)
+        actions = [file.read(number).actions[1:] for number in range(9)]
+        assert [bool(np.allclose(a, [0.0, 0.5], atol=1e-4)) for a in actions].count(True) == 6
+
+
+def test_the_shares_of_a_mixture_are_checked(tmp_path: Path) -> None:
+    for share in ({"policy": "brownian", "noise": 0.1}, {"share": 0}, {"policy": "a", "noise": -1}):
+        with pytest.raises(ValueError, match="noise|share"):
+            CollectConfig.model_validate({"mixture": [share]})
+    config = CollectConfig.model_validate({"mixture": [{}, {"policy": "nowhere", "noise": 0.1}]})
+    with pytest.raises(DreamdriveError, match="no run at nowhere"):
+        DataCollector(config, SMALL, tmp_path / "r.h5", 0).collect()
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_bad_requests_are_one_line(tmp_path: Path) -> None:
     with pytest.raises(DreamdriveError, match="no run at nowhere"):
         collector(tmp_path / "r.h5", 1, policy="nowhere").collect()

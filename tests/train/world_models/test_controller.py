@@ -8,6 +8,7 @@ import torch
 from agent.behaviour.evolution import EvolutionaryController
 from agent.tokenizer.fsq_vae import FSQVAE
 from agent.world_model.lstm import LSTMWorldModel
+from envs.car_racing import make_car_racing
 from tests.train.world_models.small import SIDE, counted_tokens, make_steering, small_config
 from tests.train.world_models.test_tokens import StopAfter
 from train.checkpoint import load_checkpoint
@@ -72,6 +73,54 @@ def test_dream_fitness_repeats_itself_and_leaves_chance_alone() -> None:
     assert torch.equal(torch.get_rng_state(), before)
     assert torch.equal(first, fitness(genomes, 4, [1])) and not torch.equal(first, fitness(genomes, 4, [2]))
     assert first.shape == (3,)
+
+
+def test_equal_candidates_are_equally_fit_and_the_temperature_counts() -> None:
+    trainer = trainer_of(small_config())
+    model = trainer.world_model
+    with torch.no_grad():
+        model.reward_head.net[-1].weight.normal_()  # type: ignore[operator, union-attr]
+        # Untrained, every token is almost as likely as any other.
+        model.predict.weight.normal_()  # type: ignore[attr-defined]
+    assert isinstance(trainer.behaviour, EvolutionaryController)
+    genome = np.random.default_rng(0).normal(size=6)
+    genomes = genomes_of(trainer.behaviour, np.stack([genome, -genome, genome]))
+    fitness = DreamFitness(model, TOKENS, [0, 1, 3], 3, 8)
+    found = []
+    for temperature in (0.05, 1.0, 1.3):
+        model.config.temperature = temperature
+        scores = fitness(genomes, 4, [1])
+        torch.testing.assert_close(scores[0], scores[2])
+        assert scores[0] != scores[1]
+        found.append(float(scores[0]))
+    assert len(set(found)) == 3
+
+
+def test_evaluations_a_second_are_tracked() -> None:
+    logged: list[dict[str, float]] = []
+
+    class Listening(Watch):
+        def log(self, metrics: Any, step: int) -> None:
+            logged.append(dict(metrics))
+
+    found = train(trainer_of(small_config(controller={"train_in": "real"})), None, watch=Listening())
+    assert len(logged) == 4 and all(one["fitness/evaluations_per_second"] > 0 for one in logged)
+    # No result depends on the time it took.
+    assert "fitness/evaluations_per_second" not in found
+
+
+def test_hopeless_episodes_are_cut_and_candidates_share_their_tracks() -> None:
+    """On the real tracks: cars that stand still are cut after 5 decisions, and score alike on each track."""
+    env = {"action": "2d", "max_frames": 200, "hopeless_after": 5, "threads": 1}
+    config = small_config(env=env, controller={"train_in": "real"})
+    trainer = trainer_of(config)
+    assert isinstance(trainer.behaviour, EvolutionaryController)
+    # Full brake.
+    genomes = np.tile([0.0, 0.0, 0.0, 0.0, 0.0, -9.0], (2, 1))
+    real = RealFitness(trainer.world_model, config.env, make_car_racing)
+    scores = real(genomes_of(trainer.behaviour, genomes), 2, [1])
+    assert real.frames <= 2 * 2 * 4 * (5 + 3)
+    assert scores[0] == scores[1]
 
 
 def test_real_fitness_is_the_mean_return_of_first_episodes() -> None:

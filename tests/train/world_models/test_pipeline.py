@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 import torch
 
+from agent.world_model.lstm import LSTMWorldModel
+from agent.world_model.token_heads import DigitHead
 from envs.car_racing import CarRacingConfig
 from tests.train.world_models.small import SIDE, make_steering, small_config, wandering
 from train.agents import load_agent
@@ -156,6 +158,28 @@ def test_only_what_an_option_changes_is_done_again(
     assert Run.open(finished).config(WorldModelAgentConfig).controller.generations == 1
     assert main(words("vae", finished, None, "--training.threads", "2")) == 0
     assert records(finished)["vae"] == before["vae"]
+
+
+def test_another_temperature_makes_the_controller_alone_anew(finished: Path) -> None:
+    before = records(finished)
+    options = ("--world_model.temperature", "1.3", "--controller.generations", "1")
+    assert main(words("all", finished, None, *options)) == 0
+    after = records(finished)
+    assert [stage for stage in STAGES if before[stage] != after[stage]] == ["controller"]
+    # Whoever dreams with the run later does so at this temperature.
+    model = load_agent(finished, "cpu").agent.world_model
+    assert isinstance(model, LSTMWorldModel) and model.config.temperature == 1.3
+
+
+def test_digits_and_an_entropy_bonus_go_the_whole_way(original: Path, runs: Path) -> None:
+    digits = {"token_head": {"kind": "digits", "units": 8}}
+    config = tiny_config(world_model=digits, fsq_vae={"grid": 4, "entropy_weight": 1.0})
+    config.controller.state_dim = 32
+    config.collect.file = str(original / "rollouts.h5")
+    train_world_models(config, "all", runs / "b")
+    assert list(records(runs / "b")) == ["vae", "world_model", "controller"]
+    model = load_agent(runs / "b", "cpu").agent.world_model
+    assert isinstance(model, LSTMWorldModel) and isinstance(model.predict, DigitHead)
 
 
 def test_an_input_of_other_options_is_used_and_that_is_said(

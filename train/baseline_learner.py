@@ -1,0 +1,138 @@
+"""Let an algorithm of stable-baselines3 learn, watched by our progress and tracking, saved as our runs are.
+
+Needs the extra `baselines`: only `train.baseline` imports this, once it knows that it is there.
+"""
+
+import time
+from collections import deque
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from stable_baselines3.common.logger import Logger
+
+from train.baseline_algorithms import PPOConfig, SACConfig
+from train.baseline_checkpoint import algorithm_state, generators, load_algorithm
+from train.baseline_env import Adapted, Watch, Writer
+from train.checkpoint import rng_state, save_checkpoint, save_weights, set_rng_state
+from train.errors import DreamdriveError, one_line
+from train.progress import Progress
+from train.run import Run, StopSignal
+from train.tracking import Tracker
+
+_RECENT = 20
+
+
+class BaselineLearner:
+    """An algorithm, its environment, and what is written about them.
+
+    Args:
+        algo: which algorithm.
+        kind: what the policy sees.
+        adapted: the environment as stable-baselines3 wants it.
+        repeat: frames of a decision.
+        real: real frames behind the environment, those of a dream's world model and beginnings; not those
+            that are driven in it.
+        dreams: whether it is a dream.
+        run: where it is written.
+        device: of the networks.
+        seed: of networks and chance.
+    """
+
+    def __init__(
+        self,
+        algo: PPOConfig | SACConfig,
+        kind: Literal["image", "features"],
+        adapted: Adapted,
+        repeat: int,
+        real: int,
+        dreams: bool,
+        run: Run,
+        device: torch.device,
+        seed: int,
+    ) -> None:
+        self.run, self.real = run, real
+        self._adapted, self._kind, self._repeat, self._dreams = adapted, kind, repeat, dreams
+        self._algorithm = algo.algorithm(kind, adapted, device, seed)
+        self._scores: deque[float] = deque(maxlen=_RECENT)
+        self._saved = -float("inf")
+
+    def load(self, saved: Mapping[str, Any]) -> None:
+        """Go on from a checkpoint; the simulators start anew. Raises `DreamdriveError` if it does not fit."""
+        path = self.run.checkpoint_path
+        load_algorithm(path, self._algorithm, saved["algorithm"])
+        self._adapted.frames, self.real = int(saved["frames"]), int(saved["real"])
+        self._scores.extend(saved["scores"])
+        # Last: building everything drew random numbers.
+        set_rng_state(saved["rng"], generators(self._algorithm))
+
+    def save(self, tracker: Tracker) -> None:
+        """Write a checkpoint, and the weights to share."""
+        tracker.flush()
+        state = {
+            "algorithm": algorithm_state(self._algorithm),
+            "frames": self._adapted.frames,
+            "real": self.real,
+            "scores": list(self._scores),
+            "rng": rng_state(generators(self._algorithm)),
+        }
+        save_checkpoint(self.run.checkpoint_path, state)
+        meta = {
+            "observation": {"shape": list(self._adapted.observation_space.shape or ()), "kind": self._kind},
+            "action_size": int(np.prod(self._adapted.action_space.shape or ())),
+            "frames": self.real + self._adapted.frames,
+            "dreamt_frames": self._algorithm.num_timesteps * self._repeat if self._dreams else 0,
+        }
+        save_weights(self.run.path, self._algorithm.policy.state_dict(), meta)
+        self._saved = time.monotonic()
+
+    def learn(
+        self, frames: int, minutes: float, progress: Progress, tracker: Tracker, stop: StopSignal
+    ) -> None:
+        """Learn until `frames` are driven, or dreamt, in all, or somebody asks to stop; then save.
+
+        Args:
+            frames: length of the run.
+            minutes: time between checkpoints.
+            progress: is told how far it is.
+            tracker: gets scores and losses.
+            stop: asked after each decision.
+
+        Raises:
+            DreamdriveError: what is learnt are no numbers any more; the last checkpoint stays.
+        """
+        repeat = self._repeat
+
+        def tell(decisions: int) -> bool:
+            for score, length in self._adapted.finished:
+                self._scores.append(score)
+                row = {"score/episode": score, "score/train_return": float(np.mean(self._scores))}
+                tracker.log(row | {"score/episode_length": float(length)}, decisions * repeat)
+            self._adapted.finished.clear()
+            shown = {"score": float(np.mean(self._scores))} if self._scores else {}
+            progress.update(decisions * repeat, shown)
+            return not stop.requested
+
+        def settled() -> None:
+            # Before decisions are collected: what was collected before has been learnt from.
+            if time.monotonic() - self._saved >= minutes * 60:
+                self.save(tracker)
+
+        writer = Writer(lambda numbers, decisions: tracker.log(numbers, decisions * repeat))
+        self._algorithm.set_logger(Logger(folder=None, output_formats=[writer]))
+        left = -(-frames // repeat) - self._algorithm.num_timesteps
+        if left <= 0:
+            progress.say(
+                f"{self._algorithm.num_timesteps * repeat:,} frames are done; --frames asks for more"
+            )
+            return
+        try:
+            # Not reset: it counts on from where it is.
+            self._algorithm.learn(left, Watch(tell, settled), log_interval=1, reset_num_timesteps=False)
+        except ValueError as error:
+            # torch's distributions refuse what is no number.
+            raise DreamdriveError(
+                f"training diverged ({one_line(error)[:120]}); a lower algo.learning_rate may help"
+            ) from error
+        self.save(tracker)
