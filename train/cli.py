@@ -11,7 +11,18 @@ import os
 import sys
 from collections.abc import Sequence
 
-from train.commands import collect, convert, demo, look, plan, tables, training, world_models
+from train.commands import (
+    carla,
+    collect,
+    convert,
+    demo,
+    evaluation,
+    look,
+    plan,
+    tables,
+    training,
+    world_models,
+)
 from train.commands.arguments import Command
 from train.errors import DreamdriveError, describe_os_error, one_line
 
@@ -69,7 +80,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     top.add_argument("--version", action=_Version, nargs=0, help="show the version and leave")
     commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for module in (collect, convert, training, world_models, look, plan, tables, demo):
+    for module in (collect, convert, carla, training, world_models, evaluation, look, plan, tables, demo):
         module.add(commands)
     return top
 

@@ -1,0 +1,163 @@
+"""What to drive in CARLA, and how: the town, its traffic, the sensors, the actions."""
+
+import math
+from typing import Literal
+
+from pydantic import BaseModel, Field, model_validator
+
+from envs.carla.ends import EndsConfig
+from envs.carla.reward import RewardConfig
+from envs.carla.server import ServerConfig
+
+ACTION_SIZES = {"2d": 2, "3d": 3}
+
+
+class CameraConfig(BaseModel, extra="forbid", validate_assignment=True, use_attribute_docstrings=True):
+    """Where the cameras sit and what they see. CARLA's axes: x forward, y right, z up, of the car."""
+
+    fov: float = Field(90.0, gt=0, lt=180)
+    """Horizontal field of view [degrees]."""
+    x: float = 1.5
+    """Ahead of the car's centre [m]."""
+    y: float = 0.0
+    """To the right of the car's centre [m]."""
+    z: float = 1.7
+    """Above the ground [m]."""
+    pitch: float = Field(-8.0, ge=-90, le=90)
+    """Up is positive [degrees]."""
+
+
+class BirdseyeConfig(BaseModel, extra="forbid", validate_assignment=True, use_attribute_docstrings=True):
+    """The picture from above: the car heading up, lanes, route and traffic around it."""
+
+    metres: float = Field(32.0, gt=0)
+    """Side of the square seen [m]."""
+    ahead: float = Field(0.75, ge=0, le=1)
+    """Share of the square that lies ahead of the car."""
+
+
+class TrafficConfig(BaseModel, extra="forbid", validate_assignment=True, use_attribute_docstrings=True):
+    """The other cars, driven by CARLA's Traffic Manager."""
+
+    vehicles: int = Field(0, ge=0)
+    """Other cars in the town; fewer where the town has too few spawn points."""
+    speed_difference: float = Field(30.0, le=100)
+    """How far below the speed limit the Traffic Manager drives [%]; negative: above it."""
+    distance: float = Field(3.0, ge=0)
+    """Gap to the car in front that the Traffic Manager keeps [m]."""
+    ignore_lights: float = Field(0.0, ge=0, le=100)
+    """How often the Traffic Manager's cars run a red light [%]."""
+
+
+class RouteConfig(BaseModel, extra="forbid", validate_assignment=True, use_attribute_docstrings=True):
+    """The way to drive: drawn from the episode's seed, or fixed by its two ends."""
+
+    length: float = Field(300.0, gt=0)
+    """Length of a random route [m], which then ends at the next place clear of junctions; shorter where the
+    road ends before."""
+    spacing: float = Field(1.0, ge=0.2, le=5.0)
+    """Between two points of the route [m]."""
+    start: tuple[float, float] | None = None
+    """x and y of a fixed start, moved to the nearest lane [m]; needs `goal`."""
+    goal: tuple[float, float] | None = None
+    """x and y of a fixed goal, moved to the nearest lane [m]; needs `start`."""
+    ahead: int = Field(8, ge=0)
+    """Points of the route ahead in the state's vector."""
+    ahead_spacing: float = Field(4.0, gt=0)
+    """Between two of them [m]."""
+
+    @model_validator(mode="after")
+    def _both_ends(self) -> "RouteConfig":
+        if (self.start is None) != (self.goal is None):
+            raise ValueError("start, goal: give both or none")
+        return self
+
+
+class CarlaConfig(BaseModel, extra="forbid", validate_assignment=True, use_attribute_docstrings=True):
+    """Driving in CARLA, or in the stand-in that speaks its protocol."""
+
+    kind: Literal["carla"] = "carla"
+    """Tells this environment from the others."""
+    num_envs: int = Field(1, ge=1)
+    """Simulators driven at the same time, each a server of its own."""
+    town: str | list[str] = "town"
+    """Map to drive in, by the server's name for it; of several, each episode draws one. Empty: the map that
+    the server has loaded."""
+    weather: str | list[str] = "ClearNoon"
+    """One of CARLA's weather presets by name, such as `ClearNoon` or `HardRainSunset`; of several, each
+    episode draws one."""
+    vehicle: str = "vehicle.tesla.model3"
+    """Blueprint of the car."""
+    step_seconds: float = Field(0.1, ge=0.01, le=0.1)
+    """Simulated time of a frame [s]. CARLA's physics wants at most 0.1."""
+    action_repeat: int = Field(1, ge=1)
+    """Frames each decision lasts."""
+    max_frames: int = Field(500, ge=1)
+    """Time limit of an episode [frames]: truncates."""
+    image_size: int = Field(64, ge=16, le=2048)
+    """Side of every square picture [px]."""
+    image: bool = True
+    """Observe the front camera: "image" (3, S, S) uint8, RGB."""
+    semantic: bool = False
+    """Observe the semantic camera at the same place: "semantic" (1, S, S) uint8, CARLA's tags."""
+    birdseye: bool = False
+    """Observe the picture from above: "birdseye" (3, S, S) uint8."""
+    state: bool = True
+    """Observe the vector of speed, steering and the route ahead: "state" (D,) float32."""
+    action: Literal["2d", "3d", "discrete"] = "2d"
+    """`2d`: steer, accelerate or brake; `3d`: steer, throttle, brake; all in [-1, 1]. `discrete`: one of
+    the pairs of `discrete_steer` and `discrete_pedal`."""
+    discrete_steer: list[float] = [-0.6, -0.3, -0.1, 0.0, 0.1, 0.3, 0.6]
+    """Steering of the discrete actions, in [-1, 1], right is positive."""
+    discrete_pedal: list[float] = [-0.5, 0.0, 0.6]
+    """Pedal of the discrete actions, in [-1, 1], negative brakes."""
+    camera: CameraConfig = CameraConfig()
+    """Where the cameras sit."""
+    above: BirdseyeConfig = BirdseyeConfig()
+    """What the picture from above covers."""
+    route: RouteConfig = RouteConfig()
+    """The way to drive."""
+    traffic: TrafficConfig = TrafficConfig()
+    """The other cars."""
+    reward: RewardConfig = RewardConfig()
+    """What earns reward."""
+    ends: EndsConfig = EndsConfig()
+    """What ends an episode."""
+    timeout_seconds: float = Field(10.0, gt=0)
+    """A simulator that does not answer for this long is lost [s]."""
+    servers: ServerConfig = ServerConfig()
+    """The simulators' servers: which, and how they are started."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "CarlaConfig":
+        if not (self.image or self.semantic or self.birdseye or self.state):
+            raise ValueError("image, semantic, birdseye, state: expected at least one of them on")
+        for name in ("town", "weather", "discrete_steer", "discrete_pedal"):
+            if getattr(self, name) == []:
+                raise ValueError(f"{name}: expected at least one")
+        for name in ("discrete_steer", "discrete_pedal"):
+            if any(not math.isfinite(v) or abs(v) > 1 for v in getattr(self, name)):
+                raise ValueError(f"{name}: expected numbers in [-1, 1]")
+        return self
+
+    @property
+    def action_size(self) -> int:
+        """Numbers in an action; of discrete actions, how many there are."""
+        if self.action == "discrete":
+            return len(self.discrete_steer) * len(self.discrete_pedal)
+        return ACTION_SIZES[self.action]
+
+    @property
+    def state_size(self) -> int:
+        """Numbers in the observed "state"."""
+        return 6 + 2 * self.route.ahead
+
+    @property
+    def towns(self) -> list[str]:
+        """The maps to choose from."""
+        return [self.town] if isinstance(self.town, str) else self.town
+
+    @property
+    def weathers(self) -> list[str]:
+        """The weather presets to choose from."""
+        return [self.weather] if isinstance(self.weather, str) else self.weather

@@ -1,0 +1,70 @@
+"""When an episode of driving is over, and why."""
+
+from typing import Literal
+
+from pydantic import BaseModel, Field
+
+Reason = Literal["collision", "off_lane", "stuck", "red_light", "goal", "time"]
+
+_STANDING = 0.1  # slower than this is standing still [m/s]
+
+
+class EndsConfig(BaseModel, extra="forbid", validate_assignment=True, use_attribute_docstrings=True):
+    """What ends an episode. Reaching the goal always does, and the time limit always truncates."""
+
+    collision: bool = True
+    """A collision ends the episode."""
+    red_light: bool = True
+    """Running a red light ends the episode."""
+    off_lane: float = Field(3.0, ge=0)
+    """Distance to the route's centre line at which the episode ends [m]; 0: never."""
+    stuck_seconds: float = Field(15.0, ge=0)
+    """Standing still this long ends the episode [s], but before a red light; 0: never."""
+    goal_distance: float = Field(3.0, gt=0)
+    """The goal is reached with this much of the route left [m]."""
+
+
+class StuckClock:
+    """How long a car has stood still; before a red light, time does not count."""
+
+    def __init__(self, step_seconds: float) -> None:
+        self._step = step_seconds
+        self.seconds = 0.0
+
+    def tick(self, speed: float, excused: bool) -> float:
+        """One frame at `speed` [m/s]; the seconds stood so far, without those that were excused."""
+        if speed >= _STANDING:
+            self.seconds = 0.0
+        elif not excused:
+            self.seconds += self._step
+        return self.seconds
+
+
+def end_reason(
+    config: EndsConfig,
+    *,
+    collided: bool,
+    ran_red: bool,
+    lateral: float,
+    stood_seconds: float,
+    left: float,
+) -> Reason | None:
+    """Why the episode terminates now, or None; the gravest reason where there are several.
+
+    Args:
+        config: which ends there are.
+        collided, ran_red: in this frame.
+        lateral: distance to the route's centre line, either side [m].
+        stood_seconds: stood still for this long [s].
+        left: of the route [m].
+    """
+    if config.collision and collided:
+        return "collision"
+    if config.red_light and ran_red:
+        return "red_light"
+    if config.off_lane and lateral > config.off_lane:
+        return "off_lane"
+    # An episode of standing still counts its steps in floats: half a millisecond is no difference.
+    if config.stuck_seconds and stood_seconds > config.stuck_seconds - 5e-4:
+        return "stuck"
+    return "goal" if left <= config.goal_distance else None

@@ -1,0 +1,226 @@
+"""Driving in CARLA as a Gymnasium environment: routes, rewards and ends over one simulator."""
+
+import math
+import weakref
+from typing import Any
+
+import gymnasium
+from gymnasium.error import ResetNeeded
+from numpy.typing import NDArray
+
+from envs.carla.actions import Actions
+from envs.carla.birdseye import CAR, EGO, Birdseye, Box, light_bar
+from envs.carla.config import CarlaConfig
+from envs.carla.episode import Episode
+from envs.carla.errors import CarlaSetupError, SimulatorLost
+from envs.carla.ports import Address
+from envs.carla.route import Route
+from envs.carla.simulator import Simulator
+from envs.carla.spaces import observation_space
+from envs.carla.state import gap_ahead, state_vector
+
+Observation = dict[str, NDArray[Any]]
+
+_OPTIONS = {"drive_autopilot", "town", "weather", "start", "goal"}
+_PATIENCE = 2.0  # for the first picture, before another frame is tried [s]
+_LEAD_EVERY = 10  # the autopilot is told its way again after this many [frames]
+_TRIES = 10  # starts tried where others are blocked
+
+
+class CarlaEnv(gymnasium.Env[Any, Any]):
+    """One car on a route through a town.
+
+    Observations, as the config switches them on: "image" (3, S, S), "semantic" (1, S, S) and "birdseye"
+    (3, S, S), uint8, and "state" (D,) float32, all of exactly the same frame of the simulator. Actions are
+    those of `Actions`. A decision lasts `action_repeat` frames, of which the rewards are summed.
+
+    Infos: "frame", of the episode, 0 at its start; "position" (x, y, z [m], yaw [degrees]); "speed" [m/s];
+    "route_completion" in [0, 1]; "route_length" [m]; "in_lane", whether the car's centre is in its route's
+    lane; "infractions", counts by kind since the start; "town"
+    and "weather"; after a step "frames", those it took, "terms", the reward's parts by name, and
+    "applied_action" (A,), what the car did in the last frame; at the end "reason" (collision, red_light,
+    off_lane, stuck, goal; or time, the only one that truncates). When the autopilot drives,
+    "autopilot_action" (A,) is the same as "applied_action".
+
+    Args:
+        config: what to drive.
+        host, port: the CARLA server, which is taken to be ours alone.
+        traffic_port: a free port for the Traffic Manager.
+        seed: of everything random, unless `reset` is given another.
+
+    Raises:
+        SimulatorLost: the simulator does not answer in time; also from `reset` and `step`. The environment is
+            of no use afterwards.
+        CarlaSetupError: something in the config cannot be; also from `reset`.
+    """
+
+    def __init__(
+        self,
+        config: CarlaConfig | None = None,
+        host: str = "127.0.0.1",
+        port: int = 2000,
+        traffic_port: int = 8000,
+        seed: int = 0,
+    ) -> None:
+        self.config = config or CarlaConfig()
+        self.metadata = {"render_modes": [], "render_fps": round(1 / self.config.step_seconds)}
+        self._actions = Actions(self.config)
+        self.action_space = self._actions.space
+        self.observation_space = observation_space(self.config)
+        self._seed: int | None = seed
+        self._episode: Episode | None = None
+        self._simulator = Simulator(self.config, Address(host, port, traffic_port))
+        # However Python leaves, the simulator must not stay synchronous with nobody to tick it.
+        self._finish = weakref.finalize(self, _close, self._simulator)
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Observation, dict[str, Any]]:
+        """Start an episode: town, weather, route and traffic are drawn from the seed.
+
+        Options: "drive_autopilot" (bool) lets the Traffic Manager drive along the route: then `step` with the
+        `hands_off` of `Actions` does what it wants, and any other action overrides it for that decision.
+        "town", "weather", "start" and "goal" stand in for the config's.
+
+        Raises:
+            CarlaSetupError: an unknown option, or one that cannot be.
+            SimulatorLost: as ever; also where every start is blocked, for a new connection empties the town.
+        """
+        given = options or {}
+        if unknown := set(given) - _OPTIONS:
+            raise CarlaSetupError(
+                f"reset option {min(unknown)}: expected one of {', '.join(sorted(_OPTIONS))}"
+            )
+        super().reset(seed=self._seed if seed is None else seed)
+        # Only the first episode is the seed's own; later ones go on drawing.
+        self._seed = None
+        self._episode = None
+        towns, weathers = self.config.towns, self.config.weathers
+        town = towns[int(self.np_random.integers(len(towns)))]
+        weather = weathers[int(self.np_random.integers(len(weathers)))]
+        self._weather = str(given.get("weather", weather))
+        self._autopilot = bool(given.get("drive_autopilot", False))
+        simulator = self._simulator
+        simulator.clear()
+        simulator.load(str(given.get("town", town)), self._weather)
+        route = self._spawn(
+            given.get("start", self.config.route.start), given.get("goal", self.config.route.goal)
+        )
+        simulator.settle()
+        if self._autopilot:
+            simulator.drive_autopilot()
+        self._above = None
+        if self.config.birdseye:
+            self._above = Birdseye(self.config.above, self.config.image_size, simulator.graph, route)
+        try:
+            return self._first_frame(route, _PATIENCE)
+        except SimulatorLost:
+            # A camera's first pictures may be missing: one more frame, but only here.
+            return self._first_frame(route, self.config.timeout_seconds)
+
+    def _first_frame(self, route: Route, patience: float) -> tuple[Observation, dict[str, Any]]:
+        self._frame = self._simulator.tick()
+        self._simulator.collisions()
+        episode = Episode(self.config, route, self._simulator.state())
+        observation = self._observe(episode, patience)
+        self._episode = episode
+        return observation, self._info(episode)
+
+    def step(self, action: Any) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
+        """One decision: see the class.
+
+        Raises:
+            ValueError: an action that `Actions` does not know, or `hands_off` where we drive ourselves.
+            ResetNeeded: the episode is over, or none has begun.
+        """
+        episode = self._episode
+        if episode is None or episode.reason is not None:
+            raise ResetNeeded("CarlaEnv.step: no episode is under way; call reset first")
+        control = self._actions.control(action)
+        if control is None and not self._autopilot:
+            raise ValueError("CARLA action: hands off the wheel, but no autopilot drives this episode")
+        terms: dict[str, float] = {}
+        first = episode.frames
+        for _ in range(self.config.action_repeat):
+            if self._autopilot and episode.frames % _LEAD_EVERY == 0:
+                self._simulator.lead_autopilot(episode.route, episode.place.s)
+            if control is not None:
+                self._simulator.apply(control)
+            self._frame = self._simulator.tick()
+            collisions = self._simulator.collisions()
+            car = self._simulator.state()
+            light = self._simulator.light()
+            gap = gap_ahead(car, self._simulator.others())
+            for name, value in episode.advance(car, light, gap, collisions).items():
+                terms[name] = terms.get(name, 0.0) + value
+            if episode.reason is not None:
+                break
+        info = self._info(episode)
+        info["frames"], info["terms"] = episode.frames - first, terms
+        info["applied_action"] = self._actions.action(episode.car.control)
+        if self._autopilot:
+            info["autopilot_action"] = info["applied_action"]
+        if episode.reason is not None:
+            info["reason"] = episode.reason
+        observation = self._observe(episode, self.config.timeout_seconds)
+        return observation, sum(terms.values()), episode.terminated, episode.truncated, info
+
+    def close(self) -> None:
+        """Destroy our actors and hand the simulator back, not synchronous; a second time does nothing."""
+        self._finish()
+        self._episode = None
+
+    def _spawn(self, start: Any, goal: Any) -> Route:
+        """Plan a route and put the cars there; of random routes, another where the start is blocked."""
+        simulator = self._simulator
+        graph, places = simulator.graph, simulator.spawn_places()
+        for _ in range(_TRIES):
+            if start is not None and goal is not None:
+                route = graph.between(tuple(start), tuple(goal))
+            else:
+                route = graph.random(self.config.route.length, self.np_random, places)
+            if simulator.spawn(route, self.np_random):
+                return route
+        x, y, _ = route.points[0]
+        # By somebody else's cars, for ours are gone: whoever connects anew empties the town.
+        raise SimulatorLost(f"every start tried is blocked, the last one at ({x:.1f}, {y:.1f})")
+
+    def _observe(self, episode: Episode, timeout: float) -> Observation:
+        """All that is switched on, of the last frame."""
+        config, car, simulator = self.config, episode.car, self._simulator
+        seen: Observation = {
+            name: camera.picture(self._frame, timeout) for name, camera in simulator.cameras.items()
+        }
+        if self._above is not None:
+            boxes = [
+                *light_bar(episode.route, episode.lights.stop_line),
+                *(Box(*other, CAR) for other in simulator.others()),
+            ]
+            boxes.append(Box(car.x, car.y, car.yaw, car.half_length, car.half_width, EGO))
+            seen["birdseye"] = self._above.draw(car.x, car.y, car.yaw, boxes)
+        if config.state:
+            gap = episode.lights.gap
+            seen["state"] = state_vector(config.route, car, episode.place, episode.tracker, gap)
+        return seen
+
+    def _info(self, episode: Episode) -> dict[str, Any]:
+        car = episode.car
+        return {
+            "frame": episode.frames,
+            "position": (car.x, car.y, car.z, math.degrees(car.yaw)),
+            "speed": car.speed,
+            "route_completion": 1.0 if episode.reason == "goal" else episode.place.completion,
+            "route_length": episode.route.length,
+            "in_lane": episode.in_lane,
+            "infractions": {kind: count for kind, count in episode.infractions.items() if count},
+            "town": self._simulator.town,
+            "weather": self._weather,
+        }
+
+
+def _close(simulator: Simulator) -> None:
+    try:
+        simulator.close()
+    except SimulatorLost:
+        # What was to be restored is gone with it.
+        return

@@ -1,0 +1,113 @@
+"""One drive along a route: what each frame earns, and whether it is the last. Knows no simulator."""
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+
+from envs.carla.config import CarlaConfig
+from envs.carla.ends import Reason, StuckClock, end_reason
+from envs.carla.lights import RedLights
+from envs.carla.markings import LaneMarkings
+from envs.carla.progress import Place, RouteTracker
+from envs.carla.reward import Motion, reward_terms
+from envs.carla.route import Route
+from envs.carla.state import CarState
+
+
+class Episode:
+    """Keeps the account of a drive, frame by frame.
+
+    Args:
+        config: the reward and the ends.
+        route: to drive along.
+        car: at the start.
+    """
+
+    def __init__(self, config: CarlaConfig, route: Route, car: CarState) -> None:
+        self._config = config
+        self.route = route
+        self.tracker = RouteTracker(route)
+        self.lights = RedLights(route)
+        self.car = car
+        self.place: Place = self.tracker.locate(car.x, car.y, car.yaw)
+        self.frames = 0
+        """Driven so far."""
+        self.reason: Reason | None = None
+        """Why it is over; None while it goes on."""
+        self.infractions: Counter[str] = Counter()
+        """So far, by kind: collision_vehicle, collision_walker, collision_static, red_light, lane_invasion,
+        off_lane, stuck."""
+        self._markings = LaneMarkings(route, car.half_width, car.half_length)
+        self._clock = StuckClock(config.step_seconds)
+
+    def advance(
+        self, car: CarState, light: str | None, gap: float, collisions: Sequence[str]
+    ) -> dict[str, float]:
+        """One frame on; gives the terms of its reward.
+
+        Args:
+            car: now.
+            light: state of the traffic light that the car is at, in CARLA's words; None at no light.
+            gap: to the next car ahead [m]; infinite without one.
+            collisions: kinds of the new collisions (vehicle, walker, static).
+        """
+        before, car_before = self.place, self.car
+        self.frames += 1
+        self.car, self.place = car, self.tracker.locate(car.x, car.y, car.yaw)
+        self.lights.update(self.place.s, light)
+        crossings = self._markings.update(self.place)
+        gap = min(gap, self.lights.gap - car.half_length)
+        stood = self._clock.tick(car.speed, excused=self.lights.gap < math.inf)
+        reason = end_reason(
+            self._config.ends,
+            collided=bool(collisions),
+            ran_red=self.lights.ran_red,
+            lateral=abs(self.place.lateral),
+            stood_seconds=stood,
+            left=self.route.length - self.place.s,
+        )
+        self.infractions.update(f"collision_{kind}" for kind in collisions)
+        self.infractions.update({"red_light": int(self.lights.ran_red), "lane_invasion": crossings})
+        if reason in ("off_lane", "stuck"):
+            self.infractions[reason] += 1
+        if reason is None and self.frames >= self._config.max_frames:
+            reason = "time"
+        self.reason = reason
+        along, across = self._split_speed(car)
+        motion = Motion(
+            gained=self.place.s - before.s,
+            along=along,
+            across=across,
+            gap=gap,
+            lateral=abs(self.place.lateral),
+            heading=abs(self.place.heading),
+            steer=car.control.steer,
+            steer_before=car_before.control.steer,
+            collisions=len(collisions),
+            crossings=crossings,
+            ran_red=self.lights.ran_red,
+            reached=reason == "goal",
+            failed=reason not in (None, "goal", "time"),
+        )
+        return reward_terms(self._config.reward, motion)
+
+    @property
+    def terminated(self) -> bool:
+        """Over for a reason other than time."""
+        return self.reason not in (None, "time")
+
+    @property
+    def truncated(self) -> bool:
+        """Over by time alone."""
+        return self.reason == "time"
+
+    @property
+    def in_lane(self) -> bool:
+        """Whether the car's centre is in the lane of its route."""
+        return abs(self.place.lateral) <= self.route.width[self.place.index] / 2
+
+    def _split_speed(self, car: CarState) -> tuple[float, float]:
+        """Speed along the route, backwards negative, and across it, either way [m/s]."""
+        yaw = float(self.route.yaw[self.place.index])
+        cos, sin = math.cos(yaw), math.sin(yaw)
+        return car.vx * cos + car.vy * sin, abs(car.vy * cos - car.vx * sin)

@@ -1,0 +1,110 @@
+"""Ports for simulators: each gets a block of neighbours that nobody else uses."""
+
+import random
+import socket
+from dataclasses import dataclass
+from types import TracebackType
+
+_FIRST, _LAST = 20_000, 32_000  # below the ports that systems hand out for outgoing connections
+_STRIDE = 10
+_TRIES = 200
+_TRAFFIC, _LOCK = 3, 9  # offsets within a block
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where a simulator is: CARLA's server takes `port` for calls, the two after it for streams."""
+
+    host: str
+    port: int
+    traffic_port: int
+    """The Traffic Manager's; it listens in the client's process."""
+
+    def __str__(self) -> str:
+        return f"{self.host}:{self.port}"
+
+
+class PortBlock:
+    """A simulator's ports, kept until `close`: no other block has them, in this process or another.
+
+    A port that is only found free may be another's a moment later. So the block's last port stays bound for
+    as long as the block is in use; the others are left for the simulator to bind.
+
+    Args:
+        port: the first port; 0 draws a block of free ones.
+
+    Raises:
+        OSError: `port` or one after it is taken, or no free block is found.
+    """
+
+    def __init__(self, port: int = 0) -> None:
+        # Not seeded: two runs with the same seed on one machine should not meet.
+        draws = random.SystemRandom()
+        starts = [port] if port else [draws.randrange(_FIRST, _LAST, _STRIDE) for _ in range(_TRIES)]
+        for start in starts:
+            lock = _lock(start + _LOCK)
+            if lock is None:
+                continue
+            if all(is_free(start + offset) for offset in range(_TRAFFIC + 1)):
+                self._lock = lock
+                self.address = Address("127.0.0.1", start, start + _TRAFFIC)
+                return
+            lock.close()
+        if port:
+            raise OSError(
+                f"port {port} is taken, or one up to {port + _LOCK}; expected them free: stop what uses "
+                "them, or take another port (0 draws free ones)"
+            )
+        raise OSError(f"no free ports between {_FIRST} and {_LAST}; expected {_STRIDE} in a row")
+
+    def __enter__(self) -> "PortBlock":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let others have the ports."""
+        self._lock.close()
+
+
+def is_free(port: int) -> bool:
+    """Whether a server could listen on a TCP port of this machine now."""
+    with socket.socket() as probe:
+        # Connections of a server that is gone linger; servers ignore those, so this does too.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            # All interfaces: a listener on any of them would be in the way of CARLA, which wants all.
+            probe.bind(("", port))
+        except (OSError, OverflowError):
+            return False
+        return True
+
+
+def free_port() -> int:
+    """A port that is free now; the system's choice."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def is_listening(host: str, port: int, seconds: float = 1.0) -> bool:
+    """Whether something accepts TCP connections there within so many seconds."""
+    try:
+        socket.create_connection((host, port), timeout=seconds).close()
+    except OSError:
+        return False
+    return True
+
+
+def _lock(port: int) -> socket.socket | None:
+    """The port, bound so that nobody else can bind it; None where somebody has it."""
+    lock = socket.socket()
+    try:
+        lock.bind(("127.0.0.1", port))
+    except (OSError, OverflowError):
+        lock.close()
+        return None
+    return lock

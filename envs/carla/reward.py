@@ -1,0 +1,148 @@
+"""The reward of driving, as a sum of named terms; each term a pure function of what a step did."""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from pydantic import BaseModel, Field
+
+_STAND_GAP, _SLOWING = 5.0, 8.0  # the wanted speed is 0 at 5 m and full from 13 m [m]
+_CHANGE = 0.01  # steering that changes by more is a change
+
+
+class RewardConfig(BaseModel, extra="forbid", validate_assignment=True, use_attribute_docstrings=True):
+    """Weights of the reward's terms; 0 leaves a term out. Costs are given as positive numbers."""
+
+    progress: float = Field(1.0, ge=0)
+    """For each metre gained along the route [1/m]."""
+    speed: float = Field(0.2, ge=0)
+    """For the speed, as `speed_form` says."""
+    speed_form: Literal["linear", "capped", "target"] = "capped"
+    """What of the speed v along the lane earns reward, d being `desired_speed`. `linear`: v [m/s];
+    `capped`: v / d, falling again beyond d; `target`: 1 - |v - d| / d."""
+    desired_speed: float = Field(8.0, gt=0)
+    """Speed to drive at [m/s]."""
+    sideways: float = Field(0.0, ge=0)
+    """Cost of the speed across the lane, in `capped`'s units: each multiple of `desired_speed`."""
+    too_fast: float = Field(0.0, ge=0)
+    """Cost of a step above `desired_speed` along the lane."""
+    lateral: float = Field(0.5, ge=0)
+    """Cost of each metre off the route's centre line, beyond `lateral_free` [1/m]."""
+    lateral_free: float = Field(0.3, ge=0)
+    """Distance to the centre line that costs nothing [m]."""
+    out_of_lane: float = Field(0.0, ge=0)
+    """Cost of a step further than `out_of_lane_limit` from the route's centre line."""
+    out_of_lane_limit: float = Field(2.0, gt=0)
+    """Where `out_of_lane` begins [m]."""
+    heading: float = Field(0.0, ge=0)
+    """Cost of each radian between the car's heading and the route's [1/rad]."""
+    steer: float = Field(0.1, ge=0)
+    """Comfort: cost of the squared steering, in [-1, 1]."""
+    steer_speed: float = Field(0.0, ge=0)
+    """Comfort: cost of |steering| x (speed along the lane)^2 [s^2/m^2]."""
+    steer_change: float = Field(0.0, ge=0)
+    """Comfort: cost of a step that changes the steering by more than 0.01."""
+    collision: float = Field(20.0, ge=0)
+    """Cost of a collision."""
+    collision_speed: float = Field(0.0, ge=0)
+    """Added cost of a collision for each m/s driven [s/m]."""
+    lane_invasion: float = Field(0.2, ge=0)
+    """Cost of each lane marking crossed that the route does not cross."""
+    red_light: float = Field(10.0, ge=0)
+    """Cost of running a red light."""
+    red_light_speed: float = Field(0.0, ge=0)
+    """Added cost of running a red light for each m/s driven [s/m]."""
+    goal: float = Field(20.0, ge=0)
+    """For reaching the route's end."""
+    failure: float = Field(0.0, ge=0)
+    """Cost of an episode that is terminated short of the goal, whatever the reason."""
+    time: float = Field(0.0, ge=0)
+    """Cost of each step."""
+
+
+@dataclass(frozen=True)
+class Motion:
+    """What one frame of driving did: all that the reward may depend on."""
+
+    gained: float = 0.0
+    """Along the route [m]."""
+    along: float = 0.0
+    """Speed along the route's direction [m/s]."""
+    across: float = 0.0
+    """Speed across it, either way [m/s]."""
+    gap: float = math.inf
+    """To the next car ahead in the lane, or the stop line of a red light [m]."""
+    lateral: float = 0.0
+    """Distance to the route's centre line, either side [m]."""
+    heading: float = 0.0
+    """Angle between the car and the route, either way [rad]."""
+    steer: float = 0.0
+    """Steering applied, in [-1, 1]."""
+    steer_before: float = 0.0
+    """Steering of the frame before, in [-1, 1]."""
+    collisions: int = 0
+    """New collisions."""
+    crossings: int = 0
+    """Lane markings crossed."""
+    ran_red: bool = False
+    """A red light was run."""
+    reached: bool = False
+    """The goal was reached."""
+    failed: bool = False
+    """The episode ends here short of the goal, not by time."""
+
+    @property
+    def speed(self) -> float:
+        """Whatever the direction [m/s]."""
+        return math.hypot(self.along, self.across)
+
+
+def reward_terms(config: RewardConfig, motion: Motion) -> dict[str, float]:
+    """The weighted terms of a frame's reward by name; their sum is the reward.
+
+    With the right weights these are the rewards of CarDreamer (Gao et al. 2024, its navigation tasks),
+    gym-carla (Chen et al. 2019) and Roach (Zhang et al. 2021, section 3.3); see the presets in configs/.
+    """
+    c, m = config, motion
+    return {
+        "progress": c.progress * m.gained,
+        "speed": speed_term(c, m),
+        "lateral": -c.lateral * max(0.0, m.lateral - c.lateral_free)
+        - c.out_of_lane * (m.lateral > c.out_of_lane_limit),
+        "heading": -c.heading * m.heading,
+        "comfort": comfort_term(c, m),
+        "collision": -(c.collision + c.collision_speed * m.speed) * (m.collisions > 0),
+        "lane_invasion": -c.lane_invasion * m.crossings,
+        "red_light": -(c.red_light + c.red_light_speed * m.speed) * m.ran_red,
+        "goal": c.goal * m.reached,
+        "failure": -c.failure * m.failed,
+        "time": -c.time,
+    }
+
+
+def speed_term(config: RewardConfig, motion: Motion) -> float:
+    """What the speed earns, as `speed_form` says, less its costs."""
+    desired, along = config.desired_speed, motion.along
+    if config.speed_form == "linear":
+        earned = along
+    elif config.speed_form == "capped":
+        earned = min(along, 2 * desired - along) / desired
+    else:
+        earned = 1.0 - abs(motion.speed - wanted_speed(desired, motion.gap)) / desired
+    cost = config.sideways * motion.across / desired + config.too_fast * (along > desired)
+    return config.speed * earned - cost
+
+
+def wanted_speed(desired: float, gap: float) -> float:
+    """`desired`, falling linearly to a stand over the last metres before what is ahead [m/s]."""
+    return desired * min(max((gap - _STAND_GAP) / _SLOWING, 0.0), 1.0)
+
+
+def comfort_term(config: RewardConfig, motion: Motion) -> float:
+    """The costs of steering: its square, |steering| x speed^2, and each change."""
+    changed = abs(motion.steer - motion.steer_before) > _CHANGE
+    return -(
+        config.steer * motion.steer**2
+        + config.steer_speed * abs(motion.steer) * motion.along**2
+        + config.steer_change * changed
+    )

@@ -1,0 +1,230 @@
+"""The simulators' servers: started, watched and stopped here, or started by the user and only used."""
+
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Protocol
+
+from pydantic import BaseModel, Field, model_validator
+
+from envs.carla import guard
+from envs.carla.errors import CarlaSetupError
+from envs.carla.ports import Address, PortBlock, free_port
+from envs.carla.tail import Tail
+
+_GUARD = Path(guard.__file__)
+_PLACEHOLDER = "{port}"
+
+
+class ServerConfig(BaseModel, extra="forbid", validate_assignment=True, use_attribute_docstrings=True):
+    """Which simulators to drive in: by default the stand-in, started as needed."""
+
+    command: str = ""
+    """Command line that starts the real simulator, `{port}` being the port for its calls. Empty: that of the
+    folder CARLA_ROOT where the environment has it, else the stand-in."""
+    addresses: list[str] = []
+    """HOST:PORT of simulators that run already, one for each env; nothing is started then."""
+    port: int = Field(0, ge=0, le=65_000)
+    """Port of the first simulator that is started, the next ones ten apart; 0 draws free ones."""
+    map: str = ""
+    """Map that the stand-in starts with, by name, or an OpenDRIVE file (.xodr); empty: its own choice."""
+    start_seconds: float = Field(60.0, gt=0)
+    """A simulator that does not answer so long after its start is given up and started anew [s]."""
+    patience_seconds: float = Field(300.0, gt=0)
+    """How long to wait for a simulator that was lost to come back, before the error [s]."""
+    max_pause_seconds: float = Field(30.0, gt=0)
+    """Longest pause between two attempts to start a simulator; the first is 1 s, each next twice that [s]."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "ServerConfig":
+        if self.command and _PLACEHOLDER not in self.command:
+            raise ValueError(f"command {self.command!r}: expected {_PLACEHOLDER} where its port belongs")
+        if self.command and self.addresses:
+            raise ValueError(
+                "command, addresses: expected one of them, simulators run already or are started"
+            )
+        for address in self.addresses:
+            _split(address)
+        return self
+
+    def server(self, index: int, seed: int = 0) -> "Server":
+        """The server of env `index`, not started yet; `seed` is for the stand-in.
+
+        Raises:
+            CarlaSetupError: more envs than addresses, or a command that does not exist.
+        """
+        if self.addresses:
+            if index >= len(self.addresses):
+                raise CarlaSetupError(
+                    f"addresses: {len(self.addresses)} simulators, expected {index + 1} or more, one an env"
+                )
+            return RunningServer(*_split(self.addresses[index]))
+        port = self.port + 10 * index if self.port else 0
+        return ServerProcess(start_command(self, seed, os.environ), port)
+
+
+def start_command(config: ServerConfig, seed: int, environ: Mapping[str, str]) -> list[str]:
+    """The command that starts a server, in words, `{port}` standing for its port.
+
+    Raises:
+        CarlaSetupError: the program is not there.
+    """
+    if config.command:
+        words = shlex.split(config.command)
+        source = "command"
+    elif environ.get("CARLA_ROOT"):
+        script = Path(environ["CARLA_ROOT"]) / "CarlaUE4.sh"
+        words = [str(script), "-RenderOffScreen", "-nosound", f"-carla-rpc-port={_PLACEHOLDER}"]
+        source = "CARLA_ROOT"
+    else:
+        words = [sys.executable, "-m", "envs.carla.standin", "--port", _PLACEHOLDER, "--seed", str(seed)]
+        option = "--xodr" if config.map.endswith(".xodr") else "--map"
+        return words + ([option, config.map] if config.map else [])
+    if not words or shutil.which(words[0]) is None:
+        raise CarlaSetupError(
+            f"{source}: no program {words[0] if words else ''!r}, expected one to start CARLA"
+        )
+    return words
+
+
+class Server(Protocol):
+    """A server that a client can be sent to."""
+
+    owned: bool
+    """Whether it was started here: one that fails is stopped and replaced, and none is left behind."""
+
+    def start(self) -> Address:
+        """Start it, on new ports where it may choose; it need not answer yet.
+
+        Raises:
+            OSError: its ports are taken, or it cannot be started.
+        """
+
+    def failure(self) -> str:
+        """Why it is not running, in words; empty while it is."""
+
+    def stop(self) -> None:
+        """End it and all it started; may be called at any time, also twice."""
+
+
+class RunningServer:
+    """A server that somebody else runs: used, never started or stopped."""
+
+    owned = False
+
+    def __init__(self, host: str, port: int) -> None:
+        self._host, self._port = host, port
+
+    def start(self) -> Address:
+        """Its address, with a new port for the Traffic Manager."""
+        return Address(self._host, self._port, free_port())
+
+    def failure(self) -> str:
+        """Empty: only trying tells."""
+        return ""
+
+    def stop(self) -> None:
+        """Leave it alone."""
+
+
+class ServerProcess:
+    """A server of our own, in a process group with a guard, so that it never outlives this process.
+
+    Args:
+        command: the program and its arguments, `{port}` standing for the port.
+        port: fixed first port; 0 draws free ones at each start.
+    """
+
+    owned = True
+
+    def __init__(self, command: list[str], port: int = 0) -> None:
+        self._command, self._port = command, port
+        self._block: PortBlock | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+        self._tail: Tail | None = None
+
+    @property
+    def group(self) -> int | None:
+        """Id of the server's process group; None when it is stopped."""
+        return self._process.pid if self._process else None
+
+    def start(self) -> Address:
+        """See `Server.start`."""
+        self.stop()
+        self._block = PortBlock(self._port)
+        address = self._block.address
+        words = [word.replace(_PLACEHOLDER, str(address.port)) for word in self._command]
+        root = str(_GUARD.parents[2])
+        paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
+        self._process = subprocess.Popen(
+            [sys.executable, "-I", "-S", str(_GUARD), str(os.getpid()), *words],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)},
+            start_new_session=True,
+        )
+        assert self._process.stdout is not None
+        # A copy: the thread owns what it reads, and Popen closes its own.
+        self._tail = Tail(os.dup(self._process.stdout.fileno()))
+        self._process.stdout.close()
+        return address
+
+    def failure(self) -> str:
+        """See `Server.failure`."""
+        if self._process is None:
+            return "the server was not started"
+        code = self._ended()
+        if code is None:
+            return ""
+        said = self._tail.last(0.5) if self._tail else ""
+        return f"its server {describe_exit(code)}" + (f": {said}" if said else "")
+
+    def stop(self) -> None:
+        """See `Server.stop`."""
+        if self._process is not None:
+            # Not Popen's own calls: those reap a guard that has ended, and the group's number with it.
+            os.kill(self._process.pid, signal.SIGTERM)
+            os.killpg(self._process.pid, signal.SIGCONT)
+            deadline = time.monotonic() + guard.GRACE_SECONDS + 1.0
+            while self._ended() is None and time.monotonic() < deadline:
+                time.sleep(0.02)
+            # Whatever is left: a server that hangs, or children that its start script left behind.
+            os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+        if self._block is not None:
+            self._block.close()
+        self._process, self._tail, self._block = None, None, None
+
+    def _ended(self) -> int | None:
+        """The guard's exit code, None while it runs. It is not reaped: its number stays the group's."""
+        assert self._process is not None
+        ended = os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        if ended is None:
+            return None
+        return ended.si_status if ended.si_code == os.CLD_EXITED else -ended.si_status
+
+
+def describe_exit(code: int) -> str:
+    """How a process ended, from its exit code as `subprocess` and `multiprocessing` give it.
+
+    A guard or a shell reports a signal as 128 more than its number.
+    """
+    number = -code if code < 0 else code - 128
+    if number in set(signal.Signals):
+        return f"was ended by {signal.Signals(number).name}"
+    return f"exited with status {code}"
+
+
+def _split(address: str) -> tuple[str, int]:
+    """Host and port of HOST:PORT; ValueError for anything else."""
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdigit() or not 0 < int(port) < 65_534:
+        raise ValueError(f"address {address!r}: expected HOST:PORT, such as localhost:2000")
+    return host, int(port)

@@ -1,0 +1,264 @@
+"""A CARLA server as its one driver sees it: the town, the clock, the cars; all put back in the end."""
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from envs.carla.actions import Control
+from envs.carla.config import CarlaConfig
+from envs.carla.errors import CarlaSetupError, SimulatorLost
+from envs.carla.ports import Address
+from envs.carla.route import Floats, RoadGraph, Route
+from envs.carla.sensors import CAMERAS, Camera, CollisionSensor
+from envs.carla.state import CarState, OtherCar, car_state
+from envs.carla.traffic import Traffic
+from envs.carla.worker import check_version
+
+_LOAD_SECONDS = 60.0  # a town of the real simulator takes long to load
+_DROP = 0.3  # cars are spawned this far above the road, as CARLA's own spawn points are [m]
+_SUBSTEP = 0.01  # CARLA's physics wants at most this [s]
+_OURS = ("sensor", "controller", "walker", "vehicle")  # actors that go when we come, in this order
+_SETTLING = 3  # frames before an episode begins
+_CAMERA_START = 0.3  # for a camera's first pictures; later ones are waited for longer [s]
+
+
+@contextmanager
+def simulator_calls() -> Iterator[None]:
+    """The client raises RuntimeError whatever goes wrong with the server; here it becomes SimulatorLost."""
+    try:
+        yield
+    except SimulatorLost:
+        raise
+    except RuntimeError as error:
+        raise SimulatorLost(" ".join(str(error).split()) or "the simulator failed without a word") from error
+
+
+class Simulator:
+    """A connection to a server. It owns the server: whatever an earlier client left there is removed.
+
+    Args:
+        config: what to drive in.
+        address: of the server, and the port that its Traffic Manager gets.
+
+    Raises:
+        SimulatorLost: no server answers.
+        CarlaSetupError: it is of another version than the client, or the config asks what it does not have.
+    """
+
+    def __init__(self, config: CarlaConfig, address: Address) -> None:
+        import carla
+
+        self._carla = carla
+        self.config = config
+        self.car: Any = None
+        self.cameras: dict[str, Camera] = {}
+        self._collisions: CollisionSensor | None = None
+        # Half length and half width by actor: the client asks the server each time.
+        self._extents: dict[int, tuple[float, float]] = {}
+        self._graphs: dict[str, RoadGraph] = {}
+        self._town = ""
+        for name in config.weathers:
+            if not isinstance(getattr(carla.WeatherParameters, name, None), carla.WeatherParameters):
+                raise CarlaSetupError(f"weather {name}: expected one of {', '.join(_weathers(carla))}")
+        with simulator_calls():
+            self._client = carla.Client(address.host, address.port)
+            self._client.set_timeout(config.timeout_seconds)
+            self._traffic = Traffic(self._client, config.traffic, address.traffic_port)
+            # Before any other call: with another version, the next one may crash the process.
+            check_version(self._client.get_server_version(), self._client.get_client_version(), address)
+            self._world = self._client.get_world()
+            self._town = _last(self._world.get_map().name)
+            self._maps = {_last(name): name for name in self._client.get_available_maps()}
+            for town in config.towns:
+                self._check_town(town)
+            self._take_over()
+
+    @property
+    def town(self) -> str:
+        """The loaded town's short name."""
+        return self._town
+
+    @property
+    def graph(self) -> RoadGraph:
+        """The loaded town's lanes."""
+        if self._town not in self._graphs:
+            with simulator_calls():
+                self._graphs[self._town] = RoadGraph(self._world.get_map(), self.config.route.spacing)
+        return self._graphs[self._town]
+
+    def spawn_places(self) -> Floats:
+        """(K, 2) x and y of the town's spawn points, in the map's order [m]."""
+        points = self._world.get_map().get_spawn_points()
+        return np.array([(p.location.x, p.location.y) for p in points]).reshape(-1, 2)
+
+    def _take_over(self) -> None:
+        """Our settings, whatever they were (an earlier client may have died leaving it synchronous), and an
+        empty town."""
+        settings = self._world.get_settings()
+        settings.synchronous_mode = True
+        settings.fixed_delta_seconds = self.config.step_seconds
+        settings.substepping = True
+        settings.max_substep_delta_time = _SUBSTEP
+        settings.max_substeps = math.ceil(self.config.step_seconds / _SUBSTEP - 1e-6)
+        settings.no_rendering_mode = not (self.config.image or self.config.semantic)
+        self._world.apply_settings(settings, self.config.timeout_seconds)
+        left = [a for a in self._world.get_actors() if a.type_id.split(".")[0] in _OURS]
+        self._destroy(sorted(left, key=lambda actor: (_OURS.index(actor.type_id.split(".")[0]), actor.id)))
+        # The client knows who is there from the last frame only.
+        self.tick()
+
+    def _check_town(self, town: str) -> None:
+        if town and town not in (self._town, *self._maps):
+            raise CarlaSetupError(f"town {town}: expected one of {', '.join(sorted(self._maps))}")
+
+    def load(self, town: str, weather: str) -> None:
+        """Load `town`, unless it is there or empty, and set the weather; the cars must be cleared."""
+        self._check_town(town)
+        with simulator_calls():
+            if town and town != self._town:
+                self._client.set_timeout(max(_LOAD_SECONDS, self.config.timeout_seconds))
+                self._traffic.shut_down()
+                self._world = self._client.load_world(self._maps.get(town, town))
+                self._client.set_timeout(self.config.timeout_seconds)
+                self._town = _last(self._world.get_map().name)
+                self._take_over()
+            self._world.set_weather(getattr(self._carla.WeatherParameters, weather))
+            self._world.reset_all_traffic_lights()
+
+    def spawn(self, route: Route, rng: np.random.Generator) -> bool:
+        """Put our car with its sensors at the route's start, then the traffic; False where it is blocked."""
+        with simulator_calls():
+            self.car = self._spawn_car(route)
+            if self.car is None:
+                return False
+            self._measure(self.car)
+            self._traffic.spawn(self._world, (route.points[0, 0], route.points[0, 1]), rng)
+            for car in self._traffic.cars:
+                self._measure(car)
+            self._collisions = CollisionSensor(self._world, self.car, self._carla)
+            for name in CAMERAS:
+                if getattr(self.config, name):
+                    self.cameras[name] = Camera(
+                        self._world, self.car, name, self.config.camera, self.config.image_size, self._carla
+                    )
+        return True
+
+    def _spawn_car(self, route: Route) -> Any:
+        try:
+            blueprint = self._world.get_blueprint_library().find(self.config.vehicle)
+        except IndexError:
+            raise CarlaSetupError(
+                f"vehicle {self.config.vehicle}: the simulator has none by that name"
+            ) from None
+        blueprint.set_attribute("role_name", "hero")
+        return self._world.try_spawn_actor(blueprint, self._start_pose(route))
+
+    def _start_pose(self, route: Route) -> Any:
+        x, y, z = map(float, route.points[0])
+        place = self._carla.Location(x, y, z + _DROP)
+        return self._carla.Transform(place, self._carla.Rotation(yaw=math.degrees(route.yaw[0])))
+
+    def _measure(self, actor: Any) -> None:
+        extent = actor.bounding_box.extent
+        self._extents[actor.id] = (extent.x, extent.y)
+
+    def drive_autopilot(self) -> None:
+        """Let the Traffic Manager drive our car."""
+        with simulator_calls():
+            self._traffic.drive(self.car)
+
+    def lead_autopilot(self, route: Route, s: float) -> None:
+        """Have it follow the route, of which `s` metres are behind the car."""
+        with simulator_calls():
+            self._traffic.lead(self.car, route, s, self._carla.Location)
+
+    def apply(self, control: Control) -> None:
+        """Tell our car what to do in the next frame, the autopilot's wish notwithstanding."""
+        command = self._carla.VehicleControl(
+            steer=control.steer, throttle=control.throttle, brake=control.brake
+        )
+        with simulator_calls():
+            # Not car.apply_control: it sends nothing where the car was told the same before, although the
+            # autopilot may have told it something else since.
+            self._client.apply_batch([self._carla.command.ApplyVehicleControl(self.car, command)])
+
+    def tick(self) -> int:
+        """One frame on; its number."""
+        with simulator_calls():
+            return int(self._world.tick(self.config.timeout_seconds))
+
+    def settle(self) -> None:
+        """Frames in which the car stands and sinks onto the road, and the cameras start to send."""
+        self.apply(Control(brake=1.0))
+        for _ in range(_SETTLING):
+            frame = self.tick()
+            for camera in self.cameras.values():
+                camera.await_any(frame, _CAMERA_START)
+
+    def state(self) -> CarState:
+        """Our car in the frame last ticked."""
+        with simulator_calls():
+            return car_state(self.car, *self._extents[self.car.id])
+
+    def others(self) -> list[OtherCar]:
+        """The traffic in the frame last ticked."""
+        found: list[OtherCar] = []
+        with simulator_calls():
+            for actor in self._traffic.cars:
+                pose = actor.get_transform()
+                yaw = math.radians(pose.rotation.yaw)
+                found.append((pose.location.x, pose.location.y, yaw, *self._extents[actor.id]))
+        return found
+
+    def light(self) -> str | None:
+        """State of the traffic light that our car is at (Red, Yellow, Green, ...); None at no light."""
+        with simulator_calls():
+            return str(self.car.get_traffic_light_state()) if self.car.is_at_traffic_light() else None
+
+    def collisions(self) -> list[str]:
+        """Kinds of the collisions that have become known since the last call."""
+        return [c.kind for c in self._collisions.new()] if self._collisions is not None else []
+
+    def clear(self) -> None:
+        """Destroy the sensors, the traffic and our car, in that order."""
+        sensors = [camera.actor for camera in self.cameras.values()]
+        sensors += [self._collisions.actor] if self._collisions is not None else []
+        car, self.cameras, self._collisions, self.car = self.car, {}, None, None
+        self._extents = {}
+        with simulator_calls():
+            for sensor in sensors:
+                sensor.stop()
+            self._destroy(sensors)
+            self._traffic.destroy(car, self._destroy, self.tick)
+
+    def _destroy(self, actors: list[Any]) -> None:
+        """Destroy actors one after the other, each confirmed: CARLA crashes where sensors go after cars."""
+        if actors:
+            destroy = [self._carla.command.DestroyActor(actor) for actor in actors]
+            self._client.apply_batch_sync(destroy, False)
+
+    def close(self) -> None:
+        """Destroy what is ours and let the server run on by itself. Raises SimulatorLost where it is gone."""
+        try:
+            self.clear()
+        finally:
+            with simulator_calls():
+                self._traffic.shut_down()
+                settings = self._world.get_settings()
+                settings.synchronous_mode = False
+                settings.no_rendering_mode = False
+                settings.fixed_delta_seconds = None
+                self._world.apply_settings(settings, self.config.timeout_seconds)
+
+
+def _last(name: str) -> str:
+    """A map's short name: the real simulator says /Game/Carla/Maps/Town01."""
+    return name.rsplit("/", 1)[-1]
+
+
+def _weathers(carla: Any) -> list[str]:
+    kind = carla.WeatherParameters
+    return [name for name in dir(kind) if name[0].isupper() and isinstance(getattr(kind, name), kind)]

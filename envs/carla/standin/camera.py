@@ -1,0 +1,271 @@
+"""Pictures: the painted ground seen from a camera, boxes on it, sky and fog.
+
+Where a pixel's ray meets the ground depends on the camera's height and tilt alone, so it is worked out once;
+a picture then looks the ground's colour up at those points, moved and turned to where the camera is. Far away
+a pixel covers more ground and takes it from a coarser level, as in a mip map. Boxes are drawn farthest first.
+"""
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+
+from envs.carla.standin.actors import Pose
+from envs.carla.standin.ground import TAGS, Ground
+from envs.carla.standin.scenery import FACES, Boxes
+from envs.carla.standin.weather import Weather
+
+_SKY_TAG, _SKY_DEPTH = 11, 1000.0  # [m]
+_FAR, _SMALL = 100.0, 3.0  # boxes beyond [m], or smaller in the picture [px], are not drawn
+_NEAR = 0.15  # [m]
+_MOST_FACES = 250  # their numbers fit a byte
+_SHADES = np.array([0.78, 0.85, 0.62, 0.7, 0.4, 1.0], np.float32)  # how much light each face gets
+
+
+@dataclass(frozen=True)
+class _Table:
+    """For P pixels from `start` on: the ground they see.
+
+    `ahead`, `right` (P,) [m] from the camera; then of each pixel's level: pixels a metre, width, first
+    index, last row and column; `depth` (P,) [m]; `sky` (P,): those that see no ground after all; `up`
+    (H * W,): how high in the sky every pixel looks.
+    """
+
+    start: int
+    ahead: NDArray[np.float32]
+    right: NDArray[np.float32]
+    scale: NDArray[np.float32]
+    width: NDArray[np.int32]
+    offset: NDArray[np.int32]
+    last_row: NDArray[np.float32]
+    last_column: NDArray[np.float32]
+    depth: NDArray[np.float32]
+    sky: NDArray[np.bool_]
+    up: NDArray[np.float32]
+
+
+class Camera:
+    """A pinhole camera of `width` x `height` pixels and horizontal field of view `fov` [degrees]."""
+
+    def __init__(self, width: int, height: int, fov: float) -> None:
+        self.width, self.height, self.fov = width, height, fov
+        focal = 0.5 * width / math.tan(math.radians(fov) / 2)
+        self._focal = focal
+        right = (np.arange(width, dtype=np.float32) + 0.5 - width / 2) / focal
+        up = -(np.arange(height, dtype=np.float32) + 0.5 - height / 2) / focal
+        # (H * W, 3): ahead, right, up; one metre ahead
+        self._rays = np.stack(
+            [np.ones((height, width), np.float32), *np.meshgrid(right, up)], axis=-1
+        ).reshape(-1, 3)
+        self._table = lru_cache(maxsize=4)(self._make_table)
+        self._shading = lru_cache(maxsize=4)(self._make_shading)
+
+    def rgb(self, pose: Pose, height: float, ground: Ground, boxes: Boxes, weather: Weather) -> bytes:
+        """A colour picture as BGRA, H x W x 4 bytes. `height`: the camera's above the ground [m]."""
+        key = (round(height, 2), round(pose[3], 1), round(pose[5], 1))
+        table = self._table(*key, ground)
+        picture, light, haze = self._shading(*key, ground, weather)
+        picture = picture.copy()
+        # (P,) uint32 -> (P, 4) uint8
+        seen = ground.colours.take(self._indices(table, pose, ground)).view(np.uint8).reshape(-1, 4)
+        shown = seen * light
+        shown += haze
+        shown >>= 8
+        picture[table.start :] = shown
+        faces = self._faces(pose, boxes)
+        if len(faces.rows):
+            far = weather.haze(faces.distance)[:, None]
+            colours = faces.rows[:, 7:10] * faces.shade[:, None] * weather.tint() * (1 - far)
+            palette = np.full((len(far) + 1, 4), 255, np.uint8)
+            palette[1:, :3] = colours + far * weather.haze_colour()
+            drawn = self._draw(faces)
+            covered = np.flatnonzero(drawn)
+            picture[covered] = palette[drawn[covered]]
+        if weather.precipitation > 0:
+            # drops from the place alone: an episode driven again looks the same
+            rng = np.random.default_rng([int(abs(value) * 1e3) for value in (*pose[:2], pose[4])])
+            drops = rng.integers(0, len(picture), int(0.0002 * weather.precipitation * len(picture)))
+            picture[drops] = picture[drops] // 2 + 100
+        return picture.tobytes()
+
+    def semantic(self, pose: Pose, height: float, ground: Ground, boxes: Boxes) -> bytes:
+        """CARLA's semantic tags in the red channel of BGRA, H x W x 4 bytes."""
+        table = self._table(round(height, 2), round(pose[3], 1), round(pose[5], 1), ground)
+        tags = np.full(self.width * self.height, _SKY_TAG, np.uint8)
+        column, row = self._places(table, pose, ground, np.float32(1.0 / ground.metres))
+        column, row = np.clip(column, 0, ground.width - 1), np.clip(row, 0, ground.height - 1)
+        seen = TAGS[ground.kinds[row.astype(np.int32), column.astype(np.int32)]]
+        tags[table.start :] = np.where(table.sky, _SKY_TAG, seen)
+        faces = self._faces(pose, boxes)
+        drawn = self._draw(faces)
+        palette = np.concatenate([[0], faces.rows[:, 10]]).astype(np.uint8)
+        tags = np.where(drawn > 0, palette[drawn], tags)
+        picture = np.zeros((len(tags), 4), np.uint8)
+        picture[:, 2], picture[:, 3] = tags, 255
+        return picture.tobytes()
+
+    def depth(self, pose: Pose, height: float, ground: Ground, boxes: Boxes) -> bytes:
+        """Distance along the camera's axis in CARLA's 24 bits, as BGRA, H x W x 4 bytes."""
+        table = self._table(round(height, 2), round(pose[3], 1), round(pose[5], 1), ground)
+        depth = np.full(self.width * self.height, _SKY_DEPTH, np.float32)
+        depth[table.start :] = np.minimum(table.depth, _SKY_DEPTH)
+        faces = self._faces(pose, boxes)
+        drawn = self._draw(faces)
+        covered = np.flatnonzero(drawn)
+        if len(covered):
+            face = drawn[covered] - 1
+            # a ray meets the plane n . p = n . corner
+            level = np.einsum("ij,ij->i", faces.normals, faces.corners[:, 0])[face]
+            along = np.einsum("ij,ij->i", faces.normals[face], self._rays[covered])
+            depth[covered] = np.clip(level / np.where(np.abs(along) < 1e-6, 1e-6, along), 0, _SKY_DEPTH)
+        number = (depth.astype(np.float64) / _SKY_DEPTH * (2**24 - 1)).astype(np.uint32)
+        picture = np.stack([number >> 16, number >> 8, number, np.full_like(number, 255)], axis=1)
+        return picture.astype(np.uint8).tobytes()
+
+    def _places(
+        self, table: _Table, pose: Pose, ground: Ground, scale: NDArray[np.float32] | np.float32
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Column and row in the ground's picture, of `scale` pixels a metre, that each pixel sees."""
+        yaw = math.radians(pose[4])
+        c, s = np.float32(math.cos(yaw)), np.float32(math.sin(yaw))
+        x, y = np.float32(pose[0] - ground.origin[0]), np.float32(pose[1] - ground.origin[1])
+        column = (table.ahead * c - table.right * s + x) * scale
+        row = (table.ahead * s + table.right * c + y) * scale
+        return column, row
+
+    def _indices(self, table: _Table, pose: Pose, ground: Ground) -> NDArray[np.int32]:
+        column, row = self._places(table, pose, ground, table.scale)
+        np.clip(column, 0, table.last_column, out=column)
+        np.clip(row, 0, table.last_row, out=row)
+        index = row.astype(np.int32)
+        index *= table.width
+        index += column.astype(np.int32)
+        index += table.offset
+        return index
+
+    def _make_table(self, height: float, pitch: float, roll: float, ground: Ground) -> _Table:
+        turned = self._rays @ _rotation(pitch, 0.0, roll).T  # (H * W, 3), ahead, right, up without the yaw
+        down = -turned[:, 2]
+        hits = down > 1e-3
+        depth = np.where(hits, max(height, 0.05) / np.where(hits, down, 1.0), 1e4).astype(np.float32)
+        hits &= depth < 400.0
+        rows = hits.reshape(self.height, self.width).any(axis=1)
+        start = int(np.argmax(rows)) * self.width if rows.any() else len(hits)
+        depth, used = depth[start:], turned[start:]
+        reach = np.where(hits[start:], depth, 0.0)
+        # the ground a pixel covers: across its ray, and along it where the ray is flat
+        across = depth / self._focal
+        covered = across / np.sqrt(np.clip(down[start:], 0.02, 1.0))
+        level = np.clip(np.log2(covered / ground.metres), 0, len(ground.offsets) - 1).astype(np.int32)
+        widths = np.array(ground.widths, np.int32)
+        scale = (1.0 / (ground.metres * 2.0**level)).astype(np.float32)
+        heights = np.array([ground.height >> i for i in range(len(widths))], np.float32)
+        return _Table(
+            start=start,
+            ahead=(used[:, 0] * reach).astype(np.float32),
+            right=(used[:, 1] * reach).astype(np.float32),
+            scale=scale,
+            width=widths[level],
+            offset=np.array(ground.offsets, np.int32)[level],
+            last_row=heights[level] - 1,
+            last_column=(widths[level] - 1).astype(np.float32),
+            depth=depth,
+            sky=~hits[start:],
+            up=np.clip(turned[:, 2] / np.linalg.norm(turned, axis=1), 0.0, 1.0).astype(np.float32),
+        )
+
+    def _make_shading(
+        self, height: float, pitch: float, roll: float, ground: Ground, weather: Weather
+    ) -> tuple[NDArray[np.uint8], NDArray[np.uint16], NDArray[np.uint16]]:
+        """The sky (H * W, 4), and light and haze (P, 4) of the ground: colour = (ground * light + haze) >>
+        8."""
+        table = self._table(height, pitch, roll, ground)
+        sky = np.full((self.width * self.height, 4), 255, np.uint8)
+        sky[:, :3] = weather.sky(table.up)
+        hidden = weather.haze(table.depth)[:, None]
+        light = np.zeros((len(hidden), 4), np.uint16)
+        haze = np.full((len(hidden), 4), 255 * 256, np.uint16)
+        light[:, :3] = np.clip(weather.tint() * weather.shine, 0, 1) * (1 - hidden) * 255.0
+        haze[:, :3] = np.clip(weather.haze_colour() * hidden, 0, 254) * 255.0
+        light[table.sky] = 0
+        haze[table.sky] = sky[table.start :][table.sky].astype(np.uint16) * 256
+        return sky, light, haze
+
+    def _faces(self, pose: Pose, boxes: Boxes) -> "_Faces":
+        """The faces that the camera may see, farthest first."""
+        turn = _rotation(pose[3], pose[4], pose[5])
+        eye = np.array(pose[:3], np.float32)
+        away = (boxes.rows[:, :3] - eye) @ turn  # (N, 3) ahead, right, up
+        half = boxes.rows[:, 3:6]
+        size = half.sum(axis=1)
+        ahead, distance = away[:, 0], np.sqrt((away * away).sum(axis=1))
+        aside = np.abs(away[:, 1]) - size < (0.55 * self.width / self._focal) * np.maximum(ahead + size, 0)
+        large = half.max(axis=1) * (2 * self._focal / _SMALL) > distance
+        keep = np.flatnonzero((ahead > -size) & (distance < _FAR + size) & aside & large)
+        keep = keep[np.argsort(-distance[keep], kind="stable")]
+        corners, normals = boxes.corners[keep] - eye, boxes.normals[keep]
+        visible = (normals * corners[:, FACES[:, 0]]).sum(axis=-1) < 0  # (K, 6)
+        box, side = np.nonzero(visible)
+        box, side = box[-_MOST_FACES:], side[-_MOST_FACES:]
+        seen = corners[box[:, None], FACES[side]] @ turn  # (F, 4, 3) ahead, right, up
+        chosen = keep[box]
+        return _Faces(boxes.rows[chosen], seen, normals[box, side] @ turn, _SHADES[side], distance[chosen])
+
+    def _draw(self, faces: "_Faces") -> NDArray[np.uint8]:
+        """For each pixel (H * W,) the number of the face it sees, from 1 on; 0 for none."""
+        image = Image.new("L", (self.width, self.height))
+        # Pillow's own polygon() spends most of its time on the colour
+        polygon = ImageDraw.Draw(image).draw.draw_polygon
+        ahead = faces.corners[..., 0]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            flat = faces.corners[..., 1:] / ahead[..., None] * (self._focal, -self._focal)
+        flat += (self.width / 2 - 0.5, self.height / 2 - 0.5)  # Pillow counts from the middle of a pixel
+        front = ahead.min(axis=1, initial=_FAR) > _NEAR
+        points = flat.reshape(-1, 8).tolist()
+        for i, whole in enumerate(front.tolist()):
+            outline = points[i] if whole else self._clipped(faces.corners[i])
+            if len(outline) >= 6:
+                polygon(outline, i + 1, 1)
+        return np.asarray(image).reshape(-1)
+
+    def _clipped(self, corners: NDArray[np.float32]) -> list[float]:
+        """The picture of the part of a face (4, 3) that lies before the camera: x0, y0, x1, y1, ... [px]."""
+        kept: list[tuple[float, float, float]] = []
+        for a, b in zip(corners.tolist(), np.roll(corners, -1, axis=0).tolist(), strict=True):
+            if a[0] > _NEAR:
+                kept.append((a[0], a[1], a[2]))
+            if (a[0] > _NEAR) != (b[0] > _NEAR):
+                t = (_NEAR - a[0]) / (b[0] - a[0])
+                kept.append((_NEAR, a[1] + t * (b[1] - a[1]), a[2] + t * (b[2] - a[2])))
+        half = (self.width / 2 - 0.5, self.height / 2 - 0.5)
+        flat = [(half[0] + self._focal * y / x, half[1] - self._focal * z / x) for x, y, z in kept]
+        return [value for point in flat for value in point]
+
+
+@dataclass(frozen=True)
+class _Faces:
+    """F faces of boxes: `rows` (F, 12) of their boxes, `corners` (F, 4, 3) and `normals` (F, 3) in the
+    camera's directions, the light they get and how far away they are (F,)."""
+
+    rows: NDArray[np.float32]
+    corners: NDArray[np.float32]
+    normals: NDArray[np.float32]
+    shade: NDArray[np.float32]
+    distance: NDArray[np.float32]
+
+
+def _rotation(pitch: float, yaw: float, roll: float) -> NDArray[np.float32]:
+    """CARLA's rotation, (3, 3): columns are what is ahead, right and up of the camera in the world's axes."""
+    cp, cy, cr = (math.cos(math.radians(angle)) for angle in (pitch, yaw, roll))
+    sp, sy, sr = (math.sin(math.radians(angle)) for angle in (pitch, yaw, roll))
+    return np.array(
+        [
+            [cp * cy, cy * sp * sr - sy * cr, -cy * sp * cr - sy * sr],
+            [cp * sy, sy * sp * sr + cy * cr, -sy * sp * cr + cy * sr],
+            [sp, -cp * sr, cp * cr],
+        ],
+        np.float32,
+    )

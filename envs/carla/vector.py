@@ -1,0 +1,207 @@
+"""Several CARLA simulators as one Gymnasium vector environment that outlives every one of them."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium.vector import AutoresetMode, VectorEnv
+from numpy.typing import NDArray
+
+from envs.car_racing import TRAINING_SEEDS
+from envs.carla.actions import Actions
+from envs.carla.config import CarlaConfig
+from envs.carla.errors import SimulatorLost
+from envs.carla.server import ServerConfig
+from envs.carla.spaces import observation_space
+from envs.carla.supervised import Lost, Supervised, wait_for
+from envs.carla.worker import OpenEnv, open_carla
+
+LOST = "simulator_lost"
+"""The reason of an episode that ended because its simulator did."""
+
+
+class CarlaVectorEnv(VectorEnv[dict[str, Any], NDArray[Any], Any]):
+    """N simulators side by side, each a server and a client process; nothing is started before `reset`.
+
+    Observations and actions are `CarlaEnv`'s, stacked. After an episode has ended, the next `step` only
+    resets it: its action is ignored, its reward 0.
+
+    A simulator that dies or stalls ends its episode: truncated, reason "simulator_lost", and for that one
+    decision the observation is the last one seen, the reward 0. Its replacement starts at once, beside the
+    others. The next `step`, which resets it, waits until it is up: every row that `step` gives was driven by
+    a simulator. (Rows of a simulator that is not there would have to be told apart by everything that
+    learns.) Whoever wants simulators that never wait for each other drives N of `Supervised` instead.
+
+    Infos: "frames" (N,), how many each moved in this decision; "speed" (N,) m/s; "route_completion" (N,);
+    "position" (N, 4), x, y, z [m] and yaw [degrees]; "terms", a dictionary name -> (N,) of the reward's
+    terms; and when episodes ended, "episode" with "r" (undiscounted return) and "l" (frames), "reason" (N,)
+    of str, "infractions" (N,) of dictionaries kind -> count, and "_episode", the mask of those that ended.
+
+    Args:
+        config: what to drive, and how many.
+        simulators: one for each.
+        seed: of the episodes.
+    """
+
+    def __init__(self, config: CarlaConfig, simulators: Sequence[Supervised], seed: int) -> None:
+        self.config, self.simulators = config, list(simulators)
+        self.num_envs = n = len(self.simulators)
+        frames_per_second = 1 / (config.step_seconds * config.action_repeat)
+        self.metadata = {"autoreset_mode": AutoresetMode.NEXT_STEP, "render_fps": frames_per_second}
+        self.single_observation_space = observation_space(config)
+        self.single_action_space = Actions(config).space
+        self.observation_space = gymnasium.vector.utils.batch_space(self.single_observation_space, n)
+        self.action_space = gymnasium.vector.utils.batch_space(self.single_action_space, n)
+        self._seeds = [np.random.default_rng([seed, i]) for i in range(n)]
+        self._ended = np.zeros(n, bool)
+        self._return = np.zeros(n)
+        self._frames = np.zeros(n, np.int64)
+        self._seen = {
+            name: np.zeros((n, *space.shape), space.dtype)
+            for name, space in self.single_observation_space.spaces.items()
+            if space.shape is not None
+        }
+
+    @property
+    def restarts(self) -> NDArray[np.int64]:
+        """How often each simulator was replaced, (N,)."""
+        return np.array([max(one.starts - 1, 0) for one in self.simulators], np.int64)
+
+    def reset(
+        self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Start a new episode everywhere, or where options' "reset_mask" (N,) says, as in Gymnasium.
+
+        The seed is given when the environment is made.
+
+        Raises:
+            ValueError: a seed or other options are given.
+            CarlaSetupError: a mistake in the config.
+            SimulatorLost: a simulator does not start, or did not come back in time.
+        """
+        if seed is not None or (options is not None and set(options) != {"reset_mask"}):
+            raise ValueError(
+                "CarlaVectorEnv.reset: make_carla takes the seed; expected none, and no option but reset_mask"
+            )
+        which = np.ones(self.num_envs, bool) if options is None else np.asarray(options["reset_mask"], bool)
+        for i in np.flatnonzero(which):
+            self._order_reset(int(i))
+        answers = self._gather(np.flatnonzero(which).tolist())
+        info = self._begin(answers)
+        self._ended &= ~which
+        return self._observation(), info
+
+    def step(
+        self, actions: NDArray[Any]
+    ) -> tuple[dict[str, Any], NDArray[np.float32], NDArray[np.bool_], NDArray[np.bool_], dict[str, Any]]:
+        """One decision everywhere: see the class.
+
+        Raises:
+            ValueError: actions of another shape than the action space's, or not finite.
+            SimulatorLost: a simulator did not come back in time.
+        """
+        if actions.shape != self.action_space.shape or not np.isfinite(actions).all():
+            raise ValueError(f"CARLA actions {actions.shape}: expected {self.action_space.shape}, all finite")
+        n, resetting = self.num_envs, self._ended
+        for i, simulator in enumerate(self.simulators):
+            if resetting[i]:
+                self._order_reset(i)
+            else:
+                simulator.order(("step", actions[i]))
+        answers = self._gather(list(range(n)))
+        info = self._begin({i: answers[i] for i in range(n) if resetting[i]})
+        reward = np.zeros(n, np.float32)
+        terminated, truncated = np.zeros(n, bool), np.zeros(n, bool)
+        reason, infractions = np.full(n, "", object), np.full(n, None, object)
+        for i in np.flatnonzero(~resetting).tolist():
+            answer = answers[i]
+            if isinstance(answer, Lost):
+                truncated[i], reason[i], infractions[i] = True, LOST, {}
+                continue
+            observation, reward[i], terminated[i], truncated[i], about = answer
+            self._note(i, observation, about, info)
+            info["frames"][i] = about["frames"]
+            reason[i], infractions[i] = about.get("reason", ""), about.get("infractions", {})
+        self._return += reward
+        self._frames += info["frames"]
+        self._ended = terminated | truncated
+        if self._ended.any():
+            info["episode"] = {"r": self._return.copy(), "l": self._frames.copy()}
+            info["_episode"] = self._ended.copy()
+            info["reason"], info["infractions"] = reason, infractions
+        return self._observation(), reward, terminated, truncated, info
+
+    def close_extras(self, **_: Any) -> None:
+        """End all clients and servers; called by `close`."""
+        for simulator in self.simulators:
+            simulator.dismiss()
+        for simulator in self.simulators:
+            simulator.close()
+
+    def _order_reset(self, i: int) -> None:
+        self.simulators[i].order(("reset", int(self._seeds[i].integers(TRAINING_SEEDS)), None))
+
+    def _gather(self, indices: list[int]) -> dict[int, Any]:
+        """Every ordered simulator's answer; a reset's is never Lost."""
+        answers: dict[int, Any] = {}
+        while waiting := [i for i in indices if i not in answers]:
+            for i in waiting:
+                answer = self.simulators[i].poll()
+                if answer is not None:
+                    answers[i] = answer
+            if left := [self.simulators[i] for i in waiting if i not in answers]:
+                wait_for(left)
+        return answers
+
+    def _begin(self, answers: dict[int, Any]) -> dict[str, Any]:
+        """Take in the answers to resets; the info, with room for everybody."""
+        n = self.num_envs
+        info: dict[str, Any] = {
+            "frames": np.zeros(n, np.int64),
+            "speed": np.zeros(n, np.float32),
+            "route_completion": np.zeros(n, np.float32),
+            "position": np.zeros((n, 4)),
+            "terms": {},
+        }
+        for i, answer in answers.items():
+            if isinstance(answer, Lost):
+                raise SimulatorLost(f"simulator {i}: {answer.reason}")
+            observation, about = answer
+            self._return[i] = self._frames[i] = 0
+            self._note(i, observation, about, info)
+        return info
+
+    def _note(self, i: int, observation: dict[str, Any], about: dict[str, Any], info: dict[str, Any]) -> None:
+        for name, value in observation.items():
+            self._seen[name][i] = value
+        for name in ("speed", "route_completion", "position"):
+            info[name][i] = about.get(name, 0)
+        for name, value in about.get("terms", {}).items():
+            info["terms"].setdefault(name, np.zeros(self.num_envs, np.float32))[i] = value
+
+    def _observation(self) -> dict[str, Any]:
+        return {name: value.copy() for name, value in self._seen.items()}
+
+
+def make_carla(
+    config: CarlaConfig,
+    seed: int,
+    servers: ServerConfig | None = None,
+    open_env: OpenEnv = open_carla,
+) -> CarlaVectorEnv:
+    """The training environment: `config.num_envs` simulators, started at the first `reset`.
+
+    Args:
+        config: what to drive.
+        seed: of everything random in it.
+        servers: which simulators; None: the config's.
+        open_env: makes the environment in each client's process.
+
+    Raises:
+        CarlaSetupError: there are fewer servers than envs, or the program that starts one is not there.
+    """
+    servers = servers or config.servers
+    first = int(np.random.default_rng([seed, 2]).integers(2**31 - config.num_envs))
+    simulators = [Supervised(config, servers, i, first + i, open_env) for i in range(config.num_envs)]
+    return CarlaVectorEnv(config, simulators, seed)

@@ -1,0 +1,288 @@
+"""One simulator and everything that can happen to it, with fakes in real processes."""
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from envs.carla.errors import CarlaSetupError
+from envs.carla.ports import is_listening
+from envs.carla.server import ServerConfig, ServerProcess
+from envs.carla.supervised import Lost, Supervised
+from tests.envs.carla.fake_client import (
+    BUG,
+    CRASH,
+    FAKE_ROOT,
+    HANG,
+    children,
+    config,
+    eventually,
+    freeze,
+    group,
+    nothing_left_behind,
+    open_fake,
+    processes,
+    servers,
+    words,
+)
+
+FORWARD = np.zeros(2, np.float32)
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_left_behind() -> Iterator[None]:
+    with nothing_left_behind():
+        yield
+
+
+@pytest.fixture
+def simulator() -> Iterator[Supervised]:
+    one = Supervised(config(), servers(), open_env=open_fake)
+    yield one
+    one.close()
+
+
+def drive(simulator: Supervised, seed: int = 3, action: Any = FORWARD) -> Any:
+    """Reset, one step: its answer."""
+    observation, _ = simulator.reset(seed)
+    assert observation["state"][0] == seed
+    return simulator.step(action)
+
+
+def test_it_drives(simulator: Supervised) -> None:
+    with pytest.raises(ValueError, match="no episode runs"):
+        simulator.step(FORWARD)
+    observation, reward, terminated, truncated, info = drive(simulator)
+    assert observation["state"][:2].tolist() == [3, 1] and reward == 1.0
+    assert not terminated and not truncated and info["terms"] == {"progress": 1.0}
+    with pytest.raises(ValueError, match="ordered twice"):
+        simulator.order(("step", FORWARD))
+        simulator.order(("step", FORWARD))
+    assert simulator.starts == 1
+
+
+@pytest.mark.parametrize(
+    ("fault", "reason"),
+    [
+        (signal.SIGKILL, "its server was ended by SIGKILL"),
+        (signal.SIGSTOP, "time-out of 1.0 s"),
+    ],
+)
+def test_a_server_that_dies_or_stalls_is_replaced(
+    simulator: Supervised, fault: signal.Signals, reason: str
+) -> None:
+    drive(simulator)
+    old = group(simulator)
+    os.killpg(old, fault) if fault == signal.SIGKILL else freeze(old)
+    answer = simulator.step(FORWARD)
+    assert isinstance(answer, Lost) and reason in answer.reason
+    # The replacement is on its way before anybody asks for it.
+    assert simulator.starts == 2 and processes(group=old) == []
+    with pytest.raises(ValueError, match="no episode runs"):
+        simulator.step(FORWARD)
+    assert drive(simulator, seed=4)[1] == 1.0
+    assert simulator.last_loss == answer.reason
+
+
+def test_a_server_that_dies_between_two_orders_is_noticed(simulator: Supervised) -> None:
+    drive(simulator)
+    os.killpg(group(simulator), signal.SIGKILL)
+    time.sleep(0.5)
+    assert isinstance(simulator.step(FORWARD), Lost)
+    os.killpg(group(simulator), signal.SIGKILL)
+    assert drive(simulator)[1] == 1.0
+    assert simulator.starts == 3
+
+
+def test_a_client_that_crashes_is_replaced(simulator: Supervised) -> None:
+    answer = drive(simulator, action=np.full(2, CRASH))
+    assert answer == Lost("its client was ended by SIGSEGV: something terrible")
+    assert drive(simulator)[1] == 1.0
+
+
+def test_restarts_leave_no_threads_and_no_open_files(simulator: Supervised) -> None:
+    counts = []
+    for _ in range(3):
+        drive(simulator)
+        counts.append((threading.active_count(), len(os.listdir("/proc/self/fd"))))
+        os.killpg(group(simulator), signal.SIGKILL)
+        simulator.step(FORWARD)
+    assert counts[0] == counts[1] == counts[2]
+
+
+def test_several_are_driven_from_threads_and_do_not_wait_for_each_other(simulator: Supervised) -> None:
+    other = Supervised(config(), servers(), open_env=open_fake)
+    drive(simulator)
+    drive(other)
+    os.killpg(group(other), signal.SIGKILL)
+    assert isinstance(other.step(FORWARD), Lost)
+    with ThreadPoolExecutor(1) as threads:
+        coming = threads.submit(drive, other)
+        while not coming.done():
+            assert drive(simulator)[1] == 1.0
+        assert coming.result()[1] == 1.0
+    other.close()
+    assert simulator.starts == 1 and other.starts == 2
+
+
+def test_a_client_that_hangs_is_replaced(simulator: Supervised, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("envs.carla.supervised.order_seconds", lambda *_: 1.0)
+    monkeypatch.setattr("envs.carla.supervised._LOOK_SECONDS", 0.01)
+    simulator.reset(1)
+    before = set(children())
+    assert simulator.step(np.full(2, HANG)) == Lost("its client hangs")
+    # Client and guard, both new.
+    assert len(set(children()) - before) == len(before - set(children())) == 2
+
+
+def test_a_defect_is_no_fault_of_the_simulator(simulator: Supervised) -> None:
+    with pytest.raises(RuntimeError, match="(?s)simulator 0: its client failed.*TypeError: a defect of ours"):
+        drive(simulator, action=np.full(2, BUG))
+    assert processes() == []
+
+
+def test_a_mistake_of_the_users_is_told(simulator: Supervised) -> None:
+    with pytest.raises(CarlaSetupError, match="simulator 0: no such town"):
+        simulator.reset(1, "refuse")  # type: ignore[arg-type]
+
+
+def test_a_wrong_version_names_both() -> None:
+    simulator = Supervised(config(), servers("--version", "0.9.15"), open_env=open_fake)
+    try:
+        with pytest.raises(CarlaSetupError, match=r"is CARLA 0\.9\.15, the client is 0\.9\.16"):
+            simulator.reset(1)
+    finally:
+        simulator.close()
+
+
+def test_a_server_that_never_starts_is_given_up() -> None:
+    simulator = Supervised(config(), servers("--fail", "no display"), open_env=open_fake)
+    try:
+        assert simulator.reset(1) == Lost("its server exited with status 1: no display")
+        assert simulator.starts == 3
+    finally:
+        simulator.close()
+
+
+def test_a_server_that_never_answers_is_given_up() -> None:
+    simulator = Supervised(config(), servers("--deaf", start_seconds=0.5), open_env=open_fake)
+    try:
+        answer = simulator.reset(1)
+        assert isinstance(answer, Lost) and "no server answers at 127.0.0.1" in answer.reason
+        assert simulator.starts == 1
+    finally:
+        simulator.close()
+
+
+def test_a_port_that_is_taken_is_told_and_then_used() -> None:
+    holder = ServerProcess(words())
+    address = holder.start()
+    assert eventually(lambda: is_listening(address.host, address.port))
+    simulator = Supervised(config(), servers(port=address.port), open_env=open_fake)
+    try:
+        answer = simulator.reset(1)
+        assert isinstance(answer, Lost) and f"port {address.port} is taken" in answer.reason
+        holder.stop()
+        assert drive(simulator)[1] == 1.0
+    finally:
+        simulator.close()
+        holder.stop()
+
+
+@pytest.fixture
+def running(tmp_path: Path) -> Iterator[tuple[ServerProcess, str, Path]]:
+    """A server that somebody else runs, its address, and its log of clients that opened and closed."""
+    log = tmp_path / "log"
+    server = ServerProcess(words("--log", str(log)))
+    address = server.start()
+    log.touch()
+    assert eventually(lambda: is_listening(address.host, address.port))
+    yield server, str(address), log
+    server.stop()
+
+
+def test_a_running_server_is_left_as_it_was(running: tuple[ServerProcess, str, Path]) -> None:
+    server, address, log = running
+    simulator = Supervised(config(), ServerConfig(addresses=[address]), open_env=open_fake)
+    drive(simulator)
+    simulator.close()
+    assert log.read_text() == "oq" and server.failure() == ""
+    assert drive(simulator)[1] == 1.0
+    assert isinstance(simulator.step(np.full(2, CRASH)), Lost)
+    assert drive(simulator)[1] == 1.0
+    simulator.close()
+    assert log.read_text() == "oqooq"
+
+
+def test_a_running_server_that_stalls_is_driven_again(running: tuple[ServerProcess, str, Path]) -> None:
+    server, address, log = running
+    simulator = Supervised(config(), ServerConfig(addresses=[address]), open_env=open_fake)
+    try:
+        drive(simulator)
+        assert server.group is not None
+        freeze(server.group)
+        assert isinstance(simulator.step(FORWARD), Lost)
+        os.killpg(server.group, signal.SIGCONT)
+        assert drive(simulator)[1] == 1.0
+    finally:
+        simulator.close()
+    # The client that saw it stall came back to restore what it had changed.
+    assert log.read_text() == "oqoq"
+
+
+@pytest.mark.parametrize("how", ["kill", "term", "interrupt", "exit"])
+def test_nothing_is_left_behind_however_the_parent_ends(
+    how: str, running: tuple[ServerProcess, str, Path], tmp_path: Path
+) -> None:
+    _, address, log = running
+    script = tmp_path / "parent.py"
+    script.write_text(
+        textwrap.dedent(f"""
+        import sys
+        from envs.carla.server import ServerConfig
+        from envs.carla.supervised import Supervised
+        from tests.envs.carla.fake_client import config, open_fake, servers
+
+        if __name__ == "__main__":
+            there = ServerConfig(addresses=[{address!r}])
+            pair = [Supervised(config(), where, open_env=open_fake) for where in (servers(), there)]
+            for one in pair:
+                one.reset(1)
+            print("driving", flush=True)
+            sys.stdin.readline()
+        """)
+    )
+    parent = subprocess.Popen(
+        [sys.executable, str(script)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=os.environ | {"PYTHONPATH": FAKE_ROOT},
+    )
+    assert parent.stdin is not None and parent.stdout is not None and parent.stderr is not None
+    assert parent.stdout.readline() == b"driving\n", parent.stderr.read().decode()
+    theirs = children(parent.pid)
+    assert len(theirs) == 3  # two clients, one guard
+    signals = {"kill": signal.SIGKILL, "term": signal.SIGTERM, "interrupt": signal.SIGINT}
+    if how in signals:
+        parent.send_signal(signals[how])
+    else:
+        parent.stdin.close()
+    parent.wait()
+    parent.stdin.close()
+    parent.stdout.close()
+    parent.stderr.close()
+    assert eventually(lambda: not any(Path(f"/proc/{pid}").exists() for pid in theirs))
+    # One server is left: the one that the parent had not started, and as it was.
+    assert eventually(lambda: len(processes()) == 2)
+    assert log.read_text() == "oq"

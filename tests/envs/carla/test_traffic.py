@@ -1,0 +1,41 @@
+"""Where the Traffic Manager is led along, without one."""
+
+import numpy as np
+import pytest
+
+from envs.carla.route import RoadGraph, Route
+from envs.carla.traffic import guide_points
+
+pytest.importorskip("carla")
+from tests.envs.carla.maps import shipped
+
+
+def straight(junctions: list[tuple[int, int]]) -> Route:
+    """100 m along x with junctions from one place to another."""
+    x = np.arange(101.0)
+    inside = np.zeros(101, bool)
+    for first, last in junctions:
+        inside[first:last] = True
+    return Route(np.stack([x, 0 * x, 0 * x], 1), 0 * x, x, 0 * x + 3.5, inside)
+
+
+def test_no_place_lies_in_a_junction_or_close_before_one_and_each_road_has_one() -> None:
+    x = guide_points(straight([(30, 50), (60, 65)]), 0.0)[:, 0]
+    assert x.tolist() == [8, 16, 24, 50, 65, 73, 81, 89, 97]
+
+
+def test_places_behind_the_car_are_left_out_and_the_others_stay() -> None:
+    route = straight([(30, 50)])
+    everything = guide_points(route, 0.0)
+    for start in (0.0, 20.0, 40.0, 70.5, 99.0):
+        assert np.array_equal(guide_points(route, start), everything[everything[:, 0] >= start])
+
+
+def test_after_every_junction_of_a_real_route_there_is_a_place_on_its_exit() -> None:
+    graph = RoadGraph(shipped("town"), 1.0)
+    for seed in range(10):
+        route = graph.random(300, np.random.default_rng(seed))
+        points = guide_points(route, 0.0)
+        exits = np.flatnonzero(route.junction[:-1] & ~route.junction[1:]) + 1
+        for index in exits:
+            assert np.linalg.norm(points - route.points[index], axis=1).min() < 1e-9

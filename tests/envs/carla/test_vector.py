@@ -1,0 +1,123 @@
+"""The vector environment over fakes: gymnasium's contract, and what a fault looks like from inside."""
+
+import os
+import signal
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+from envs.carla.config import CarlaConfig
+from envs.carla.errors import CarlaSetupError, SimulatorLost
+from envs.carla.server import ServerConfig
+from envs.carla.vector import LOST, CarlaVectorEnv, make_carla
+from tests.envs.carla.fake_client import (
+    children,
+    config,
+    freeze,
+    group,
+    nothing_left_behind,
+    open_fake,
+    processes,
+    servers,
+)
+
+FORWARD = np.zeros((2, 2), np.float32)
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_left_behind() -> Iterator[None]:
+    with nothing_left_behind():
+        yield
+
+
+@pytest.fixture
+def env() -> Iterator[CarlaVectorEnv]:
+    made = make_carla(config(num_envs=2), 5, servers(), open_fake)
+    yield made
+    made.close()
+
+
+def test_it_is_known_before_anything_is_started() -> None:
+    before = children()
+    made = make_carla(CarlaConfig(num_envs=3, birdseye=True, action="discrete"), 0, ServerConfig(), open_fake)
+    shapes = {name: space.shape for name, space in made.single_observation_space.spaces.items()}
+    assert shapes == {"image": (3, 64, 64), "birdseye": (3, 64, 64), "state": (22,)}
+    assert made.action_space.shape == (3,) and made.single_action_space.n == 21  # type: ignore[attr-defined]
+    assert children() == before
+    made.close()
+
+
+def test_episodes_follow_each_other(env: CarlaVectorEnv) -> None:
+    observation, info = env.reset()
+    assert env.observation_space.contains(observation)
+    seeds = observation["state"][:, 0].tolist()
+    assert seeds[0] != seeds[1] and observation["state"][:, 1].tolist() == [0, 0]
+    assert info["frames"].tolist() == [0, 0]
+    for frame in range(1, 5):
+        observation, reward, terminated, truncated, info = env.step(FORWARD)
+        assert reward.tolist() == [frame, frame] and not (terminated | truncated).any()
+        assert info["frames"].tolist() == [2, 2] and info["terms"]["progress"].tolist() == [frame, frame]
+        assert info["position"][1].tolist() == [1, 2, 3, 4] and "episode" not in info
+    _, _, terminated, truncated, info = env.step(FORWARD)
+    assert terminated.all() and not truncated.any()
+    assert info["episode"]["r"].tolist() == [15, 15] and info["episode"]["l"].tolist() == [10, 10]
+    assert info["_episode"].all() and info["reason"].tolist() == ["goal", "goal"]
+    assert info["infractions"][0] == {"collision": 1}
+    observation, reward, terminated, truncated, info = env.step(FORWARD)
+    assert reward.tolist() == [0, 0] and not terminated.any() and info["frames"].tolist() == [0, 0]
+    assert observation["state"][:, 1].tolist() == [0, 0] and observation["state"][0, 0] != seeds[0]
+    assert env.restarts.tolist() == [0, 0]
+
+
+def test_the_same_seed_gives_the_same_episodes(env: CarlaVectorEnv) -> None:
+    again = make_carla(config(num_envs=2), 5, servers(), open_fake)
+    try:
+        assert np.array_equal(env.reset()[0]["state"], again.reset()[0]["state"])
+        one, _ = env.reset(options={"reset_mask": np.array([False, True])})
+        assert one["state"][0, 1] == 0 and one["state"][1, 0] != env.reset()[0]["state"][1, 0]
+    finally:
+        again.close()
+
+
+@pytest.mark.parametrize("fault", [signal.SIGKILL, signal.SIGSTOP])
+def test_a_lost_simulator_truncates_only_its_own_episode(env: CarlaVectorEnv, fault: signal.Signals) -> None:
+    first, _ = env.reset()
+    env.step(FORWARD)
+    broken = group(env.simulators[0])
+    os.killpg(broken, fault) if fault == signal.SIGKILL else freeze(broken)
+    observation, reward, terminated, truncated, info = env.step(FORWARD)
+    assert truncated.tolist() == [True, False] and not terminated.any()
+    assert observation["state"][:, 1].tolist() == [1, 2] and reward.tolist() == [0, 2]
+    assert info["reason"].tolist() == [LOST, ""] and info["frames"].tolist() == [0, 2]
+    assert info["episode"]["r"][0] == 1 and info["episode"]["l"][0] == 2
+    observation, reward, terminated, truncated, info = env.step(FORWARD)
+    assert not (terminated | truncated).any() and reward.tolist() == [0, 3]
+    assert (
+        observation["state"][:, 1].tolist() == [0, 3] and observation["state"][0, 0] != first["state"][0, 0]
+    )
+    assert env.step(FORWARD)[1].tolist() == [1, 4]
+    assert env.restarts.tolist() == [1, 0] and processes(group=broken) == []
+
+
+def test_what_cannot_start_is_an_error_that_says_why() -> None:
+    env = make_carla(config(num_envs=2), 0, servers("--fail", "no display"), open_fake)
+    try:
+        with pytest.raises(SimulatorLost, match=r"simulator \d: its server exited with status 1: no display"):
+            env.reset()
+    finally:
+        env.close()
+
+
+def test_the_configs_servers_are_driven() -> None:
+    there = CarlaConfig(num_envs=2, servers=ServerConfig(addresses=["localhost:2000"]))
+    with pytest.raises(CarlaSetupError, match="1 simulators, expected 2 or more"):
+        make_carla(there, 0)
+
+
+def test_a_wrong_call_is_refused(env: CarlaVectorEnv) -> None:
+    with pytest.raises(ValueError, match="make_carla takes the seed"):
+        env.reset(seed=3)
+    for actions in (np.zeros((1, 2)), np.full((2, 2), np.nan)):
+        with pytest.raises(ValueError, match="all finite"):
+            env.step(actions)

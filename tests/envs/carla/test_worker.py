@@ -1,0 +1,113 @@
+import subprocess
+import sys
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from envs.carla.client import ClientProcess
+from envs.carla.errors import CarlaSetupError
+from envs.carla.ports import Address, is_listening
+from envs.carla.server import ServerProcess
+from envs.carla.worker import DONE, READY, Client, check_version, closing_seconds, open_carla, order_seconds
+from tests.envs.carla.fake_client import config, eventually, nothing_left_behind, open_fake, words
+
+SOMEWHERE = Address("somewhere", 2000, 8000)
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_left_behind() -> Iterator[None]:
+    with nothing_left_behind():
+        yield
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Path:
+    return tmp_path / "log"
+
+
+@pytest.fixture
+def address(log: Path) -> Iterator[Address]:
+    server = ServerProcess(words("--log", str(log)))
+    address = server.start()
+    log.touch()
+    assert eventually(lambda: is_listening(address.host, address.port))
+    yield address
+    server.stop()
+
+
+def connect(address: Address, tidy: bool) -> ClientProcess:
+    process = ClientProcess(Client(config(), address, 0, 5.0, tidy), open_fake)
+    assert process.pipe.poll(20) and process.pipe.recv() == (READY, None)
+    process.ready = True
+    return process
+
+
+@pytest.mark.parametrize("tidy", [False, True])
+def test_orders_are_obeyed_until_told_to_close(address: Address, log: Path, tidy: bool) -> None:
+    process = connect(address, tidy)
+    process.pipe.send(("reset", 9, None))
+    kind, (observation, info) = process.pipe.recv()
+    assert kind == DONE and observation["state"][0] == 9 and info["frame"] == 107
+    process.pipe.send(("step", np.zeros(2)))
+    assert process.pipe.recv()[1][1] == 1.0
+    process.dismiss()
+    process.join(10)
+    assert log.read_text() == "oq"
+
+
+@pytest.mark.parametrize(("tidy", "left"), [(True, "oq"), (False, "o")])
+@pytest.mark.parametrize("how", ["pipe", "term"])
+def test_a_client_that_is_left_restores_a_server_that_lives_on(
+    address: Address, log: Path, tidy: bool, left: str, how: str
+) -> None:
+    process = connect(address, tidy)
+    process.pipe.close() if how == "pipe" else process.process.terminate()
+    process.process.join(10)
+    assert process.process.exitcode == 0
+    process.join(0)
+    assert log.read_text() == left
+
+
+def test_the_kernel_ends_a_client_that_hangs() -> None:
+    hang = """
+        from envs.carla.worker import _KERNEL_SECONDS, _at_most
+        with _at_most(0.5 - _KERNEL_SECONDS):
+            pass
+        with _at_most(0.1 - _KERNEL_SECONDS):
+            while True:
+                pass
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(hang)], timeout=20, check=False)
+    assert done.returncode == -14
+
+
+def test_a_reset_may_take_longer_than_a_step() -> None:
+    about = config(timeout=2.0)
+    step, reset = order_seconds(about, ("step", None)), order_seconds(about, ("reset", 1, None))
+    assert about.timeout_seconds < step < reset
+    assert closing_seconds(about) > 2 * about.timeout_seconds
+
+
+@given(st.integers(0, 99), st.integers(0, 99), st.sampled_from(["", "-dirty", "-3-gabcdef"]))
+def test_the_same_release_will_do(minor: int, patch: int, suffix: str) -> None:
+    release = f"0.{minor}.{patch}"
+    check_version(release + suffix, release, SOMEWHERE)
+    with pytest.raises(CarlaSetupError, match=rf"somewhere:2000 is CARLA {release}\.1.*client is {release}:"):
+        check_version(f"{release}.1", release, SOMEWHERE)
+
+
+@pytest.mark.parametrize("server", ["", "unknown", "0.9", "0.9.1", "0.9.166"])
+def test_another_release_will_not(server: str) -> None:
+    with pytest.raises(CarlaSetupError, match="expected the same version"):
+        check_version(server, "0.9.16", SOMEWHERE)
+
+
+def test_a_missing_client_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "carla", None)
+    with pytest.raises(CarlaSetupError, match=r"not installed: pip install 'dreamdrive\[carla\]'"):
+        open_carla(Client(config(), SOMEWHERE, 0, 1.0, False))
