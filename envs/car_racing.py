@@ -26,6 +26,8 @@ _TILE_REWARD = 0.5  # a visited tile brings 1000 / (about 300 tiles); a frame co
 class CarRacingConfig(BaseModel, extra="forbid", validate_assignment=True, use_attribute_docstrings=True):
     """CarRacing, as the agent sees it."""
 
+    kind: Literal["car_racing"] = "car_racing"
+    """Tells this environment from the others."""
     backend: Literal["auto", "envpool", "gymnasium"] = "auto"
     """Simulator for training: EnvPool's (fast, Linux) or Gymnasium's; `auto` is EnvPool where installed."""
     num_envs: int = Field(16, ge=1)

@@ -21,6 +21,10 @@ ALLOWED_MODULES = {"envs/dream.py": {"agent"}}
 MOST_LINES = 400
 CONFIGS: dict[str, type[BaseModel]] = {
     "car_racing.yaml": OnlineConfig,
+    "carla.yaml": OnlineConfig,
+    "carla_cardreamer.yaml": OnlineConfig,
+    "carla_gym_carla.yaml": OnlineConfig,
+    "carla_roach.yaml": OnlineConfig,
     "demo.yaml": OnlineConfig,
     "world_model_carla.yaml": WorldModelTrainConfig,
     "world_model_nuscenes.yaml": WorldModelTrainConfig,

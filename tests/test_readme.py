@@ -1,4 +1,4 @@
-"""What the README tells people to type exists, and what it links to is there; CI runs its two commands."""
+"""What README and guides tell people to type exists, and what they link to is there; CI runs two of it."""
 
 import re
 import shlex
@@ -7,9 +7,13 @@ from pathlib import Path
 import pytest
 
 from train.cli import _parser
+from train.commands.arguments import FieldsHelp
+from train.errors import DreamdriveError
+from train.options import build, parse_overrides
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
+GUIDES = ["docs/planning.md", "docs/baselines.md", "docs/recorded.md", "docs/carla.md"]
 TARGETS = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
 
 
@@ -25,21 +29,44 @@ def known(words: list[str]) -> bool:
     if words[0] == "make":
         return set(words[1:]) <= TARGETS
     if words[0] != "dreamdrive":
-        return words[0] == "mlflow"
+        return words[0] == "mlflow" or words == ["pip", "install", "dreamdrive[baselines]"]
     try:
         arguments, rest = _parser().parse_known_args(words[1:])
-    except SystemExit:
+        if not arguments.dotted:
+            return not rest
+        helps = [action for action in arguments.parser._actions if isinstance(action, FieldsHelp)]
+        kind = {"algo.kind": algo} if (algo := getattr(arguments, "algo", None)) else {}
+        if helps and callable(helps[0].const):
+            build(helps[0].const(), getattr(arguments, "config", None), kind | parse_overrides(rest))
+    except (SystemExit, DreamdriveError):
         return False
-    return arguments.dotted or not rest
+    return True
 
 
-@pytest.mark.parametrize("words", commands(README), ids=" ".join)
+PAGES = {page: commands((ROOT / page).read_text()) for page in ["README.md", *GUIDES]}
+
+
+@pytest.mark.parametrize("words", [words for page in PAGES.values() for words in page], ids=" ".join)
 def test_a_command_exists(words: list[str]) -> None:
     assert known(words)
 
 
+@pytest.mark.parametrize("page", GUIDES)
+def test_a_guide_has_commands(page: str) -> None:
+    assert len(PAGES[page]) > 3
+
+
 @pytest.mark.parametrize(
-    "line", ["make coffee", "dreamdrive drive", "dreamdrive eval", "dreamdrive runs --x 1"]
+    "line",
+    [
+        "make coffee",
+        "dreamdrive drive",
+        "dreamdrive eval",
+        "dreamdrive runs --x 1",
+        "dreamdrive train baseline --algo ppo --algo.buffer 1",
+        "dreamdrive convert kitti here --output there --reward.speed 1",
+        "dreamdrive train world-model --config configs/nowhere.yaml",
+    ],
 )
 def test_a_command_that_is_none_is_found(line: str) -> None:
     assert not known(line.split())
@@ -51,7 +78,9 @@ def test_there_are_commands_and_ci_runs_the_two() -> None:
     assert "make test" in ci and "make demo" in ci
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/results.md", "docs/shapes.md", "docs/dependencies.md"])
+@pytest.mark.parametrize(
+    "page", ["README.md", "docs/results.md", "docs/shapes.md", "docs/dependencies.md", *GUIDES]
+)
 def test_links_lead_somewhere(page: str) -> None:
     path = ROOT / page
     links = [link for link in re.findall(r"\]\(([^)#]+)\)", path.read_text()) if "://" not in link]

@@ -15,6 +15,7 @@ from agent.world_model.encoder import ObservationShapes
 from agent.world_model.interface import WorldModel
 from train.checkpoint import load_weights, save_weights, write_text_aside
 from train.device import pick_device
+from train.environments import decisions_per_second
 from train.errors import DreamdriveError, explain_os_errors
 from train.online.config import OnlineConfig
 from train.run import Run
@@ -104,7 +105,7 @@ def load_world_model(path: Path, device: str = "auto") -> TrainedModel:
         trained = load_agent(path, device)
         # An agent reads the same observations as its world model.
         _, meta = load_weights(path)
-        fps = 50 / trained.config.env.action_repeat
+        fps = decisions_per_second(trained.config.env)
         model = trained.agent.world_model
         return TrainedModel(run, model, _shapes(meta), trained.device, trained.config.seed, fps, trained)
     # Here, because that job draws dreams, too.

@@ -15,6 +15,7 @@ from train.agents import Trained, load_agent
 from train.charts import Episodes, Evaluations, learning_curve
 from train.checkpoint import write_text_aside
 from train.device import pick_device
+from train.environments import require_car_racing
 from train.errors import explain_os_errors
 from train.evaluate import Scores, drive, follow_policy, summarise
 from train.imagine import draw_dream, open_loop
@@ -36,7 +37,8 @@ def score(trained: Trained, when: str, episodes: int = _EPISODES) -> Scores:
     """The mode's scores on the first held-out tracks of the official environment."""
     seeds = list(range(_FIRST_SEED, _FIRST_SEED + episodes))
     with Progress(f"score {when} learning, official CarRacing-v3", episodes, "episodes") as progress:
-        scores, frames = drive(trained.config.env, follow_policy(trained), seeds, progress)
+        env = require_car_racing(trained.config.env, "the demo")
+        scores, frames = drive(env, follow_policy(trained), seeds, progress)
     return summarise(str(trained.run.path), trained.frames, _FIRST_SEED, scores, frames)
 
 

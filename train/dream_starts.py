@@ -11,9 +11,11 @@ from agent.world_model.interface import State
 from envs.dream import states_after
 from train.agents import Trained
 from train.data.hdf5 import open_rollouts
+from train.environments import require_car_racing
 from train.errors import DreamdriveError
 from train.online.brownian import BrownianConfig
-from train.online.collect import Policy, record
+from train.online.collect import record
+from train.online.drivers import Policy
 
 _WINDOWS = 16  # starts of each episode, if dreams may begin anywhere
 
@@ -48,7 +50,7 @@ def dream_starts(config: DreamStartsConfig, trained: Trained, folder: Path, seed
     path, frames = Path(config.episodes), 0
     if not config.episodes:
         path = folder
-        env = trained.config.env
+        env = require_car_racing(trained.config.env, f"starts.episodes not given, and {trained.run.path}")
         if config.where == "first":
             # What comes later is not needed: an episode of `context` actions has a row more than that.
             env = env.model_copy(update={"max_frames": config.context * env.action_repeat})

@@ -1,11 +1,11 @@
 """Score a trained agent on the official environment, on tracks it never trained on."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -17,11 +17,13 @@ from envs.car_racing import TRAINING_SEEDS, CarRacingConfig
 from envs.evaluation import OfficialTracks
 from train.agents import BASELINE_JOB, Trained, load_agent
 from train.checkpoint import write_text_aside
+from train.environments import require_car_racing
 from train.errors import DreamdriveError
 from train.progress import Progress
 from train.run import Run
 
 SOLVED = 900.0
+Episode = TypeVar("Episode", covariant=True)
 
 
 @dataclass
@@ -92,6 +94,24 @@ class Chooser(Protocol):
         """Actions (N, A) for observations name -> (N, ...); `is_first` (N,) marks the first of an episode."""
 
 
+class Course(Protocol[Episode]):
+    """Several episodes to be driven, some of them at the same time."""
+
+    num_envs: int
+    active: NDArray[np.bool_]
+    """(N,): where there is something to drive."""
+
+    def reset(self) -> Mapping[str, NDArray[Any]]:
+        """Start: observations (N, ...)."""
+        ...
+
+    def step(
+        self, action: NDArray[np.float32]
+    ) -> tuple[Mapping[str, NDArray[Any]], NDArray[np.bool_], Sequence[Episode]]:
+        """Observations (N, ...); which are the first of an episode (N,); and the episodes that ended."""
+        ...
+
+
 class Filtering:
     """What an agent's choosers share: the state that the world model filters.
 
@@ -135,20 +155,25 @@ def follow_policy(trained: Trained) -> Filtering:
     return Filtering(model, mode, trained.device)
 
 
+def finished(course: Course[Episode], chooser: Chooser) -> Iterator[Episode]:
+    """Drive all episodes of a course as `chooser` says; each as it ends."""
+    observation = course.reset()
+    chooser.start(course.num_envs)
+    is_first = np.ones(course.num_envs, bool)
+    while course.active.any():
+        observation, is_first, ended = course.step(chooser.act(observation, is_first))
+        yield from ended
+
+
 def drive(
     env: CarRacingConfig, chooser: Chooser, seeds: list[int], progress: Progress | None = None
 ) -> tuple[list[float], list[int]]:
     """Drive one official track for each seed as `chooser` says: scores and lengths [frames], by seed."""
     results: dict[int, tuple[float, int]] = {}
     with OfficialTracks(env, seeds) as tracks:
-        observation = tracks.reset()
-        chooser.start(tracks.num_envs)
-        is_first = np.ones(tracks.num_envs, bool)
-        while tracks.active.any():
-            observation, is_first, finished = tracks.step(chooser.act(observation, is_first))
-            for episode in finished:
-                results[episode.seed] = (episode.score, episode.frames)
-            if progress is not None and finished:
+        for episode in finished(tracks, chooser):
+            results[episode.seed] = (episode.score, episode.frames)
+            if progress is not None:
                 done = [score for score, _ in results.values()]
                 progress.update(len(results), {"mean": float(np.mean(done)), "min": float(np.min(done))})
     return [results[seed][0] for seed in seeds], [results[seed][1] for seed in seeds]
@@ -172,7 +197,7 @@ def _load(path: Path) -> tuple[CarRacingConfig, Chooser, int]:
 
         return load_baseline(path)
     trained = load_agent(path)
-    return trained.config.env, follow_policy(trained), trained.frames
+    return require_car_racing(trained.config.env, str(path)), follow_policy(trained), trained.frames
 
 
 def evaluate(run: Path, episodes: int, first_seed: int, json_path: Path | None = None) -> Scores:

@@ -1,5 +1,6 @@
 """Let a world model dream on from a recorded episode, and put the dream beside what happened."""
 
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +19,12 @@ from train.record import record_episode
 
 Frames = NDArray[np.uint8]
 _STRIP = 12  # columns of the filmstrip
+_DRAWN = ("image", "birdseye")  # the first of them that is observed
+
+
+def picture_name(names: Collection[str]) -> str | None:
+    """Which of the observations is drawn: the camera's picture, or the one from above; None without both."""
+    return next((name for name in _DRAWN if name in names), None)
 
 
 def to_pixels(image: torch.Tensor) -> Frames:
@@ -39,9 +46,10 @@ def open_loop(model: WorldModel, episode: Episode, context: int, horizon: int) -
     if rows < length:
         raise DreamdriveError(f"the episode has {rows} observations: expected {length}, context and horizon")
     device = next(model.parameters()).device
-    if "image" not in episode.observations:
+    drawn = picture_name(episode.observations)
+    if drawn is None:
         raise DreamdriveError(f"the episode has {sorted(episode.observations)}: expected an image")
-    truth = episode.observations["image"][:length]
+    truth = episode.observations[drawn][:length]
     if episode.actions.shape[1] != model.action_size:
         raise DreamdriveError(
             f"the episode's actions have {episode.actions.shape[1]} numbers: expected {model.action_size}"
@@ -55,8 +63,8 @@ def open_loop(model: WorldModel, episode: Episode, context: int, horizon: int) -
         raise DreamdriveError(f"the episode's observations do not fit the model: {error}") from error
     recorded = iter(action[:, context:].unbind(1))
     dream = model.imagine(states[:, -1], lambda _: next(recorded), horizon)
-    seen_pixels = to_pixels(model.decode(states)["image"][0])
-    dreamt_pixels = to_pixels(model.decode(dream.states[:, 1:])["image"][0])
+    seen_pixels = to_pixels(model.decode(states)[drawn][0])
+    dreamt_pixels = to_pixels(model.decode(dream.states[:, 1:])[drawn][0])
     return truth, np.concatenate([seen_pixels, dreamt_pixels])
 
 

@@ -318,9 +318,9 @@ def _complaint(problem: ErrorDetails, name: str, model: type[BaseModel]) -> str:
 def _suggestion(name: str, model: type[BaseModel]) -> str:
     """A field close to the unknown `name`: the same last word elsewhere, or a similar spelling."""
     names = [option.name for option in options(model)]
-    if name in names:
-        return " of this kind (another kind has it)"
     groups = {known.rsplit(".", depth)[0] for known in names for depth in range(1, known.count(".") + 1)}
+    if name in {*names, *groups}:
+        return " of this kind (another kind has it)"
     same_word = [known for known in names if known.rsplit(".", 1)[-1] == name.rsplit(".", 1)[-1]]
     close = same_word or difflib.get_close_matches(name, [*names, *groups], n=1)
     return f" (did you mean {close[0]}?)" if close else ""

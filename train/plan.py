@@ -17,6 +17,7 @@ from agent.behaviour.planner import Plan, Planner, PlannerConfig
 from agent.world_model.interface import State
 from train.agents import Trained, load_agent
 from train.checkpoint import write_text_aside
+from train.environments import require_car_racing
 from train.errors import explain_os_errors
 from train.evaluate import Filtering, Scores, drive, follow_policy, held_out, summarise
 from train.imagine import to_pixels
@@ -147,21 +148,24 @@ def plan(
         with explain_os_errors("cannot make the folder", json_path.parent):
             json_path.parent.mkdir(parents=True, exist_ok=True)
     trained = load_agent(run)
+    env = require_car_racing(trained.config.env, f"plan {run}")
     torch.manual_seed(first_seed)
     if policy == "untrained":
         untrained_policy(trained)
     behaviour = trained.agent.behaviour
-    discount = behaviour.discount if isinstance(behaviour, ActorCritic) else _DISCOUNT
+    discount, discrete = _DISCOUNT, False
+    if isinstance(behaviour, ActorCritic):
+        discount, discrete = behaviour.discount, behaviour.config.actions == "discrete"
     planning = None
     if config is not None:
-        planner = config.build(trained.agent.world_model, behaviour.policy, discount)
+        planner = config.build(trained.agent.world_model, behaviour.policy, discount, discrete)
         planning = Planning(trained, planner, film)
     name = f"{policy} policy alone" if config is None else f"{config.method}, {policy} policy"
     with Progress(f"planning with {run} ({name})", episodes, "episodes") as progress:
         began = time.monotonic()
-        scores, frames = drive(trained.config.env, planning or follow_policy(trained), seeds, progress)
+        scores, frames = drive(env, planning or follow_policy(trained), seeds, progress)
         progress.say(f"drove for {time.monotonic() - began:.0f} s")
-    repeat = trained.config.env.action_repeat
+    repeat = env.action_repeat
     decisions = sum(-(-length // repeat) for length in frames)
     result = Planned(
         scores=summarise(str(run), trained.frames, first_seed, scores, frames),

@@ -1,59 +1,115 @@
-"""Drive one official track and keep what was seen: for dreams and for videos."""
+"""Drive one episode that training has not seen and keep what was seen: for dreams and for videos."""
+
+from contextlib import closing
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from envs.car_racing import CarRacingConfig
 from envs.preprocess import Picture, native_action
 from envs.simulators import OfficialSimulator
 from train.agents import Trained
 from train.data.episodes import Episode
 
+Observation = dict[str, NDArray[Any]]
+Film = list[NDArray[np.uint8]]
+
+
+class Drive(Protocol):
+    """One episode as an agent drives it."""
+
+    def reset(self, seed: int) -> Observation:
+        """Begin: observations by name, without a batch's dimension."""
+        ...
+
+    def step(self, action: NDArray[np.float32]) -> tuple[Observation, float, bool, bool]:
+        """One decision (A,): observation, reward, whether it terminated, whether it is over."""
+        ...
+
+    def close(self) -> None:
+        """Give everything back."""
+        ...
+
+
+class Track:
+    """An official CarRacing-v3 track; `film`, if given, gets its own rendering of each decision."""
+
+    def __init__(self, config: CarRacingConfig, film: Film | None) -> None:
+        self._view = Picture(config.image_size, config.crop_hud)
+        self._repeat, self._film = config.action_repeat, film
+        self._simulator = OfficialSimulator(config.max_frames, "rgb_array" if film is not None else None)
+
+    def reset(self, seed: int) -> Observation:
+        """See `Drive`."""
+        return {"image": self._view(self._simulator.reset(seed)[None])[0]}
+
+    def step(self, action: NDArray[np.float32]) -> tuple[Observation, float, bool, bool]:
+        """See `Drive`."""
+        reward, terminated, over = 0.0, False, False
+        for _ in range(self._repeat):
+            gained, terminated, truncated = self._simulator.step(native_action(action[None])[0])
+            reward += gained
+            over = terminated or truncated
+            if over:
+                break
+        if self._film is not None:
+            self._film.append(self._simulator.env.render())  # type: ignore[arg-type]
+        return {"image": self._view(self._simulator.picture()[None])[0]}, reward, terminated, over
+
+    def close(self) -> None:
+        """See `Drive`."""
+        self._simulator.close()
+
+
+def open_drive(trained: Trained, film: Film | None) -> Drive:
+    """An episode of the environment that the agent learnt in."""
+    env = trained.config.env
+    if isinstance(env, CarRacingConfig):
+        return Track(env, film)
+    # Here, for it needs processes and ports.
+    from train.carla.town import TownDrive
+
+    return TownDrive(env)
+
 
 @torch.no_grad()
 def record_episode(
-    trained: Trained, seed: int, decisions: int | None = None, film: list[NDArray[np.uint8]] | None = None
+    trained: Trained, seed: int, decisions: int | None = None, film: Film | None = None
 ) -> Episode:
-    """Drive the official track of `seed` with the policy's mode, to its end or for `decisions` decisions.
+    """Drive the track or route of `seed` with the policy's mode, to its end or for `decisions` decisions.
 
     Args:
-        film: if given, gets the simulator's own rendering of each decision, (400, 600, 3) uint8.
+        trained: who drives.
+        seed: of the track or route, 1,000,000 or more.
+        decisions: how many at most; None: to the end.
+        film: if given, gets CarRacing's own rendering of each decision, (400, 600, 3) uint8.
     """
-    env = trained.config.env
     agent, device = trained.agent, trained.device
-    view = Picture(env.image_size, env.crop_hud)
-    simulator = OfficialSimulator(env.max_frames, "rgb_array" if film is not None else None)
-    image = view(simulator.reset(seed)[None])
-    state = agent.world_model.initial(1)
-    action = torch.zeros(1, agent.world_model.action_size, device=device)
-    images, actions, rewards, terminal = [image[0]], [np.zeros(env.action_size, np.float32)], [0.0], [False]
-    over = False
-    try:
+    size = agent.world_model.action_size
+    with closing(open_drive(trained, film)) as drive:
+        seen = drive.reset(seed)
+        state = agent.world_model.initial(1)
+        action = torch.zeros(1, size, device=device)
+        observations, actions = [seen], [np.zeros(size, np.float32)]
+        rewards, terminal = [0.0], [False]
+        over = False
         while not over and (decisions is None or len(actions) <= decisions):
-            seen = {"image": torch.from_numpy(image).to(device)}
+            # (1, ...)
+            batch = {name: torch.from_numpy(value[None]).to(device) for name, value in seen.items()}
             first = torch.tensor([len(actions) == 1], device=device)
-            action, state = agent.act(seen, state, action, first, explore=False)
-            chosen = action.cpu().numpy()
-            reward, terminated = 0.0, False
-            for _ in range(env.action_repeat):
-                gained, terminated, truncated = simulator.step(native_action(chosen)[0])
-                reward += gained
-                over = terminated or truncated
-                if over:
-                    break
-            if film is not None:
-                film.append(simulator.env.render())  # type: ignore[arg-type]
-            image = view(simulator.picture()[None])
-            images.append(image[0])
-            actions.append(chosen[0])
+            action, state = agent.act(batch, state, action, first, explore=False)
+            chosen = action[0].cpu().numpy()
+            seen, reward, terminated, over = drive.step(chosen)
+            observations.append(seen)
+            actions.append(chosen)
             rewards.append(reward)
             terminal.append(terminated)
-    finally:
-        simulator.close()
     is_first = np.zeros(len(rewards), bool)
     is_first[0] = True
     return Episode(
-        {"image": np.stack(images)},
+        {name: np.stack([seen[name] for seen in observations]) for name in seen},
         np.stack(actions).astype(np.float32),
         np.array(rewards, np.float32),
         is_first,

@@ -37,6 +37,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
         "train.online.trainer": "train_agent",
         "train.online.collect": "collect_car_racing",
         "train.evaluate": "evaluate",
+        "train.carla.evaluate": "evaluate_carla",
         "train.imagine": "imagine",
         "train.demo": "demo",
     }
@@ -171,16 +172,22 @@ def test_help_of_training_shows_every_field(
 def test_the_other_commands_call_their_jobs(calls: list[tuple[Any, ...]]) -> None:
     collect = ["collect", "car-racing", "--policy", "runs/x", "--episodes", "3", "--output", "data"]
     assert main([*collect, "--env.image_size", "64"]) == 0
-    assert main(["eval", "runs/x"]) == 0
+    assert main(["eval", "runs/x", "--env", "car-racing"]) == 0
+    assert main(["eval", "runs/x", "--env", "carla", "--servers", "2", "--env.town", "village"]) == 0
+    assert main(["eval", "autopilot", "--episodes", "3", "--server-command", "go {port}"]) == 0
     assert main(["imagine", "runs/x", "--episode", "e.npz", "--horizon", "9"]) == 0
     assert main(["demo"]) == 0
     assert calls == [
         ("collect_car_racing", "runs/x", 3, Path("data"), 0, {"image_size": "64"}),
         ("evaluate", Path("runs/x"), 100, 1_000_000, None),
+        ("evaluate_carla", "runs/x", 50, 1_000_000, None, {"town": "village", "num_envs": "2"}),
+        ("evaluate_carla", "autopilot", 3, 1_000_000, None, {"servers.command": "go {port}"}),
         ("imagine", Path("runs/x"), Path("e.npz"), 5, 9, None),
         ("demo", Path("runs/demo"), Path("configs/demo.yaml")),
     ]
     assert main([*collect, "--seeds", "1"]) == 1
+    assert main(["eval", "runs/x", "--env", "car-racing", "--env.town", "village"]) == 1
+    assert main(["eval", "autopilot", "--servers", "2", "--env.num_envs", "2"]) == 1
 
 
 @pytest.mark.parametrize(

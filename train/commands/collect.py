@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from train.commands.arguments import Group, add_command, add_group, count, seed
+from train.commands.arguments import FieldsHelp, Group, add_command, add_group, count, seed
 from train.errors import DreamdriveError
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
 
 
 def add(group: Group) -> None:
-    """Add `collect car-racing`."""
+    """Add `collect car-racing` and `collect carla`."""
     simulators = add_group(group, "collect", "drive and keep the episodes", "simulators", "SIMULATOR")
     parser = add_command(
         simulators, "car-racing", _car_racing, "drive in CarRacing and keep the episodes", dotted=True
@@ -43,6 +47,90 @@ def add(group: Group) -> None:
         metavar="N",
         help="seed of tracks and of chance (default: %(default)s)",
     )
+    _add_carla(simulators)
+
+
+def _add_carla(simulators: Group) -> None:
+    parser = add_command(
+        simulators,
+        "carla",
+        _carla,
+        "drive in CARLA, or in its stand-in where no CARLA runs, and keep the episodes; run again, goes on "
+        "to the number asked for",
+        dotted=True,
+        add_help=False,
+    )
+    parser.add_argument(
+        "-h",
+        "--help",
+        action=FieldsHelp,
+        nargs=0,
+        const=_carla_config,
+        help="show this with every field of the config, and leave",
+    )
+    parser.add_argument(
+        "--policy",
+        default="autopilot",
+        metavar="autopilot|random|brownian|RUN",
+        help="who drives: CARLA's Traffic Manager with noise on its steering, chance, brownian motion, or "
+        "the agent of a run (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--episodes",
+        type=count,
+        required=True,
+        metavar="N",
+        help="how many episodes there shall be in the folder (must be given)",
+    )
+    parser.add_argument(
+        "--output",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="folder for .npz files, made if missing (must be given)",
+    )
+    parser.add_argument(
+        "--servers",
+        type=count,
+        metavar="N",
+        help="simulators at a time, each a server and a client process; env.num_envs (default: 1)",
+    )
+    parser.add_argument(
+        "--server-command",
+        metavar="COMMAND",
+        help="starts the real simulator, {port} standing for its port; env.servers.command (default: "
+        "CarlaUE4.sh in CARLA_ROOT, else the simulator at 127.0.0.1:2000 if one is enough, else the "
+        "stand-in)",
+    )
+    parser.add_argument(
+        "--seed",
+        type=seed,
+        default=0,
+        metavar="N",
+        help="seed of towns, weathers, routes and chance (default: %(default)s)",
+    )
+
+
+def _carla_config() -> type[BaseModel]:
+    from train.carla.config import CollectConfig
+
+    return CollectConfig
+
+
+def _carla(arguments: argparse.Namespace) -> None:
+    from train.carla.job import collect_carla
+    from train.options import parse_overrides
+
+    overrides = parse_overrides(arguments.rest)
+    for option, name in (("servers", "env.num_envs"), ("server_command", "env.servers.command")):
+        value = getattr(arguments, option)
+        if value is not None:
+            if name in overrides:
+                raise DreamdriveError(
+                    f"--{name}: given twice, the other time as --{option.replace('_', '-')}"
+                )
+            overrides[name] = str(value)
+    collect_carla(arguments.policy, arguments.episodes, arguments.output, arguments.seed, overrides)
 
 
 def _car_racing(arguments: argparse.Namespace) -> None:

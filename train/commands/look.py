@@ -1,37 +1,15 @@
-"""`dreamdrive eval|imagine|export RUN`: look at what a run has learnt."""
+"""`dreamdrive imagine|export RUN`: look at what a run has learnt."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
 
-from train.commands.arguments import Group, add_command, count, seed
+from train.commands.arguments import Group, add_command, count
 
 
 def add(group: Group) -> None:
-    """Add `eval`, `imagine` and `export`."""
-    parser = add_command(
-        group, "eval", _evaluate, "score a run's agent on the official CarRacing-v3, one track a seed"
-    )
-    parser.add_argument("run", type=Path, metavar="RUN", help="folder of the run")
-    parser.add_argument(
-        "--episodes",
-        type=count,
-        default=100,
-        metavar="N",
-        help="episodes, each on another track (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--first-seed",
-        type=seed,
-        default=1_000_000,
-        metavar="N",
-        help="seed of the first track; the others follow (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--json", type=Path, metavar="PATH", help="write the result there, too (default: not written)"
-    )
-
+    """Add `imagine` and `export`."""
     parser = add_command(group, "imagine", _imagine, "show a run's open-loop dream beside the truth")
     parser.add_argument("run", type=Path, metavar="RUN", help="folder of the run")
     parser.add_argument(
@@ -61,12 +39,6 @@ def add(group: Group) -> None:
     parser.add_argument(
         "--output", type=Path, required=True, metavar="DIR", help="folder to write, a RUN too (must be given)"
     )
-
-
-def _evaluate(arguments: argparse.Namespace) -> None:
-    from train.evaluate import evaluate
-
-    evaluate(arguments.run, arguments.episodes, arguments.first_seed, arguments.json)
 
 
 def _imagine(arguments: argparse.Namespace) -> None:

@@ -209,7 +209,8 @@ def to_file_order(where: str, episode: Episode) -> dict[str, np.ndarray]:
     arrays |= {"actions": episode.actions[1:], "rewards": episode.rewards[1:], "dones": ends}
     arrays |= {"terminated": episode.is_terminal[1:], "truncated": ends & ~episode.is_terminal[1:]}
     for key in episode.extras:
-        if key in arrays or not key.isidentifier() or key.startswith(("final_", "vectors")):
+        plain = all(part.isidentifier() for part in key.split("."))
+        if key in arrays or not plain or key.startswith(("final_", "vectors")):
             raise DreamdriveError(f"{where}: extra {key!r}: expected a plain name not used by the format")
     return _check(where, arrays | episode.extras)
 

@@ -3,6 +3,7 @@
 import math
 import os
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import IO
 
@@ -16,8 +17,12 @@ _COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 _KINDS = "biufSU"
 
 
-def read_npz(path: Path, max_bytes: int) -> dict[str, np.ndarray]:
-    """Read every array of the .npz file `path`, at most `max_bytes` bytes in all once unpacked.
+def read_npz(
+    path: Path, max_bytes: int, wanted: Callable[[str], bool] = lambda key: True
+) -> dict[str, np.ndarray]:
+    """Read the arrays of the .npz file `path` whose keys are `wanted`, by default all.
+
+    The whole file must have at most `max_bytes` bytes once unpacked.
 
     Raises:
         DreamdriveError: one line with file, key and expectation.
@@ -39,6 +44,8 @@ def read_npz(path: Path, max_bytes: int) -> dict[str, np.ndarray]:
                     raise DreamdriveError(f"{path}: {key!r}: expected stored or deflated, not encrypted")
                 if member.compress_type == zipfile.ZIP_STORED and member.file_size > size:
                     raise DreamdriveError(f"{path}: {key!r}: truncated, expected {member.file_size} bytes")
+                if not wanted(key):
+                    continue
                 with archive.open(member) as file:
                     arrays[key] = _read_npy(file, member.file_size, f"{path}: {key!r}")
             return arrays

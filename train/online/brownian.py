@@ -21,6 +21,32 @@ class BrownianConfig(BaseModel, extra="forbid", validate_assignment=True, use_at
     """Share of the way back to straight on, and to `gas`, that is made in one decision; 0 wanders freely."""
 
 
+class Wandering:
+    """N points that wander about their centres (an Ornstein-Uhlenbeck process), kept in [-1, 1].
+
+    Args:
+        deviation: standard deviation of the noise of one step.
+        pull: share of the way back to the centre that is made in one step.
+        centre: (N, D).
+        rng: of the noise.
+    """
+
+    def __init__(
+        self, deviation: float, pull: float, centre: NDArray[np.float64], rng: np.random.Generator
+    ) -> None:
+        self._deviation, self._pull, self._centre, self._rng = deviation, pull, centre, rng
+        self.place = centre.copy()
+
+    def step(self, is_first: NDArray[np.bool_]) -> NDArray[np.float64]:
+        """The next places (N, D); from the centre where `is_first` (N)."""
+        # Drawn for all, so that the stream of random numbers does not depend on who begins when.
+        noise = self._deviation * self._rng.standard_normal(self.place.shape)
+        self.place[is_first] = self._centre[is_first]
+        self.place += self._pull * (self._centre - self.place) + noise
+        np.clip(self.place, -1.0, 1.0, out=self.place)
+        return self.place
+
+
 class Brownian:
     """The actions of N cars.
 
@@ -39,20 +65,16 @@ class Brownian:
     ) -> None:
         if action_size not in (2, 3):
             raise ValueError(f"action size {action_size}: brownian driving has 2 or 3")
-        self._config, self._action_size, self._rng = config, action_size, rng
+        self._action_size = action_size
         # (N, 2)
-        self._centre = np.tile([0.0, config.gas], (count, 1))
-        self._place = self._centre.copy()
+        centre = np.tile([0.0, config.gas], (count, 1))
+        self._wandering = Wandering(config.deviation, config.pull, centre, rng)
 
     def act(self, is_first: NDArray[np.bool_]) -> NDArray[np.float32]:
         """The next actions (N, A) in [-1, 1]; from straight on and `gas` where an episode begins."""
-        # Drawn for all, so that the stream of random numbers does not depend on who begins when.
-        noise = self._config.deviation * self._rng.standard_normal(self._place.shape)
-        self._place[is_first] = self._centre[is_first]
-        self._place += self._config.pull * (self._centre - self._place) + noise
-        np.clip(self._place, -1.0, 1.0, out=self._place)
+        place = self._wandering.step(is_first)
         if self._action_size == 2:
-            return self._place.astype(np.float32)
-        steer, pedal = self._place.T
+            return place.astype(np.float32)
+        steer, pedal = place.T
         # Gas and brake are 0 at -1.
         return np.stack([steer, 2 * pedal.clip(0) - 1, 2 * (-pedal).clip(0) - 1], 1).astype(np.float32)

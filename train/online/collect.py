@@ -7,19 +7,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from gymnasium.vector import VectorEnv
 
 from envs.car_racing import CarRacingConfig, make_car_racing
-from train.agents import Trained, load_agent
+from train.agents import Trained
 from train.data.episodes import Episode, read_episode, write_episode
 from train.data.hdf5 import RolloutFile, is_hdf5
+from train.environments import require_car_racing
 from train.errors import DreamdriveError, explain_os_errors, one_line
-from train.online.brownian import Brownian, BrownianConfig
+from train.online.drivers import Driver, Policy, check_policy, load_policy, make_driver
 from train.options import build
 from train.progress import Progress
 
-_RANDOM, _BROWNIAN = "random", "brownian"
 _NAME = re.compile(r"episode_(\d+)\.npz")
 
 
@@ -48,53 +47,17 @@ class _Recorder:
         )
 
 
-Policy = Trained | BrownianConfig | None
-"""Who drives: a trained agent that explores, brownian motion, or (None) chance, uniformly."""
-
-
-class Driver:
-    """Actions for N simulators. Raises `ValueError` for brownian driving of other actions than a car's."""
-
-    def __init__(self, policy: Policy, count: int, action_size: int, seed: int) -> None:
-        self.action_size = action_size
-        self._trained = policy if isinstance(policy, Trained) else None
-        self._rng = np.random.default_rng(seed)
-        self._brownian = (
-            Brownian(policy, count, action_size, self._rng) if isinstance(policy, BrownianConfig) else None
-        )
-        torch.manual_seed(seed)
-        self._action = np.zeros((count, action_size), np.float32)
-        self._state = None if self._trained is None else self._trained.agent.world_model.initial(count)
-
-    def act(self, observation: Mapping[str, np.ndarray], is_first: np.ndarray) -> np.ndarray:
-        """Actions (N, A) for observations (N, ...)."""
-        if self._brownian is not None:
-            self._action = self._brownian.act(is_first)
-        elif self._trained is None or self._state is None:
-            self._action = self._rng.uniform(-1, 1, self._action.shape).astype(np.float32)
-        else:
-            device = self._trained.device
-            seen = {name: torch.from_numpy(value).to(device) for name, value in observation.items()}
-            action, self._state = self._trained.agent.act(
-                seen,
-                self._state,
-                torch.from_numpy(self._action).to(device),
-                torch.from_numpy(is_first).to(device),
-                explore=True,
-            )
-            self._action = action.cpu().numpy()
-        return self._action
-
-
 def drive(env: VectorEnv[Any, Any, Any], driver: Driver, count: int) -> Iterator[tuple[Episode, int]]:
     """Give `count` whole episodes, at least one for each simulator, and the frames driven until each.
 
     They are the `count` episodes that start first, not those that end first: short ones are not favoured.
     """
     n = env.num_envs
+    everyone = np.arange(n)
     recorders = [_Recorder() for _ in range(n)]
     live, first, ended, terminated = np.ones(n, bool), np.ones(n, bool), np.zeros(n, bool), np.zeros(n, bool)
-    action, reward = np.zeros((n, driver.action_size), np.float32), np.zeros(n, np.float32)
+    actions: Any = env.action_space
+    action, reward = np.zeros(actions.shape, np.float32), np.zeros(n, np.float32)
     to_start, frames = count - n, 0
     observation, _ = env.reset()
     while True:
@@ -107,7 +70,7 @@ def drive(env: VectorEnv[Any, Any, Any], driver: Driver, count: int) -> Iterator
                 to_start -= 1
         if not live.any():
             return
-        action = driver.act(observation, first)
+        action = driver.act(observation, first, everyone)
         # After an end, this step only resets: the action led nowhere.
         first = ended
         observation, reward, terminated, truncated, info = env.step(action)
@@ -200,7 +163,7 @@ def record(
         try:
             if done:
                 _check_fits(path, there.read(0), env)
-            driver = Driver(policy, config.num_envs, config.action_size, chance_seed)
+            driver = make_driver(policy, config.num_envs, config.action_size, chance_seed, done)
             with own if progress is None else nullcontext(progress) as shown:
                 shown.update(done)
                 for episode, frames in drive(env, driver, episodes - done):
@@ -238,30 +201,7 @@ def collect_car_racing(
         raise DreamdriveError(f"--episodes {episodes}: expected at least 1")
     driving = load_policy(policy)
     trained = driving if isinstance(driving, Trained) else None
-    base = trained.config.env.model_dump() if trained else None
+    base = require_car_racing(trained.config.env, policy).model_dump() if trained else None
     config = build(CarRacingConfig, None, overrides or {}, base)
     check_policy(driving, config)
     record(output, episodes, driving, config, seed)
-
-
-def load_policy(name: str, brownian: BrownianConfig | None = None) -> Policy:
-    """The policy called "random" or "brownian", or the agent of the run `name`.
-
-    Raises:
-        DreamdriveError: there is no such run.
-    """
-    if name == _RANDOM:
-        return None
-    return (brownian or BrownianConfig()) if name == _BROWNIAN else load_agent(Path(name))
-
-
-def check_policy(policy: Policy, config: CarRacingConfig) -> None:
-    """Raise `DreamdriveError` where `config` shows or asks an agent something else than it learnt with."""
-    if not isinstance(policy, Trained):
-        return
-    for name in ("image_size", "action"):
-        expected = getattr(policy.config.env, name)
-        if getattr(config, name) != expected:
-            raise DreamdriveError(
-                f"--env.{name} {getattr(config, name)}: expected {expected}, as in {policy.run.path}"
-            )

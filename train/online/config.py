@@ -1,12 +1,13 @@
 """The config of a run that learns online, put together from its parts' configs."""
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, field_validator
 
 from agent.dreamer import DreamerConfig, OptimizerConfig
 from envs.car_racing import CarRacingConfig
 from train.data.replay import ReplayConfig
+from train.environments import EnvConfig, with_kind
 
 
 class TrainerConfig(BaseModel, extra="forbid", validate_assignment=True, use_attribute_docstrings=True):
@@ -41,7 +42,7 @@ class OnlineConfig(BaseModel, extra="forbid", validate_assignment=True, use_attr
 
     seed: int = Field(0, ge=0, lt=1_000_000)
     """Seed of everything random in the run: networks, replay, simulators."""
-    env: CarRacingConfig = CarRacingConfig()
+    env: EnvConfig = Field(CarRacingConfig(), discriminator="kind")
     """The environment to drive."""
     agent: DreamerConfig = DreamerConfig()
     """World model and behaviour."""
@@ -51,3 +52,8 @@ class OnlineConfig(BaseModel, extra="forbid", validate_assignment=True, use_attr
     """The replay buffer, and the batches drawn from it."""
     trainer: TrainerConfig = TrainerConfig()
     """Length, ratio, checkpoints, hardware."""
+
+    @field_validator("env", mode="before")
+    @classmethod
+    def _kind(cls, values: Any) -> Any:
+        return with_kind(values)

@@ -6,22 +6,27 @@ import torch
 
 from train.agents import Trained
 from train.data.replay import Replay
-from train.imagine import draw_dream, open_loop
+from train.environments import decisions_per_second
+from train.imagine import draw_dream, open_loop, picture_name
 
 _CONTEXT = 5
 _SHORTEST, _LONGEST = 5, 30
 
 
 def dream_of_newest(trained: Trained, replay: Replay, folder: Path) -> list[Path]:
-    """Draw a dream of the newest long enough episode in `replay` into `folder`; no files if there is none.
+    """Draw a dream of the newest long enough episode in `replay` into `folder`; no files if there is none, or
+    nothing to draw in what the agent observes.
 
     torch's random numbers are left as they were, so a run with pictures learns the same as one without.
     """
+    if picture_name(replay.spec.observation) is None:
+        return []
+    fps = decisions_per_second(trained.config.env)
     for stream in range(replay.streams):
         for episode in replay.latest_episodes(stream):
             horizon = min(_LONGEST, len(episode.rewards) - _CONTEXT)
             if horizon >= _SHORTEST:
                 with torch.random.fork_rng(devices=[trained.device] if trained.device.type == "cuda" else []):
                     truth, model = open_loop(trained.agent.world_model, episode, _CONTEXT, horizon)
-                return draw_dream(folder, truth, model, _CONTEXT, 50 / trained.config.env.action_repeat)
+                return draw_dream(folder, truth, model, _CONTEXT, fps)
     return []

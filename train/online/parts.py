@@ -11,15 +11,15 @@ from gymnasium.vector import VectorEnv
 from agent.dreamer import Dreamer
 from agent.optim import LaProp
 from agent.world_model.interface import Batch
-from envs.car_racing import CarRacingConfig
 from train.data.replay import replay_layout
 from train.data.ring import Field
 from train.data.rows import ReplaySpec
 from train.device import autocast, pick_device
+from train.environments import EnvConfig
 from train.errors import DreamdriveError, one_line
 from train.online.config import OnlineConfig
 
-MakeConfiguredEnv = Callable[[CarRacingConfig, int], VectorEnv[Any, Any, Any]]
+MakeConfiguredEnv = Callable[[EnvConfig, int], VectorEnv[Any, Any, Any]]
 
 
 @dataclass

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from agent.world_model.interface import Batch
-from envs.car_racing import make_car_racing
 from train.agents import Trained
 from train.checkpoint import load_checkpoint, rng_state, save_checkpoint, save_weights, set_rng_state
 from train.data.replay import Replay
 from train.device import autocast
+from train.environments import explain_simulator_errors, make_env
 from train.errors import DreamdriveError
 from train.memory import release_freed
 from train.online.collector import Collector, Score
@@ -33,11 +33,20 @@ _FIXED = {
     "agent.behaviour.layers": "the checkpoint's weights would not fit",
     "agent.behaviour.norm": "the checkpoint's weights would not fit",
     "agent.behaviour.actions": "the checkpoint's weights would not fit",
+    "env.kind": "the replay is of that environment",
     "env.num_envs": "the replay has a stream for each simulator",
     "env.image_size": "the replay's pictures have this size",
     "env.crop_hud": "the replay's pictures were cut with it",
+    "env.image": "the replay's observations are those switched on",
+    "env.semantic": "the replay's observations are those switched on",
+    "env.birdseye": "the replay's observations are those switched on",
+    "env.state": "the replay's observations are those switched on",
+    "env.route.ahead": "the replay's states have this size",
     "env.action": "the replay's actions have this size",
+    "env.discrete_steer": "the replay's actions are these choices",
+    "env.discrete_pedal": "the replay's actions are these choices",
     "env.action_repeat": "the replay's steps are this long",
+    "env.step_seconds": "the replay's steps are this long",
     "replay.capacity_bytes": "the replay's files were laid out with it",
     "replay.slack_fraction": "the replay's files were laid out with it",
     "seed": "all that was random so far came from it",
@@ -325,7 +334,7 @@ def train_agent(
     config: OnlineConfig,
     run_path: Path | None = None,
     resume: bool = False,
-    make_env: MakeConfiguredEnv = make_car_racing,
+    make_env: MakeConfiguredEnv = make_env,
 ) -> Run:
     """Train an agent, from nothing or from a run's checkpoint, and give its run.
 
@@ -348,6 +357,7 @@ def train_agent(
         run = Run.create(run_path, "train-agent", config)
     title = f"training {run.path}"
     with (
+        explain_simulator_errors(f"go on from the last checkpoint with --run {run.path} --resume"),
         StopSignal() as stop,
         Progress(title, config.trainer.frames, "frames", rates=("updates",)) as progress,
         Tracker(run.path, progress.say) as tracker,

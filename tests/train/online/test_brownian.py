@@ -61,7 +61,7 @@ def test_without_pull_it_is_integrated_noise() -> None:
 def test_an_episode_begins_straight_on() -> None:
     config = BrownianConfig(deviation=0.001, pull=0.0, gas=0.5)
     brownian = Brownian(config, 2, 2, np.random.default_rng(0))
-    brownian._place[:] = -1
+    brownian._wandering.place[:] = -1
     actions = brownian.act(np.array([True, False]))
     np.testing.assert_allclose(actions, [[0, 0.5], [-1, -1]], atol=0.01)
 

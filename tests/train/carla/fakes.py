@@ -1,0 +1,38 @@
+"""Collecting in the fake server of the environment's tests: episodes of 5 frames, and no CARLA."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from envs.carla.config import CarlaConfig
+from envs.carla.server import ServerConfig
+from tests.envs.carla.fake_client import servers
+from tests.train.carla.fake_env import open_driving
+from train.carla.collect import Collected, collect
+from train.carla.config import CollectConfig
+from train.carla.pilots import Policy, open_policy
+
+FRAMES = 5
+
+
+def env_config(count: int = 1, server: ServerConfig | None = None) -> CarlaConfig:
+    """`count` fake simulators."""
+    return CarlaConfig(
+        num_envs=count, image=False, timeout_seconds=1.0, servers=server or servers(start_seconds=20.0)
+    )
+
+
+def gather(
+    folder: Path,
+    episodes: int,
+    count: int = 1,
+    policy: Policy | None = None,
+    seed: int = 0,
+    stopping: Callable[[], bool] = lambda: False,
+    **fields: Any,
+) -> Collected:
+    """Collect with the autopilot, by default."""
+    config = CollectConfig(env=env_config(count), **fields)
+    return collect(
+        folder, episodes, config, policy or open_policy("autopilot"), seed, None, stopping, open_driving
+    )

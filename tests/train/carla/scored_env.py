@@ -1,0 +1,54 @@
+"""A fake environment whose drives are known in advance, to be scored. Imports little: each client does."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from envs.carla.worker import Client
+from tests.envs.carla.fake_client import FakeEnv, open_fake
+
+BREAKS_ONCE, BREAKS_ALWAYS = 1_000_003, 1_000_004
+"""Seeds of routes on which the client ends: the first time, and each time."""
+
+
+class ScoredEnv(FakeEnv):
+    """Routes of 100 m in 5 frames, 20 m each. On routes of odd seeds a red light is run in the second frame,
+    and the last two frames are out of the lane. The autopilot earns twice the reward of others.
+
+    The config's `vehicle` names a file that is made where a route breaks off for the first time.
+    """
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[dict[str, Any], dict[str, Any]]:
+        """See `FakeEnv`."""
+        self._options = options
+        observation, info = super().reset(seed=seed, options=None)
+        return observation, info | self._route()
+
+    def step(self, action: Any) -> tuple[dict[str, Any], float, bool, bool, dict[str, Any]]:
+        """See `FakeEnv`."""
+        broken = Path(self._config.vehicle)
+        if self._seed == BREAKS_ALWAYS or (self._seed == BREAKS_ONCE and not broken.exists()):
+            broken.touch()
+            os._exit(3)
+        hands_off = bool(np.isnan(action).all())
+        assert hands_off == self._options["drive_autopilot"]
+        observation, reward, terminated, truncated, info = super().step(np.zeros(2))
+        return observation, reward * (1 + hands_off), terminated, truncated, info | self._route()
+
+    def _route(self) -> dict[str, Any]:
+        odd = self._seed % 2
+        return {
+            "route_completion": self._frame / 5,
+            "route_length": 100.0,
+            "in_lane": not (odd and self._frame > 3),
+            "infractions": {"red_light": 1} if odd and self._frame > 1 else {},
+            "weather": self._options["town"],  # what was asked for, to be seen from outside
+        }
+
+
+def open_scored(client: Client) -> ScoredEnv:
+    """In place of `open_carla`."""
+    open_fake(client).close()
+    return ScoredEnv(client)

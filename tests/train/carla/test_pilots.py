@@ -1,0 +1,86 @@
+"""Who drives: the actions that go to the simulator for what is seen."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from envs.carla.actions import Actions, Control
+from envs.carla.config import CarlaConfig
+from train.carla.config import CollectConfig
+from train.carla.pilots import DisturbedAutopilot, Policy, open_policy
+from train.errors import DreamdriveError
+
+ALWAYS = {"strength": 0.4, "seconds": 100.0, "every_seconds": 1e-6}
+
+
+def config(action: str, **fields: Any) -> CollectConfig:
+    return CollectConfig(env=CarlaConfig(action=action), **fields)
+
+
+@pytest.mark.parametrize("kind", ["2d", "3d", "discrete"])
+def test_left_alone_the_autopilot_drives(kind: str) -> None:
+    given = config(kind, noise={"strength": 0.0})
+    pilot, actions = DisturbedAutopilot(given, np.random.default_rng(0)), Actions(given.env)
+    for steer in (0.1, -0.2):
+        assert actions.control(pilot.act({})) is None and not pilot.perturbed
+        done = actions.action(Control(steer, throttle=0.6))
+        assert pilot.expert(done) is done
+
+
+@pytest.mark.parametrize("kind", ["2d", "3d", "discrete"])
+def test_pulled_it_keeps_its_pedals_and_its_wish(kind: str) -> None:
+    given = config(kind, noise=ALWAYS)
+    pilot, actions = DisturbedAutopilot(given, np.random.default_rng(0)), Actions(given.env)
+    # The first decision is its own.
+    quiet = config(kind, noise={"strength": 0.0})
+    calm = DisturbedAutopilot(quiet, np.random.default_rng(0))
+    calm.act({})
+    wish = actions.action(Control(steer=0.1, throttle=0.6))
+    calm.expert(wish)
+    pilot._wish = calm._wish
+    steers = []
+    for _ in range(600):
+        control = actions.control(pilot.act({}))
+        assert control is not None and pilot.perturbed
+        assert control.throttle == pytest.approx(0.6) and control.brake == 0.0
+        steers.append(control.steer)
+        # Whatever was done, its wish stays as it was.
+        expert = pilot.expert(actions.action(control))
+        assert expert is not None and (expert == wish).all()
+    assert max(np.abs(np.array(steers) - 0.1)) > 0.15
+
+
+def test_a_pull_stays_on_the_wheel() -> None:
+    often = {"strength": 1.0, "seconds": 1.0, "every_seconds": 1e-6}
+    pilot = DisturbedAutopilot(config("2d", noise=often), np.random.default_rng(1))
+    pilot._wish = np.array([0.9, 0.5], np.float32)
+    steers = [float(pilot.act({})[0]) for _ in range(2000)]
+    assert max(steers) == 1.0 and min(steers) < 0.3
+
+
+@pytest.mark.parametrize("kind", ["2d", "3d", "discrete"])
+def test_chance_is_the_same_for_the_same_episode(kind: str) -> None:
+    given = config(kind)
+    space = Actions(given.env).space
+    drives = []
+    for seed in (5, 5, 6):
+        pilot = open_policy("random").pilot(given, seed)
+        drives.append([pilot.act({}) for _ in range(8)])
+        assert all(space.contains(action) for action in drives[-1])
+    assert np.array_equal(drives[0], drives[1]) and not np.array_equal(drives[0], drives[2])
+
+
+def test_brownian_driving_needs_a_wheel() -> None:
+    with pytest.raises(DreamdriveError, match="--policy brownian: action size 21"):
+        open_policy("brownian").pilot(config("discrete"), 0)
+
+
+def test_a_run_that_is_none(tmp_path: Any) -> None:
+    with pytest.raises(DreamdriveError, match="run"):
+        open_policy(str(tmp_path / "nothing"))
+
+
+def test_the_autopilot_asks_nothing_of_the_environment() -> None:
+    assert Policy("autopilot").env() == {}
+    Policy("autopilot").check(CarlaConfig())

@@ -1,0 +1,1 @@
+"""Jobs that drive in CARLA: collecting episodes there."""

@@ -1,0 +1,250 @@
+"""The job that drives in CARLA and keeps the episodes, whatever happens to the simulators meanwhile."""
+
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from envs.car_racing import TRAINING_SEEDS
+from envs.carla.actions import Actions
+from envs.carla.errors import CarlaSetupError
+from envs.carla.supervised import Lost, Supervised, wait_for
+from envs.carla.worker import OpenEnv, open_carla
+from train.carla.config import CollectConfig
+from train.carla.folder import EpisodeFiles, opened
+from train.carla.pilots import Pilot, Policy
+from train.carla.recording import Recording
+from train.errors import DreamdriveError, one_line
+from train.progress import Progress
+
+_SAME_SEED = 3  # times that an episode which was lost is driven again before another takes its place
+_HOPELESS = 20  # losses in a row after which a simulator is given up
+
+
+@dataclass
+class Collected:
+    """What was driven."""
+
+    begun: int = 0
+    """Episodes that were tried, each counted once."""
+    written: int = 0
+    """Of those."""
+    steps: int = 0
+    """Of the episodes written."""
+    lost: int = 0
+    """Episodes that broke off with their simulator, each of which was begun again."""
+    restarts: int = 0
+    """Simulators that were replaced."""
+
+
+class _Defect(Lost):
+    """Lost by a defect of ours, which the next attempt may not meet."""
+
+
+@dataclass
+class _Seat:
+    """A simulator, and the episode that is driven in it."""
+
+    name: str
+    simulator: Supervised
+    number: int | None = None
+    """Of the episode; None while there is none."""
+    seed: int = 0
+    pilot: Pilot | None = None
+    recording: Recording | None = None
+    """None until the episode has begun."""
+    losses: int = 0
+    """In a row."""
+    given_up: bool = False
+
+
+@dataclass
+class Collector:
+    """Drives several simulators, none of which ever waits for another.
+
+    Args:
+        files: where episodes go.
+        episodes: how many there shall be.
+        config: what is driven.
+        policy: who drives.
+        seed: of everything: episode N is drawn from the seed and N, whichever simulator drives it.
+        simulators: to drive in; closed by whoever made them.
+        progress: shows how far it is.
+        stopping: asked again and again whether to begin no more episodes; those begun are driven to their
+            ends.
+    """
+
+    files: EpisodeFiles
+    episodes: int
+    config: CollectConfig
+    policy: Policy
+    seed: int
+    simulators: Sequence[Supervised]
+    progress: Progress
+    stopping: Callable[[], bool]
+    total: Collected = field(default_factory=Collected)
+
+    def run(self) -> Collected:
+        """Drive until all episodes are there.
+
+        Raises:
+            DreamdriveError: the user must change something, the disk refuses, or no simulator works.
+        """
+        self._queue = deque(self.files.missing(self.episodes))
+        self._losses: Counter[int] = Counter()
+        self._begun: set[int] = set()
+        self._actions = Actions(self.config.env)
+        self._seats = [_Seat(f"simulator {i}", one) for i, one in enumerate(self.simulators)]
+        self._frames = 0
+        while True:
+            if self.stopping():
+                self._queue = deque(number for number in self._queue if number in self._begun)
+            for seat in self._seats:
+                if seat.number is None and not seat.given_up and self._queue:
+                    self._begin(seat, self._queue.popleft())
+            busy = [seat for seat in self._seats if seat.number is not None]
+            if not busy:
+                return self.total
+            answers = [(seat, self._poll(seat)) for seat in busy]
+            for seat, answer in answers:
+                if answer is not None:
+                    self._take(seat, answer)
+            if all(answer is None for _, answer in answers):
+                wait_for([seat.simulator for seat in busy])
+            self._show()
+
+    def _poll(self, seat: _Seat) -> Any:
+        """What `Supervised.poll` gives. A defect of ours is told in full, but is no reason to stop the
+        others."""
+        try:
+            return seat.simulator.poll()
+        except RuntimeError as error:
+            self.progress.say(str(error))
+            return _Defect("its client failed, as told above")
+
+    def _begin(self, seat: _Seat, number: int) -> None:
+        self._begun.add(number)
+        self.total.begun = len(self._begun)
+        attempt = self._losses[number] // _SAME_SEED
+        drawn = np.random.SeedSequence([self.seed, number, attempt]).generate_state(2)
+        seat.number, seat.seed, seat.recording = number, int(drawn[0]) % TRAINING_SEEDS, None
+        seat.pilot = self.policy.pilot(self.config, int(drawn[1]))
+        options = {"drive_autopilot": True} if seat.pilot.autopilot else None
+        seat.simulator.order(("reset", seat.seed, options))
+
+    def _take(self, seat: _Seat, answer: Any) -> None:
+        """Go on after an answer to `reset` or `step`."""
+        assert seat.number is not None and seat.pilot is not None
+        if isinstance(answer, Lost):
+            self._lose(seat, seat.number, answer)
+            return
+        if seat.recording is None:
+            observation, info = answer
+            seat.recording = Recording(self._actions, observation, info)
+        else:
+            observation, reward, terminated, truncated, info = answer
+            self._frames += info["frames"]
+            expert = seat.pilot.expert(info["applied_action"])
+            seat.recording.add(expert, seat.pilot.perturbed, observation, reward, info)
+            if terminated or truncated:
+                self._keep(seat, seat.number, seat.recording, terminated)
+                return
+        seat.simulator.order(("step", seat.pilot.act(seat.recording.observation)))
+
+    def _keep(self, seat: _Seat, number: int, recording: Recording, terminated: bool) -> None:
+        self.files.write(number, recording.episode(terminated, seat.seed))
+        self.total.written += 1
+        self.total.steps += len(recording)
+        seat.number, seat.recording, seat.losses = None, None, 0
+
+    def _lose(self, seat: _Seat, number: int, answer: Lost) -> None:
+        """An episode without its end is none: it is driven again, here or in another simulator."""
+        reason = answer.reason
+        seat.losses += 1
+        self._losses[number] += 1
+        # One that cannot even begin was waited for long enough by `Supervised`.
+        hopeless = seat.recording is None and not isinstance(answer, _Defect)
+        hopeless = hopeless or seat.losses >= _HOPELESS
+        if seat.recording is not None:
+            self.total.lost += 1
+            self.progress.say(f"{seat.name} is lost, episode {number} is driven again: {reason}")
+        seat.number, seat.recording = None, None
+        self._queue.appendleft(number)
+        if hopeless:
+            seat.given_up = True
+            if all(other.given_up for other in self._seats):
+                raise DreamdriveError(f"{seat.name} does not work: {one_line(reason)}")
+            self.progress.say(f"{seat.name} is given up, the others go on: {reason}")
+
+    def _show(self) -> None:
+        self.total.restarts = sum(max(one.starts - 1, 0) for one in self.simulators)
+        fields = {"frames": self._frames, "restarts": self.total.restarts, "lost": self.total.lost}
+        self.progress.update(len(self.files.numbers), fields)
+
+
+def collect(
+    output: Path,
+    episodes: int,
+    config: CollectConfig,
+    policy: Policy,
+    seed: int,
+    progress: Progress | None = None,
+    stopping: Callable[[], bool] = lambda: False,
+    open_env: OpenEnv = open_carla,
+) -> Collected:
+    """Drive until there are `episodes` episodes in the folder `output`.
+
+    Each is written as soon as it ends, whole or not at all; those that are there count, and are kept.
+
+    Args:
+        output: made if missing.
+        episodes: how many there shall be.
+        config: what is driven, and by how many simulators.
+        policy: who drives.
+        seed: of everything: episode N is the same in any collection with this seed, as far as the simulator
+            is.
+        progress: shows how far it is; None shows a bar of its own.
+        stopping: asked again and again whether to begin no more episodes; those begun are driven to their
+            ends.
+        open_env: makes the environment in each client's process.
+
+    Raises:
+        DreamdriveError: the user must change something, `output` holds something else or is in use, the disk
+            refuses, or no simulator works.
+    """
+    policy.check(config.env)
+    if not (config.env.image or config.env.state):
+        raise DreamdriveError(
+            "env: image and state are off, expected one of them on: pictures from above and semantic ones "
+            "are extras of an episode's file, not observations"
+        )
+    with opened(output, _notes(config, policy, seed)) as files:
+        wanted = len(files.missing(episodes))
+        if not wanted:
+            return Collected()
+        simulators: list[Supervised] = []
+        try:
+            for i in range(min(config.env.num_envs, wanted)):
+                simulators.append(Supervised(config.env, config.env.servers, i, seed + i, open_env))
+            title, done = f"collecting {output}", len(files.numbers)
+            with progress or Progress(title, episodes, "episodes", ("frames",), done=done) as shown:
+                shown.update(done)
+                return Collector(files, episodes, config, policy, seed, simulators, shown, stopping).run()
+        except CarlaSetupError as error:
+            raise DreamdriveError(one_line(error)) from error
+        finally:
+            # All at the same time, then one after the other.
+            for one in simulators:
+                one.dismiss()
+            for one in simulators:
+                one.close()
+
+
+def _notes(config: CollectConfig, policy: Policy, seed: int) -> dict[str, Any]:
+    """What the episodes depend on."""
+    env = config.env.model_dump(mode="json", exclude={"num_envs", "servers", "timeout_seconds"})
+    noise = config.noise.model_dump(mode="json")
+    return {"policy": policy.name, "seed": seed, "env": env, "noise": noise}

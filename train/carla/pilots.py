@@ -1,0 +1,167 @@
+"""Who drives while episodes are collected in CARLA: the autopilot, disturbed, or a policy."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from envs.carla.actions import Actions, Control
+from envs.carla.config import CarlaConfig
+from envs.carla.spaces import observation_space
+from train.agents import TrainedModel, load_world_model
+from train.carla.config import CollectConfig
+from train.carla.noise import Bursts
+from train.errors import DreamdriveError, one_line
+from train.online.drivers import Driver, Single, is_run, load_policy, make_driver
+
+AUTOPILOT = "autopilot"
+Floats = NDArray[np.float32]
+
+
+class Pilot(Protocol):
+    """Drives one episode."""
+
+    autopilot: bool
+    """Whether the simulator's autopilot drives where the pilot lets it."""
+    perturbed: bool
+    """Whether the latest action was a mistake made on purpose."""
+
+    def act(self, observation: dict[str, NDArray[Any]]) -> Any:
+        """The environment's action for what is seen."""
+        ...
+
+    def expert(self, applied: Floats) -> Floats | None:
+        """What an expert wanted, (A,), where `applied` (A,) was done; None where there is no expert."""
+        ...
+
+
+class DisturbedAutopilot:
+    """The Traffic Manager drives; now and then the wheel is pulled, and it has to find back.
+
+    While the wheel is pulled, the Traffic Manager cannot be asked what it wants: its wish from before the
+    pull, pedals included, counts as the expert's.
+
+    Args:
+        config: of the environment and the noise.
+        rng: where the noise comes from.
+    """
+
+    autopilot = True
+
+    def __init__(self, config: CollectConfig, rng: np.random.Generator) -> None:
+        env = config.env
+        self._actions = Actions(env)
+        self._bursts = Bursts(config.noise, env.step_seconds * env.action_repeat, rng)
+        self._wish = self._actions.action(Control())
+        self.perturbed = False
+
+    def act(self, observation: dict[str, NDArray[Any]]) -> Any:
+        """See `Pilot`."""
+        pull = self._bursts.step()
+        self.perturbed = pull != 0.0
+        if not self.perturbed:
+            return self._actions.hands_off
+        control = self._actions.control(choice(self._actions, self._wish))
+        assert control is not None
+        pulled = replace(control, steer=float(np.clip(control.steer + pull, -1.0, 1.0)))
+        return choice(self._actions, self._actions.action(pulled))
+
+    def expert(self, applied: Floats) -> Floats | None:
+        """See `Pilot`."""
+        if not self.perturbed:
+            self._wish = applied
+        return self._wish
+
+
+class PolicyPilot:
+    """A policy drives: chance, brownian motion, or a run's agent.
+
+    Args:
+        config: of the environment.
+        driver: the policy, for one simulator.
+    """
+
+    autopilot = False
+    perturbed = False
+
+    def __init__(self, config: CarlaConfig, driver: Driver) -> None:
+        self._actions, self._driver = Actions(config), driver
+        self._first = True
+
+    def act(self, observation: dict[str, NDArray[Any]]) -> Any:
+        """See `Pilot`."""
+        seen = {name: value[None] for name, value in observation.items()}
+        action = self._driver.act(seen, np.array([self._first]), np.arange(1))[0]
+        self._first = False
+        return choice(self._actions, action)
+
+    def expert(self, applied: Floats) -> Floats | None:
+        """See `Pilot`."""
+        return None
+
+
+def choice(actions: Actions, action: Floats) -> Any:
+    """The environment's action for a vector (A,): itself, or the largest entry's index of discrete ones."""
+    return int(action.argmax()) if actions.kind == "discrete" else action
+
+
+@dataclass
+class Policy:
+    """Who drives, by the name that the command line has for it."""
+
+    name: str
+    single: Single = None
+    """None is chance, and of no meaning for the autopilot."""
+    learnt: TrainedModel | None = None
+
+    def env(self) -> dict[str, Any]:
+        """Fields of the environment's config that the policy asks for."""
+        if self.learnt is None or self.learnt.trained is None:
+            return {}
+        env = self.learnt.trained.config.env
+        if isinstance(env, CarlaConfig):
+            return env.model_dump()
+        return {"image_size": env.image_size, "action": env.action}
+
+    def check(self, config: CarlaConfig) -> None:
+        """Raise `DreamdriveError` where the environment shows or asks something that it does not know."""
+        if self.learnt is None:
+            return
+        run = self.learnt.run.path
+        spaces = observation_space(config).spaces
+        for name, shape in self.learnt.shapes.items():
+            found = spaces[name].shape if name in spaces else None
+            if found != shape:
+                raise DreamdriveError(f"env: observes {name} {found}, expected {shape} as in {run}")
+        size = self.learnt.world_model.action_size
+        # Steering and a pedal can be had with throttle and brake, too.
+        if size != config.action_size and (size, config.action) != (2, "3d"):
+            raise DreamdriveError(f"--env.action {config.action}: expected {size} numbers, as in {run}")
+
+    def pilot(self, config: CollectConfig, seed: int) -> Pilot:
+        """The pilot of an episode. Raises `DreamdriveError` for brownian driving of discrete actions."""
+        if self.name == AUTOPILOT:
+            return DisturbedAutopilot(config, np.random.default_rng(seed))
+        try:
+            driver = make_driver(self.single, 1, config.env.action_size, seed)
+        except ValueError as error:
+            raise DreamdriveError(f"--policy {self.name}: {one_line(error)}") from error
+        return PolicyPilot(config.env, driver)
+
+
+def open_policy(name: str) -> Policy:
+    """The policy "autopilot", "random" or "brownian", or the agent of the run in the folder `name`.
+
+    Raises:
+        DreamdriveError: there is no such run, or it has no agent.
+    """
+    if name == AUTOPILOT:
+        return Policy(name)
+    if not is_run(name):
+        return Policy(name, load_policy(name))
+    learnt = load_world_model(Path(name))
+    if learnt.trained is None:
+        raise DreamdriveError(f"--policy {name}: a world model without an agent, expected a run that drives")
+    return Policy(name, learnt.trained, learnt)

@@ -1,0 +1,114 @@
+"""`dreamdrive eval RUN`: score what a run has learnt."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from train.commands.arguments import Group, add_command, count, seed
+from train.errors import DreamdriveError
+
+_CAR_RACING, _CARLA = "car-racing", "carla"
+_TRACKS, _ROUTES = 100, 50
+
+
+def add(group: Group) -> None:
+    """Add `eval`."""
+    parser = add_command(
+        group,
+        "eval",
+        _evaluate,
+        "score a run's agent: on the official CarRacing-v3, one track a seed, or on CARLA routes that it has "
+        "not seen, with the leaderboard's driving score",
+        dotted=True,
+    )
+    parser.epilog = (
+        "In CARLA the environment's fields are options, too: --env.FIELD VALUE, such as --env.town TOWN "
+        "(see `dreamdrive collect carla --help`)."
+    )
+    parser.add_argument(
+        "run",
+        metavar="RUN",
+        help="folder of the run; in CARLA also autopilot, random, or constant (straight on at one speed)",
+    )
+    parser.add_argument(
+        "--env",
+        choices=(_CAR_RACING, _CARLA),
+        help="where to drive (default: where the run learnt)",
+    )
+    parser.add_argument(
+        "--episodes",
+        type=count,
+        metavar="N",
+        help="episodes, each on another track or route (default: 100, in CARLA 50)",
+    )
+    parser.add_argument(
+        "--first-seed",
+        type=seed,
+        default=1_000_000,
+        metavar="N",
+        help="seed of the first track or route; the others follow (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--json", type=Path, metavar="PATH", help="write the result there, too (default: not written)"
+    )
+    parser.add_argument(
+        "--servers",
+        type=count,
+        metavar="N",
+        help="in CARLA, simulators at a time; env.num_envs (default: as the run learnt)",
+    )
+    parser.add_argument(
+        "--server-command",
+        metavar="COMMAND",
+        help="in CARLA, starts the real simulator, {port} standing for its port; env.servers.command "
+        "(default: CarlaUE4.sh in CARLA_ROOT, else the stand-in)",
+    )
+
+
+def _evaluate(arguments: argparse.Namespace) -> None:
+    options = _env_options(arguments)
+    if (arguments.env or _where(arguments.run)) == _CARLA:
+        from train.carla.evaluate import evaluate_carla
+
+        routes = arguments.episodes or _ROUTES
+        evaluate_carla(arguments.run, routes, arguments.first_seed, arguments.json, options)
+        return
+    if options:
+        raise DreamdriveError(f"--env.{min(options)}: for CARLA; CarRacing is scored as the run learnt it")
+    from train.evaluate import evaluate
+
+    evaluate(Path(arguments.run), arguments.episodes or _TRACKS, arguments.first_seed, arguments.json)
+
+
+def _env_options(arguments: argparse.Namespace) -> dict[str, str]:
+    """Options of the environment by name, without `env.` before it."""
+    from train.options import parse_overrides
+
+    unknown = [word for word in arguments.rest if word.startswith("--") and not word.startswith("--env.")]
+    if unknown:
+        arguments.parser.error(f"unexpected argument: {unknown[0]}")
+    options = {name.removeprefix("env."): value for name, value in parse_overrides(arguments.rest).items()}
+    for option, name in (("servers", "num_envs"), ("server_command", "servers.command")):
+        value = getattr(arguments, option)
+        if value is not None:
+            if name in options:
+                raise DreamdriveError(
+                    f"--env.{name}: given twice, the other time as --{option.replace('_', '-')}"
+                )
+            options[name] = str(value)
+    return options
+
+
+def _where(run: str) -> str:
+    """Where a run learnt, or the only place where a driver without one drives."""
+    from train.agents import BASELINE_JOB, agent_config
+    from train.carla.baselines import BASELINES
+    from train.run import Run
+
+    if run in BASELINES:
+        return _CARLA
+    opened = Run.open(Path(run))
+    if opened.record.job == BASELINE_JOB:
+        return _CAR_RACING
+    return _CARLA if agent_config(opened).env.kind == "carla" else _CAR_RACING
