@@ -28,6 +28,7 @@ from envs.carla.worker import (
 
 _LOOK_SECONDS = 0.05  # between two looks at a server while waiting for its client
 _FIRST_TRIES = 3  # of a simulator that never worked: more of the same would not help
+_GRACE_SECONDS = 0.5  # for the end of a server to be seen, when its client has noticed
 _START_MARGIN = 30.0  # for Python's own start on a busy machine
 
 
@@ -186,15 +187,23 @@ class Supervised:
             client.deadline = None
             self._failures, self._worked, self._driving = 0, True, True
             return content
-        # The server's end, if that is the cause, tells more than the client can.
-        reason = self._server.failure() or content
         if kind in (REFUSED, FAILED):
             self._clear()
             self._order = None
             if kind == REFUSED:
                 raise CarlaSetupError(f"{self._name}: {content}")
             raise RuntimeError(f"{self._name}: its client failed\n{content}")
-        return self._lose(reason)
+        return self._lose(self._cause(content))
+
+    def _cause(self, told: str) -> str:
+        """Why the simulator is lost: the server's end, if that is it, tells more than the client can.
+
+        A server that ends closes its sockets a moment before its end can be seen.
+        """
+        until = time.monotonic() + (_GRACE_SECONDS if self._server.owned else 0.0)
+        while not (found := self._server.failure()) and time.monotonic() < until:
+            time.sleep(0.01)
+        return found or told
 
     def _lose(self, reason: str) -> Lost | None:
         """Replace the simulator. The loss answers an order to step; one to reset waits, within reason."""

@@ -1,0 +1,97 @@
+"""Whether a run's dreams promise what driving brings: imagined rewards beside the real ones, step by step.
+
+From states of the newest episodes in the run's replay the agent dreams on with its own policy, and what it
+expects to earn is compared with what was earned there. Dreams that earn more the longer they last do not
+contain what goes wrong, and the policy learns from them that nothing does.
+
+python benchmarks/calibration.py RUN [--horizon 15] [--samples 4] [--json PATH]
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+# Run as a file, python looks for packages beside the file; the repository is one folder up.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import numpy as np
+import torch
+
+from train.agents import load_agent
+from train.checkpoint import load_checkpoint, write_text_aside
+from train.data.episodes import Episode
+from train.data.replay import Replay
+from train.environments import make_env
+from train.errors import DreamdriveError
+from train.online.config import OnlineConfig
+from train.online.parts import build_parts
+
+_WARM = 10  # rows that are seen before a dream begins
+_EVERY = 5  # rows between two beginnings
+
+
+def newest(path: Path, count: int) -> list[Episode]:
+    """The newest `count` episodes of each stream of a run's replay."""
+    trained = load_agent(path, "cpu")
+    if not isinstance(trained.config, OnlineConfig):
+        raise DreamdriveError(f"{path}: has no replay; expected a run of `train agent`")
+    config = trained.config
+    saved = load_checkpoint(path / "checkpoint.pt", "cpu")
+    spec = build_parts(config, make_env).spec
+    replay = Replay.open(path / "replay", config.replay, spec, config.env.num_envs, saved["replay"])
+    return [e for stream in range(config.env.num_envs) for e in replay.latest_episodes(stream, count)]
+
+
+@torch.no_grad()
+def measure(path: Path, horizon: int, samples: int, episodes: int) -> dict[str, list[float] | int]:
+    """Mean rewards of each step, real and imagined, from how many states."""
+    agent = load_agent(path, "cpu").agent
+    model = agent.world_model
+    real, imagined = [], []
+    for episode in newest(path, episodes):
+        starts = np.arange(_WARM, len(episode) - horizon, _EVERY)
+        if not len(starts):
+            continue
+        images = {name: torch.from_numpy(value)[None] for name, value in episode.observations.items()}
+        rows = torch.from_numpy(episode.actions)[None], torch.from_numpy(episode.is_first)[None]
+        states, _ = model.observe(images, *rows, model.initial(1))
+        # (S * samples,)
+        chosen = states[0, np.repeat(starts, samples)]
+        dream = model.imagine(
+            chosen, lambda state: agent.actor_critic.policy(model.features(state)).sample(), horizon
+        )
+        imagined.append(dream.rewards.unflatten(0, (len(starts), samples)).mean(1).numpy())
+        real.append(np.stack([episode.rewards[k + 1 : k + 1 + horizon] for k in starts]))
+    if not real:
+        raise DreamdriveError(f"{path}: no episode is longer than {_WARM + horizon} decisions")
+    return {
+        "states": sum(map(len, real)),
+        "real": np.concatenate(real).mean(0).tolist(),
+        "imagined": np.concatenate(imagined).mean(0).tolist(),
+    }
+
+
+def main() -> None:
+    """Measure, print a line a step, write JSON where asked to."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("run", type=Path, help="folder of a run of `train agent`, with its replay")
+    parser.add_argument("--horizon", type=int, default=15, help="decisions dreamt (default: 15)")
+    parser.add_argument("--samples", type=int, default=4, help="dreams from each state (default: 4)")
+    parser.add_argument("--episodes", type=int, default=2, help="newest episodes a stream (default: 2)")
+    parser.add_argument("--json", type=Path, help="write the result here, too")
+    arguments = parser.parse_args()
+    torch.manual_seed(0)
+    torch.set_num_threads(1)
+    result = measure(arguments.run, arguments.horizon, arguments.samples, arguments.episodes)
+    print(f"mean reward a decision, from {result['states']} states")
+    print(f"{'step':>4}  {'real':>7}  {'imagined':>8}")
+    pairs = zip(result["real"], result["imagined"], strict=True)  # type: ignore[arg-type]
+    for step, (real, imagined) in enumerate(pairs, 1):
+        print(f"{step:4}  {real:7.2f}  {imagined:8.2f}")
+    if arguments.json:
+        write_text_aside(arguments.json, json.dumps(result, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
