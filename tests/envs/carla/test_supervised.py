@@ -278,7 +278,7 @@ def test_nothing_is_left_behind_however_the_parent_ends(
         parent.send_signal(signals[how])
     else:
         parent.stdin.close()
-    parent.wait()
+    parent.wait(timeout=120)
     parent.stdin.close()
     parent.stdout.close()
     parent.stderr.close()
