@@ -20,13 +20,18 @@ import pytest
 
 ROOT = Path(__file__).parents[4]
 _PRELUDE = """
-import json, math, os, pathlib, queue, sys, time
+import json, math, os, pathlib, queue, socket, sys, time
 import carla
 import numpy as np
 
 client = carla.Client("127.0.0.1", int(sys.argv[1]))
 client.set_timeout(20.0)
 kept = []
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
 
 def synchronous(world, step=0.1):
     settings = world.get_settings()

@@ -190,7 +190,7 @@ def test_the_traffic_manager_keeps_cars_on_the_road(town):
     def script():
         world = client.load_world("town")
         synchronous(world)
-        manager = client.get_trafficmanager(int(sys.argv[1]) + 5)
+        manager = client.get_trafficmanager(free_port())
         manager.set_synchronous_mode(True)
         manager.set_random_device_seed(1)
         roads = world.get_map()
