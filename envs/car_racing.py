@@ -70,9 +70,8 @@ class CarRacing(VectorEnv[dict[str, Any], NDArray[np.float32], Any]):
 
     Rewards are the simulator's, summed over the frames of a decision, less the config's `off_road_cost`.
     After an episode has ended, the next `step` only resets it: its action is ignored, its reward 0. Infos:
-    "frames" (N,), the frames each simulator moved in this decision; "cost" (N,), what was taken from the
-    rewards as `off_road_cost`; and when episodes ended, "episode" with "r" (undiscounted return) and "l"
-    (frames), "hopeless", and "_episode", the mask of those that ended.
+    "frames" (N,), the frames each simulator moved in this decision; and when episodes ended, "episode" with
+    "r" (undiscounted return) and "l" (frames), "hopeless", and "_episode", the mask of those that ended.
     """
 
     def __init__(self, config: CarRacingConfig, simulators: Simulators, seed: int) -> None:
@@ -152,10 +151,8 @@ class CarRacing(VectorEnv[dict[str, Any], NDArray[np.float32], Any]):
             live = live & ~over
         self._return += reward
         self._frames += frames
-        cost = np.zeros(n, np.float32)
         if self.config.off_road_cost:
-            cost = self.config.off_road_cost * self._leaves_road(picture).astype(np.float32)
-            reward -= cost
+            reward -= self.config.off_road_cost * self._leaves_road(picture)
         self._idle = np.where(tile, 0, self._idle + 1)
         if resetting.any():
             picture[resetting] = self._begin(resetting)[resetting]
@@ -164,7 +161,7 @@ class CarRacing(VectorEnv[dict[str, Any], NDArray[np.float32], Any]):
             hopeless = ~resetting & ~terminated & ~truncated & (self._idle >= self.config.hopeless_after)
             truncated |= hopeless
         self._ended = terminated | truncated
-        info: dict[str, Any] = {"frames": frames, "cost": cost}
+        info: dict[str, Any] = {"frames": frames}
         if self._ended.any():
             info["episode"] = {"r": self._return.copy(), "l": self._frames.copy()}
             info["hopeless"], info["_episode"] = hopeless, self._ended.copy()

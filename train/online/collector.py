@@ -28,7 +28,6 @@ class Arrival:
     reward: np.ndarray
     is_first: np.ndarray
     is_terminal: np.ndarray
-    cost: np.ndarray
 
 
 @dataclass
@@ -105,7 +104,6 @@ class Collector:
             reward=np.zeros(count, np.float32),
             is_first=np.ones(count, bool),
             is_terminal=np.zeros(count, bool),
-            cost=np.zeros(count, np.float32),
         )
         self._ended = np.zeros(count, bool)
         self._at.actions.clear()
@@ -186,8 +184,7 @@ class Collector:
                 "from the last checkpoint (--resume)"
             )
         latent = {name: value.cpu() for name, value in agent.world_model.compress(self._state).items()}
-        cost = row.cost if self._replay.spec.cost else None
-        self._replay.add(row.observation, row.action, row.reward, row.is_first, row.is_terminal, latent, cost)
+        self._replay.add(row.observation, row.action, row.reward, row.is_first, row.is_terminal, latent)
         self._at.decisions += len(row.reward)
         return chosen
 
@@ -205,7 +202,6 @@ class Collector:
             reward=np.where(ended, 0.0, reward).astype(np.float32),
             is_first=ended,
             is_terminal=terminated,
-            cost=np.where(ended, 0.0, info.get("cost", 0.0)).astype(np.float32),
         )
         self._ended = terminated | truncated
         self._at.frames += int(info["frames"].sum())
