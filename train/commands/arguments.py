@@ -6,6 +6,8 @@ import argparse
 from collections.abc import Callable
 from typing import TypeAlias
 
+from train.errors import DreamdriveError
+
 Command = Callable[[argparse.Namespace], None]
 # argparse has no public name for what `add_subparsers` returns.
 Group: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
@@ -40,6 +42,23 @@ def seed(text: str) -> int:
     if not text.isdecimal() or int(text) >= 2**31:
         raise argparse.ArgumentTypeError(f"expected a whole number from 0 to {2**31 - 1}, not {text!r}")
     return int(text)
+
+
+def with_servers(arguments: argparse.Namespace, overrides: dict[str, str]) -> dict[str, str]:
+    """Dotted options, with those that `--servers` and `--server-command` are short for.
+
+    Raises `DreamdriveError` where one is given both ways.
+    """
+    result = dict(overrides)
+    for option, name in (("servers", "env.num_envs"), ("server_command", "env.servers.command")):
+        value = getattr(arguments, option)
+        if value is not None:
+            if name in result:
+                raise DreamdriveError(
+                    f"--{name}: given twice, the other time as --{option.replace('_', '-')}"
+                )
+            result[name] = str(value)
+    return result
 
 
 def add_command(

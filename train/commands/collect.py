@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from train.commands.arguments import FieldsHelp, Group, add_command, add_group, count, seed
+from train.commands.arguments import FieldsHelp, Group, add_command, add_group, count, seed, with_servers
 from train.errors import DreamdriveError
 
 if TYPE_CHECKING:
@@ -121,15 +121,7 @@ def _carla(arguments: argparse.Namespace) -> None:
     from train.carla.job import collect_carla
     from train.options import parse_overrides
 
-    overrides = parse_overrides(arguments.rest)
-    for option, name in (("servers", "env.num_envs"), ("server_command", "env.servers.command")):
-        value = getattr(arguments, option)
-        if value is not None:
-            if name in overrides:
-                raise DreamdriveError(
-                    f"--{name}: given twice, the other time as --{option.replace('_', '-')}"
-                )
-            overrides[name] = str(value)
+    overrides = with_servers(arguments, parse_overrides(arguments.rest))
     collect_carla(arguments.policy, arguments.episodes, arguments.output, arguments.seed, overrides)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from train.commands.arguments import Group, add_command, count, seed
+from train.commands.arguments import Group, add_command, count, seed, with_servers
 from train.errors import DreamdriveError
 
 _CAR_RACING, _CARLA = "car-racing", "carla"
@@ -88,16 +88,8 @@ def _env_options(arguments: argparse.Namespace) -> dict[str, str]:
     unknown = [word for word in arguments.rest if word.startswith("--") and not word.startswith("--env.")]
     if unknown:
         arguments.parser.error(f"unexpected argument: {unknown[0]}")
-    options = {name.removeprefix("env."): value for name, value in parse_overrides(arguments.rest).items()}
-    for option, name in (("servers", "num_envs"), ("server_command", "servers.command")):
-        value = getattr(arguments, option)
-        if value is not None:
-            if name in options:
-                raise DreamdriveError(
-                    f"--env.{name}: given twice, the other time as --{option.replace('_', '-')}"
-                )
-            options[name] = str(value)
-    return options
+    options = with_servers(arguments, parse_overrides(arguments.rest))
+    return {name.removeprefix("env."): value for name, value in options.items()}
 
 
 def _where(run: str) -> str:

@@ -33,6 +33,11 @@ def free_port():
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
 
+def straight(world):
+    place = world.get_map().get_waypoint(carla.Location(40, 2, 0)).transform
+    place.location.z = 0.3
+    return place
+
 def synchronous(world, step=0.1):
     settings = world.get_settings()
     settings.synchronous_mode, settings.fixed_delta_seconds = True, step

@@ -47,8 +47,7 @@ def test_a_car_drives_straight_and_its_sensors_agree_with_it(town):
     def script():
         world = client.load_world("town")
         synchronous(world)
-        place = world.get_map().get_waypoint(carla.Location(40, 2, 0)).transform
-        place.location.z = 0.3
+        place = straight(world)
         car = spawn(world, "vehicle.tesla.model3", place)
         imu = listen(world, spawn(world, "sensor.other.imu", carla.Transform(), car))
         gnss = listen(world, spawn(world, "sensor.other.gnss", carla.Transform(), car))
@@ -92,9 +91,7 @@ def test_pictures_are_of_the_tick_that_was_asked_for(town):
     def script():
         world = client.load_world("town")
         synchronous(world)
-        place = world.get_map().get_waypoint(carla.Location(40, 2, 0)).transform
-        place.location.z = 0.3
-        car = spawn(world, "vehicle.tesla.model3", place)
+        car = spawn(world, "vehicle.tesla.model3", straight(world))
         pose = carla.Transform(carla.Location(x=1.5, z=1.7), carla.Rotation(pitch=-8))
         found = {}
         for kind in ("rgb", "semantic_segmentation", "depth"):
@@ -144,8 +141,7 @@ def test_collisions_and_lane_marks_are_told(town):
     def script():
         world = client.load_world("town")
         synchronous(world)
-        place = world.get_map().get_waypoint(carla.Location(40, 2, 0)).transform
-        place.location.z = 0.3
+        place = straight(world)
         car = spawn(world, "vehicle.tesla.model3", place)
         ahead = carla.Transform(carla.Location(70, place.location.y, 0.3), place.rotation)
         other = spawn(world, "vehicle.audi.a2", ahead)
