@@ -17,7 +17,7 @@ _ZOOM_FRAMES = 50  # the camera zooms in during the first second
 _ON_ROAD, _ON_GRASS = 0.5, 0.65
 """Share of grass around the car: below the first it is on the road, above the second all its wheels are off.
 
-Of the decisions in which no wheel touched a tile 90% lie above 0.65, of the others 0.6%.
+Of the decisions in which no wheel touched a tile 94% lie above 0.65, of the others 0.8%.
 """
 _TILE_REWARD = 0.5  # a visited tile brings 1000 / (about 300 tiles); a frame costs 0.1
 
