@@ -21,8 +21,9 @@ from rich.console import Console
 from rich.table import Table
 
 from envs.car_racing import CarRacingConfig, make_car_racing
-from envs.preprocess import Picture, native_action
+from envs.preprocess import native_action
 from envs.simulators import EnvPoolSimulators
+from envs.view import View
 from train.checkpoint import write_text_aside
 
 TARGET = 8.0
@@ -87,7 +88,7 @@ def ours(config: CarRacingConfig) -> Driver:
 
 def picture_seconds(config: CarRacingConfig) -> float:
     """Seconds one decision's pictures take to cut and resize, the median of 20."""
-    view = Picture(config.image_size, config.crop_hud)
+    view = View(config.image_size, config.crop_hud, config.instruments)
     frames = np.random.default_rng(0).integers(0, 256, (config.num_envs, 96, 96, 3), dtype=np.uint8)
     times = []
     for _ in range(20):

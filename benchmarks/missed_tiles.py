@@ -23,7 +23,8 @@ import torch
 from numpy.typing import NDArray
 
 from envs.car_racing import CarRacingConfig
-from envs.preprocess import Picture, grass_share, native_action
+from envs.preprocess import grass_share, native_action
+from envs.view import View
 from train.agents import load_agent
 from train.errors import DreamdriveError
 
@@ -52,13 +53,13 @@ class Lap:
 @torch.no_grad()
 def drive(agent: Any, config: CarRacingConfig, env: Any, seed: int) -> Lap:
     """One lap by the policy's mode on the track of `seed`."""
-    view, lap = Picture(config.image_size, config.crop_hud), Lap()
+    view, lap = View(config.image_size, config.crop_hud, config.instruments), Lap()
     picture, _ = env.reset(seed=seed)
     car = env.unwrapped.car
     state, action = agent.world_model.initial(1), torch.zeros(1, config.action_size)
     first, over = torch.ones(1, dtype=torch.bool), False
     while not over:
-        seen = {"image": torch.from_numpy(view(picture[None]))}
+        seen = {name: torch.from_numpy(value) for name, value in view(picture[None]).items()}
         action, state = agent.act(seen, state, action, first, explore=False)
         first = torch.zeros(1, dtype=torch.bool)
         native = native_action(action.numpy())[0].astype(np.float64)

@@ -8,8 +8,9 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from numpy.typing import NDArray
 from pydantic import BaseModel, Field, model_validator
 
-from envs.preprocess import Picture, grass_share, native_action
+from envs.preprocess import grass_share, native_action
 from envs.simulators import EnvPoolSimulators, GymnasiumSimulators, Simulators, envpool_available, seeds_below
+from envs.view import View
 
 TRAINING_SEEDS = 1_000_000
 """Training uses seeds below this, evaluation those from it on."""
@@ -37,6 +38,9 @@ class CarRacingConfig(BaseModel, extra="forbid", validate_assignment=True, use_a
     """Side of the square picture [px]."""
     crop_hud: bool = True
     """Cut off the dashboard below the picture."""
+    instruments: bool = False
+    """Read the dashboard and observe it as the vector `instruments`: speed, wheels, steering, yaw rate. They
+    are exact with the backend `gymnasium` only; EnvPool draws the speed in steps of 20 m/s."""
     action: Literal["2d", "3d"] = "2d"
     """`2d`: steer, accelerate or brake; `3d`: steer, gas, brake. All in [-1, 1]."""
     max_frames: int = Field(1000, ge=1)
@@ -54,8 +58,8 @@ class CarRacingConfig(BaseModel, extra="forbid", validate_assignment=True, use_a
 
     @model_validator(mode="after")
     def _mirror_needs_crop(self) -> "CarRacingConfig":
-        if self.mirror and not self.crop_hud:
-            raise ValueError("mirror: needs crop_hud, the dashboard has no mirror image")
+        if self.mirror and (self.instruments or not self.crop_hud):
+            raise ValueError("mirror: needs crop_hud and no instruments, the dashboard has no mirror image")
         return self
 
     @property
@@ -65,7 +69,8 @@ class CarRacingConfig(BaseModel, extra="forbid", validate_assignment=True, use_a
 
 
 class CarRacing(VectorEnv[dict[str, Any], NDArray[np.float32], Any]):
-    """N CarRacing simulators; observations {"image": (N, 3, S, S) uint8}, actions (N, 2 or 3) in [-1, 1].
+    """N CarRacing simulators; observations {"image": (N, 3, S, S) uint8} and, where the config says so,
+    "instruments" (N, 7) float32; actions (N, 2 or 3) in [-1, 1].
 
     Rewards are the simulator's, summed over the frames of a decision, less the config's `off_road_cost`.
     After an episode has ended, the next `step` only resets it: its action is ignored, its reward 0. Infos:
@@ -78,9 +83,8 @@ class CarRacing(VectorEnv[dict[str, Any], NDArray[np.float32], Any]):
         self.num_envs = n = config.num_envs
         self.metadata = {"autoreset_mode": AutoresetMode.NEXT_STEP, "render_fps": 50 / config.action_repeat}
         self._simulators = simulators
-        self._view = Picture(config.image_size, config.crop_hud, simulators.antialias)
-        image = gymnasium.spaces.Box(0, 255, self._view.shape, np.uint8)
-        self.single_observation_space = gymnasium.spaces.Dict({"image": image})
+        self._view = View(config.image_size, config.crop_hud, config.instruments, simulators.antialias)
+        self.single_observation_space = gymnasium.spaces.Dict(self._view.spaces)
         self.single_action_space = gymnasium.spaces.Box(-1.0, 1.0, (config.action_size,), np.float32)
         self.observation_space = gymnasium.vector.utils.batch_space(self.single_observation_space, n)
         self.action_space = gymnasium.vector.utils.batch_space(self.single_action_space, n)
@@ -91,7 +95,7 @@ class CarRacing(VectorEnv[dict[str, Any], NDArray[np.float32], Any]):
         self._frames = np.zeros(n, np.int64)
         self._idle = np.zeros(n, np.int64)
         self._on_road = np.ones(n, bool)
-        self._seen = np.zeros((n, *self._view.shape), np.uint8)
+        self._seen = self._view(np.zeros((n, 96, 96, 3), np.uint8))
 
     def reset(
         self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
@@ -108,10 +112,12 @@ class CarRacing(VectorEnv[dict[str, Any], NDArray[np.float32], Any]):
                 "CarRacing.reset: make_car_racing takes the seed; expected none, and no option but reset_mask"
             )
         which = np.ones(self.num_envs, bool) if options is None else np.asarray(options["reset_mask"], bool)
-        fresh = self._observe(self._begin(which))["image"]
+        fresh = self._observe(self._begin(which))
         self._ended &= ~which
-        self._seen = np.where(which[:, None, None, None], fresh, self._seen)
-        return {"image": self._seen.copy()}, {}
+        self._seen = {name: seen.copy() for name, seen in self._seen.items()}
+        for name, seen in self._seen.items():
+            seen[which] = fresh[name][which]
+        return dict(self._seen), {}
 
     def step(
         self, actions: NDArray[np.float32]
@@ -165,7 +171,7 @@ class CarRacing(VectorEnv[dict[str, Any], NDArray[np.float32], Any]):
             info["episode"] = {"r": self._return.copy(), "l": self._frames.copy()}
             info["hopeless"], info["_episode"] = hopeless, self._ended.copy()
         observation = self._observe(picture)
-        self._seen = observation["image"]
+        self._seen = observation
         return observation, reward, terminated, truncated, info
 
     def close_extras(self, **_: Any) -> None:
@@ -190,11 +196,11 @@ class CarRacing(VectorEnv[dict[str, Any], NDArray[np.float32], Any]):
         return self._simulators.reset(which)
 
     def _observe(self, picture: NDArray[np.uint8]) -> dict[str, Any]:
-        image = self._view(picture)
+        seen = self._view(picture)
         flipped = self._mirrored
         if flipped.any():
-            image[flipped] = image[flipped][..., ::-1]
-        return {"image": image}
+            seen["image"][flipped] = seen["image"][flipped][..., ::-1]
+        return seen
 
 
 def make_car_racing(config: CarRacingConfig, seed: int, tracks: int | None = None) -> CarRacing:

@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from envs.car_racing import TRAINING_SEEDS, CarRacingConfig
-from envs.preprocess import Picture, native_action
+from envs.preprocess import native_action
+from envs.view import View
 from envs.worker import serve
 
 
@@ -50,7 +51,7 @@ class OfficialTracks:
             )
         self.num_envs = n = min(slots, len(seeds))
         self.active = np.zeros(n, bool)
-        self._view = Picture(config.image_size, config.crop_hud)
+        self._view = View(config.image_size, config.crop_hud, config.instruments)
         self._waiting = deque(seeds)
         self._seed = np.zeros(n, np.int64)
         self._score = np.zeros(n)
@@ -78,14 +79,14 @@ class OfficialTracks:
     ) -> None:
         self.close()
 
-    def reset(self) -> dict[str, NDArray[np.uint8]]:
+    def reset(self) -> dict[str, NDArray[Any]]:
         """Start the first episodes: {"image": (N, 3, S, S)}."""
         self._exchange(np.zeros((self.num_envs, 3), np.float32), np.ones(self.num_envs, bool))
-        return {"image": self._view(self._pictures)}
+        return self._view(self._pictures)
 
     def step(
         self, action: NDArray[np.float32]
-    ) -> tuple[dict[str, NDArray[np.uint8]], NDArray[np.bool_], list[Result]]:
+    ) -> tuple[dict[str, NDArray[Any]], NDArray[np.bool_], list[Result]]:
         """One decision (N, A) in every active slot.
 
         Returns:
@@ -103,7 +104,7 @@ class OfficialTracks:
                 results.append(Result(int(self._seed[slot]), score, length, tiles))
         if ended.any():
             self._exchange(np.zeros((n, 3), np.float32), ended)
-        return {"image": self._view(self._pictures)}, ended, results
+        return self._view(self._pictures), ended, results
 
     def close(self) -> None:
         """End the workers."""

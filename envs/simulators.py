@@ -8,6 +8,8 @@ import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
+from envs.drawing import NearbyRoad
+
 Bools = NDArray[np.bool_]
 
 
@@ -98,7 +100,8 @@ class OfficialSimulator:
     """One Gymnasium CarRacing-v3, drawn only when somebody looks.
 
     Gymnasium draws a picture in every frame. Drawing changes nothing in the simulation, so with an action
-    repeat only the last picture is drawn; rewards, ends and pictures are those of the plain environment.
+    repeat only the last picture is drawn, and of the road only what is near; rewards, ends and pictures are
+    those of the plain environment.
     """
 
     def __init__(self, max_frames: int, render_mode: str | None = None) -> None:
@@ -108,6 +111,7 @@ class OfficialSimulator:
         )
         base: Any = self.env.unwrapped
         self._base = base
+        base._render_road = NearbyRoad(base)
         self._draw = self._base._render
         self._base._render = self._render_if_asked
         self._asked = True

@@ -8,8 +8,9 @@ import torch
 from numpy.typing import NDArray
 
 from envs.car_racing import CarRacingConfig
-from envs.preprocess import Picture, native_action
+from envs.preprocess import native_action
 from envs.simulators import OfficialSimulator
+from envs.view import View
 from train.agents import Trained
 from train.data.episodes import Episode
 
@@ -37,13 +38,13 @@ class Track:
     """An official CarRacing-v3 track; `film`, if given, gets its own rendering of each decision."""
 
     def __init__(self, config: CarRacingConfig, film: Film | None) -> None:
-        self._view = Picture(config.image_size, config.crop_hud)
+        self._view = View(config.image_size, config.crop_hud, config.instruments)
         self._repeat, self._film = config.action_repeat, film
         self._simulator = OfficialSimulator(config.max_frames, "rgb_array" if film is not None else None)
 
     def reset(self, seed: int) -> Observation:
         """See `Drive`."""
-        return {"image": self._view(self._simulator.reset(seed)[None])[0]}
+        return self._seen(self._simulator.reset(seed))
 
     def step(self, action: NDArray[np.float32]) -> tuple[Observation, float, bool, bool]:
         """See `Drive`."""
@@ -56,7 +57,10 @@ class Track:
                 break
         if self._film is not None:
             self._film.append(self._simulator.env.render())  # type: ignore[arg-type]
-        return {"image": self._view(self._simulator.picture()[None])[0]}, reward, terminated, over
+        return self._seen(self._simulator.picture()), reward, terminated, over
+
+    def _seen(self, picture: NDArray[np.uint8]) -> Observation:
+        return {name: value[0] for name, value in self._view(picture[None]).items()}
 
     def close(self) -> None:
         """See `Drive`."""

@@ -47,6 +47,9 @@ class RSSMConfig(BaseModel, extra="forbid", validate_assignment=True, use_attrib
     """Weight of the KL that trains the posterior towards the prior."""
     reconstruction_weight: float = 1.0
     """Weight of the reconstruction loss."""
+    vector_weight: float = 1.0
+    """Weight of a vector observation beside a picture: pictures have many more numbers, and what matters of a
+    vector, a car's speed, may be a small difference."""
     reward_weight: float = 1.0
     """Weight of the reward loss."""
     continue_weight: float = 1.0
@@ -227,8 +230,13 @@ class RSSM(WorldModel):
         """
         c = self.config
         terms = self.terms(batch, state, c.free_nats)
+        vectors = self.decoder.vectors
+        rebuilt = [
+            loss * (c.vector_weight if name in vectors else 1.0)
+            for name, loss in terms.reconstruction.items()
+        ]
         loss = (
-            c.reconstruction_weight * torch.stack(list(terms.reconstruction.values())).sum(0).mean()
+            c.reconstruction_weight * torch.stack(rebuilt).sum(0).mean()
             + c.dynamics_weight * terms.dynamics.mean()
             + c.representation_weight * terms.representation.mean()
             + c.reward_weight * terms.reward.mean()

@@ -37,6 +37,7 @@ _FIXED = {
     "env.num_envs": "the replay has a stream for each simulator",
     "env.image_size": "the replay's pictures have this size",
     "env.crop_hud": "the replay's pictures were cut with it",
+    "env.instruments": "the replay's observations are those switched on",
     "env.image": "the replay's observations are those switched on",
     "env.semantic": "the replay's observations are those switched on",
     "env.birdseye": "the replay's observations are those switched on",
