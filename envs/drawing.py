@@ -17,12 +17,12 @@ _GRASS = [
     for x in range(-20, 20, 2)
     for y in range(-20, 20, 2)
 ]
-# From the middle of the window to a corner, and as far beyond it as Gymnasium's own test lets vertices lie [px].
+# Across the window, and twice as far beyond it as Gymnasium's own test lets vertices lie [px].
 _REACH = math.hypot(official.WINDOW_W, official.WINDOW_H) + 2.0 * official.MAX_SHAPE_DIM
 
 
 class NearbyRoad:
-    """Draws the road of one CarRacing; in the place of its `_render_road`, which turns 700 polygons a picture.
+    """Draws the road of one CarRacing in the place of its `_render_road`, which turns 700 polygons a picture.
 
     What is farther from the car than any point of the picture is left out before it is turned; what is left
     goes through Gymnasium's own drawing, in the same order.

@@ -166,6 +166,21 @@ def test_nothing_is_mirrored_unless_asked() -> None:
     assert (env.reset()[0]["image"][:, 2, 0, 0] == 0).all()
     with pytest.raises(ValidationError, match="crop_hud"):
         CarRacingConfig(mirror=True, crop_hud=False)
+    with pytest.raises(ValidationError, match="no instruments"):
+        CarRacingConfig(mirror=True, instruments=True)
+
+
+def test_instruments_are_read_where_asked_also_after_a_reset_of_some() -> None:
+    env, _ = fake([[2], [100]], instruments=True)
+    first = env.reset()[0]
+    assert env.single_observation_space.contains({name: seen[0] for name, seen in first.items()})
+    step = env.step(np.zeros((2, 2), np.float32))[0]
+    assert step["instruments"].shape == (2, 7)
+    # The fake's blue is the column's number: 12 rows of columns 17 and 18 are the first wheel's bar.
+    assert step["instruments"][:, 1] == pytest.approx((12 * 17.5 / 255 - 0.12) / (2.4 * 0.01), rel=1e-5)
+    some = env.reset(options={"reset_mask": np.array([False, True])})[0]
+    for name in ("image", "instruments"):
+        assert (some[name][0] == step[name][0]).all()
 
 
 def test_three_numbers_as_an_action() -> None:

@@ -129,3 +129,8 @@ def test_the_loss_is_the_weighted_sum_of_its_parts() -> None:
     torch.testing.assert_close(
         parts["reconstruction"], metrics["loss/reconstruction_image"] + metrics["loss/reconstruction_speed"]
     )
+    model.config.vector_weight = 5.0
+    torch.manual_seed(1)
+    heavier, _ = model.loss(data)
+    more = 4.0 * c.reconstruction_weight * metrics["loss/reconstruction_speed"]
+    torch.testing.assert_close(heavier.detach() - whole.detach(), more)
