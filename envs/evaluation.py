@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from envs.car_racing import TRAINING_SEEDS, CarRacingConfig
 from envs.preprocess import native_action
+from envs.track import STATE_SIZE, CarOnTrack, state_vector
 from envs.view import View
 from envs.worker import serve
 
@@ -37,13 +38,25 @@ class OfficialTracks:
         seeds: tracks, each 1,000,000 or more.
         slots: episodes driven at the same time.
         workers: processes that share the slots.
+        measured: observe the car, too: the vector `state` (N, 4), see `envs.track.state_vector`, and `cars`.
+        together: a slot that is done waits for the others, so that episodes always begin in all at once.
+
+    Attributes:
+        number: (N,) which of the seeds each slot drives now.
+        cars: (N) each slot's car on its track, if `measured`.
 
     Raises:
         ValueError: a seed that training may have used, or none.
     """
 
     def __init__(
-        self, config: CarRacingConfig, seeds: Sequence[int], slots: int = 8, workers: int = 2
+        self,
+        config: CarRacingConfig,
+        seeds: Sequence[int],
+        slots: int = 8,
+        workers: int = 2,
+        measured: bool = False,
+        together: bool = False,
     ) -> None:
         if not seeds or min(seeds) < TRAINING_SEEDS:
             raise ValueError(
@@ -52,8 +65,11 @@ class OfficialTracks:
         self.num_envs = n = min(slots, len(seeds))
         self.active = np.zeros(n, bool)
         self._view = View(config.image_size, config.crop_hud, config.instruments)
-        self._waiting = deque(seeds)
-        self._seed = np.zeros(n, np.int64)
+        self._seeds = [int(seed) for seed in seeds]
+        self._waiting = deque(range(len(self._seeds)))
+        self.number = np.zeros(n, np.int64)
+        self.cars: list[CarOnTrack | None] = [None] * n
+        self._measured, self._together = measured, together
         self._score = np.zeros(n)
         self._frames = np.zeros(n, np.int64)
         self._pictures = np.zeros((n, 96, 96, 3), np.uint8)
@@ -64,7 +80,7 @@ class OfficialTracks:
         self._processes = []
         for part in self._parts:
             ours, theirs = context.Pipe()
-            arguments = (theirs, len(part), config.max_frames, config.action_repeat)
+            arguments = (theirs, len(part), config.max_frames, config.action_repeat, measured)
             process = context.Process(target=serve, args=arguments, daemon=True)
             process.start()
             theirs.close()
@@ -80,9 +96,9 @@ class OfficialTracks:
         self.close()
 
     def reset(self) -> dict[str, NDArray[Any]]:
-        """Start the first episodes: {"image": (N, 3, S, S)}."""
+        """Start the first episodes: {"image": (N, 3, S, S)}, and the state."""
         self._exchange(np.zeros((self.num_envs, 3), np.float32), np.ones(self.num_envs, bool))
-        return self._view(self._pictures)
+        return self._observation()
 
     def step(
         self, action: NDArray[np.float32]
@@ -95,16 +111,19 @@ class OfficialTracks:
         n = self.num_envs
         answers = self._exchange(native_action(action), np.zeros(n, bool))
         ended, results = np.zeros(n, bool), []
-        for slot, (reward, frames, over, tiles) in answers.items():
+        for slot, (reward, frames, over, tiles, _) in answers.items():
             self._score[slot] += reward
             self._frames[slot] += frames
             if over:
                 ended[slot] = True
                 score, length = float(self._score[slot]), int(self._frames[slot])
-                results.append(Result(int(self._seed[slot]), score, length, tiles))
+                results.append(Result(self._seeds[self.number[slot]], score, length, tiles))
+        if self._together:
+            self.active &= ~ended
+            ended = np.full(n, not self.active.any())
         if ended.any():
             self._exchange(np.zeros((n, 3), np.float32), ended)
-        return self._view(self._pictures), ended, results
+        return self._observation(), ended, results
 
     def close(self) -> None:
         """End the workers."""
@@ -117,8 +136,16 @@ class OfficialTracks:
                 process.join()
         self._pipes, self._processes = [], []
 
+    def _observation(self) -> dict[str, NDArray[Any]]:
+        observation = self._view(self._pictures)
+        if self._measured:
+            none = np.zeros(STATE_SIZE, np.float32)  # where nothing was ever driven
+            observation["state"] = np.stack([none if car is None else state_vector(car) for car in self.cars])
+        return observation
+
     def _exchange(self, action: NDArray[np.float32], begin: NDArray[np.bool_]) -> dict[int, tuple[Any, ...]]:
-        """Send each worker its orders, then gather: slot -> (reward, frames, over, tiles); keeps pictures."""
+        """Send each worker its orders, then gather: slot -> (reward, frames, over, tiles, car); keeps
+        pictures and cars."""
         starting = begin.any()
         everybodys = []
         for part in self._parts:
@@ -128,8 +155,8 @@ class OfficialTracks:
                 if begin[slot]:
                     self.active[slot] = bool(self._waiting)
                     if self._waiting:
-                        order = self._seed[slot] = self._waiting.popleft()
-                        order = int(order)
+                        self.number[slot] = self._waiting.popleft()
+                        order = self._seeds[self.number[slot]]
                         self._score[slot] = self._frames[slot] = 0
                 elif self.active[slot] and not starting:
                     order = action[slot]
@@ -139,7 +166,7 @@ class OfficialTracks:
         for part, replies in zip(self._parts, self._ask(everybodys), strict=True):
             for slot, reply in zip(part, replies, strict=True):
                 if reply is not None:
-                    self._pictures[slot] = reply[0]
+                    self._pictures[slot], self.cars[slot] = reply[0], reply[-1]
                     answers[int(slot)] = reply[1:]
         return answers
 

@@ -8,30 +8,36 @@ import numpy as np
 from numpy.typing import NDArray
 
 from envs.simulators import OfficialSimulator
+from envs.track import CarOnTrack, Track, car_on_track
 
 
-def serve(pipe: Connection, count: int, max_frames: int, repeat: int) -> None:
+def serve(pipe: Connection, count: int, max_frames: int, repeat: int, measured: bool = False) -> None:
     """Obey orders until the pipe closes.
 
     An order names for each of `count` slots None (rest), a seed (reset) or a native action (3,) (drive); the
-    reply has for each None, or (picture, reward, frames, over, share of tiles).
+    reply has for each None, or (picture, reward, frames, over, share of tiles, the car on its track, which is
+    None unless `measured`).
     """
     # Ctrl-C reaches all processes; the parent decides what it means and closes the pipe.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     simulators = [OfficialSimulator(max_frames) for _ in range(count)]
+    tracks: list[Track | None] = [None] * count
     while True:
         try:
             orders = pipe.recv()
         except (EOFError, ConnectionError):
             break
         replies: list[Any] = []
-        for simulator, order in zip(simulators, orders, strict=True):
+        for slot, (simulator, order) in enumerate(zip(simulators, orders, strict=True)):
             if order is None:
                 replies.append(None)
-            elif isinstance(order, int):
-                replies.append((simulator.reset(order), 0.0, 0, False, 0.0))
+                continue
+            if isinstance(order, int):
+                reply = (simulator.reset(order), 0.0, 0, False, 0.0)
+                tracks[slot] = Track.of(simulator) if measured else None
             else:
-                replies.append(_drive(simulator, order, repeat))
+                reply = _drive(simulator, order, repeat)
+            replies.append((*reply, _car(simulator, tracks[slot])))
         try:
             pipe.send(replies)
         except ConnectionError:
@@ -40,7 +46,13 @@ def serve(pipe: Connection, count: int, max_frames: int, repeat: int) -> None:
         simulator.close()
 
 
-def _drive(simulator: OfficialSimulator, action: NDArray[np.float32], repeat: int) -> tuple[Any, ...]:
+def _car(simulator: OfficialSimulator, track: Track | None) -> CarOnTrack | None:
+    return None if track is None else car_on_track(simulator, track)
+
+
+def _drive(
+    simulator: OfficialSimulator, action: NDArray[np.float32], repeat: int
+) -> tuple[NDArray[np.uint8], float, int, bool, float]:
     reward, frames, over = 0.0, 0, False
     while frames < repeat and not over:
         gained, terminated, truncated = simulator.step(action)

@@ -10,6 +10,7 @@ from pydantic import BaseModel
 from train.errors import DreamdriveError
 from train.online.config import OnlineConfig
 from train.options import build
+from train.vla.config import VLATrainConfig
 from train.world_model.config import WorldModelTrainConfig
 from train.world_models.config import WorldModelAgentConfig
 
@@ -26,6 +27,8 @@ CONFIGS: dict[str, type[BaseModel]] = {
     "carla_gym_carla.yaml": OnlineConfig,
     "carla_roach.yaml": OnlineConfig,
     "demo.yaml": OnlineConfig,
+    "vla_car_racing.yaml": VLATrainConfig,
+    "vla_carla.yaml": VLATrainConfig,
     "world_model_carla.yaml": WorldModelTrainConfig,
     "world_model_nuscenes.yaml": WorldModelTrainConfig,
     "world_models_car_racing.yaml": WorldModelAgentConfig,

@@ -13,7 +13,14 @@ from train.options import build, parse_overrides
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
-GUIDES = ["docs/planning.md", "docs/baselines.md", "docs/recorded.md", "docs/carla.md"]
+GUIDES = [
+    "docs/planning.md",
+    "docs/baselines.md",
+    "docs/recorded.md",
+    "docs/carla.md",
+    "docs/vla.md",
+    "docs/lerobot.md",
+]
 TARGETS = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
 
 
@@ -29,7 +36,8 @@ def known(words: list[str]) -> bool:
     if words[0] == "make":
         return set(words[1:]) <= TARGETS
     if words[0] != "dreamdrive":
-        return words[0] == "mlflow" or words == ["pip", "install", "dreamdrive[baselines]"]
+        extras = [["pip", "install", f"dreamdrive[{extra}]"] for extra in ("baselines", "vla")]
+        return words[0] == "mlflow" or words in extras
     try:
         arguments, rest = _parser().parse_known_args(words[1:])
         if not arguments.dotted:

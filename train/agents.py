@@ -27,6 +27,8 @@ WORLD_MODEL_JOB = "train-world-model"
 """The job whose runs hold a world model without a behaviour; `load_world_model` loads them."""
 BASELINE_JOB = "train-baseline"
 """The job whose runs hold a stable-baselines3 policy; `train.baseline` loads them."""
+VLA_JOB = "train-vla"
+"""The job whose runs hold a policy that takes instructions; `train.vla.loading` loads them."""
 Network = TypeVar("Network", bound=nn.Module)
 AgentConfig: TypeAlias = "OnlineConfig | WorldModelAgentConfig"
 
@@ -74,6 +76,7 @@ def agent_config(run: Run) -> AgentConfig:
     hints = {
         BASELINE_JOB: " (a baseline drives, `dreamdrive eval`, but has no dreams)",
         WORLD_MODEL_JOB: " (a world model dreams, `dreamdrive imagine`, but does not drive)",
+        VLA_JOB: " (it drives as it is told: `dreamdrive eval RUN --instruction TEXT`)",
     }
     hint = hints.get(run.record.job, "")
     raise DreamdriveError(

@@ -173,6 +173,25 @@ def learning_curve(
     save(figure, path)
 
 
+def losses(path: Path, curves: Mapping[str, Sequence[tuple[int, float]]], title: str) -> None:
+    """Write a PNG with a line for each curve, name -> (update, loss) in order of update, on a log scale."""
+    figure = Figure(figsize=(8, 4.4), dpi=150, layout=ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.08))
+    axes = figure.subplots()
+    figure.suptitle(title, x=0.01, ha="left", fontsize=14, color=INK, fontweight="bold")
+    for index, (name, curve) in enumerate(curves.items()):
+        steps, values = zip(*curve, strict=True)
+        # A line through a single point is not seen.
+        marker = "o" if len(curve) == 1 else None
+        axes.plot(steps, values, color=f"C{index % 10}", linewidth=1.8, marker=marker, label=name)
+    axes.set_yscale("log")
+    axes.set_xlabel("updates", fontsize=11, color=INK)
+    axes.set_ylabel("loss", fontsize=11, color=INK)
+    plain(axes)
+    if curves:
+        axes.legend(frameon=False, fontsize=10, labelcolor=INK)
+    save(figure, path)
+
+
 def draw_returns(
     axes: Axes,
     x: NDArray[np.float64],

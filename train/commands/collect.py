@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from train.commands import demonstrations, imagined
 from train.commands.arguments import FieldsHelp, Group, add_command, add_group, count, seed, with_servers
 from train.errors import DreamdriveError
 
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def add(group: Group) -> None:
-    """Add `collect car-racing` and `collect carla`."""
+    """Add `collect car-racing`, `collect carla`, `collect demonstrations` and `collect imagined`."""
     simulators = add_group(group, "collect", "drive and keep the episodes", "simulators", "SIMULATOR")
     parser = add_command(
         simulators, "car-racing", _car_racing, "drive in CarRacing and keep the episodes", dotted=True
@@ -48,6 +49,8 @@ def add(group: Group) -> None:
         help="seed of tracks and of chance (default: %(default)s)",
     )
     _add_carla(simulators)
+    demonstrations.add(simulators)
+    imagined.add(simulators)
 
 
 def _add_carla(simulators: Group) -> None:

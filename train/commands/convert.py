@@ -1,4 +1,4 @@
-"""`dreamdrive convert DATASET SOURCE --output DIR`: recorded driving into episodes."""
+"""`dreamdrive convert DATASET SOURCE --output DIR`: recorded driving into episodes; LeRobot's sets, too."""
 
 from __future__ import annotations
 
@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING
 from train.commands.arguments import Command, FieldsHelp, Group, add_command, add_group, count
 
 if TYPE_CHECKING:
+    from train.data.lerobot.config import ExportConfig
     from train.data.recorded.recording import ConvertConfig, Recording
 
 
 def add(group: Group) -> None:
-    """Add `convert kitti`, `nuscenes`, `waymo`, `commavq` and `hdf5`."""
-    sets = add_group(group, "convert", "turn recorded driving into episodes", "data sets", "DATASET")
+    """Add `convert kitti`, `nuscenes`, `waymo`, `commavq`, `hdf5`, `lerobot` and `to-lerobot`."""
+    text = "turn recorded driving into episodes, or episodes into a LeRobot data set"
+    sets = add_group(group, "convert", text, "data sets", "DATASET")
     parser = _data_set(sets, "kitti", _kitti, "KITTI raw: cameras and an inertial navigation system")
     parser.add_argument(
         "--cameras",
@@ -49,6 +51,13 @@ def add(group: Group) -> None:
     )
     _data_set(sets, "commavq", _commavq, "commaVQ: tokens, or the paired video")
     _data_set(sets, "hdf5", _hdf5, "rollouts in HDF5: episode_i/{observations, actions, rewards, dones}")
+    parser = _data_set(sets, "lerobot", _lerobot, "a LeRobot data set, v2.1 or v3.0")
+    parser.add_argument(
+        "--camera",
+        metavar="KEY",
+        help="the feature whose pictures to take (default: observation.images.front, or the only one)",
+    )
+    _to_lerobot(sets)
 
 
 def _data_set(group: Group, name: str, command: Command, text: str) -> argparse.ArgumentParser:
@@ -88,6 +97,29 @@ def _data_set(group: Group, name: str, command: Command, text: str) -> argparse.
     return parser
 
 
+def _to_lerobot(group: Group) -> None:
+    """The command of the other direction."""
+    text = "episodes (.npz) into a LeRobot data set"
+    parser = add_command(group, "to-lerobot", _export, text, dotted=True, add_help=False)
+    parser.add_argument(
+        "-h",
+        "--help",
+        action=FieldsHelp,
+        nargs=0,
+        const=_export_config,
+        help="show this, and every field of the config, and leave",
+    )
+    parser.add_argument("source", type=Path, metavar="EPISODES", help="folder with .npz episodes")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="the data set's folder, which must be new or empty (must be given)",
+    )
+    parser.add_argument("--config", type=Path, metavar="FILE", help="YAML file with fields of the config")
+
+
 def _names(text: str) -> list[str]:
     """Names with commas between them."""
     return [name.strip() for name in text.split(",")]
@@ -97,6 +129,12 @@ def _config() -> type[ConvertConfig]:
     from train.data.recorded.recording import ConvertConfig
 
     return ConvertConfig
+
+
+def _export_config() -> type[ExportConfig]:
+    from train.data.lerobot.config import ExportConfig
+
+    return ExportConfig
 
 
 def _convert(
@@ -146,3 +184,18 @@ def _hdf5(arguments: argparse.Namespace) -> None:
     from train.data.recorded.rollouts import find_rollouts
 
     _convert("hdf5", find_rollouts(arguments.source), arguments)
+
+
+def _lerobot(arguments: argparse.Namespace) -> None:
+    from train.data.lerobot.reading import find_lerobot
+
+    episodes = find_lerobot(arguments.source, arguments.camera)
+    _convert("lerobot", episodes, arguments, camera=arguments.camera)
+
+
+def _export(arguments: argparse.Namespace) -> None:
+    from train.data.lerobot.export import export
+    from train.options import build, parse_overrides
+
+    config = build(_export_config(), arguments.config, parse_overrides(arguments.rest))
+    export(arguments.source, arguments.output, config)

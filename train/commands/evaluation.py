@@ -9,7 +9,7 @@ from train.commands.arguments import Group, add_command, count, seed, with_serve
 from train.errors import DreamdriveError
 
 _CAR_RACING, _CARLA = "car-racing", "carla"
-_TRACKS, _ROUTES = 100, 50
+_TRACKS, _ROUTES, _TRIALS = 100, 50, 10
 
 
 def add(group: Group) -> None:
@@ -40,7 +40,7 @@ def add(group: Group) -> None:
         "--episodes",
         type=count,
         metavar="N",
-        help="episodes, each on another track or route (default: 100, in CARLA 50)",
+        help="episodes, each on another track or route (default: 100, in CARLA 50; 10 for each instruction)",
     )
     parser.add_argument(
         "--first-seed",
@@ -64,10 +64,58 @@ def add(group: Group) -> None:
         help="in CARLA, starts the real simulator, {port} standing for its port; env.servers.command "
         "(default: CarlaUE4.sh in CARLA_ROOT, else the stand-in)",
     )
+    _add_instructions(parser)
+
+
+def _add_instructions(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("runs of `dreamdrive train vla`, in CarRacing")
+    group.add_argument(
+        "--instruction",
+        action="append",
+        default=[],
+        metavar="TEXT",
+        help="what to tell the policy, such as 'slowly, on the left'; may be repeated",
+    )
+    group.add_argument(
+        "--suite",
+        action="store_true",
+        help="instead of --instruction, every speed with every place, in words kept for testing",
+    )
+    group.add_argument(
+        "--shuffle",
+        action="store_true",
+        help="tell each episode what another one is asked for: the control, which must score worse",
+    )
+    group.add_argument(
+        "--guided-by",
+        type=Path,
+        metavar="RUN",
+        help="let this run's world model choose among the policy's chunks (default: nobody chooses)",
+    )
+    group.add_argument(
+        "--candidates",
+        type=count,
+        default=16,
+        metavar="K",
+        help="chunks to choose from with --guided-by (default: %(default)s)",
+    )
+    group.add_argument(
+        "--gauges",
+        type=Path,
+        metavar="DIR",
+        help="gauges of that world model, which see in a dream whether the instruction is obeyed (default: "
+        "none, the best return is chosen)",
+    )
 
 
 def _evaluate(arguments: argparse.Namespace) -> None:
     options = _env_options(arguments)
+    if arguments.instruction or arguments.suite:
+        _evaluate_instructions(arguments, options)
+        return
+    for name in ("shuffle", "guided_by", "gauges"):
+        if getattr(arguments, name):
+            raise DreamdriveError(f"--{name.replace('_', '-')}: needs --instruction or --suite")
     if (arguments.env or _where(arguments.run)) == _CARLA:
         from train.carla.evaluate import evaluate_carla
 
@@ -79,6 +127,27 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     from train.evaluate import evaluate
 
     evaluate(Path(arguments.run), arguments.episodes or _TRACKS, arguments.first_seed, arguments.json)
+
+
+def _evaluate_instructions(arguments: argparse.Namespace, options: dict[str, str]) -> None:
+    from train.vla.evaluate import evaluate_vla
+
+    if arguments.env == _CARLA:
+        raise DreamdriveError("--env carla: obedience is scored in CarRacing only")
+    if options:
+        raise DreamdriveError(f"--env.{min(options)}: for CARLA; CarRacing is scored as the run learnt it")
+    evaluate_vla(
+        Path(arguments.run),
+        arguments.instruction,
+        arguments.episodes or _TRIALS,
+        arguments.first_seed,
+        arguments.json,
+        arguments.suite,
+        arguments.shuffle,
+        arguments.guided_by,
+        arguments.candidates,
+        arguments.gauges,
+    )
 
 
 def _env_options(arguments: argparse.Namespace) -> dict[str, str]:

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from train.commands import baseline, world_model
+from train.commands import baseline, vla, vla_teacher, world_model
 from train.commands.arguments import FieldsHelp, Group, add_command, add_group
 from train.errors import DreamdriveError
 
@@ -15,9 +15,11 @@ if TYPE_CHECKING:
 
 
 def add(group: Group) -> None:
-    """Add `train agent`, `train world-model` and `train baseline`."""
+    """Add `train agent`, `train world-model`, `train vla`, `train vla-teacher` and `train baseline`."""
     jobs = add_group(group, "train", "train something from a config", "jobs", "JOB")
     world_model.add(jobs)
+    vla.add(jobs)
+    vla_teacher.add(jobs)
     baseline.add(jobs)
     parser = add_command(
         jobs,

@@ -1,0 +1,229 @@
+"""The network of the policy: a transformer reads the observation once, an action expert draws chunks from it.
+
+As in pi0 (Black et al. 2024) the expert is a smaller network of its own that turns noisy chunks into
+velocities while it attends to what was read. What the observation contributes (the keys and values of the
+expert's cross-attention) is computed once, for all chunks proposed and all steps of the flow.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from agent.behaviour.vla.config import VLAConfig
+
+Part = Callable[[Tensor], Tensor]
+"""A part of a layer: (B, K, T, W) -> the same."""
+_LAST_SCALE = 0.02
+"""Standard deviation of learnt positions, and of the expert's last layer: velocities begin near zero."""
+
+
+@dataclass
+class Context:
+    """What the expert reads of B observations.
+
+    Attributes:
+        layers: for each layer of the expert keys and values (B, heads, N, size).
+        instruction: (B, 1, W), the instruction alone: it conditions every layer beside the flow's time, so
+            that one token of text is not lost among those of the picture.
+    """
+
+    layers: list[tuple[Tensor, Tensor]]
+    instruction: Tensor
+
+
+class VLAModel(nn.Module):
+    """Pictures or features, state and text to velocities of chunks.
+
+    Args:
+        config: sizes.
+    """
+
+    def __init__(self, config: VLAConfig) -> None:
+        super().__init__()
+        self.config = config
+        width = config.width
+        seen = (config.image_size // config.patch) ** 2 if config.vision == "patches" else 1
+        inputs = 3 * config.patch**2 if config.vision == "patches" else config.feature_size
+        self.vision = nn.Linear(inputs, width)
+        self.state = nn.Linear(config.state_size, width)
+        self.text = nn.Linear(config.text_size, width)
+        # One for each token: those of the picture, the state, the text.
+        self.positions = nn.Parameter(torch.randn(seen + 2, width) * _LAST_SCALE)
+        layers = [EncoderLayer(width, config.heads) for _ in range(config.layers)]
+        self.encoder = nn.Sequential(*layers, nn.LayerNorm(width))
+        self.expert = ActionExpert(config)
+
+    def context(self, vision: Tensor, state: Tensor, text: Tensor) -> Context:
+        """Read B observations.
+
+        Args:
+            vision: pictures (B, 3, H, W) in [0, 1], or features (B, F).
+            state: (B, S), normalised.
+            text: (B, E), embeddings.
+        """
+        if self.config.vision == "patches":
+            # (B, N, 3 * P * P), centred
+            vision = functional.pixel_unshuffle(vision - 0.5, self.config.patch).flatten(2).mT
+            seen = self.vision(vision)
+        else:
+            seen = self.vision(vision).unsqueeze(1)
+        # (B, N + 2, W)
+        tokens = torch.cat([seen, self.state(state).unsqueeze(1), self.text(text).unsqueeze(1)], 1)
+        return self.expert.read(self.encoder(tokens + self.positions), text)
+
+    def velocity(self, noisy: Tensor, times: Tensor, context: Context) -> Tensor:
+        """Velocities of K chunks for each observation.
+
+        Args:
+            noisy: (B, K, T, A).
+            times: (B, K), 0 noise, 1 actions.
+            context: of B observations.
+
+        Returns:
+            (B, K, T, A).
+        """
+        return self.expert(noisy, times, context)
+
+
+class EncoderLayer(nn.Module):
+    """Attention of tokens to each other and a perceptron, each behind a normalisation (Xiong et al. 2020).
+
+    torch's own layer computes otherwise in evaluation than in training, and so gives other bits.
+    """
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.attention = SelfAttention(width, heads)
+        self.norms = nn.ModuleList([nn.LayerNorm(width), nn.LayerNorm(width)])
+        self.mlp = perceptron(width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, N, W) -> the same."""
+        x = x + self.attention(self.norms[0](x))
+        return x + self.mlp(self.norms[1](x))
+
+
+class SelfAttention(nn.Module):
+    """Tokens attend to each other (Vaswani et al. 2017)."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.qkv = nn.Linear(width, 3 * width)
+        self.out = nn.Linear(width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, N, W) -> the same."""
+        q, k, v = (split(y, self.heads) for y in self.qkv(x).chunk(3, -1))
+        return self.out(merge(functional.scaled_dot_product_attention(q, k, v)))
+
+
+class ActionExpert(nn.Module):
+    """A transformer over the actions of a chunk that attends to a context."""
+
+    def __init__(self, config: VLAConfig) -> None:
+        super().__init__()
+        width = config.expert_width
+        self.action = nn.Linear(config.action_size, width)
+        self.positions = nn.Parameter(torch.randn(config.chunk, width) * _LAST_SCALE)
+        self.time = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width))
+        self.text = nn.Linear(config.text_size, width)
+        self.layers = nn.ModuleList([ExpertLayer(config) for _ in range(config.expert_layers)])
+        self.norm = nn.LayerNorm(width)
+        self.velocity = nn.Linear(width, config.action_size)
+        nn.init.normal_(self.velocity.weight, std=_LAST_SCALE)
+        nn.init.zeros_(self.velocity.bias)
+
+    def read(self, tokens: Tensor, text: Tensor) -> Context:
+        """The context of tokens (B, N, W) and embedded instructions (B, E)."""
+        # (B, 1, W)
+        instruction = self.text(text).unsqueeze(1)
+        layers = [layer.read(tokens) for layer in self.layers if isinstance(layer, ExpertLayer)]
+        return Context(layers, instruction)
+
+    def forward(self, noisy: Tensor, times: Tensor, context: Context) -> Tensor:
+        """(B, K, T, A) noisy actions at times (B, K) -> velocities (B, K, T, A)."""
+        # (B, K, 1, W)
+        time = self.time(time_embedding(times, self.positions.shape[1])) + context.instruction
+        condition = functional.silu(time).unsqueeze(2)
+        # (B, K, T, W)
+        x = self.action(noisy) + self.positions
+        for layer, (keys, values) in zip(self.layers, context.layers, strict=True):
+            x = layer(x, condition, keys, values)
+        return self.velocity(self.norm(x))
+
+
+class ExpertLayer(nn.Module):
+    """Attention within a chunk, attention to the context, and a perceptron.
+
+    Time and instruction scale, shift and gate each, as in DiT (Peebles & Xie 2023, adaLN-Zero): every part
+    begins as the identity.
+    """
+
+    def __init__(self, config: VLAConfig) -> None:
+        super().__init__()
+        width = config.expert_width
+        self.heads = config.expert_heads
+        self.norms = nn.ModuleList(nn.LayerNorm(width, elementwise_affine=False) for _ in range(3))
+        self.own = SelfAttention(width, config.expert_heads)
+        self.query = nn.Linear(width, width)
+        self.key_value = nn.Linear(config.width, 2 * width)
+        self.cross = nn.Linear(width, width)
+        self.mlp = perceptron(width)
+        self.condition = nn.Linear(width, 9 * width)
+        nn.init.zeros_(self.condition.weight)
+        nn.init.zeros_(self.condition.bias)
+
+    def read(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys and values (B, heads, N, size) of tokens (B, N, W)."""
+        keys, values = self.key_value(tokens).chunk(2, -1)
+        return split(keys, self.heads), split(values, self.heads)
+
+    def forward(self, x: Tensor, condition: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+        """(B, K, T, W) and their condition (B, K, 1, W) -> (B, K, T, W)."""
+        # (B, K, 1, part, W) each
+        shifts, scales, gates = self.condition(condition).unflatten(-1, (3, 3, x.shape[-1])).unbind(-3)
+        parts: list[Part] = [self._within, lambda y: self._across(y, keys, values), self.mlp]
+        for i, part in enumerate(parts):
+            y = torch.addcmul(shifts[..., i, :], self.norms[i](x), 1.0 + scales[..., i, :])
+            x = x + gates[..., i, :] * part(y)
+        return x
+
+    def _within(self, x: Tensor) -> Tensor:
+        """Each chunk attends to itself, (B, K, T, W) -> the same."""
+        # (B * K, T, W)
+        return self.own(x.flatten(0, 1)).view_as(x)
+
+    def _across(self, x: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+        """All K chunks of an observation attend to its context, (B, K, T, W) -> the same."""
+        # (B, heads, K * T, W / heads): one long row of queries, so that the context is not repeated K times.
+        q = split(self.query(x.flatten(1, 2)), self.heads)
+        return self.cross(merge(functional.scaled_dot_product_attention(q, keys, values))).view_as(x)
+
+
+def perceptron(width: int) -> nn.Sequential:
+    """Two layers, (..., W) -> the same."""
+    return nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
+
+
+def split(x: Tensor, heads: int) -> Tensor:
+    """(B, N, W) -> (B, heads, N, W / heads)."""
+    return x.unflatten(-1, (heads, -1)).transpose(1, 2)
+
+
+def merge(x: Tensor) -> Tensor:
+    """(B, heads, N, W / heads) -> (B, N, W)."""
+    return x.transpose(1, 2).flatten(2)
+
+
+def time_embedding(times: Tensor, size: int) -> Tensor:
+    """Sines and cosines (..., size) of times (...), periods from 4e-3 to 4 as in pi0; `size` is even."""
+    half = size // 2
+    # (size / 2), in logarithmic steps
+    periods = torch.logspace(math.log10(4e-3), math.log10(4.0), half, dtype=times.dtype, device=times.device)
+    angles = times.unsqueeze(-1) * (2.0 * math.pi / periods)
+    return torch.cat([angles.sin(), angles.cos()], -1)

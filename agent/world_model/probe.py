@@ -1,0 +1,130 @@
+"""What a world model's features tell of quantities it was never taught, such as speed: a probe.
+
+A small network from frozen features to numbers, taught on states whose true numbers are known (Alain & Bengio
+2017). How well it does on states it was not taught on, its R2, says how far it may be believed in a dream.
+"""
+
+import torch
+from pydantic import BaseModel, Field
+from torch import Tensor, nn
+from torch.nn import functional
+
+from agent.nets import linear
+
+
+class ProbeConfig(BaseModel, extra="forbid", validate_assignment=True, use_attribute_docstrings=True):
+    """A probe."""
+
+    units: int = Field(128, ge=0)
+    """Width of the hidden layer; 0 has none, and is linear regression."""
+    dropout: float = Field(0.1, ge=0, lt=1)
+    """Share of the hidden layer that is left out while it learns."""
+
+
+class Probe(nn.Module):
+    """Features (..., F) -> named numbers.
+
+    Args:
+        config: size.
+        feature_size: F.
+        names: of the numbers, in order; Q of them.
+
+    Attributes:
+        config, feature_size, names: as given.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, config: ProbeConfig, feature_size: int, names: list[str]) -> None:
+        super().__init__()
+        self.config, self.feature_size, self.names = config, feature_size, list(names)
+        if config.units:
+            self.net: nn.Module = nn.Sequential(
+                linear(feature_size, config.units),
+                nn.SiLU(),
+                nn.Dropout(config.dropout),
+                linear(config.units, len(names)),
+            )
+        else:
+            self.net = linear(feature_size, len(names))
+        self.register_buffer("mean", torch.zeros(len(names)))
+        self.register_buffer("std", torch.ones(len(names)))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """All numbers in their own units, (..., Q)."""
+        return self.net(features).float() * self.std + self.mean
+
+    def read(self, features: Tensor) -> dict[str, Tensor]:
+        """The numbers by name, (...) each."""
+        return dict(zip(self.names, self(features).unbind(-1), strict=True))
+
+    def loss(self, features: Tensor, truth: Tensor) -> Tensor:
+        """Squared error in standard deviations of the truth (..., Q), a scalar."""
+        return functional.mse_loss(self.net(features).float(), (truth - self.mean) / self.std)
+
+
+def fit_probe(
+    probe: Probe,
+    features: Tensor,
+    truth: Tensor,
+    updates: int = 2000,
+    batch_size: int = 256,
+    learning_rate: float = 1e-3,
+    weight_decay: float = 1e-2,
+    generator: torch.Generator | None = None,
+) -> list[float]:
+    """Teach a probe by AdamW; it is in evaluation mode afterwards.
+
+    Args:
+        probe: taught in place; it takes mean and deviation of the truth as its units.
+        features: (N, F).
+        truth: (N, Q), in the order of the probe's names.
+        updates: steps of the optimiser.
+        batch_size: rows of each.
+        learning_rate: falls linearly to a tenth.
+        weight_decay: of AdamW.
+        generator: of the rows.
+
+    Returns:
+        The loss of each update.
+
+    Raises:
+        ValueError: no rows, or a truth of another shape.
+    """
+    if truth.shape != (len(features), len(probe.names)) or not len(features):
+        raise ValueError(
+            f"probe: truth {tuple(truth.shape)}, expected ({len(features)}, {len(probe.names)}), "
+            "and at least one row"
+        )
+    probe.mean.copy_(truth.mean(0))
+    # A number that never changes is its mean.
+    probe.std.copy_(truth.std(0, unbiased=False).clamp(min=1e-6))
+    optimizer = torch.optim.AdamW(probe.parameters(), learning_rate, weight_decay=weight_decay)
+    losses: list[float] = []
+    probe.train()
+    for update in range(updates):
+        optimizer.param_groups[0]["lr"] = learning_rate * (1.0 - 0.9 * update / updates)
+        rows = torch.randint(len(features), (batch_size,), generator=generator).to(features.device)
+        loss = probe.loss(features[rows], truth[rows])
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    probe.eval()
+    return losses
+
+
+@torch.no_grad()
+def r_squared(probe: Probe, features: Tensor, truth: Tensor) -> dict[str, float]:
+    """1 - squared error / variance of each number over (N, F) features and (N, Q) truth.
+
+    1 is perfect, 0 no better than the mean; a number that never changes has 1 if it is hit, else 0.
+    """
+    error = (probe(features) - truth).square().mean(0)
+    variance = truth.var(0, unbiased=False)
+    scores: dict[str, float] = {}
+    for name, wrong, spread in zip(probe.names, error.tolist(), variance.tolist(), strict=True):
+        constant = spread < 1e-10
+        scores[name] = float(wrong < 1e-6) if constant else 1.0 - wrong / spread
+    return scores

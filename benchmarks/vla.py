@@ -1,0 +1,161 @@
+"""Time the vision-language-action policy: chunks drawn and samples learnt a second, beside a limit.
+
+python benchmarks/vla.py [--config configs/vla_car_racing.yaml] [--cars 1 8] [--samples 1 16] [--json PATH]
+
+Sentences are embedded before, as in a run, where each is embedded once. The share compares the matrix
+products needed with what one large fp32 product reaches in the same run.
+"""
+
+import argparse
+import json
+import platform
+import resource
+import statistics
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+from update import matrix_rate, seconds
+
+from agent.behaviour.vla.config import VLAConfig
+from agent.behaviour.vla.interface import ACTION, FEATURES, IMAGE, PAD, STATE, TASK
+from train.checkpoint import write_text_aside
+from train.device import pick_device
+from train.options import build
+from train.vla.config import VLATrainConfig
+from train.vla.policy import VLAPolicy
+
+
+def random_batch(config: VLAConfig, rows: int, device: torch.device) -> dict[str, Any]:
+    """Noise of B rows in LeRobot's keys."""
+    side = config.image_size
+    batch: dict[str, Any] = {
+        STATE: torch.rand(rows, config.state_size, device=device),
+        TASK: ["slowly on the left"] * rows,
+        ACTION: torch.rand(rows, config.chunk, config.action_size, device=device) * 2 - 1,
+        PAD: torch.zeros(rows, config.chunk, dtype=torch.bool, device=device),
+    }
+    if config.vision == "features":
+        return batch | {FEATURES: torch.rand(rows, config.feature_size, device=device)}
+    return batch | {IMAGE: torch.rand(rows, 3, side, side, device=device)}
+
+
+def measure(
+    work: Callable[[], object], count: int, repeats: int, rate: float, device: torch.device
+) -> dict[str, float]:
+    """`count` things made by each call of `work`: how many a second, and the share of the matrix rate."""
+    with FlopCounterMode(display=False) as counter:
+        work()
+    gflop = counter.get_total_flops() / 1e9
+    median = statistics.median(seconds(work, repeats, device))
+    return {
+        "seconds_median": median,
+        "per_second": count / median,
+        "gflop": gflop,
+        "share_of_fp32_matrix_rate": gflop / median / rate,
+    }
+
+
+def learning(policy: VLAPolicy, batch: dict[str, Any], config: VLATrainConfig) -> Callable[[], None]:
+    """One whole update, as the run does it, on the same batch."""
+    optimizer = torch.optim.AdamW(policy.parameters(), lr=config.learning_rate)
+
+    def update() -> None:
+        loss, _ = policy.forward(batch)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(policy.parameters(), config.max_grad_norm)
+        optimizer.step()
+
+    return update
+
+
+def peak_memory(device: torch.device) -> int:
+    """Most memory used so far: of the GPU, or of the process [bytes]."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--config",
+        type=Path,
+        default=Path("configs/vla_car_racing.yaml"),
+        help="config of the policy (default: %(default)s)",
+    )
+    parser.add_argument("--cars", type=int, nargs="+", default=[1, 8], help="at a time (default: 1 8)")
+    parser.add_argument(
+        "--samples", type=int, nargs="+", default=[1, 16], help="chunks for each car (default: 1 16)"
+    )
+    parser.add_argument(
+        "--repeats", type=int, default=10, help="calls timed, after two that are not (default: %(default)s)"
+    )
+    parser.add_argument("--threads", type=int, default=0, help="CPU threads (default: one for each core)")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda (default: auto)")
+    parser.add_argument("--json", type=Path, help="write the figures to this file, too")
+    args = parser.parse_args()
+
+    device = pick_device(args.device)
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    torch.manual_seed(0)
+    config = build(VLATrainConfig, args.config)
+    vector = torch.nn.functional.normalize(torch.randn(1, config.policy.text_size), dim=1)
+    policy = VLAPolicy(config.policy, lambda texts: vector.expand(len(texts), -1)).to(device).eval()
+    rate = matrix_rate(torch.float32, device)
+    result: dict[str, Any] = {
+        "config": str(args.config),
+        "parameters": sum(p.numel() for p in policy.parameters()),
+        "threads": torch.get_num_threads(),
+        "device": torch.cuda.get_device_name(device)
+        if device.type == "cuda"
+        else platform.processor() or platform.machine(),
+        "fp32_matrix_gflop_per_second": rate,
+    }
+    for cars in args.cars:
+        batch = random_batch(config.policy, cars, device)
+        for samples in args.samples:
+            result[f"chunks_of_{cars}_cars_{samples}_samples"] = measure(
+                lambda batch=batch, samples=samples: policy.predict_action_chunks(batch, samples),  # type: ignore[misc]
+                cars * samples,
+                args.repeats,
+                rate,
+                device,
+            )
+    policy.train()
+    update = learning(policy, random_batch(config.policy, config.batch_size, device), config)
+    result["training_samples"] = measure(update, config.batch_size, args.repeats, rate, device)
+    result["peak_memory_bytes"] = peak_memory(device)
+    table = Table(
+        title=f"{result['parameters']:,} parameters, {result['threads']} threads, fp32 matrix rate "
+        f"{rate:.0f} GFLOP/s, peak memory {result['peak_memory_bytes'] / 2**20:.0f} MiB"
+    )
+    for name in ("what", "a second", "ms a call", "share"):
+        table.add_column(name, justify="left" if name == "what" else "right")
+    for name, figures in result.items():
+        if isinstance(figures, dict):
+            table.add_row(
+                name.replace("_", " "),
+                f"{figures['per_second']:,.0f}",
+                f"{1e3 * figures['seconds_median']:.1f}",
+                f"{figures['share_of_fp32_matrix_rate']:.0%}",
+            )
+    Console().print(table)
+    if args.json is not None:
+        write_text_aside(args.json, json.dumps(result, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,163 @@
+"""Time guidance: milliseconds of a decision, and decisions/s, with 1, 4 and 16 chunks to choose from.
+
+python benchmarks/vla_guidance.py [--config configs/car_racing.yaml] [--candidates 1 4 16] [--json PATH]
+
+One candidate is the policy alone. A decision is what the policy and the world model do for it, on the average
+over a chunk: every decision is filtered, chunks are proposed and imagined once every `execute` decisions.
+Sizes are the configs'; weights are random, and so are the sentences' embeddings, which are cached anyway.
+"""
+
+import argparse
+import json
+import platform
+import statistics
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+from update import matrix_rate
+
+from agent.behaviour.vla.interface import IMAGE, STATE, TASK
+from agent.world_model.disagreement import DisagreementConfig
+from agent.world_model.probe import Probe, ProbeConfig
+from train.checkpoint import write_text_aside
+from train.device import pick_device
+from train.online.config import OnlineConfig
+from train.options import build
+from train.vla.config import VLATrainConfig
+from train.vla.drives import quantities
+from train.vla.gauges import Gauges
+from train.vla.guidance import WorldModelGuidedTrainer
+from train.vla.hindsight import CAR_RACING_SPEEDS, Labels
+from train.vla.judge import JudgeConfig
+from train.vla.policy import VLAPolicy
+
+ACTIONS, STATES = 2, 4
+SHAPES = {"image": (3, 64, 64)}
+
+
+def guided(
+    agent: OnlineConfig, vla: VLATrainConfig, candidates: int, horizon: int, device: torch.device
+) -> WorldModelGuidedTrainer:
+    """A policy and a world model of these sizes, and gauges, all untrained."""
+    whole = agent.agent.build(SHAPES, ACTIONS).to(device).eval()
+    model = whole.world_model
+    sizes = {"action_size": ACTIONS, "state_size": STATES}
+    text = torch.randn(1, vla.policy.text_size, device=device)
+
+    def encoder(texts: Sequence[str]) -> Tensor:
+        return text.expand(len(texts), -1)
+
+    policy = VLAPolicy(vla.policy.model_copy(update=sizes), encoder).to(device).eval()
+    probe = Probe(ProbeConfig(), model.feature_size, quantities(STATES))
+    gauges = Gauges(DisagreementConfig().build(model), probe.eval(), 1.0, {}).to(device)
+    return WorldModelGuidedTrainer(
+        policy,
+        model,
+        whole.actor_critic,
+        candidates,
+        JudgeConfig(horizon=horizon),
+        gauges,
+        CAR_RACING_SPEEDS,
+        lambda _: Labels("slow", "left"),
+    )
+
+
+def decision_times(
+    trainer: WorldModelGuidedTrainer, cars: int, chunks: int, device: torch.device
+) -> list[float]:
+    """Mean time of a decision for `cars` together in each of some chunks [s], the first two left out."""
+    execute = trainer.execute
+    assert execute is not None
+    picture = torch.rand(cars, *SHAPES["image"], device=device)
+    batch = {IMAGE: picture, STATE: torch.zeros(cars, STATES, device=device), TASK: ["on the left"] * cars}
+    times = []
+    for _ in range(chunks + 2):
+        began = time.perf_counter()
+        for _ in range(execute):
+            trainer.select_action(batch)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        times.append((time.perf_counter() - began) / execute)
+    return times[2:]
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--config",
+        type=Path,
+        default=Path("configs/car_racing.yaml"),
+        help="config of world model and actor (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--vla",
+        type=Path,
+        default=Path("configs/vla_car_racing.yaml"),
+        help="config of the policy (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--candidates", type=int, nargs="+", default=[1, 4, 16], help="chunks, K (default: 1 4 16)"
+    )
+    parser.add_argument("--horizon", type=int, default=15, help="decisions imagined (default: %(default)s)")
+    parser.add_argument("--cars", type=int, default=1, help="driven at once (default: %(default)s)")
+    parser.add_argument("--chunks", type=int, default=20, help="chunks timed (default: %(default)s)")
+    parser.add_argument("--threads", type=int, default=0, help="CPU threads (default: one for each core)")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda (default: auto)")
+    parser.add_argument("--json", type=Path, help="write the figures to this file, too")
+    args = parser.parse_args()
+
+    device = pick_device(args.device)
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    torch.manual_seed(0)
+    agent, vla = build(OnlineConfig, args.config), build(VLATrainConfig, args.vla)
+    result: dict[str, Any] = {
+        "config": str(args.config),
+        "vla": str(args.vla),
+        "cars": args.cars,
+        "horizon": args.horizon,
+        "execute": vla.policy.execute,
+        "threads": torch.get_num_threads(),
+        "device": torch.cuda.get_device_name(device)
+        if device.type == "cuda"
+        else platform.processor() or platform.machine(),
+        "fp32_matrix_gflop_per_second": matrix_rate(torch.float32, device),
+    }
+    table = Table(title=f"guidance, {result['threads']} threads, {args.cars} cars, horizon {args.horizon}")
+    for name in ("candidates", "ms a decision", "decisions/s", "imagined steps/s"):
+        table.add_column(name, justify="right")
+    for candidates in args.candidates:
+        trainer = guided(agent, vla, candidates, args.horizon, device)
+        times = decision_times(trainer, args.cars, args.chunks, device)
+        median = statistics.median(times)
+        steps = candidates * args.horizon / vla.policy.execute if candidates > 1 else 0.0
+        figures = {
+            "ms_a_decision_median": 1e3 * median,
+            "ms_a_decision_min": 1e3 * min(times),
+            "ms_a_decision_max": 1e3 * max(times),
+            "decisions_per_second": args.cars / median,
+            "imagined_steps_per_second": args.cars * steps / median,
+        }
+        result[f"candidates_{candidates}"] = figures
+        table.add_row(
+            str(candidates),
+            f"{figures['ms_a_decision_median']:.2f}",
+            f"{figures['decisions_per_second']:,.0f}",
+            f"{figures['imagined_steps_per_second']:,.0f}",
+        )
+    Console().print(table)
+    if args.json is not None:
+        write_text_aside(args.json, json.dumps(result, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

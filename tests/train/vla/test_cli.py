@@ -1,0 +1,85 @@
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import yaml
+from torch import Tensor
+
+from tests.train.vla.tiny_demonstrations import TINY, encode, write
+from train.cli import main
+from train.vla import evaluate, learner, policy
+
+
+class Sentences:
+    """In the place of the sentence encoder, which takes seconds to load."""
+
+    def __init__(self, *_: object, **__: object) -> None:
+        """Take whatever the encoder takes."""
+
+    def __call__(self, texts: Sequence[str]) -> Tensor:
+        return encode(texts)
+
+
+@pytest.fixture(autouse=True)
+def _sentences(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (evaluate, learner, policy):
+        monkeypatch.setattr(module, "SentenceEncoder", Sentences)
+
+
+def config_file(path: Path, demonstrations: Path) -> Path:
+    values = {
+        "env": {"kind": "car_racing", "max_frames": 168, "image_size": 16},
+        "policy": TINY.model_dump(),
+        "data": {"episodes": [str(demonstrations)], "validation_share": 0.3, "window": 6},
+        "batch_size": 4,
+        "updates": 2,
+        "device": "cpu",
+    }
+    path.write_text(yaml.safe_dump(values))
+    return path
+
+
+def test_from_demonstrations_to_obedience(tmp_path: Path, runs: Path) -> None:
+    file = config_file(tmp_path / "tiny.yaml", write(tmp_path / "demonstrations", 3))
+    run, result = runs / "vla", tmp_path / "scores.json"
+    assert main(["train", "vla", "--config", str(file), "--run", str(run)]) == 0
+    assert main(["train", "vla", "--run", str(run), "--resume", "--updates", "3"]) == 0
+    told = ["--instruction", "stop the car", "--instruction", "crawl along"]
+    words = ["eval", str(run), *told, "--episodes", "1", "--json", str(result)]
+    assert main(words) == 0
+    found = json.loads(result.read_text())
+    assert 0.0 <= found["obedience"]["low"] <= found["obedience"]["mean"] <= found["obedience"]["high"] <= 1.0
+    assert [cell["asked"] for cell in found["cells"]] == ["stop", "crawl"]
+    assert [drive["told"] for drive in found["drives"]] == ["stop the car", "crawl along"]
+    # 168 frames are 42 decisions, of which 2 count.
+    assert all(drive["decisions"] == 42 for drive in found["drives"])
+    assert found["first_seed"] == 1_000_000 and found["episodes"] == 2 and not found["shuffled"]
+    assert found["ms_per_decision"] > 0 and "bootstrap" in found["interval"]
+    assert main([*words, "--shuffle"]) == 0
+    mixed = json.loads(result.read_text())
+    assert mixed["shuffled"] and [d["told"] for d in mixed["drives"]] == ["crawl along", "stop the car"]
+    assert [d["asked"] for d in mixed["drives"]] == ["stop", "crawl"]
+
+
+def test_a_run_that_takes_no_instructions_and_options_that_miss_them(
+    tmp_path: Path, runs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = config_file(tmp_path / "tiny.yaml", write(tmp_path / "demonstrations", 3))
+    run = runs / "vla"
+    assert main(["train", "vla", "--config", str(file), "--run", str(run)]) == 0
+    capsys.readouterr()
+    wrong = [
+        (["eval", str(run)], "eval RUN --instruction TEXT"),
+        (["eval", str(run), "--shuffle"], "--shuffle: needs --instruction or --suite"),
+        (["eval", str(run), "--suite", "--instruction", "halt"], "either --instruction"),
+        (["eval", str(run), "--suite", "--env", "carla"], "CarRacing only"),
+        (["eval", str(run), "--suite", "--first-seed", "5"], "expected 1000000 or more"),
+        (["eval", "pretrained/car_racing", "--instruction", "halt"], "expected one of train-vla"),
+        (["eval", str(run), "--instruction", "halt", "--guided-by", str(tmp_path)], "no run at"),
+        (["train", "vla", "--resume"], "--resume: needs the run"),
+        (["train", "vla", "--run", str(run), "--config", str(file)], "already holds a run"),
+    ]
+    for words, expected in wrong:
+        assert main(words) == 1, words
+        assert expected in capsys.readouterr().err

@@ -1,0 +1,102 @@
+"""`dreamdrive collect imagined`: variations of recorded drives, out of a world model's dreams."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from train.commands.arguments import FieldsHelp, Group, add_command, count, seed
+
+if TYPE_CHECKING:
+    from train.vla.imagined import ImaginedConfig
+
+
+def add(simulators: Group) -> None:
+    """Add `imagined` to what `collect` collects from."""
+    parser = add_command(
+        simulators,
+        "imagined",
+        _imagined,
+        "imagine variations of demonstrations, and keep them as episodes as far as they are to be trusted",
+        dotted=True,
+        add_help=False,
+    )
+    parser.add_argument(
+        "-h",
+        "--help",
+        action=FieldsHelp,
+        nargs=0,
+        const=_config,
+        help="show this, and every field of the config, and leave",
+    )
+    parser.add_argument(
+        "--model",
+        type=Path,
+        required=True,
+        metavar="RUN",
+        help="run whose world model dreams (must be given)",
+    )
+    parser.add_argument(
+        "--episodes",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="folder of demonstrations, such as `dreamdrive collect demonstrations` makes (must be given)",
+    )
+    parser.add_argument(
+        "--output",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="folder for .npz files, made if missing, with the gauges and report.json (must be given)",
+    )
+    parser.add_argument(
+        "--policy",
+        type=Path,
+        metavar="RUN",
+        help="run of a policy that drives a share of the dreams, as it is told at random (default: none, all "
+        "vary what the demonstrations did)",
+    )
+    parser.add_argument(
+        "--gauges",
+        type=Path,
+        metavar="DIR",
+        help="folder with gauges of the world model, from an earlier collection (default: fitted anew)",
+    )
+    parser.add_argument(
+        "--count", type=count, metavar="N", help="demonstrations to use, drawn by the seed (default: all)"
+    )
+    parser.add_argument(
+        "--env",
+        choices=("car-racing", "carla"),
+        default="car-racing",
+        help="where they were driven, which says what slow and fast mean (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--seed", type=seed, default=0, metavar="N", help="seed of all chance (default: %(default)s)"
+    )
+
+
+def _config() -> type[ImaginedConfig]:
+    from train.vla.imagined import ImaginedConfig
+
+    return ImaginedConfig
+
+
+def _imagined(arguments: argparse.Namespace) -> None:
+    from train.options import build, parse_overrides
+    from train.vla.collect_imagined import collect_imagined
+    from train.vla.imagined import ImaginedConfig
+
+    collect_imagined(
+        arguments.model,
+        arguments.episodes,
+        arguments.output,
+        arguments.policy,
+        arguments.gauges,
+        arguments.count,
+        arguments.env == "carla",
+        build(ImaginedConfig, None, parse_overrides(arguments.rest)),
+        seed=arguments.seed,
+    )
