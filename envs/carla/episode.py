@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from envs.carla.config import CarlaConfig
 from envs.carla.ends import Reason, StuckClock, end_reason
 from envs.carla.lights import RedLights
+from envs.carla.manoeuvres import manoeuvre_at, manoeuvres
 from envs.carla.markings import LaneMarkings
 from envs.carla.progress import Place, RouteTracker
 from envs.carla.reward import Motion, reward_terms
@@ -28,6 +29,7 @@ class Episode:
         self.route = route
         self.tracker = RouteTracker(route)
         self.lights = RedLights(route)
+        self._manoeuvres = manoeuvres(route)
         self.car = car
         self.place: Place = self.tracker.locate(car.x, car.y, car.yaw)
         self.frames = 0
@@ -104,7 +106,17 @@ class Episode:
     @property
     def in_lane(self) -> bool:
         """Whether the car's centre is in the lane of its route."""
-        return abs(self.place.lateral) <= self.route.width[self.place.index] / 2
+        return abs(self.place.lateral) <= self.half_width
+
+    @property
+    def half_width(self) -> float:
+        """Half of the width of the route's lane here [m]."""
+        return float(self.route.width[self.place.index]) / 2
+
+    @property
+    def manoeuvre(self) -> str:
+        """What the route does at the junction ahead, or a change of lane; see `manoeuvre_at`."""
+        return manoeuvre_at(self._manoeuvres, self.place.s)
 
     def _split_speed(self, car: CarState) -> tuple[float, float]:
         """Speed along the route, backwards negative, and across it, either way [m/s]."""

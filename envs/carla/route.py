@@ -30,7 +30,8 @@ class Route:
     """A way to drive, n points along the middle of lanes.
 
     points (n, 3): x, y, z [m]; yaw (n,): direction [rad], from x towards y; s (n,): length from the start
-    [m]; width (n,): of the lane [m]; junction (n,): whether the point lies in a junction.
+    [m]; width (n,): of the lane [m]; junction (n,): whether the point lies in a junction; changes: where
+    each change of lane begins and ends, as lengths from the start [m].
     """
 
     points: Floats
@@ -38,6 +39,7 @@ class Route:
     s: Floats
     width: Floats
     junction: NDArray[np.bool_]
+    changes: tuple[tuple[float, float], ...] = ()
 
     @property
     def length(self) -> float:
@@ -190,7 +192,13 @@ class RoadGraph:
         yaw = np.arctan2(span[:, 1], span[:, 0])
         s = np.concatenate([[0.0], np.linalg.norm(np.diff(points, axis=0), axis=1).cumsum()])
         members = np.asarray(nodes)[source]
-        return Route(points, yaw, s, self.width[members], self.junction[members])
+        changes = []
+        for number, (here, there) in enumerate(pairwise(nodes), 1):
+            if self.graph.edges[here, there]["change"]:
+                # The points that stand for the link end with its node's own.
+                reached = np.flatnonzero(source == number)
+                changes.append((float(s[reached[0] - 1]), float(s[reached[-1]])))
+        return Route(points, yaw, s, self.width[members], self.junction[members], tuple(changes))
 
 
 def _lanes(road_map: Any, spacing: float) -> dict[Lane, list[Any]]:

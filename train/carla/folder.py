@@ -77,9 +77,7 @@ def _same(path: Path, made: Mapping[str, Any]) -> None:
     notes = path / NOTES
     if not notes.exists():
         if numbered(path):
-            raise DreamdriveError(
-                f"{path}: has episodes but no {NOTES}, expected a folder collected in CARLA"
-            )
+            raise DreamdriveError(f"{path}: has episodes but no {NOTES}, expected one that this command made")
         write_text_aside(notes, json.dumps(made, indent=1) + "\n")
         return
     try:

@@ -62,11 +62,12 @@ class Recording:
         """The episode of T steps, at least one.
 
         Its extras, for row t of the file the moment of observation t: `positions` (T, 3) [m], `yaws` (T,)
-        [degrees], `speeds` (T,) [m/s], `semantic`, `birdseye` (T, C, S, S) where they are observed; and for
-        the step that follows it `steering` (T,), `perturbed` (T,) bool, `expert_actions` (T, A) where an
-        expert drives, `terms.NAME` (T,) of the reward. Of the whole: `town`, `weather`, `reason`, text;
-        `place`, the frame of the positions, which is the town; `route_completion`; `infractions.KIND`,
-        counts; `seed` of the episode.
+        [degrees], `speeds` (T,) [m/s], `offsets` (T,) from the middle of the lane, left positive, and
+        `half_widths` (T,) of it [m], `manoeuvres` (T,), what the route does ahead, "" for nothing,
+        `semantic`, `birdseye` (T, C, S, S) where they are observed; and for the step that follows it
+        `steering` (T,), `perturbed` (T,) bool, `expert_actions` (T, A) where an expert drives, `terms.NAME`
+        (T,) of the reward. Of the whole: `town`, `weather`, `reason`, text; `place`, the frame of the
+        positions, which is the town; `route_completion`; `infractions.KIND`, counts; `seed` of the episode.
         """
         rows = len(self) + 1
         observations = {
@@ -91,6 +92,9 @@ class Recording:
             "positions": poses[:, :3],
             "yaws": poses[:, 3].astype(np.float32),
             "speeds": np.array([info["speed"] for info in moments], np.float32),
+            "offsets": np.array([info["lane_offset"] for info in moments], np.float32),
+            "half_widths": np.array([info["half_width"] for info in moments], np.float32),
+            "manoeuvres": np.array([info["manoeuvre"] for info in moments]),
             "steering": np.array([self._steer(action) for action in self._taken], np.float32),
             "perturbed": np.array(self._perturbed),
             "town": np.array(last["town"]),

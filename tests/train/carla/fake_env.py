@@ -32,6 +32,7 @@ class DrivingEnv(FakeEnv):
 
     def _more(self, info: dict[str, Any]) -> dict[str, Any]:
         place = {"position": (float(self._frame), 2.0, 3.0, 90.0), "speed": float(self._frame)}
+        place |= {"lane_offset": 0.5, "half_width": 1.75, "manoeuvre": "left" if self._frame > 1 else ""}
         return info | place | {"town": f"town{self._seed % 2}", "weather": "ClearNoon"}
 
 

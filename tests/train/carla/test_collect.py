@@ -4,7 +4,6 @@ import errno
 import json
 import os
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ import pytest
 
 from envs.carla.config import CarlaConfig
 from envs.carla.server import ServerConfig
-from tests.envs.carla.fake_client import BUG, CRASH, nothing_left_behind, processes, servers
+from tests.envs.carla.fake_client import BUG, CRASH, processes, servers
 from tests.train.carla.fake_env import TERMS, open_driving
 from tests.train.carla.fakes import FRAMES, env_config, gather
 from train.carla.collect import collect
@@ -22,11 +21,7 @@ from train.carla.pilots import Pilot, Policy, open_policy
 from train.data.episodes import Episode, read_episode
 from train.errors import DreamdriveError
 
-
-@pytest.fixture(autouse=True)
-def _nothing_is_left_behind() -> Iterator[None]:
-    with nothing_left_behind():
-        yield
+pytestmark = pytest.mark.usefixtures("nothing_left_behind")
 
 
 def episodes(folder: Path) -> dict[str, Episode]:
@@ -50,6 +45,8 @@ def test_an_episode_is_all_that_was_driven(tmp_path: Path) -> None:
         # Where the car was when the row's observation was made.
         assert extras["positions"].tolist() == [[t, 2.0, 3.0] for t in range(FRAMES)]
         assert extras["speeds"].tolist() == [0, 1, 2, 3, 4] and (extras["yaws"] == 90.0).all()
+        assert (extras["offsets"] == 0.5).all() and (extras["half_widths"] == 1.75).all()
+        assert extras["manoeuvres"].tolist() == ["", "", "left", "left", "left"]
         assert (extras["expert_actions"] == episode.actions[1:]).all() and not extras["perturbed"].any()
         assert (extras["steering"] == 0.25).all()
         terms = sum(extras[f"terms.{name}"] for name in TERMS)
