@@ -1,0 +1,114 @@
+"""What a run's state knows of the car it drives: speeds, yaw rate, place on the road.
+
+The run's agent drives official tracks, half of them with noise on its actions. A small probe learns to read
+the simulator's true numbers off the world model's features, and is asked about tracks it has not learnt
+from. R2 is 1 where the state knows all, 0 where it knows no more than the mean.
+
+python benchmarks/state_probe.py RUN [--tracks 24] [--noise 0.2] [--seed 2000000] [--json PATH]
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+# Run as a file, python looks for packages beside the file; the repository is one folder up.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import numpy as np
+import torch
+
+from agent.world_model.probe import Probe, ProbeConfig, fit_probe, r_squared
+from envs.car_racing import TRAINING_SEEDS
+from envs.evaluation import OfficialTracks
+from envs.track import CarOnTrack
+from train.agents import load_agent
+from train.checkpoint import write_text_aside
+from train.environments import require_car_racing
+from train.errors import DreamdriveError
+
+_NUMBERS = ("forward", "sideways", "yaw_rate", "heading_error", "offset")
+_UNITS = {"forward": "m/s", "sideways": "m/s", "yaw_rate": "rad/s", "heading_error": "rad", "offset": "m"}
+
+
+def drive(
+    run: Path, tracks: int, noise: float, first_seed: int
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Features (N, F), the car's numbers (N, Q), and which track each row is of (N,)."""
+    trained = load_agent(run, "cpu")
+    agent, config = trained.agent, require_car_racing(trained.config.env, "the probe")
+    random = np.random.default_rng(first_seed)
+    features, truths, numbers = [], [], []
+    seeds = range(first_seed, first_seed + tracks)
+    with OfficialTracks(config, seeds, slots=8, measured=True) as course:
+        n = course.num_envs
+        seen, first = course.reset(), np.ones(n, bool)
+        state, action = agent.world_model.initial(n), torch.zeros(n, config.action_size)
+        while course.active.any():
+            batch = {name: torch.from_numpy(seen[name]) for name in seen if name != "state"}
+            action, state = agent.act(batch, state, action, torch.from_numpy(first), explore=False)
+            known = agent.world_model.features(state)
+            for i in np.flatnonzero(course.active):
+                car = course.cars[i]
+                assert isinstance(car, CarOnTrack)
+                features.append(known[i])
+                truths.append([getattr(car, name) for name in _NUMBERS])
+                numbers.append(int(course.number[i]))
+            shaken = action + torch.from_numpy(random.normal(0, noise, tuple(action.shape))).float()
+            # Every second track is driven with noise: what the state knows off the beaten line counts, too.
+            odd = torch.from_numpy(course.number % 2 == 1)[:, None]
+            action = torch.where(odd, shaken, action).clamp(-1.0, 1.0)
+            seen, first, _ = course.step(action.numpy())
+    return torch.stack(features), torch.tensor(truths, dtype=torch.float32), torch.tensor(numbers)
+
+
+def measure(run: Path, tracks: int, noise: float, first_seed: int) -> dict[str, Any]:
+    """R2, root mean squared error and deviation of each number on the last quarter of the tracks."""
+    if tracks < 4 or first_seed < TRAINING_SEEDS:
+        raise DreamdriveError(
+            f"--tracks {tracks} --seed {first_seed}: expected at least 4, seeds from {TRAINING_SEEDS} on"
+        )
+    with torch.no_grad():
+        features, truth, number = drive(run, tracks, noise, first_seed)
+    learnt = number < tracks * 3 // 4
+    mean, std = features[learnt].mean(0), features[learnt].std(0).clamp(min=1e-3)
+    features = (features - mean) / std
+    torch.manual_seed(0)
+    probe = Probe(ProbeConfig(), features.shape[-1], list(_NUMBERS))
+    fit_probe(probe, features[learnt], truth[learnt], generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        error = (probe(features[~learnt]) - truth[~learnt]).square().mean(0).sqrt()
+    return {
+        "decisions": len(features),
+        "r2": r_squared(probe, features[~learnt], truth[~learnt]),
+        "rmse": dict(zip(_NUMBERS, error.tolist(), strict=True)),
+        "std": dict(zip(_NUMBERS, truth[~learnt].std(0).tolist(), strict=True)),
+    }
+
+
+def main() -> None:
+    """Measure, print a line a number, write JSON where asked to."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("run", type=Path, help="folder of a run whose agent drives CarRacing")
+    parser.add_argument("--tracks", type=int, default=24, help="tracks driven (default: 24)")
+    parser.add_argument(
+        "--noise", type=float, default=0.2, help="deviation of the noise on every second track (default: 0.2)"
+    )
+    parser.add_argument("--seed", type=int, default=2_000_000, help="first track (default: 2000000)")
+    parser.add_argument("--json", type=Path, metavar="PATH", help="write the result there, too")
+    args = parser.parse_args()
+    try:
+        result = measure(args.run, args.tracks, args.noise, args.seed)
+    except DreamdriveError as error:
+        raise SystemExit(f"state_probe: {error}") from error
+    print(f"{args.run}: {result['decisions']} decisions on {args.tracks} tracks")
+    for name in _NUMBERS:
+        r2, rmse, std = (result[key][name] for key in ("r2", "rmse", "std"))
+        print(f"{name:14} R2 {r2:5.2f}  error {rmse:.2f} {_UNITS[name]} (deviation {std:.2f})")
+    if args.json is not None:
+        write_text_aside(args.json, json.dumps(result, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
