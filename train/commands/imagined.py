@@ -37,12 +37,19 @@ def add(simulators: Group) -> None:
         metavar="RUN",
         help="run whose world model dreams (must be given)",
     )
-    parser.add_argument(
+    drives = parser.add_mutually_exclusive_group(required=True)
+    drives.add_argument(
         "--episodes",
         type=Path,
-        required=True,
         metavar="DIR",
-        help="folder of demonstrations, such as `dreamdrive collect demonstrations` makes (must be given)",
+        help="folder of demonstrations, as `collect demonstrations` makes them (this or --learnt-by)",
+    )
+    drives.add_argument(
+        "--learnt-by",
+        type=Path,
+        metavar="RUN",
+        help="run of `train vla`: only the demonstrations that it learnt from, so that one with a small "
+        "data.fraction is not told of the rest (this or --episodes)",
     )
     parser.add_argument(
         "--output",
@@ -85,13 +92,22 @@ def _config() -> type[ImaginedConfig]:
 
 
 def _imagined(arguments: argparse.Namespace) -> None:
+    from train.data.episodes import read_episodes
     from train.options import build, parse_overrides
     from train.vla.collect_imagined import collect_imagined
     from train.vla.imagined import ImaginedConfig
 
+    if arguments.episodes is not None:
+        paths = read_episodes(arguments.episodes).paths
+    else:
+        from train.run import Run
+        from train.vla.config import VLATrainConfig
+        from train.vla.dataset import split_paths
+
+        paths = split_paths(Run.open(arguments.learnt_by).config(VLATrainConfig))[0]
     collect_imagined(
         arguments.model,
-        arguments.episodes,
+        paths,
         arguments.output,
         arguments.policy,
         arguments.gauges,

@@ -11,7 +11,7 @@ import torch
 from agent.world_model.interface import WorldModel
 from train.agents import load_world_model
 from train.checkpoint import write_text_aside
-from train.data.episodes import read_episode, read_episodes, write_episode
+from train.data.episodes import read_episode, write_episode
 from train.errors import DreamdriveError, explain_os_errors
 from train.progress import Progress
 from train.vla.drives import filter_drive
@@ -25,7 +25,7 @@ _FIT_EPISODES = 64
 
 def collect_imagined(
     model: Path,
-    episodes: Path,
+    paths: Sequence[Path],
     output: Path,
     policy: Path | None = None,
     gauges: Path | None = None,
@@ -34,14 +34,14 @@ def collect_imagined(
     config: ImaginedConfig | None = None,
     seed: int = 0,
 ) -> Report:
-    """Imagine variations of the drives of a folder.
+    """Imagine variations of recorded drives.
 
     Beside the episodes the output gets `gauges.safetensors` and `gauges.json`, by which the dreams were read,
     and `report.json`: what was kept and why not all.
 
     Args:
         model: run whose world model dreams.
-        episodes: folder of demonstrations.
+        paths: files of demonstrations, at least one.
         output: folder for the imagined episodes; it must hold none yet.
         policy: run of a policy that drives a share of the dreams.
         gauges: folder with gauges of the world model; None fits them on the drives.
@@ -51,7 +51,7 @@ def collect_imagined(
         seed: of everything random.
 
     Raises:
-        DreamdriveError: no such run or folder, they do not fit, or the output holds episodes.
+        DreamdriveError: no such run, it does not fit the drives, or the output holds episodes.
     """
     config = config or ImaginedConfig()
     if output.is_dir() and any(output.glob("*.npz")):
@@ -62,7 +62,6 @@ def collect_imagined(
             f"{model}: its world model observes {', '.join(sorted(found.shapes))}: expected pictures, 'image'"
         )
     driver = load_policy(policy) if policy is not None else None
-    paths = read_episodes(episodes).paths
     if count is not None:
         order = np.random.default_rng([seed, 60]).permutation(len(paths))
         paths = [paths[i] for i in sorted(order[:count])]

@@ -1,7 +1,7 @@
 """The job that records demonstrations: CarRacing driven as asked, with mistakes that are put right."""
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from envs.car_racing import TRAINING_SEEDS, CarRacingConfig
-from envs.preprocess import Picture, native_action
+from envs.preprocess import native_action
 from envs.simulators import OfficialSimulator
 from envs.track import HALF_WIDTH, CarOnTrack, Track, car_on_track, state_vector
+from envs.view import View
 from train.agents import Trained, load_agent
 from train.carla.folder import EpisodeFiles, opened
 from train.data.episodes import Episode
@@ -41,7 +42,7 @@ class DemonstrationsConfig(OrdersConfig):
 class _Row:
     """What is noted in a decision."""
 
-    picture: NDArray[np.uint8]
+    seen: Mapping[str, NDArray[Any]]
     car: CarOnTrack
     wanted: NDArray[np.float32]
     mistake: float
@@ -57,7 +58,7 @@ class _Row:
 class _Seat:
     """A simulator, and the episode that is driven in it."""
 
-    def __init__(self, config: DemonstrationsConfig, env: CarRacingConfig, view: Picture) -> None:
+    def __init__(self, config: DemonstrationsConfig, env: CarRacingConfig, view: View) -> None:
         self._config, self._env, self._view = config, env, view
         self.simulator = OfficialSimulator(config.decisions * env.action_repeat + 1)
         self.number = -1
@@ -70,8 +71,7 @@ class _Seat:
         self._mistakes = Mistakes(self._config.mistakes, rng)
         self.rows: list[_Row] = []
         self.over = self.terminated = False
-        # (3, S, S)
-        self.picture = self._view(self.simulator.reset(self.seed)[None])[0]
+        self.seen = self._see(self.simulator.reset(self.seed))
         self._track = Track.of(self.simulator)
         self._car = car_on_track(self.simulator, self._track)
         self.action = np.zeros(2, np.float32)
@@ -80,7 +80,7 @@ class _Seat:
         """One decision, in which the agent would do (2,)."""
         asked = self.orders[len(self.rows)]
         wanted = demonstrate(asked, self._car, self._track, agent)
-        row = _Row(self.picture, self._car, wanted, self._mistakes.step(self._car.speed))
+        row = _Row(self.seen, self._car, wanted, self._mistakes.step(self._car.speed))
         self.action = row.action
         native = native_action(row.action[None])[0]
         for _ in range(self._env.action_repeat):
@@ -91,7 +91,10 @@ class _Seat:
         self.rows.append(row)
         self.over = self.terminated or len(self.rows) == len(self.orders)
         self._car = car_on_track(self.simulator, self._track)
-        self.picture = self._view(self.simulator.picture()[None])[0]
+        self.seen = self._see(self.simulator.picture())
+
+    def _see(self, picture: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
+        return {name: value[0] for name, value in self._view(picture[None]).items()}
 
     def episode(self) -> Episode:
         """The episode driven, of T decisions; for its extras see `collect_demonstrations`."""
@@ -101,7 +104,10 @@ class _Seat:
         actions = np.stack([np.zeros(2, np.float32), *(row.action for row in rows)])  # (T+1, 2)
         return Episode(
             observations={
-                "image": np.stack([*(row.picture for row in rows), self.picture]),  # (T+1, 3, S, S)
+                # (T+1, ...)
+                **{
+                    name: np.stack([*(row.seen[name] for row in rows), self.seen[name]]) for name in self.seen
+                },
                 "state": np.stack([state_vector(car) for car in (*cars, self._car)]),  # (T+1, 4)
             },
             actions=actions,
@@ -212,7 +218,7 @@ class _Job:
     def run(self, episodes: int, output: Path) -> Shown:
         queue = deque(self._files.missing(episodes))
         shown, done = Shown(), len(self._files.numbers)
-        view = Picture(self._env.image_size, self._env.crop_hud)
+        view = View(self._env.image_size, self._env.crop_hud, self._env.instruments)
         count = min(self._config.simulators, len(queue))
         seats = [_Seat(self._config, self._env, view) for _ in range(count)]
         torch.manual_seed(self._seed)
@@ -249,8 +255,11 @@ class _Job:
     def _agent(self, seats: Sequence[_Seat], state: Any) -> tuple[NDArray[np.float32], Any]:
         """What the agent would do in each seat (M, 2), and what it believes then; it sees what was done."""
         device = self._trained.device
-        pictures = torch.from_numpy(np.stack([seat.picture for seat in seats])).to(device)
+        seen = {
+            name: torch.from_numpy(np.stack([seat.seen[name] for seat in seats])).to(device)
+            for name in seats[0].seen
+        }
         actions = torch.from_numpy(np.stack([seat.action for seat in seats])).to(device)
         is_first = torch.tensor([not seat.rows for seat in seats], device=device)
-        chosen, state = self._trained.agent.act({"image": pictures}, state, actions, is_first, explore=False)
+        chosen, state = self._trained.agent.act(seen, state, actions, is_first, explore=False)
         return chosen.cpu().numpy(), state

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from agent.behaviour.vla.interface import FEATURES, IMAGE, STATE, Batch, Policy
+from agent.behaviour.vla.interface import FEATURES, Batch, Policy, observation_key
 from agent.world_model.interface import State, WorldModel
 from train.agents import load_world_model
 from train.data.episodes import Episode
@@ -19,8 +19,8 @@ class FeatureReader:
     """Filters what is seen with a frozen world model, and gives its features.
 
     Args:
-        world_model: knows pictures, as `image`, and may know the vector `state`.
-        shapes: of the observations that it knows.
+        world_model: knows pictures as `image`, or vectors.
+        shapes: of the observations that it knows: `image` (C, S, S) or (D,) of a vector.
         device: of the world model.
 
     Raises:
@@ -30,10 +30,10 @@ class FeatureReader:
     def __init__(
         self, world_model: WorldModel, shapes: Mapping[str, tuple[int, ...]], device: torch.device
     ) -> None:
-        unknown = set(shapes) - {"image", "state"}
+        unknown = [name for name, shape in shapes.items() if len(shape) == 3 and name != "image"]
         if unknown:
             raise DreamdriveError(
-                f"world_model: observes {', '.join(sorted(shapes))}: expected image, with or without state"
+                f"world_model: observes {', '.join(sorted(shapes))}: expected image, and vectors besides"
             )
         self.world_model = world_model.eval().requires_grad_(False)
         self.device = device
@@ -65,12 +65,21 @@ class FeatureReader:
         return self.world_model.features(states)[:-1].float().cpu()
 
     def filter(self, batch: Batch, state: State | None, action: Tensor | None) -> State:
-        """The state (B) after a LeRobot batch was seen, `action` (B, A) having led there; None starts."""
+        """The state (B) after a LeRobot batch was seen, `action` (B, A) having led there; None starts.
+
+        Raises:
+            DreamdriveError: the batch lacks an observation that the world model needs.
+        """
         seen: dict[str, Tensor] = {}
-        if "image" in self._names:
-            seen["image"] = (batch[IMAGE] * 255).round().to(torch.uint8).to(self.device)
-        if "state" in self._names:
-            seen["state"] = batch[STATE].to(self.device)
+        for name in self._names:
+            key = observation_key(name)
+            if key not in batch:
+                raise DreamdriveError(
+                    f"batch: no '{key}', which the world model observes; it has {', '.join(sorted(batch))}"
+                )
+            # Pictures come as numbers in [0, 1].
+            value = (batch[key] * 255).round().to(torch.uint8) if name == "image" else batch[key]
+            seen[name] = value.to(self.device)
         return self.world_model.encode(seen, state, action)
 
 

@@ -17,7 +17,7 @@ from torch.utils.data import Dataset
 
 from agent.behaviour.actor_critic import ActorCritic
 from agent.behaviour.planner import Prior
-from agent.behaviour.vla.interface import IMAGE, STATE, TASK, Batch, require_policy
+from agent.behaviour.vla.interface import IMAGE, STATE, TASK, Batch, observation_key, require_policy
 from agent.world_model.interface import State, WorldModel
 from train.agents import load_world_model
 from train.data.episodes import Episode
@@ -48,7 +48,7 @@ class WorldModelGuidedTrainer:
         scale: what the words for speeds mean.
         understand: text -> what it asks for; None looks at no instruction.
         execute: decisions driven of a chunk; None takes the policy's own.
-        observations: those that the world model knows, of `image` and `state`.
+        observations: those that the world model knows, `image` and vectors by name.
         seed: of the policy's noise where it takes a generator, and of the dreams.
 
     Attributes:
@@ -118,7 +118,7 @@ class WorldModelGuidedTrainer:
 
         Args:
             observation: `image` (C, H, W) or (B, C, H, W), uint8 or float in [0, 1], `state` (S,) or (B, S)
-                and `task`, a text or B texts; or a LeRobot batch.
+                and `task`, a text or B texts, with other vectors like `state`; or a LeRobot batch.
 
         Returns:
             (A,) for one observation without a batch dimension, else (B, A).
@@ -278,4 +278,8 @@ def as_batch(observation: Mapping[str, Any]) -> tuple[dict[str, Any], bool]:
     texts = [task] * len(image) if isinstance(task, str) else list(task)
     if len(texts) != len(image):
         raise DreamdriveError(f"observation: {len(texts)} tasks for {len(image)} pictures")
-    return {IMAGE: image.float(), STATE: state.float(), TASK: texts}, single
+    batch: dict[str, Any] = {IMAGE: image.float(), STATE: state.float(), TASK: texts}
+    for name in set(observation) - {"image", "state", "task"}:
+        vector = torch.as_tensor(np.asarray(observation[name])).float()
+        batch[observation_key(name)] = vector.unsqueeze(0) if single else vector
+    return batch, single

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from agent.behaviour.vla.interface import IMAGE, STATE, TASK, Policy, require_policy
+from agent.behaviour.vla.interface import IMAGE, TASK, Policy, observation_key, require_policy
 from envs.car_racing import CarRacingConfig
 from envs.evaluation import OfficialTracks
 from envs.track import HALF_WIDTH
@@ -57,11 +57,12 @@ class Instructed:
             noted.speeds.append(car.speed)
             noted.offsets.append(car.offset)
             noted.half_widths.append(HALF_WIDTH)
-        batch = {
-            IMAGE: torch.from_numpy(observation["image"]).to(self._device).float() / 255,
-            STATE: torch.from_numpy(observation["state"]).to(self._device),
-            TASK: [self.driven[number].trial.told for number in self._course.number],
+        batch: dict[str, Any] = {
+            observation_key(name): torch.from_numpy(seen).to(self._device).float()
+            for name, seen in observation.items()
         }
+        batch[IMAGE] /= 255
+        batch[TASK] = [self.driven[number].trial.told for number in self._course.number]
         began = time.perf_counter()
         # (N, A)
         action: NDArray[np.float32] = self._policy.select_action(batch).float().cpu().numpy()

@@ -19,6 +19,12 @@ TASK = "task"
 ACTION = "action"
 PAD = "action_is_pad"
 
+
+def observation_key(name: str) -> str:
+    """Where a batch has an observation of ours: the picture `image`, or a vector by its name."""
+    return IMAGE if name == "image" else f"observation.{name}"
+
+
 Batch: TypeAlias = Mapping[str, Any]
 """Tensors and texts under the keys above."""
 

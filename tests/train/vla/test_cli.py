@@ -8,7 +8,7 @@ from torch import Tensor
 
 from tests.train.vla.tiny_demonstrations import TINY, encode, write
 from train.cli import main
-from train.vla import evaluate, learner, policy
+from train.vla import collect_imagined, evaluate, learner, policy
 
 
 class Sentences:
@@ -60,6 +60,26 @@ def test_from_demonstrations_to_obedience(tmp_path: Path, runs: Path) -> None:
     mixed = json.loads(result.read_text())
     assert mixed["shuffled"] and [d["told"] for d in mixed["drives"]] == ["crawl along", "stop the car"]
     assert [d["asked"] for d in mixed["drives"]] == ["stop", "crawl"]
+
+
+def test_dreams_may_start_from_what_a_run_learnt_from_only(
+    tmp_path: Path, runs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    demonstrations = write(tmp_path / "demonstrations", 8)
+    file = config_file(tmp_path / "tiny.yaml", demonstrations)
+    assert (
+        main(["train", "vla", "--config", str(file), "--data.fraction", "0.5", "--run", str(runs / "vla")])
+        == 0
+    )
+    asked: list[list[Path]] = []
+    monkeypatch.setattr(
+        collect_imagined, "collect_imagined", lambda _, paths, *__, **___: asked.append(paths)
+    )
+    words = ["collect", "imagined", "--model", "road", "--output", str(tmp_path / "dreams")]
+    assert main([*words, "--episodes", str(demonstrations)]) == 0
+    assert main([*words, "--learnt-by", str(runs / "vla")]) == 0
+    # Of 8 drives 2 are validated on, and half of the others are learnt from.
+    assert len(asked[0]) == 8 and len(asked[1]) == 3 and set(asked[1]) < set(asked[0])
 
 
 def test_a_run_that_takes_no_instructions_and_options_that_miss_them(

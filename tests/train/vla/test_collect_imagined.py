@@ -35,7 +35,10 @@ def drives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_a_folder_of_drives_becomes_a_folder_of_dreams(drives: Path, tmp_path: Path) -> None:
     report = collect_imagined(
-        Path("road"), drives, tmp_path / "dreams", config=CONFIG.model_copy(update={"fit": FIT})
+        Path("road"),
+        read_episodes(drives).paths,
+        tmp_path / "dreams",
+        config=CONFIG.model_copy(update={"fit": FIT}),
     )
     written = [episode for _, episode in read_episodes(tmp_path / "dreams")]
     assert len(written) == report.kept > 10
@@ -46,18 +49,22 @@ def test_a_folder_of_drives_becomes_a_folder_of_dreams(drives: Path, tmp_path: P
     assert gauges.scores == told["probe"]
     # With the same gauges, of fewer drives.
     fewer = collect_imagined(
-        Path("road"), drives, tmp_path / "fewer", None, tmp_path / "dreams", 2, config=CONFIG
+        Path("road"),
+        read_episodes(drives).paths,
+        tmp_path / "fewer",
+        None,
+        tmp_path / "dreams",
+        2,
+        config=CONFIG,
     )
     assert fewer.dreams == 2 * 3 * 2 and load_gauges(tmp_path / "fewer", Road()).limit == gauges.limit
     with pytest.raises(DreamdriveError, match="already holds episodes"):
-        collect_imagined(Path("road"), drives, tmp_path / "dreams")
+        collect_imagined(Path("road"), read_episodes(drives).paths, tmp_path / "dreams")
 
 
 def test_what_does_not_fit_is_named(drives: Path, tmp_path: Path) -> None:
     with pytest.raises(DreamdriveError, match="observes token: expected pictures"):
-        collect_imagined(Path("words"), drives, tmp_path / "dreams")
-    with pytest.raises(DreamdriveError, match="expected a folder with .npz"):
-        collect_imagined(Path("road"), tmp_path / "nowhere", tmp_path / "dreams")
+        collect_imagined(Path("words"), read_episodes(drives).paths, tmp_path / "dreams")
     assert not (tmp_path / "dreams").exists()
 
 

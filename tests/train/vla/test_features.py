@@ -76,8 +76,11 @@ def test_the_same_episode_has_the_same_features_and_no_chance_is_used_up() -> No
 
 
 def test_a_world_model_of_other_observations_or_actions_is_refused(reader: FeatureReader) -> None:
-    with pytest.raises(DreamdriveError, match="observes image, route: expected image"):
-        FeatureReader(tiny_lstm(), {"image": (3, 16, 16), "route": (4,)}, CPU)
+    with pytest.raises(DreamdriveError, match="observes birdseye, image: expected image"):
+        FeatureReader(tiny_lstm(), {"image": (3, 16, 16), "birdseye": (3, 16, 16)}, CPU)
+    blind = FeatureReader(tiny_lstm(), {"image": (3, 16, 16), "route": (4,)}, CPU)
+    with pytest.raises(DreamdriveError, match="no 'observation.route', which the world model observes"):
+        blind.filter({IMAGE: torch.zeros(1, 3, 16, 16)}, None, None)
     wide = FeatureReader(tiny_lstm(actions=3), PICTURES, CPU)
     with pytest.raises(DreamdriveError, match="actions of 2 numbers"):
         wide.episode(episode(0))
