@@ -72,8 +72,6 @@ def measure(run: Path, tracks: int, noise: float, first_seed: int) -> dict[str, 
     with torch.no_grad():
         features, truth, number = drive(run, tracks, noise, first_seed)
     learnt = number < tracks * 3 // 4
-    mean, std = features[learnt].mean(0), features[learnt].std(0).clamp(min=1e-3)
-    features = (features - mean) / std
     torch.manual_seed(0)
     probe = Probe(ProbeConfig(), features.shape[-1], list(_NUMBERS))
     fit_probe(probe, features[learnt], truth[learnt], generator=torch.Generator().manual_seed(0))

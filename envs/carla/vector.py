@@ -1,6 +1,6 @@
 """Several CARLA simulators as one Gymnasium vector environment that outlives every one of them."""
 
-from collections.abc import Sequence
+import math
 from typing import Any
 
 import gymnasium
@@ -8,13 +8,12 @@ import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
 from numpy.typing import NDArray
 
-from envs.car_racing import TRAINING_SEEDS
 from envs.carla.actions import Actions
 from envs.carla.config import CarlaConfig
-from envs.carla.errors import SimulatorLost
+from envs.carla.fleet import Fleet
 from envs.carla.server import ServerConfig
 from envs.carla.spaces import observation_space
-from envs.carla.supervised import Lost, Supervised, wait_for
+from envs.carla.supervised import Lost, Supervised
 from envs.carla.worker import OpenEnv, open_carla
 
 LOST = "simulator_lost"
@@ -29,23 +28,26 @@ class CarlaVectorEnv(VectorEnv[dict[str, Any], NDArray[Any], Any]):
 
     A simulator that dies or stalls ends its episode: truncated, reason "simulator_lost", and for that one
     decision the observation is the last one seen, the reward 0. Its replacement starts at once, beside the
-    others. The next `step`, which resets it, waits until it is up: every row that `step` gives was driven by
-    a simulator. (Rows of a simulator that is not there would have to be told apart by everything that
-    learns.) Whoever wants simulators that never wait for each other drives N of `Supervised` instead.
+    others. The next `step`, which resets it, waits for it as long as a start may take (`start_seconds`). If
+    it is not back by then, the others go on without it: it is away, and each `step` tries to reset it, but
+    does not wait, until it is back. The row of one that is away is nobody's driving: the last observation
+    seen, reward 0, no frames, truncated (for the next `step` only resets it, too); info's "away" tells it
+    apart. Where all are away, `step` waits for any of them, `patience_seconds` at most. Whoever wants
+    simulators that never wait for each other drives N of `Supervised` instead.
 
-    Infos: "frames" (N,), how many each moved in this decision; "speed" (N,) m/s; "route_completion" (N,);
-    "position" (N, 4), x, y, z [m] and yaw [degrees]; "terms", a dictionary name -> (N,) of the reward's
-    terms; and when episodes ended, "episode" with "r" (undiscounted return) and "l" (frames), "reason" (N,)
-    of str, "infractions" (N,) of dictionaries kind -> count, and "_episode", the mask of those that ended.
+    Infos: "away" (N,) of str, why, "" for one that is there; "frames" (N,), how many each moved in this
+    decision; "speed" (N,) m/s; "route_completion" (N,); "position" (N, 4), x, y, z [m] and yaw [degrees];
+    "terms", a dictionary name -> (N,) of the reward's terms; and when episodes ended, "episode" with "r"
+    (undiscounted return) and "l" (frames), "reason" (N,) of str, "infractions" (N,) of dictionaries
+    kind -> count, and "_episode", the mask of those that ended.
 
     Args:
         config: what to drive, and how many.
-        simulators: one for each.
-        seed: of the episodes.
+        fleet: the simulators.
     """
 
-    def __init__(self, config: CarlaConfig, simulators: Sequence[Supervised], seed: int) -> None:
-        self.config, self.simulators = config, list(simulators)
+    def __init__(self, config: CarlaConfig, fleet: Fleet) -> None:
+        self.config, self.simulators, self._fleet = config, fleet.simulators, fleet
         self.num_envs = n = len(self.simulators)
         frames_per_second = 1 / (config.step_seconds * config.action_repeat)
         self.metadata = {"autoreset_mode": AutoresetMode.NEXT_STEP, "render_fps": frames_per_second}
@@ -53,7 +55,6 @@ class CarlaVectorEnv(VectorEnv[dict[str, Any], NDArray[Any], Any]):
         self.single_action_space = Actions(config).space
         self.observation_space = gymnasium.vector.utils.batch_space(self.single_observation_space, n)
         self.action_space = gymnasium.vector.utils.batch_space(self.single_action_space, n)
-        self._seeds = [np.random.default_rng([seed, i]) for i in range(n)]
         self._ended = np.zeros(n, bool)
         self._return = np.zeros(n)
         self._frames = np.zeros(n, np.int64)
@@ -78,18 +79,17 @@ class CarlaVectorEnv(VectorEnv[dict[str, Any], NDArray[Any], Any]):
         Raises:
             ValueError: a seed or other options are given.
             CarlaSetupError: a mistake in the config.
-            SimulatorLost: a simulator does not start, or did not come back in time.
+            SimulatorLost: no simulator starts, or none came back in time.
         """
         if seed is not None or (options is not None and set(options) != {"reset_mask"}):
             raise ValueError(
                 "CarlaVectorEnv.reset: make_carla takes the seed; expected none, and no option but reset_mask"
             )
         which = np.ones(self.num_envs, bool) if options is None else np.asarray(options["reset_mask"], bool)
-        for i in np.flatnonzero(which):
-            self._order_reset(int(i))
-        answers = self._gather(np.flatnonzero(which).tolist())
-        info = self._begin(answers)
-        self._ended &= ~which
+        for i in np.flatnonzero(which).tolist():
+            self._fleet.order_reset(i)
+        info = self._begin(self._fleet.gather(math.inf))
+        self._ended = (self._ended & ~which) | (info["away"] != "")
         return self._observation(), info
 
     def step(
@@ -99,18 +99,18 @@ class CarlaVectorEnv(VectorEnv[dict[str, Any], NDArray[Any], Any]):
 
         Raises:
             ValueError: actions of another shape than the action space's, or not finite.
-            SimulatorLost: a simulator did not come back in time.
+            SimulatorLost: all simulators are lost, and none came back in time.
         """
         if actions.shape != self.action_space.shape or not np.isfinite(actions).all():
             raise ValueError(f"CARLA actions {actions.shape}: expected {self.action_space.shape}, all finite")
         n, resetting = self.num_envs, self._ended
-        for i, simulator in enumerate(self.simulators):
+        for i in range(n):
             if resetting[i]:
-                self._order_reset(i)
+                self._fleet.order_reset(i)
             else:
-                simulator.order(("step", actions[i]))
-        answers = self._gather(list(range(n)))
-        info = self._begin({i: answers[i] for i in range(n) if resetting[i]})
+                self._fleet.order_step(i, actions[i])
+        answers = self._fleet.gather(self._fleet.limits.start_seconds)
+        info = self._begin({i: answer for i, answer in answers.items() if resetting[i]})
         reward = np.zeros(n, np.float32)
         terminated, truncated = np.zeros(n, bool), np.zeros(n, bool)
         reason, infractions = np.full(n, "", object), np.full(n, None, object)
@@ -125,11 +125,13 @@ class CarlaVectorEnv(VectorEnv[dict[str, Any], NDArray[Any], Any]):
             reason[i], infractions[i] = about.get("reason", ""), about.get("infractions", {})
         self._return += reward
         self._frames += info["frames"]
-        self._ended = terminated | truncated
-        if self._ended.any():
+        ended = terminated | truncated
+        if ended.any():
             info["episode"] = {"r": self._return.copy(), "l": self._frames.copy()}
-            info["_episode"] = self._ended.copy()
+            info["_episode"] = ended
             info["reason"], info["infractions"] = reason, infractions
+        truncated |= info["away"] != ""
+        self._ended = terminated | truncated
         return self._observation(), reward, terminated, truncated, info
 
     def close_extras(self, **_: Any) -> None:
@@ -138,21 +140,6 @@ class CarlaVectorEnv(VectorEnv[dict[str, Any], NDArray[Any], Any]):
             simulator.dismiss()
         for simulator in self.simulators:
             simulator.close()
-
-    def _order_reset(self, i: int) -> None:
-        self.simulators[i].order(("reset", int(self._seeds[i].integers(TRAINING_SEEDS)), None))
-
-    def _gather(self, indices: list[int]) -> dict[int, Any]:
-        """Every ordered simulator's answer; a reset's is never Lost."""
-        answers: dict[int, Any] = {}
-        while waiting := [i for i in indices if i not in answers]:
-            for i in waiting:
-                answer = self.simulators[i].poll()
-                if answer is not None:
-                    answers[i] = answer
-            if left := [self.simulators[i] for i in waiting if i not in answers]:
-                wait_for(left)
-        return answers
 
     def _begin(self, answers: dict[int, Any]) -> dict[str, Any]:
         """Take in the answers to resets; the info, with room for everybody."""
@@ -163,11 +150,9 @@ class CarlaVectorEnv(VectorEnv[dict[str, Any], NDArray[Any], Any]):
             "route_completion": np.zeros(n, np.float32),
             "position": np.zeros((n, 4)),
             "terms": {},
+            "away": np.array([self._fleet.away.get(i, "") for i in range(n)], object),
         }
-        for i, answer in answers.items():
-            if isinstance(answer, Lost):
-                raise SimulatorLost(f"simulator {i}: {answer.reason}")
-            observation, about = answer
+        for i, (observation, about) in answers.items():
             self._return[i] = self._frames[i] = 0
             self._note(i, observation, about, info)
         return info
@@ -204,4 +189,4 @@ def make_carla(
     servers = servers or config.servers
     first = int(np.random.default_rng([seed, 2]).integers(2**31 - config.num_envs))
     simulators = [Supervised(config, servers, i, first + i, open_env) for i in range(config.num_envs)]
-    return CarlaVectorEnv(config, simulators, seed)
+    return CarlaVectorEnv(config, Fleet(simulators, servers, seed))

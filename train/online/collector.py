@@ -29,6 +29,16 @@ class Arrival:
     is_first: np.ndarray
     is_terminal: np.ndarray
 
+    def lent(self, rows: np.ndarray) -> "Arrival":
+        """The row in which stream i has what stream `rows`[i] has, (N,)."""
+        return Arrival(
+            {name: value[rows] for name, value in self.observation.items()},
+            self.action[rows],
+            self.reward[rows],
+            self.is_first[rows],
+            self.is_terminal[rows],
+        )
+
 
 @dataclass
 class Score:
@@ -56,23 +66,31 @@ class Collector:
     checkpoint (`restart`), in a run that is never stopped too; and a run that was stopped in between goes on
     where it was by driving the recorded actions of the running segment again.
 
+    A simulator may be away for a while (info's "away" says why): its stream then repeats the rows of another
+    one, beginning like an episode, so that nothing is learnt that nobody drove. They count as no decisions.
+
     Args:
         make_env: seed -> vector environment, next-step autoreset.
         replay: gets every row.
         seed: the run's seed.
         device: where the agent is.
+        say: told, once each, which simulators went away and came back.
     """
 
-    def __init__(self, make_env: MakeEnv, replay: Replay, seed: int, device: torch.device) -> None:
+    def __init__(
+        self, make_env: MakeEnv, replay: Replay, seed: int, device: torch.device, say: Callable[[str], None]
+    ) -> None:
         self.finished: list[Score] = []
         self.resumed_exactly = True
         self._make_env, self._replay, self._seed, self._device = make_env, replay, seed, device
-        self._at = _Progress()
+        self._at, self._say = _Progress(), say
         self._env: VectorEnv[Any, Any, Any] | None = None
         self._discrete = False
         self._state: State | None = None
         self._row: Arrival
         self._ended: np.ndarray
+        self._lender: np.ndarray
+        self._away: set[int] = set()
 
     @property
     def frames(self) -> int:
@@ -95,10 +113,11 @@ class Collector:
         self.close()
         self._env = self._make_env(self._segment_seed())
         self._discrete = isinstance(self._env.single_action_space, gymnasium.spaces.Discrete)
-        observation, _ = self._env.reset()
+        observation, info = self._env.reset()
         count = self._env.num_envs
         self._state = agent.world_model.initial(count)
-        self._row = Arrival(
+        self._lender = np.arange(count)
+        row = Arrival(
             observation=dict(observation),
             action=np.zeros((count, agent.world_model.action_size), np.float32),
             reward=np.zeros(count, np.float32),
@@ -106,6 +125,7 @@ class Collector:
             is_terminal=np.zeros(count, bool),
         )
         self._ended = np.zeros(count, bool)
+        self._row = self._without_away(row, info)
         self._at.actions.clear()
 
     def restart(self, agent: Dreamer) -> None:
@@ -185,7 +205,7 @@ class Collector:
             )
         latent = {name: value.cpu() for name, value in agent.world_model.compress(self._state).items()}
         self._replay.add(row.observation, row.action, row.reward, row.is_first, row.is_terminal, latent)
-        self._at.decisions += len(row.reward)
+        self._at.decisions += len(row.reward) - len(self._away)
         return chosen
 
     def _drive(self, action: np.ndarray, report: bool) -> None:
@@ -196,7 +216,7 @@ class Collector:
         given = action.argmax(-1) if self._discrete else action
         observation, reward, terminated, truncated, info = self._env.step(given)
         # After an end, this step only reset: the action led nowhere.
-        self._row = Arrival(
+        row = Arrival(
             observation=dict(observation),
             action=np.where(ended[:, None], 0.0, action).astype(np.float32),
             reward=np.where(ended, 0.0, reward).astype(np.float32),
@@ -204,8 +224,30 @@ class Collector:
             is_terminal=terminated,
         )
         self._ended = terminated | truncated
+        self._row = self._without_away(row, info)
         self._at.frames += int(info["frames"].sum())
         if report and "episode" in info:
             for i in np.flatnonzero(info["_episode"]):
                 score, frames = float(info["episode"]["r"][i]), int(info["episode"]["l"][i])
                 self.finished.append(Score(score, frames, self._at.frames))
+
+    def _without_away(self, row: Arrival, info: Mapping[str, Any]) -> Arrival:
+        """The row, but streams whose simulators are away have that of the first one which is there."""
+        why = info.get("away", [""] * len(row.reward))
+        there = np.array([not text for text in why])
+        away = set(np.flatnonzero(~there).tolist())
+        for i in sorted(away ^ self._away):
+            told = f"is away, the others go on without it: {why[i]}" if i in away else "is back"
+            self._say(f"simulator {i} {told}")
+        # (N,)
+        lender = np.where(there, np.arange(len(there)), there.argmax())
+        begins = lender != self._lender
+        self._away, self._lender = away, lender
+        if not away and not begins.any():
+            return row
+        self._ended = self._ended | ~there
+        row = row.lent(lender)
+        # Whoever comes into another's rows, or back from them, does so midway.
+        row.is_first |= begins
+        row.action[row.is_first], row.reward[row.is_first] = 0.0, 0.0
+        return row

@@ -187,8 +187,9 @@ class Trainer:
             self.progress.say("the simulators did not repeat the recorded actions; they start anew")
 
     def _make_collector(self) -> None:
+        c, say = self.config, self.progress.say
         self.collector = Collector(
-            lambda seed: self.make_env(self.config.env, seed), self.replay, self.config.seed, self.device
+            lambda seed: self.make_env(c.env, seed), self.replay, c.seed, self.device, say
         )
 
     def _apply_learning_rates(self) -> None:

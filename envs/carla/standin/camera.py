@@ -47,6 +47,19 @@ class _Table:
     up: NDArray[np.float32]
 
 
+@dataclass(frozen=True)
+class _Shading:
+    """The weather in a picture: `sky` (H * W, 4); of the ground's P pixels `light` and `haze` (P, 4), a
+    colour being (ground * light + haze) >> 8; of boxes the light's `tint` and the colour of `fog`, BGR (3,).
+    """
+
+    sky: NDArray[np.uint8]
+    light: NDArray[np.uint16]
+    haze: NDArray[np.uint16]
+    tint: NDArray[np.float32]
+    fog: NDArray[np.float32]
+
+
 class Camera:
     """A pinhole camera of `width` x `height` pixels and horizontal field of view `fov` [degrees]."""
 
@@ -67,23 +80,25 @@ class Camera:
         """A colour picture as BGRA, H x W x 4 bytes. `height`: the camera's above the ground [m]."""
         key = (round(height, 2), round(pose[3], 1), round(pose[5], 1))
         table = self._table(*key, ground)
-        picture, light, haze = self._shading(*key, ground, weather)
-        picture = picture.copy()
-        # (P,) uint32 -> (P, 4) uint8
+        shading = self._shading(*key, ground, weather)
+        picture = shading.sky.copy()
+        # (P,) uint32 -> (P, 4) uint16
         seen = ground.colours.take(self._indices(table, pose, ground)).view(np.uint8).reshape(-1, 4)
-        shown = seen * light
-        shown += haze
+        shown = seen.astype(np.uint16)
+        shown *= shading.light
+        shown += shading.haze
         shown >>= 8
         picture[table.start :] = shown
         faces = self._faces(pose, boxes)
         if len(faces.rows):
             far = weather.haze(faces.distance)[:, None]
-            colours = faces.rows[:, 7:10] * faces.shade[:, None] * weather.tint() * (1 - far)
+            colours = faces.rows[:, 7:10] * faces.shade[:, None] * shading.tint * (1 - far)
             palette = np.full((len(far) + 1, 4), 255, np.uint8)
-            palette[1:, :3] = colours + far * weather.haze_colour()
+            palette[1:, :3] = colours + far * shading.fog
             drawn = self._draw(faces)
-            covered = np.flatnonzero(drawn)
-            picture[covered] = palette[drawn[covered]]
+            # A pixel as one number: (H * W,) uint32
+            whole = palette.view(np.uint32)[:, 0].take(drawn)
+            np.copyto(picture.view(np.uint32)[:, 0], whole, where=drawn > 0)
         if weather.precipitation > 0:
             # drops from the place alone: an episode driven again looks the same
             rng = np.random.default_rng([int(abs(value) * 1e3) for value in (*pose[:2], pose[4])])
@@ -179,9 +194,7 @@ class Camera:
 
     def _make_shading(
         self, height: float, pitch: float, roll: float, ground: Ground, weather: Weather
-    ) -> tuple[NDArray[np.uint8], NDArray[np.uint16], NDArray[np.uint16]]:
-        """The sky (H * W, 4), and light and haze (P, 4) of the ground: colour = (ground * light + haze) >>
-        8."""
+    ) -> "_Shading":
         table = self._table(height, pitch, roll, ground)
         sky = np.full((self.width * self.height, 4), 255, np.uint8)
         sky[:, :3] = weather.sky(table.up)
@@ -192,22 +205,21 @@ class Camera:
         haze[:, :3] = np.clip(weather.haze_colour() * hidden, 0, 254) * 255.0
         light[table.sky] = 0
         haze[table.sky] = sky[table.start :][table.sky].astype(np.uint16) * 256
-        return sky, light, haze
+        return _Shading(sky, light, haze, weather.tint(), weather.haze_colour())
 
     def _faces(self, pose: Pose, boxes: Boxes) -> "_Faces":
         """The faces that the camera may see, farthest first."""
         turn = _rotation(pose[3], pose[4], pose[5])
         eye = np.array(pose[:3], np.float32)
         away = (boxes.rows[:, :3] - eye) @ turn  # (N, 3) ahead, right, up
-        half = boxes.rows[:, 3:6]
-        size = half.sum(axis=1)
-        ahead, distance = away[:, 0], np.sqrt((away * away).sum(axis=1))
+        size, ahead = boxes.size, away[:, 0]
+        distance = np.sqrt(np.einsum("ij,ij->i", away, away))
         aside = np.abs(away[:, 1]) - size < (0.55 * self.width / self._focal) * np.maximum(ahead + size, 0)
-        large = half.max(axis=1) * (2 * self._focal / _SMALL) > distance
+        large = boxes.largest * (2 * self._focal / _SMALL) > distance
         keep = np.flatnonzero((ahead > -size) & (distance < _FAR + size) & aside & large)
         keep = keep[np.argsort(-distance[keep], kind="stable")]
         corners, normals = boxes.corners[keep] - eye, boxes.normals[keep]
-        visible = (normals * corners[:, FACES[:, 0]]).sum(axis=-1) < 0  # (K, 6)
+        visible = np.einsum("ijk,ijk->ij", normals, corners[:, FACES[:, 0]]) < 0  # (K, 6)
         box, side = np.nonzero(visible)
         box, side = box[-_MOST_FACES:], side[-_MOST_FACES:]
         seen = corners[box[:, None], FACES[side]] @ turn  # (F, 4, 3) ahead, right, up
@@ -234,7 +246,8 @@ class Camera:
     def _clipped(self, corners: NDArray[np.float32]) -> list[float]:
         """The picture of the part of a face (4, 3) that lies before the camera: x0, y0, x1, y1, ... [px]."""
         kept: list[tuple[float, float, float]] = []
-        for a, b in zip(corners.tolist(), np.roll(corners, -1, axis=0).tolist(), strict=True):
+        points = corners.tolist()
+        for a, b in zip(points, points[1:] + points[:1], strict=True):
             if a[0] > _NEAR:
                 kept.append((a[0], a[1], a[2]))
             if (a[0] > _NEAR) != (b[0] > _NEAR):

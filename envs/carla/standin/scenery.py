@@ -3,6 +3,7 @@
 import math
 import zlib
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,6 +48,16 @@ class Boxes:
         turned = spin.transpose(0, 2, 1)
         corners = ((_CORNERS * array[:, None, 3:6]) @ turned + array[:, None, :3]).astype(np.float32)
         return Boxes(array, corners, _NORMALS @ turned)
+
+    @cached_property
+    def size(self) -> NDArray[np.float32]:
+        """Length, width and height together, halved [m], (N,)."""
+        return self.rows[:, 3:6].sum(axis=1)
+
+    @cached_property
+    def largest(self) -> NDArray[np.float32]:
+        """The largest of them, halved [m], (N,)."""
+        return self.rows[:, 3:6].max(axis=1, initial=0.0)
 
     def __add__(self, other: "Boxes") -> "Boxes":
         """Both together."""

@@ -7,7 +7,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -140,11 +140,20 @@ def eventually(true: Callable[[], bool], seconds: float = 20.0) -> bool:
 
 
 @contextmanager
-def nothing_left_behind() -> Iterator[None]:
-    """Check that afterwards there are no more children and servers than before."""
-    before = set(children()), set(processes())
-    yield
-    assert eventually(lambda: set(children()) <= before[0] and set(processes()) <= before[1])
+def no_processes_left() -> Iterator[None]:
+    """Check that afterwards there are no more children and servers than before; there are none then."""
+    before = {*children(), *processes()}
+    left = lambda: {*children(), *processes()} - before  # noqa: E731
+    try:
+        yield
+    finally:
+        ended = eventually(lambda: not left())
+        told = []
+        for pid in left():
+            with suppress(OSError):
+                told.append(Path(f"/proc/{pid}/cmdline").read_bytes())
+                os.kill(pid, signal.SIGKILL)
+    assert ended, f"left behind: {told}"
 
 
 def processes(marker: str = MARK, group: int | None = None) -> list[int]:

@@ -20,7 +20,9 @@ from envs.carla.ports import PortBlock, is_listening
 from envs.carla.server import ServerConfig, ServerProcess, start_command
 from envs.carla.supervised import Lost, Supervised
 from envs.carla.vector import LOST, make_carla
-from tests.envs.carla.fake_client import eventually, freeze, group, nothing_left_behind, processes, words
+from tests.envs.carla.fake_client import eventually, freeze, group, processes, words
+
+pytestmark = pytest.mark.usefixtures("nothing_left_behind")
 
 pytest.importorskip("carla")
 STRAIGHT = np.array([0.0, 0.3], np.float32)
@@ -71,12 +73,6 @@ def drive(simulator: Supervised, seed: int = 1, steps: int = 3) -> Any:
 def back_at_work(simulator: Supervised, since: float) -> None:
     drive(simulator)
     assert back_by(since)
-
-
-@pytest.fixture(autouse=True)
-def _nothing_is_left_behind() -> Iterator[None]:
-    with nothing_left_behind():
-        yield
 
 
 class Standin(NamedTuple):

@@ -29,20 +29,15 @@ from tests.envs.carla.fake_client import (
     eventually,
     freeze,
     group,
-    nothing_left_behind,
     open_fake,
     processes,
     servers,
     words,
 )
 
+pytestmark = pytest.mark.usefixtures("nothing_left_behind")
+
 FORWARD = np.zeros(2, np.float32)
-
-
-@pytest.fixture(autouse=True)
-def _nothing_is_left_behind() -> Iterator[None]:
-    with nothing_left_behind():
-        yield
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 from collections.abc import Iterator
 
 import numpy as np
@@ -9,26 +10,22 @@ import pytest
 
 from envs.carla.config import CarlaConfig
 from envs.carla.errors import CarlaSetupError, SimulatorLost
-from envs.carla.server import ServerConfig
+from envs.carla.ports import Address
+from envs.carla.server import ServerConfig, ServerProcess
 from envs.carla.vector import LOST, CarlaVectorEnv, make_carla
 from tests.envs.carla.fake_client import (
     children,
     config,
     freeze,
     group,
-    nothing_left_behind,
     open_fake,
     processes,
     servers,
 )
 
+pytestmark = pytest.mark.usefixtures("nothing_left_behind")
+
 FORWARD = np.zeros((2, 2), np.float32)
-
-
-@pytest.fixture(autouse=True)
-def _nothing_is_left_behind() -> Iterator[None]:
-    with nothing_left_behind():
-        yield
 
 
 @pytest.fixture
@@ -71,9 +68,9 @@ def test_episodes_follow_each_other(env: CarlaVectorEnv) -> None:
 
 
 def test_the_same_seed_gives_the_same_episodes(env: CarlaVectorEnv) -> None:
-    again = make_carla(config(num_envs=2), 5, servers(), open_fake)
+    again = make_carla(config(num_envs=1), 5, servers(), open_fake)
     try:
-        assert np.array_equal(env.reset()[0]["state"], again.reset()[0]["state"])
+        assert np.array_equal(env.reset()[0]["state"][:1], again.reset()[0]["state"])
         one, _ = env.reset(options={"reset_mask": np.array([False, True])})
         assert one["state"][0, 1] == 0 and one["state"][1, 0] != env.reset()[0]["state"][1, 0]
     finally:
@@ -98,6 +95,37 @@ def test_a_lost_simulator_truncates_only_its_own_episode(env: CarlaVectorEnv, fa
     )
     assert env.step(FORWARD)[1].tolist() == [1, 4]
     assert env.restarts.tolist() == [1, 0] and processes(group=broken) == []
+
+
+def test_the_others_go_on_without_one_that_stays_away(
+    env: CarlaVectorEnv, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    env._fleet.limits = ServerConfig(start_seconds=0.1)
+    env.reset()
+    env.step(FORWARD)
+    with monkeypatch.context() as broken:
+        broken.setattr(ServerProcess, "start", no_more)
+        os.killpg(group(env.simulators[0]), signal.SIGKILL)
+        _, _, _, truncated, info = env.step(FORWARD)
+        assert truncated.tolist() == [True, False] and info["away"].tolist() == ["", ""]
+        for frame in (3, 4, 5):
+            observation, reward, terminated, truncated, info = env.step(FORWARD)
+            assert reward.tolist() == [0, frame] and observation["state"][:, 1].tolist() == [1, frame]
+            assert truncated.tolist() == [True, False] and terminated.tolist() == [False, frame == 5]
+            assert info["away"].tolist() == ["no more servers", ""] and info["frames"].tolist() == [0, 2]
+        assert info["_episode"].tolist() == [False, True] and info["reason"].tolist() == ["", "goal"]
+    for _ in range(200):
+        observation, _, _, truncated, info = env.step(FORWARD)
+        if not info["away"][0]:
+            break
+        time.sleep(0.1)
+    # Back, at the beginning of an episode, and driven from there.
+    assert not truncated[0] and observation["state"][0, 1] == 0 and info["frames"][0] == 0
+    assert env.step(FORWARD)[1][0] == 1
+
+
+def no_more(self: ServerProcess) -> Address:
+    raise OSError("no more servers")
 
 
 def test_what_cannot_start_is_an_error_that_says_why() -> None:

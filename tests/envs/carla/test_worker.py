@@ -14,15 +14,11 @@ from envs.carla.errors import CarlaSetupError
 from envs.carla.ports import Address, is_listening
 from envs.carla.server import ServerProcess
 from envs.carla.worker import DONE, READY, Client, check_version, closing_seconds, open_carla, order_seconds
-from tests.envs.carla.fake_client import config, eventually, nothing_left_behind, open_fake, words
+from tests.envs.carla.fake_client import config, eventually, open_fake, words
+
+pytestmark = pytest.mark.usefixtures("nothing_left_behind")
 
 SOMEWHERE = Address("somewhere", 2000, 8000)
-
-
-@pytest.fixture(autouse=True)
-def _nothing_is_left_behind() -> Iterator[None]:
-    with nothing_left_behind():
-        yield
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """Scoring over routes in fake simulators whose drives are known in advance."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ import pytest
 from envs.carla.actions import Actions
 from envs.carla.config import CarlaConfig
 from envs.carla.evaluation import LOST, CarlaRoutes, Drive, Task
-from tests.envs.carla.fake_client import nothing_left_behind, servers
+from tests.envs.carla.fake_client import servers
 from tests.train.carla.scored_env import BREAKS_ALWAYS, BREAKS_ONCE, open_scored
 from train.carla import evaluate
 from train.carla.baselines import ConstantSpeed, Uniform
@@ -19,11 +18,7 @@ from train.carla.evaluate import CarlaScores, evaluate_carla, scored_config, sta
 from train.errors import DreamdriveError
 from train.evaluate import finished
 
-
-@pytest.fixture(autouse=True)
-def _nothing_is_left_behind() -> Iterator[None]:
-    with nothing_left_behind():
-        yield
+pytestmark = pytest.mark.usefixtures("nothing_left_behind")
 
 
 def fake_config(tmp_path: Path, count: int = 2) -> CarlaConfig:

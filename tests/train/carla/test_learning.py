@@ -1,7 +1,6 @@
 """Learning online in CARLA: through fake simulators in seconds, and once from end to end in the stand-in."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,7 @@ import pytest
 from envs.carla.config import CarlaConfig
 from envs.carla.server import ServerConfig
 from envs.carla.vector import CarlaVectorEnv, make_carla
-from tests.envs.carla.fake_client import nothing_left_behind, open_fake, servers
+from tests.envs.carla.fake_client import open_fake, servers
 from train.cli import main
 from train.environments import EnvConfig
 from train.errors import DreamdriveError
@@ -19,6 +18,8 @@ from train.online.trainer import train_agent
 from train.options import build
 from train.run import Run
 from train.tracking import read_metrics
+
+pytestmark = pytest.mark.usefixtures("nothing_left_behind")
 
 CONFIG = Path(__file__).parents[3] / "configs" / "carla.yaml"
 TINY = [
@@ -32,12 +33,6 @@ TINY = [
     "--trainer.log_updates 2 --trainer.device cpu --trainer.threads 1",
 ]
 OPTIONS = " ".join(TINY).replace("--", "").split()
-
-
-@pytest.fixture(autouse=True)
-def _nothing_is_left_behind() -> Iterator[None]:
-    with nothing_left_behind():
-        yield
 
 
 def tiny(frames: int, **more: str) -> OnlineConfig:

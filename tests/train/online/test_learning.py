@@ -58,13 +58,13 @@ def learning_config(actor_lr: float, frames: int) -> OnlineConfig:
     return config
 
 
-@pytest.mark.parametrize("actions", ["continuous", "discrete"])
+@pytest.mark.parametrize(("actions", "frames"), [("continuous", 2400), ("discrete", 1400)])
 def test_a_task_of_left_and_right_is_solved(
-    actions: Literal["continuous", "discrete"], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    actions: Literal["continuous", "discrete"], frames: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Chance brings 2 of 4, with a standard deviation of the mean of 64 episodes of 0.13."""
     monkeypatch.setitem(sys.modules, "mlflow", None)
-    config = learning_config(actor_lr=3e-3, frames=2400)
+    config = learning_config(actor_lr=3e-3, frames=frames)
     config.agent.behaviour.actions = actions
     run = train_agent(config, tmp_path / "run", make_env=choices if actions == "discrete" else sides)
     score = mean_score(run.path, config)

@@ -1,0 +1,130 @@
+"""Who is waited for and who is not, with simulators that answer when they are told to."""
+
+import math
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from envs.carla import fleet as module
+from envs.carla.errors import SimulatorLost
+from envs.carla.fleet import Fleet
+from envs.carla.server import ServerConfig
+from envs.carla.supervised import Lost
+
+BEGUN = ("observation", {})
+PATIENCE = 0.05
+
+
+class Fake:
+    """In the place of `Supervised`: answers what `reply` says, None for not yet."""
+
+    last_loss = ""
+
+    def __init__(self, reply: Callable[[tuple[Any, ...]], Any] = lambda order: BEGUN) -> None:
+        self.reply = reply
+        self.orders: list[tuple[Any, ...]] = []
+        self.pending: tuple[Any, ...] | None = None
+
+    def order(self, order: tuple[Any, ...]) -> None:
+        assert self.pending is None, "ordered twice"
+        self.orders.append(order)
+        self.pending = order
+
+    def poll(self) -> Any:
+        assert self.pending is not None, "polled for nothing"
+        answer = self.reply(self.pending)
+        if answer is not None:
+            self.pending = None
+        return answer
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "wait_for", lambda simulators: time.sleep(0.005))
+
+
+def make(*fakes: Fake, patience: float = 0.3, pause: float = 0.0001) -> Fleet:
+    limits = ServerConfig(patience_seconds=patience, start_seconds=0.1, max_pause_seconds=pause)
+    return Fleet(fakes, limits, 0)  # type: ignore[arg-type]
+
+
+def reset(fleet: Fleet, *which: int, patience: float = PATIENCE) -> set[int]:
+    """Order resets; who answered."""
+    for i in which:
+        fleet.order_reset(i)
+    return set(fleet.gather(patience))
+
+
+def test_all_that_answer_are_there() -> None:
+    fakes = [Fake(), Fake(lambda order: BEGUN if order[0] == "reset" else Lost("died"))]
+    fleet = make(*fakes)
+    assert reset(fleet, 0, 1) == {0, 1} and not fleet.away
+    for i in (0, 1):
+        fleet.order_step(i, 0.5)
+    # A step that is lost is answered; its simulator is away only once it does not come back.
+    assert fleet.gather(PATIENCE) == {0: BEGUN, 1: Lost("died")} and not fleet.away
+    assert fakes[0].orders[1] == ("step", 0.5)
+    first, second = (fake.orders[0] for fake in fakes)
+    assert first[0] == second[0] == "reset" and first[1] != second[1]
+
+
+def test_one_that_does_not_come_back_is_waited_for_once() -> None:
+    silent = Fake(lambda order: None)
+    fleet = make(Fake(), silent)
+    began = time.monotonic()
+    assert reset(fleet, 0, 1) == {0}
+    assert time.monotonic() - began >= PATIENCE
+    assert fleet.away == {1: f"not reset within {PATIENCE:g} s"}
+    for _ in range(20):
+        fleet.order_step(0, 0.0)
+        # Ordered again, it is still at the first order.
+        assert reset(fleet, 1, patience=60.0) == {0}
+    assert len(silent.orders) == 1 and time.monotonic() - began < 30.0
+    silent.reply = lambda order: BEGUN
+    fleet.order_step(0, 0.0)
+    assert reset(fleet, 1) == {0, 1} and not fleet.away
+
+
+@pytest.mark.parametrize(("pause", "orders"), [(3600.0, 1), (1e-6, 11)])
+def test_one_that_is_lost_is_ordered_again_after_a_pause(pause: float, orders: int) -> None:
+    broken = Fake(lambda order: Lost("no display"))
+    fleet = make(Fake(), broken, pause=pause)
+    assert reset(fleet, 0, 1, patience=math.inf) == {0} and fleet.away == {1: "no display"}
+    for _ in range(10):
+        assert reset(fleet, 0, 1) == {0}
+    assert len(broken.orders) == orders and set(fleet.away) == {1}
+
+
+def test_where_all_are_away_any_is_waited_for() -> None:
+    """Longer than one that is away while others drive."""
+    silent, late = Fake(lambda order: None), Fake()
+    fleet = make(silent, late, patience=60.0)
+    at = time.monotonic() + 4 * PATIENCE
+    late.reply = lambda order: BEGUN if time.monotonic() > at else None
+    assert reset(fleet, 0, 1) == {1} and time.monotonic() >= at
+    assert set(fleet.away) == {0}
+
+
+def test_with_none_left_it_is_an_error() -> None:
+    fleet = make(Fake(lambda order: None), Fake(lambda order: Lost("no display")), patience=0.2)
+    began = time.monotonic()
+    with pytest.raises(
+        SimulatorLost, match=r"^simulator 0: no answer within 0 s; nor does any of the 1 others"
+    ):
+        reset(fleet, 0, 1)
+    assert time.monotonic() - began >= 0.2
+    # Nobody to wait for: at once.
+    fleet = make(Fake(lambda order: Lost("no display")), patience=60.0)
+    with pytest.raises(SimulatorLost, match=r"^simulator 0: no display$"):
+        reset(fleet, 0, patience=math.inf)
+
+
+def test_a_decision_is_waited_for_whatever_is_away() -> None:
+    fleet = make(Fake(), Fake(lambda order: None))
+    assert reset(fleet, 0, 1) == {0}
+    at = time.monotonic() + 4 * PATIENCE
+    fleet.simulators[0].reply = lambda order: BEGUN if time.monotonic() > at else None  # type: ignore[attr-defined]
+    fleet.order_step(0, 0.0)
+    assert reset(fleet, 1) == {0} and time.monotonic() >= at
