@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from envs.view import View
 from train.agents import Trained, load_agent
 from train.charts import Episodes, Evaluations, learning_curve
 from train.checkpoint import write_text_aside
@@ -45,9 +46,11 @@ def score(trained: Trained, when: str, episodes: int = _EPISODES) -> Scores:
 def untrained(config: OnlineConfig, run: Run) -> Trained:
     """An agent as it is before the first update."""
     torch.manual_seed(config.seed)
-    shapes = {"image": (3, config.env.image_size, config.env.image_size)}
     device = pick_device(config.trainer.device)
-    agent = config.agent.build(shapes, config.env.action_size).to(device).eval()
+    env = require_car_racing(config.env, "the demo")
+    spaces = View(env.image_size, env.crop_hud, env.instruments).spaces
+    shapes = {name: tuple(space.shape or ()) for name, space in spaces.items()}
+    agent = config.agent.build(shapes, env.action_size).to(device).eval()
     return Trained(run, config, agent, device, 0)
 
 

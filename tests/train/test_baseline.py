@@ -347,14 +347,14 @@ def test_dreams_begin_in_given_episodes(
 ) -> None:
     data = tmp_path / "data"
     words = ["collect", "car-racing", "--episodes", "2", "--output", str(data), "--env.max_frames", "40"]
-    assert main([*words, "--env.num_envs", "2"]) == 0
+    assert main([*words, "--env.num_envs", "2", "--env.instruments", "true"]) == 0
     run = runs / "given"
     words = [*PPO, "--in-dream", str(SHIPPED), "--episodes", str(data), "--frames", "128"]
     trained([*words, "--dream.observation", "features", "--starts.where", "any"], run)
     assert not (run / "starts").exists()
     short = tmp_path / "short"
     words = ["collect", "car-racing", "--episodes", "1", "--output", str(short), "--env.max_frames", "4"]
-    assert main(words) == 0
+    assert main([*words, "--env.instruments", "true"]) == 0
     bad = [
         "train",
         "baseline",
