@@ -237,5 +237,5 @@ def check_policy(policy: Policy, config: CarRacingConfig) -> None:
         # What a pedal does can be done with gas and brake, not the other way round.
         if found != expected and (name, expected, found) != ("action", "2d", "3d"):
             raise DreamdriveError(f"--env.{name} {found}: expected {expected}, as in {trained.run.path}")
-    if learnt.instruments and not config.instruments:
+    if isinstance(learnt, CarRacingConfig) and learnt.instruments and not config.instruments:
         raise DreamdriveError(f"--env.instruments false: expected true, {trained.run.path} reads them")

@@ -130,6 +130,10 @@ def test_what_an_agent_did_not_learn_with_is_one_line(tmp_path: Path) -> None:
         check_policy(Mixture([(None, 1.0), (Erring(gas, 0.1, 0.3), 1.0)]), CarRacingConfig(action="2d"))
     with pytest.raises(DreamdriveError, match="--env.image_size 32: expected 64"):
         check_policy(pedal, CarRacingConfig(image_size=32))
+    check_policy(pedal, CarRacingConfig(instruments=True))
+    pedal.config.env = CarRacingConfig(instruments=True)
+    with pytest.raises(DreamdriveError, match="--env.instruments false: expected true"):
+        check_policy(pedal, CarRacingConfig())
     with pytest.raises(DreamdriveError, match="no run at"):
         load_policy(str(tmp_path / "nowhere"), noise=0.1)
     assert load_policy("random") is None and load_policy("brownian") == BrownianConfig()
