@@ -13,9 +13,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from agent.dreamer import DreamerConfig
+from tests.agent.tiny import CONFIG
 from tests.envs.carla.fake_client import children, eventually
+from train.checkpoint import save_weights
 from train.cli import main
 from train.data.episodes import read_episode
+from train.online.config import OnlineConfig
+from train.run import Run
 
 pytest.importorskip("carla")
 ROOT = Path(__file__).parents[3]
@@ -114,8 +119,20 @@ def test_the_demo_that_users_know(tmp_path: Path) -> None:
 
 def test_an_agent_may_drive(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Whatever it learnt to drive, if it sees and does the same."""
-    agent = str(ROOT / "pretrained" / "car_racing")
-    words = ["collect", "carla", "--policy", agent, "--episodes", "1", "--output", str(tmp_path / "data")]
+    config = OnlineConfig(agent=DreamerConfig(world_model=CONFIG))
+    agent = config.agent.build({"image": (3, 64, 64)}, 2)
+    run = Run.create(tmp_path / "run", "train-agent", config)
+    save_weights(run.path, agent.state_dict(), {"observations": {"image": [3, 64, 64]}, "action_size": 2})
+    words = [
+        "collect",
+        "carla",
+        "--policy",
+        str(run.path),
+        "--episodes",
+        "1",
+        "--output",
+        str(tmp_path / "data"),
+    ]
     assert main([*words, *OWN, "--env.max_frames", "3"]) == 0
     assert read_episode(tmp_path / "data" / "episode_000000.npz").observations["image"].shape[-1] == 64
     shutil.rmtree(tmp_path / "data")
