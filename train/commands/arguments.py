@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
-from typing import TypeAlias
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from train.errors import DreamdriveError
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
 
 Command = Callable[[argparse.Namespace], None]
 # argparse has no public name for what `add_subparsers` returns.
@@ -74,3 +78,50 @@ def add_group(group: Group, name: str, text: str, title: str, metavar: str) -> G
     """A command that only has commands of its own, such as `train agent`."""
     parser = group.add_parser(name, help=text, description=text, allow_abbrev=False)
     return parser.add_subparsers(title=title, metavar=metavar, required=True)
+
+
+def add_fields_help(parser: argparse.ArgumentParser, config: Callable[[], type[BaseModel]]) -> None:
+    """`--help` with every field of the config that `config` imports and returns."""
+    parser.add_argument(
+        "-h",
+        "--help",
+        action=FieldsHelp,
+        nargs=0,
+        const=config,
+        help="show this, and every field of the config, and leave",
+    )
+
+
+def add_run_options(parser: argparse.ArgumentParser, config: Callable[[], type[BaseModel]], job: str) -> None:
+    """What every job takes that trains into a run: `--help` with the fields of its config, which `config`
+    imports, `--config`, `--run` and `--resume`. `job` begins the name of the usual folder."""
+    add_fields_help(parser, config)
+    parser.add_argument(
+        "--config",
+        type=Path,
+        metavar="FILE",
+        help="YAML file, fields that differ from their defaults (default: none; on --resume the run's own)",
+    )
+    parser.add_argument(
+        "--run", type=Path, metavar="RUN", help=f"folder to write (default: runs/{job}-<date>-<time>)"
+    )
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help="go on with the run in --run from its last checkpoint (default: begin a new run)",
+    )
+
+
+def resumed_config(arguments: argparse.Namespace) -> dict[str, Any] | None:
+    """The config of the run that `--resume` goes on with; None where a new one begins.
+
+    Raises `DreamdriveError` where `--run` does not name it, or there is none.
+    """
+    from train.options import read_yaml
+    from train.run import Run
+
+    if not arguments.resume:
+        return None
+    if arguments.run is None:
+        raise DreamdriveError("--resume: needs the run to go on with, --run RUN")
+    return read_yaml(Run.open(arguments.run).config_path)

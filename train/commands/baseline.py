@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from train.commands.arguments import FieldsHelp, Group, add_command, count
-from train.errors import DreamdriveError
+from train.commands.arguments import Group, add_command, add_run_options, count, resumed_config
 
 if TYPE_CHECKING:
     from train.baseline import BaselineConfig
@@ -28,14 +27,7 @@ def add(jobs: Group) -> None:
         "[--any.config.field VALUE ...] [--run RUN] [--resume]"
     )
     parser.epilog = "`dreamdrive eval RUN` scores the result on the official environment."
-    parser.add_argument(
-        "-h",
-        "--help",
-        action=FieldsHelp,
-        nargs=0,
-        const=_config,
-        help="show this, and every field of the config, and leave",
-    )
+    add_run_options(parser, _config, "train-baseline")
     parser.add_argument(
         "--algo", choices=("ppo", "sac"), help="the algorithm (default: the config's own, ppo)"
     )
@@ -54,20 +46,6 @@ def add(jobs: Group) -> None:
     parser.add_argument(
         "--frames", type=count, metavar="N", help="frames to drive, or to dream (default: 300000)"
     )
-    parser.add_argument(
-        "--config",
-        type=Path,
-        metavar="FILE",
-        help="YAML file, fields that differ from their defaults (default: none; on --resume the run's own)",
-    )
-    parser.add_argument(
-        "--run", type=Path, metavar="RUN", help="folder to write (default: runs/train-baseline-<date>-<time>)"
-    )
-    parser.add_argument(
-        "--resume",
-        action="store_true",
-        help="go on with the run in --run from its last checkpoint (default: begin a new run)",
-    )
 
 
 def _config() -> type[BaselineConfig]:
@@ -78,16 +56,12 @@ def _config() -> type[BaselineConfig]:
 
 def _baseline(arguments: argparse.Namespace) -> None:
     from train.baseline import BaselineConfig, require_stable_baselines, train_baseline
-    from train.options import build, parse_overrides, read_yaml
+    from train.options import build, parse_overrides
     from train.run import Run
 
     require_stable_baselines()
-    base: dict[str, Any] = {}
-    if arguments.resume:
-        if arguments.run is None:
-            raise DreamdriveError("--resume: needs the run to go on with, --run RUN")
-        base = read_yaml(Run.open(arguments.run).config_path)
-    elif arguments.in_dream is not None:
+    base = resumed_config(arguments) or {}
+    if not arguments.resume and arguments.in_dream is not None:
         from train.agents import agent_config
         from train.environments import require_car_racing
 

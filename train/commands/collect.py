@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from train.commands import demonstrations, imagined
-from train.commands.arguments import FieldsHelp, Group, add_command, add_group, count, seed, with_servers
+from train.commands.arguments import Group, add_command, add_fields_help, add_group, count, seed, with_servers
 from train.errors import DreamdriveError
 
 if TYPE_CHECKING:
@@ -63,14 +63,7 @@ def _add_carla(simulators: Group) -> None:
         dotted=True,
         add_help=False,
     )
-    parser.add_argument(
-        "-h",
-        "--help",
-        action=FieldsHelp,
-        nargs=0,
-        const=_carla_config,
-        help="show this with every field of the config, and leave",
-    )
+    add_fields_help(parser, _carla_config)
     parser.add_argument(
         "--policy",
         default="autopilot",

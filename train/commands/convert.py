@@ -7,7 +7,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from train.commands.arguments import Command, FieldsHelp, Group, add_command, add_group, count
+from train.commands.arguments import (
+    Command,
+    Group,
+    add_command,
+    add_fields_help,
+    add_group,
+    count,
+)
 
 if TYPE_CHECKING:
     from train.data.lerobot.config import ExportConfig
@@ -63,14 +70,7 @@ def add(group: Group) -> None:
 def _data_set(group: Group, name: str, command: Command, text: str) -> argparse.ArgumentParser:
     """A data set's command with what all have in common."""
     parser = add_command(group, name, command, text, dotted=True, add_help=False)
-    parser.add_argument(
-        "-h",
-        "--help",
-        action=FieldsHelp,
-        nargs=0,
-        const=_config,
-        help="show this, and every field of the config, and leave",
-    )
+    add_fields_help(parser, _config)
     parser.add_argument("source", type=Path, metavar="SOURCE", help="where the data set lies")
     parser.add_argument(
         "--output",
@@ -101,14 +101,7 @@ def _to_lerobot(group: Group) -> None:
     """The command of the other direction."""
     text = "episodes (.npz) into a LeRobot data set"
     parser = add_command(group, "to-lerobot", _export, text, dotted=True, add_help=False)
-    parser.add_argument(
-        "-h",
-        "--help",
-        action=FieldsHelp,
-        nargs=0,
-        const=_export_config,
-        help="show this, and every field of the config, and leave",
-    )
+    add_fields_help(parser, _export_config)
     parser.add_argument("source", type=Path, metavar="EPISODES", help="folder with .npz episodes")
     parser.add_argument(
         "--output",

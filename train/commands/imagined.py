@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from train.commands.arguments import FieldsHelp, Group, add_command, count, seed
+from train.commands.arguments import Group, add_command, add_fields_help, count, seed
 
 if TYPE_CHECKING:
     from train.vla.imagined import ImaginedConfig
@@ -22,14 +22,7 @@ def add(simulators: Group) -> None:
         dotted=True,
         add_help=False,
     )
-    parser.add_argument(
-        "-h",
-        "--help",
-        action=FieldsHelp,
-        nargs=0,
-        const=_config,
-        help="show this, and every field of the config, and leave",
-    )
+    add_fields_help(parser, _config)
     parser.add_argument(
         "--model",
         type=Path,

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from train.commands import baseline, vla, vla_teacher, world_model
-from train.commands.arguments import FieldsHelp, Group, add_command, add_group
-from train.errors import DreamdriveError
+from train.commands.arguments import Group, add_command, add_group, add_run_options, resumed_config
 
 if TYPE_CHECKING:
     from train.online.config import OnlineConfig
@@ -32,32 +30,11 @@ def add(group: Group) -> None:
     parser.usage = (
         "dreamdrive train agent --config FILE [--any.config.field VALUE ...] [--run RUN] [--resume]"
     )
-    parser.add_argument(
-        "-h",
-        "--help",
-        action=FieldsHelp,
-        nargs=0,
-        const=_online_config,
-        help="show this, and every field of the config, and leave",
-    )
-    parser.add_argument(
-        "--config",
-        type=Path,
-        metavar="FILE",
-        help="YAML file, fields that differ from their defaults (default: none; on --resume the run's own)",
-    )
-    parser.add_argument(
-        "--run", type=Path, metavar="RUN", help="folder to write (default: runs/train-agent-<date>-<time>)"
-    )
+    add_run_options(parser, _online_config, "train-agent")
     parser.add_argument(
         "--size",
         choices=("1m", "12m", "25m", "50m", "100m", "200m"),
         help="sizes of DreamerV3's table, over those of the config (default: the config's own)",
-    )
-    parser.add_argument(
-        "--resume",
-        action="store_true",
-        help="go on with the run in --run from its last checkpoint (default: begin a new run)",
     )
 
 
@@ -70,15 +47,8 @@ def _online_config() -> type[OnlineConfig]:
 def _agent(arguments: argparse.Namespace) -> None:
     from train.online.config import OnlineConfig
     from train.online.trainer import train_agent
-    from train.options import build, parse_overrides, read_yaml
+    from train.options import build, parse_overrides
 
-    base = None
-    if arguments.resume:
-        if arguments.run is None:
-            raise DreamdriveError("--resume: needs the run to go on with, --run RUN")
-        from train.run import Run
-
-        base = read_yaml(Run.open(arguments.run).config_path)
     options = parse_overrides(arguments.rest)
     if arguments.size is not None:
         from agent.sizes import size_options
@@ -86,5 +56,5 @@ def _agent(arguments: argparse.Namespace) -> None:
         options = {
             f"agent.{name}": str(value) for name, value in size_options(arguments.size).items()
         } | options
-    config = build(OnlineConfig, arguments.config, options, base)
+    config = build(OnlineConfig, arguments.config, options, resumed_config(arguments))
     train_agent(config, arguments.run, arguments.resume)

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from train.commands.arguments import FieldsHelp, Group, add_command
+from train.commands.arguments import Group, add_command, add_fields_help
 
 if TYPE_CHECKING:
     from train.world_model.config import WorldModelTrainConfig
@@ -25,14 +25,7 @@ def add(jobs: Group) -> None:
     parser.usage = (
         "dreamdrive train world-model [--config FILE] [--any-config-field VALUE ...] [--run RUN] [--resume]"
     )
-    parser.add_argument(
-        "-h",
-        "--help",
-        action=FieldsHelp,
-        nargs=0,
-        const=_config,
-        help="show this, and every field of the config, and leave",
-    )
+    add_fields_help(parser, _config)
     parser.add_argument(
         "--config",
         type=Path,

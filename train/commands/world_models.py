@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from train.commands.arguments import FieldsHelp, Group, add_command
+from train.commands.arguments import Group, add_command, add_fields_help
 
 if TYPE_CHECKING:
     from train.world_models.config import WorldModelAgentConfig
@@ -25,14 +25,7 @@ def add(group: Group) -> None:
     parser.usage = (
         "dreamdrive world-models --stage STAGE --config FILE [--any.config.field VALUE ...] [--run RUN]"
     )
-    parser.add_argument(
-        "-h",
-        "--help",
-        action=FieldsHelp,
-        nargs=0,
-        const=_config,
-        help="show this, and every field of the config, and leave",
-    )
+    add_fields_help(parser, _config)
     parser.add_argument(
         "--stage",
         choices=("collect", "vae", "world_model", "controller", "all"),
