@@ -10,14 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from agent.behaviour.vla.interface import ACTION, FEATURES, PAD, STATE, TASK
-from train.checkpoint import load_checkpoint
 from train.data.episodes import read_episodes
 from train.device import pick_device
-from train.errors import DreamdriveError, one_line
+from train.errors import DreamdriveError
 from train.run import changes
 from train.vla.config import VLATrainConfig
 from train.vla.dataset import Batches, Rows, moments, read_rows, split_paths, to_device
 from train.vla.features import FeatureReader
+from train.vla.learning_state import learning_state, take_up
 from train.vla.policy import VLAPolicy, load_policy
 from train.vla.sentences import SentenceEncoder
 
@@ -146,23 +146,11 @@ class VLALearner:
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint holds; a resumed run goes on from it exactly."""
-        return {
-            "policy": self.policy.state_dict(),
-            "averaged": self.averaged.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "step": self.step,
-        }
+        return learning_state(self.policy, self.averaged, self.optimizer, self.step)
 
     def load(self, path: Path) -> None:
         """Take up a checkpoint. Raises `DreamdriveError` when it is broken or does not fit."""
-        state = load_checkpoint(path, self.device)
-        try:
-            self.policy.load_state_dict(state["policy"])
-            self.averaged.load_state_dict(state["averaged"])
-            self.optimizer.load_state_dict(state["optimizer"])
-            self.step = int(state["step"])
-        except (KeyError, TypeError, ValueError, RuntimeError) as error:
-            raise DreamdriveError(f"{path}: does not fit this policy ({one_line(error)[:200]})") from error
+        self.step = take_up(path, self.device, self.policy, self.averaged, self.optimizer)
         # This option may change on resume; the optimiser's own copies are those of the checkpoint.
         for group in self.optimizer.param_groups:
             group["weight_decay"] = self.config.weight_decay

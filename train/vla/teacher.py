@@ -16,10 +16,9 @@ from agent.behaviour.vla.advantage import Lesson, advantage_weights, lesson
 from agent.behaviour.vla.interface import TASK
 from agent.world_model.interface import State, WorldModel
 from train.agents import TrainedModel, load_world_model
-from train.checkpoint import load_checkpoint
 from train.data.episodes import read_episode, read_episodes
 from train.device import pick_device
-from train.errors import DreamdriveError, one_line
+from train.errors import DreamdriveError
 from train.vla.config import VLADataConfig, speed_scale
 from train.vla.dataset import Rows, read_rows, to_device
 from train.vla.drives import filter_drive
@@ -27,6 +26,7 @@ from train.vla.gauges import Gauges, fit_gauges, load_gauges
 from train.vla.hindsight import Labels, SpeedScale
 from train.vla.instructions import phrase
 from train.vla.judge import Judge, Judged, any_labels
+from train.vla.learning_state import learning_state, take_up
 from train.vla.policy import Encoder, VLAPolicy, load_policy
 from train.vla.teacher_config import TeacherConfig
 
@@ -231,23 +231,11 @@ class TeacherLearner:
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint holds; a resumed run goes on from it exactly."""
-        return {
-            "policy": self.policy.state_dict(),
-            "averaged": self.averaged.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "step": self.step,
-        }
+        return learning_state(self.policy, self.averaged, self.optimizer, self.step)
 
     def load(self, path: Path) -> None:
         """Take up a checkpoint. Raises `DreamdriveError` when it is broken or does not fit."""
-        state = load_checkpoint(path, self.device)
-        try:
-            self.policy.load_state_dict(state["policy"])
-            self.averaged.load_state_dict(state["averaged"])
-            self.optimizer.load_state_dict(state["optimizer"])
-            self.step = int(state["step"])
-        except (KeyError, TypeError, ValueError, RuntimeError) as error:
-            raise DreamdriveError(f"{path}: does not fit this policy ({one_line(error)[:200]})") from error
+        self.step = take_up(path, self.device, self.policy, self.averaged, self.optimizer)
 
 
 def split(config: TeacherConfig) -> tuple[list[Path], list[Path]]:
