@@ -1,5 +1,7 @@
 """CarRacing-v3 as a Gymnasium vector environment for training, several decisions at a time."""
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any, Literal
 
 import gymnasium
@@ -8,6 +10,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from numpy.typing import NDArray
 from pydantic import BaseModel, Field, model_validator
 
+from envs.decisions import Apart, Deciding, Here
 from envs.preprocess import grass_share, native_action
 from envs.simulators import EnvPoolSimulators, GymnasiumSimulators, Simulators, envpool_available, seeds_below
 from envs.view import View
@@ -20,7 +23,6 @@ _ON_ROAD, _ON_GRASS = 0.5, 0.65
 
 Of the decisions in which no wheel touched a tile 94% lie above 0.65, of the others 0.8%.
 """
-_TILE_REWARD = 0.5  # a visited tile brings 1000 / (about 300 tiles); a frame costs 0.1
 
 
 class CarRacingConfig(BaseModel, extra="forbid", validate_assignment=True, use_attribute_docstrings=True):
@@ -55,6 +57,9 @@ class CarRacingConfig(BaseModel, extra="forbid", validate_assignment=True, use_a
     turns are rare otherwise."""
     threads: int = Field(2, ge=1)
     """Threads that step EnvPool's simulators."""
+    processes: int = Field(0, ge=0)
+    """Processes that share the simulators and step them while the networks learn; 0 steps them in between, in
+    the process that trains. What they drive is the same."""
 
     @model_validator(mode="after")
     def _mirror_needs_crop(self) -> "CarRacingConfig":
@@ -78,7 +83,7 @@ class CarRacing(VectorEnv[dict[str, Any], NDArray[np.float32], Any]):
     "r" (undiscounted return) and "l" (frames), "hopeless", and "_episode", the mask of those that ended.
     """
 
-    def __init__(self, config: CarRacingConfig, simulators: Simulators, seed: int) -> None:
+    def __init__(self, config: CarRacingConfig, simulators: Deciding, seed: int) -> None:
         self.config = config
         self.num_envs = n = config.num_envs
         self.metadata = {"autoreset_mode": AutoresetMode.NEXT_STEP, "render_fps": 50 / config.action_repeat}
@@ -91,6 +96,7 @@ class CarRacing(VectorEnv[dict[str, Any], NDArray[np.float32], Any]):
         self._mirrors = np.random.default_rng([seed, 1])
         self._mirrored = np.zeros(n, bool)
         self._ended = np.zeros(n, bool)
+        self._sent = False
         self._return = np.zeros(n)
         self._frames = np.zeros(n, np.int64)
         self._idle = np.zeros(n, np.int64)
@@ -112,7 +118,8 @@ class CarRacing(VectorEnv[dict[str, Any], NDArray[np.float32], Any]):
                 "CarRacing.reset: make_car_racing takes the seed; expected none, and no option but reset_mask"
             )
         which = np.ones(self.num_envs, bool) if options is None else np.asarray(options["reset_mask"], bool)
-        fresh = self._observe(self._begin(which))
+        self._begin(which)
+        fresh = self._observe(self._simulators.reset(which))
         self._ended &= ~which
         self._seen = {name: seen.copy() for name, seen in self._seen.items()}
         for name, seen in self._seen.items():
@@ -122,45 +129,51 @@ class CarRacing(VectorEnv[dict[str, Any], NDArray[np.float32], Any]):
     def step(
         self, actions: NDArray[np.float32]
     ) -> tuple[dict[str, Any], NDArray[np.float32], NDArray[np.bool_], NDArray[np.bool_], dict[str, Any]]:
-        """One decision everywhere: see the class.
+        """One decision everywhere: `step_async`, then `step_wait`."""
+        self.step_async(actions)
+        return self.step_wait()
+
+    def step_async(self, actions: NDArray[np.float32]) -> None:
+        """Begin a decision everywhere; simulators in processes of their own move from now on.
 
         Raises:
             ValueError: actions of another shape than (N, A), or not finite.
+            RuntimeError: the decision before was not waited for.
+            WorkerDied: a process of the simulators died.
         """
+        if self._sent:
+            raise RuntimeError("CarRacing.step_async: expected a step_wait after the one before")
         expected = (self.num_envs, self.config.action_size)
         if actions.shape != expected or not np.isfinite(actions).all():
             raise ValueError(f"CarRacing actions {actions.shape}: expected {expected}, all finite")
-        resetting = self._ended
         native = native_action(actions)
         native[:, 0] *= np.where(self._mirrored, -1.0, 1.0)
-        n = self.num_envs
-        reward = np.zeros(n, np.float32)
-        terminated, truncated = np.zeros(n, bool), np.zeros(n, bool)
-        tile = np.zeros(n, bool)
-        frames = np.zeros(n, np.int64)
-        live = ~resetting
-        picture = np.zeros((n, 96, 96, 3), np.uint8)
-        for k in range(self.config.action_repeat):
-            if not live.any():
-                break
-            last = k == self.config.action_repeat - 1
-            frame = self._simulators.step(native, live, last)
-            reward[live] += frame.reward[live]
-            tile |= live & (frame.reward > _TILE_REWARD)
-            frames += live
-            over = live & (frame.terminated | frame.truncated)
-            terminated |= live & frame.terminated
-            truncated |= live & frame.truncated
-            shown = live if last else over
-            picture[shown] = frame.picture[shown]
-            live = live & ~over
+        self._simulators.send(native, ~self._ended)
+        self._sent = True
+
+    def step_wait(
+        self,
+    ) -> tuple[dict[str, Any], NDArray[np.float32], NDArray[np.bool_], NDArray[np.bool_], dict[str, Any]]:
+        """What the decision brought: see the class.
+
+        Raises:
+            RuntimeError: none was sent.
+            WorkerDied: a process of the simulators died.
+        """
+        if not self._sent:
+            raise RuntimeError("CarRacing.step_wait: expected a step_async before it")
+        self._sent = False
+        n, resetting = self.num_envs, self._ended
+        made = self._simulators.receive()
+        if resetting.any():
+            self._begin(resetting)
+        reward, frames, picture = made.reward, made.frames, made.picture
+        terminated, truncated = made.terminated, made.truncated
         self._return += reward
         self._frames += frames
         if self.config.off_road_cost:
             reward -= self.config.off_road_cost * self._leaves_road(picture)
-        self._idle = np.where(tile, 0, self._idle + 1)
-        if resetting.any():
-            picture[resetting] = self._begin(resetting)[resetting]
+        self._idle = np.where(made.tile | resetting, 0, self._idle + 1)
         hopeless = np.zeros(n, bool)
         if self.config.hopeless_after:
             hopeless = ~resetting & ~terminated & ~truncated & (self._idle >= self.config.hopeless_after)
@@ -187,13 +200,13 @@ class CarRacing(VectorEnv[dict[str, Any], NDArray[np.float32], Any]):
         self._on_road = np.where(near, (self._on_road & ~leaves) | (grass < _ON_ROAD), True)
         return leaves
 
-    def _begin(self, which: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    def _begin(self, which: NDArray[np.bool_]) -> None:
+        """Forget the episodes where `which` (N,), for others begin there."""
         self._return[which] = 0.0
         self._frames[which] = self._idle[which] = 0
         # Drawn for all, so that the stream of random numbers does not depend on who ends when.
         draw = self._mirrors.random(self.num_envs) < 0.5
         self._mirrored = np.where(which, draw & self.config.mirror, self._mirrored)
-        return self._simulators.reset(which)
 
     def _observe(self, picture: NDArray[np.uint8]) -> dict[str, Any]:
         seen = self._view(picture)
@@ -222,13 +235,21 @@ def make_car_racing(config: CarRacingConfig, seed: int, tracks: int | None = Non
     # One after the other from a first one far from other seeds', so that neighbours share no tracks.
     first = int(np.random.default_rng([seed, 2]).integers(TRAINING_SEEDS - n))
     seeds = [first + i % (tracks or n) for i in range(n)]
-    simulators: Simulators
-    if backend == "envpool":
-        if not envpool_available():
-            raise ValueError(
-                "env.backend envpool: EnvPool is not installed (it is made for Linux); use gymnasium"
-            )
-        simulators = EnvPoolSimulators(seeds, config.max_frames, config.threads)
+    if backend == "envpool" and not envpool_available():
+        raise ValueError(
+            "env.backend envpool: EnvPool is not installed (it is made for Linux); use gymnasium"
+        )
+    parts = [part.tolist() for part in np.array_split(seeds, min(max(config.processes, 1), n))]
+    make: list[Callable[[], Simulators]] = [
+        partial(EnvPoolSimulators, part, config.max_frames, config.threads)
+        if backend == "envpool"
+        else partial(GymnasiumSimulators, part, config.max_frames, TRAINING_SEEDS)
+        for part in parts
+    ]
+    simulators: Deciding
+    if config.processes:
+        counts = [len(part) for part in parts]
+        simulators = Apart(list(zip(counts, make, strict=True)), config.action_repeat, backend == "envpool")
     else:
-        simulators = GymnasiumSimulators(seeds, config.max_frames, TRAINING_SEEDS)
+        simulators = Here(make[0](), config.action_repeat)
     return CarRacing(config, simulators, seed)

@@ -1,10 +1,8 @@
 """The official CarRacing-v3 for evaluation: one track a seed, several at a time, in worker processes."""
 
-import multiprocessing
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
-from multiprocessing.connection import Connection
 from types import TracebackType
 from typing import Any
 
@@ -13,6 +11,7 @@ from numpy.typing import NDArray
 
 from envs.car_racing import TRAINING_SEEDS, CarRacingConfig
 from envs.preprocess import native_action
+from envs.processes import Processes
 from envs.track import STATE_SIZE, CarOnTrack, state_vector
 from envs.view import View
 from envs.worker import serve
@@ -47,6 +46,7 @@ class OfficialTracks:
 
     Raises:
         ValueError: a seed that training may have used, or none.
+        WorkerDied: from `reset` and `step`, where a process died.
     """
 
     def __init__(
@@ -73,19 +73,9 @@ class OfficialTracks:
         self._score = np.zeros(n)
         self._frames = np.zeros(n, np.int64)
         self._pictures = np.zeros((n, 96, 96, 3), np.uint8)
-        # Not fork: the parent has torch's threads.
-        context = multiprocessing.get_context("spawn")
         self._parts = [part for part in np.array_split(np.arange(n), min(workers, n)) if len(part)]
-        self._pipes: list[Connection] = []
-        self._processes = []
-        for part in self._parts:
-            ours, theirs = context.Pipe()
-            arguments = (theirs, len(part), config.max_frames, config.action_repeat, measured)
-            process = context.Process(target=serve, args=arguments, daemon=True)
-            process.start()
-            theirs.close()
-            self._pipes.append(ours)
-            self._processes.append(process)
+        settings = (config.max_frames, config.action_repeat, measured)
+        self._processes = Processes(serve, [(len(part), *settings) for part in self._parts])
 
     def __enter__(self) -> "OfficialTracks":
         return self
@@ -127,14 +117,7 @@ class OfficialTracks:
 
     def close(self) -> None:
         """End the workers."""
-        for pipe in self._pipes:
-            pipe.close()
-        for process in self._processes:
-            process.join(timeout=5)
-            if process.is_alive():
-                process.terminate()
-                process.join()
-        self._pipes, self._processes = [], []
+        self._processes.close()
 
     def _observation(self) -> dict[str, NDArray[Any]]:
         observation = self._view(self._pictures)
@@ -163,18 +146,9 @@ class OfficialTracks:
                 orders.append(order)
             everybodys.append(orders)
         answers: dict[int, tuple[Any, ...]] = {}
-        for part, replies in zip(self._parts, self._ask(everybodys), strict=True):
+        for part, replies in zip(self._parts, self._processes.ask(everybodys), strict=True):
             for slot, reply in zip(part, replies, strict=True):
                 if reply is not None:
                     self._pictures[slot], self.cars[slot] = reply[0], reply[-1]
                     answers[int(slot)] = reply[1:]
         return answers
-
-    def _ask(self, everybodys: list[list[Any]]) -> list[list[Any]]:
-        """Send every worker its orders before waiting for any reply: they work at the same time."""
-        try:
-            for pipe, orders in zip(self._pipes, everybodys, strict=True):
-                pipe.send(orders)
-            return [pipe.recv() for pipe in self._pipes]
-        except (EOFError, ConnectionError) as error:
-            raise RuntimeError("an evaluation process died; its own message is above") from error

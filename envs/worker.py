@@ -1,12 +1,12 @@
 """What an evaluation process runs; it imports little (no torch), for it is started anew each time."""
 
-import signal
 from multiprocessing.connection import Connection
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from envs.processes import obey
 from envs.simulators import OfficialSimulator
 from envs.track import CarOnTrack, Track, car_on_track
 
@@ -18,15 +18,10 @@ def serve(pipe: Connection, count: int, max_frames: int, repeat: int, measured: 
     reply has for each None, or (picture, reward, frames, over, share of tiles, the car on its track, which is
     None unless `measured`).
     """
-    # Ctrl-C reaches all processes; the parent decides what it means and closes the pipe.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     simulators = [OfficialSimulator(max_frames) for _ in range(count)]
     tracks: list[Track | None] = [None] * count
-    while True:
-        try:
-            orders = pipe.recv()
-        except (EOFError, ConnectionError):
-            break
+
+    def answer(orders: list[Any]) -> list[Any]:
         replies: list[Any] = []
         for slot, (simulator, order) in enumerate(zip(simulators, orders, strict=True)):
             if order is None:
@@ -38,10 +33,9 @@ def serve(pipe: Connection, count: int, max_frames: int, repeat: int, measured: 
             else:
                 reply = _drive(simulator, order, repeat)
             replies.append((*reply, _car(simulator, tracks[slot])))
-        try:
-            pipe.send(replies)
-        except ConnectionError:
-            break
+        return replies
+
+    obey(pipe, answer)
     for simulator in simulators:
         simulator.close()
 

@@ -9,6 +9,7 @@ from gymnasium.vector import VectorEnv
 from envs.car_racing import CarRacingConfig, make_car_racing
 from envs.carla.config import CarlaConfig
 from envs.carla.errors import CarlaSetupError, SimulatorLost
+from envs.processes import WorkerDied
 from train.errors import DreamdriveError, one_line
 
 EnvConfig: TypeAlias = CarRacingConfig | CarlaConfig
@@ -62,10 +63,12 @@ def require_carla(config: EnvConfig, what: str) -> CarlaConfig:
 @contextmanager
 def explain_simulator_errors(advice: str = "") -> Iterator[None]:
     """Turn what simulators raise inside into a `DreamdriveError` with its text, and `advice` after a loss."""
+    tail = f"; {advice}" if advice else ""
     try:
         yield
     except CarlaSetupError as error:
         raise DreamdriveError(f"CARLA: {one_line(error)}") from error
     except SimulatorLost as error:
-        tail = f"; {advice}" if advice else ""
         raise DreamdriveError(f"CARLA: {one_line(error)}{tail}") from error
+    except WorkerDied as error:
+        raise DreamdriveError(f"CarRacing: {one_line(error)}{tail}") from error

@@ -8,6 +8,7 @@ from gymnasium.vector import AutoresetMode
 from pydantic import ValidationError
 
 from envs.car_racing import TRAINING_SEEDS, CarRacing, CarRacingConfig, make_car_racing
+from envs.decisions import Here
 from envs.simulators import envpool_available
 from tests.envs.fakes import FakeSimulators
 
@@ -20,7 +21,8 @@ BACKENDS = [
 def fake(lengths: list[list[int]], seed: int = 0, fakes: dict[str, Any] | None = None, **config: Any) -> Any:
     simulators = FakeSimulators(lengths, **(fakes or {}))
     settings = {"action_repeat": 4, "image_size": 96, **config}
-    return CarRacing(CarRacingConfig(num_envs=len(lengths), **settings), simulators, seed), simulators
+    config = CarRacingConfig(num_envs=len(lengths), **settings)
+    return CarRacing(config, Here(simulators, config.action_repeat), seed), simulators
 
 
 def rest(env: CarRacing) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import gymnasium
 import numpy as np
@@ -17,6 +17,16 @@ from train.data.replay import Replay
 from train.errors import DreamdriveError
 
 MakeEnv = Callable[[int], VectorEnv[Any, Any, Any]]
+
+
+@runtime_checkable
+class _Asynchronous(Protocol):
+    """Vector environments that can be told what to do first and asked what it brought later, by the methods
+    of Gymnasium's AsyncVectorEnv."""
+
+    def step_async(self, actions: np.ndarray) -> None: ...
+
+    def step_wait(self) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]: ...
 
 
 @dataclass
@@ -88,6 +98,7 @@ class Collector:
         self._discrete = False
         self._state: State | None = None
         self._row: Arrival
+        self._action: np.ndarray
         self._ended: np.ndarray
         self._lender: np.ndarray
         self._away: set[int] = set()
@@ -136,12 +147,22 @@ class Collector:
 
     def step(self, agent: Dreamer, random: bool) -> None:
         """One decision of every simulator, by the exploring policy or uniformly at random."""
+        self.begin(agent, random)
+        self.end()
+
+    def begin(self, agent: Dreamer, random: bool) -> None:
+        """Store the row at hand and decide what follows; simulators in processes of their own are on their
+        way then, until `end`."""
         chosen = self._remember(agent, explore=True)
         if random:
             chosen = self._any_action(chosen)
         action = chosen.cpu().numpy()
         self._at.actions.append(action)
-        self._drive(action, report=True)
+        self._send(action)
+
+    def end(self) -> None:
+        """Take what the decision brought as the row at hand."""
+        self._receive(report=True)
 
     def _any_action(self, like: Tensor) -> Tensor:
         """Actions (N, A) drawn uniformly: from the box, or one of the choices."""
@@ -175,7 +196,8 @@ class Collector:
         recorded = saved["actions"].numpy()
         for action in recorded:
             at.actions.append(action)
-            self._drive(action, report=False)
+            self._send(action)
+            self._receive(report=False)
         at.frames, at.decisions = int(saved["frames"]), int(saved["decisions"])
         assert self._state is not None
         for name, value in saved["state"].items():
@@ -208,13 +230,26 @@ class Collector:
         self._at.decisions += len(row.reward) - len(self._away)
         return chosen
 
-    def _drive(self, action: np.ndarray, report: bool) -> None:
-        """Step the simulators; the row that arrives becomes the one at hand."""
+    def _send(self, action: np.ndarray) -> None:
+        """Send the simulators their actions (N, A)."""
         if self._env is None:
             raise DreamdriveError("collector: stepped before its simulators were started")
-        ended = self._ended
-        given = action.argmax(-1) if self._discrete else action
-        observation, reward, terminated, truncated, info = self._env.step(given)
+        self._action = action
+        if isinstance(self._env, _Asynchronous):
+            self._env.step_async(self._given(action))
+
+    def _given(self, action: np.ndarray) -> np.ndarray:
+        """Actions (N, A) as the environment takes them."""
+        return action.argmax(-1) if self._discrete else action
+
+    def _receive(self, report: bool) -> None:
+        """The row that arrives becomes the one at hand."""
+        env, action, ended = self._env, self._action, self._ended
+        if isinstance(env, _Asynchronous):
+            observation, reward, terminated, truncated, info = env.step_wait()
+        else:
+            assert env is not None
+            observation, reward, terminated, truncated, info = env.step(self._given(action))
         # After an end, this step only reset: the action led nowhere.
         row = Arrival(
             observation=dict(observation),

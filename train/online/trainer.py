@@ -311,9 +311,11 @@ def loop(trainer: Trainer, stop: StopSignal) -> bool:
         if trainer.replay.needs_checkpoint:
             trainer.save()
         random = trainer.collector.decisions < prefill
-        trainer.collector.step(trainer.agent, random)
-        trainer.note_scores(trainer.collector.finished)
+        # Simulators in processes of their own move while the agent learns from all that arrived before.
+        trainer.collector.begin(trainer.agent, random)
         trainer.catch_up()
+        trainer.collector.end()
+        trainer.note_scores(trainer.collector.finished)
         trainer.progress.update(trainer.collector.frames)
         reached = trainer.collector.frames // t.checkpoint_frames
         if reached > segment:

@@ -1,0 +1,166 @@
+"""Decisions of CarRacing simulators, each of several frames: in this process or in others."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from multiprocessing.connection import Connection
+from typing import Protocol, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from envs.processes import Processes, obey
+from envs.simulators import Bools, Simulators
+
+_TILE_REWARD = 0.5  # a visited tile brings 1000 / (about 300 tiles); a frame costs 0.1
+
+MakeSimulators = Callable[[], Simulators]
+
+
+@dataclass
+class Decision:
+    """What a decision of N simulators brought."""
+
+    picture: NDArray[np.uint8]
+    """(N, 96, 96, 3): the last frame's, or a fresh episode's."""
+    reward: NDArray[np.float32]
+    """(N,) summed over the frames."""
+    frames: NDArray[np.int64]
+    """(N,) that each moved; none where it only began an episode."""
+    terminated: Bools
+    """(N,): the lap is complete, or the car left the playfield."""
+    truncated: Bools
+    """(N,): the time is up."""
+    tile: Bools
+    """(N,): a new tile was visited."""
+
+    @classmethod
+    def joined(cls, parts: Sequence["Decision"]) -> "Decision":
+        """Those of several groups of simulators, one after the other."""
+        if len(parts) == 1:
+            return parts[0]
+        return cls(*(np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(cls)))
+
+
+def decide(simulators: Simulators, action: NDArray[np.float32], live: Bools, repeat: int) -> Decision:
+    """Up to `repeat` frames by native actions (N, 3) where `live` (N,); the others begin an episode."""
+    n, begins = len(live), ~live
+    made = Decision(
+        picture=np.zeros((n, 96, 96, 3), np.uint8),
+        reward=np.zeros(n, np.float32),
+        frames=np.zeros(n, np.int64),
+        terminated=np.zeros(n, bool),
+        truncated=np.zeros(n, bool),
+        tile=np.zeros(n, bool),
+    )
+    for k in range(repeat):
+        if not live.any():
+            break
+        last = k == repeat - 1
+        frame = simulators.step(action, live, last)
+        made.reward[live] += frame.reward[live]
+        made.tile |= live & (frame.reward > _TILE_REWARD)
+        made.frames += live
+        over = live & (frame.terminated | frame.truncated)
+        made.terminated |= live & frame.terminated
+        made.truncated |= live & frame.truncated
+        shown = live if last else over
+        made.picture[shown] = frame.picture[shown]
+        live = live & ~over
+    if begins.any():
+        made.picture[begins] = simulators.reset(begins)[begins]
+    return made
+
+
+class Deciding(Protocol):
+    """Simulators that are told what to do first, and asked what it brought later."""
+
+    antialias: bool
+    """As of `Simulators`."""
+
+    def reset(self, which: Bools) -> NDArray[np.uint8]:
+        """Start new episodes where `which` (N,); pictures (N, 96, 96, 3), meaningful there only."""
+
+    def send(self, action: NDArray[np.float32], live: Bools) -> None:
+        """A decision by native actions (N, 3) where `live` (N,); the others begin an episode."""
+
+    def receive(self) -> Decision:
+        """What the decision brought."""
+
+    def close(self) -> None:
+        """Give everything back."""
+
+
+class Here:
+    """Simulators in this process: they move when they are asked."""
+
+    def __init__(self, simulators: Simulators, repeat: int) -> None:
+        self._simulators, self._repeat = simulators, repeat
+        self.antialias = simulators.antialias
+        self._order: tuple[NDArray[np.float32], Bools]
+
+    def reset(self, which: Bools) -> NDArray[np.uint8]:
+        """See `Deciding.reset`."""
+        return self._simulators.reset(which)
+
+    def send(self, action: NDArray[np.float32], live: Bools) -> None:
+        """See `Deciding.send`."""
+        self._order = action, live
+
+    def receive(self) -> Decision:
+        """See `Deciding.receive`."""
+        return decide(self._simulators, *self._order, self._repeat)
+
+    def close(self) -> None:
+        """Close them."""
+        self._simulators.close()
+
+
+_Order: TypeAlias = tuple[NDArray[np.float32] | None, Bools]
+"""Actions and who is to move by them; without actions, who is to begin an episode."""
+
+
+def _serve(pipe: Connection, make: MakeSimulators, repeat: int) -> None:
+    """What a process of `Apart` runs; it needs no torch."""
+    simulators = make()
+
+    def answer(order: _Order) -> Decision | NDArray[np.uint8]:
+        action, which = order
+        return simulators.reset(which) if action is None else decide(simulators, action, which, repeat)
+
+    obey(pipe, answer)
+    simulators.close()
+
+
+class Apart:
+    """Simulators in processes of their own: they move while whoever sent them does something else.
+
+    Args:
+        groups: how many simulators each process has, and what makes them there (it must pickle).
+        repeat: frames a decision.
+        antialias: what the simulators say of it.
+
+    Raises:
+        WorkerDied: from every method, where a process died.
+    """
+
+    def __init__(self, groups: Sequence[tuple[int, MakeSimulators]], repeat: int, antialias: bool) -> None:
+        self.antialias = antialias
+        self._bounds = np.cumsum([count for count, _ in groups])[:-1]
+        self._processes = Processes(_serve, [(make, repeat) for _, make in groups])
+
+    def reset(self, which: Bools) -> NDArray[np.uint8]:
+        """See `Deciding.reset`."""
+        return np.concatenate(self._processes.ask([(None, part) for part in np.split(which, self._bounds)]))
+
+    def send(self, action: NDArray[np.float32], live: Bools) -> None:
+        """See `Deciding.send`."""
+        actions, lives = np.split(action, self._bounds), np.split(live, self._bounds)
+        self._processes.send(list(zip(actions, lives, strict=True)))
+
+    def receive(self) -> Decision:
+        """See `Deciding.receive`."""
+        return Decision.joined(self._processes.receive())
+
+    def close(self) -> None:
+        """End the processes."""
+        self._processes.close()
