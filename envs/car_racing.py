@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 import gymnasium
 import numpy as np
+from gymnasium.error import AlreadyPendingCallError, NoAsyncCallError
 from gymnasium.vector import AutoresetMode, VectorEnv
 from numpy.typing import NDArray
 from pydantic import BaseModel, Field, model_validator
@@ -138,11 +139,13 @@ class CarRacing(VectorEnv[dict[str, Any], NDArray[np.float32], Any]):
 
         Raises:
             ValueError: actions of another shape than (N, A), or not finite.
-            RuntimeError: the decision before was not waited for.
+            AlreadyPendingCallError: the decision before was not waited for.
             WorkerDied: a process of the simulators died.
         """
         if self._sent:
-            raise RuntimeError("CarRacing.step_async: expected a step_wait after the one before")
+            raise AlreadyPendingCallError(
+                "step_async: a decision has begun, expected step_wait first", "step_async"
+            )
         expected = (self.num_envs, self.config.action_size)
         if actions.shape != expected or not np.isfinite(actions).all():
             raise ValueError(f"CarRacing actions {actions.shape}: expected {expected}, all finite")
@@ -157,11 +160,13 @@ class CarRacing(VectorEnv[dict[str, Any], NDArray[np.float32], Any]):
         """What the decision brought: see the class.
 
         Raises:
-            RuntimeError: none was sent.
+            NoAsyncCallError: none has begun.
             WorkerDied: a process of the simulators died.
         """
         if not self._sent:
-            raise RuntimeError("CarRacing.step_wait: expected a step_async before it")
+            raise NoAsyncCallError(
+                "step_wait: no decision has begun, expected step_async before", "step_wait"
+            )
         self._sent = False
         n, resetting = self.num_envs, self._ended
         made = self._simulators.receive()

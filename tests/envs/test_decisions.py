@@ -6,6 +6,7 @@ from functools import partial
 
 import numpy as np
 import pytest
+from gymnasium.error import AlreadyPendingCallError, NoAsyncCallError
 
 from envs.car_racing import CarRacingConfig, make_car_racing
 from envs.decisions import Apart, Decision, Here
@@ -100,9 +101,9 @@ def test_a_dead_process_is_told() -> None:
 def test_steps_out_of_order_are_refused() -> None:
     env = make_car_racing(CarRacingConfig(backend="gymnasium", num_envs=1), seed=3)
     env.reset()
-    with pytest.raises(RuntimeError, match="expected a step_async before"):
+    with pytest.raises(NoAsyncCallError, match="expected step_async before"):
         env.step_wait()
     env.step_async(np.zeros((1, 2), np.float32))
-    with pytest.raises(RuntimeError, match="expected a step_wait after"):
+    with pytest.raises(AlreadyPendingCallError, match="expected step_wait first"):
         env.step_async(np.zeros((1, 2), np.float32))
     env.close()
