@@ -143,9 +143,7 @@ class CarRacing(VectorEnv[dict[str, Any], NDArray[np.float32], Any]):
             WorkerDied: a process of the simulators died.
         """
         if self._sent:
-            raise AlreadyPendingCallError(
-                "step_async: a decision has begun, expected step_wait first", "step_async"
-            )
+            raise AlreadyPendingCallError("step_async: expected step_wait first", "step_async")
         expected = (self.num_envs, self.config.action_size)
         if actions.shape != expected or not np.isfinite(actions).all():
             raise ValueError(f"CarRacing actions {actions.shape}: expected {expected}, all finite")
@@ -164,9 +162,7 @@ class CarRacing(VectorEnv[dict[str, Any], NDArray[np.float32], Any]):
             WorkerDied: a process of the simulators died.
         """
         if not self._sent:
-            raise NoAsyncCallError(
-                "step_wait: no decision has begun, expected step_async before", "step_wait"
-            )
+            raise NoAsyncCallError("step_wait: expected step_async before", "step_wait")
         self._sent = False
         n, resetting = self.num_envs, self._ended
         made = self._simulators.receive()
