@@ -29,6 +29,7 @@ class Fleet:
         self._seeds = [np.random.default_rng([seed, i]) for i in range(len(self.simulators))]
         self._resetting: set[int] = set()
         self._stepping: set[int] = set()
+        self._answers: dict[int, Any] = {}
         self._not_before = [-math.inf] * len(self.simulators)
 
     def order_reset(self, i: int) -> None:
@@ -42,35 +43,12 @@ class Fleet:
         self.simulators[i].order(("step", action))
         self._stepping.add(i)
 
-    def gather(self, patience: float) -> dict[int, Any]:
-        """The answers to the orders, as `Supervised.step` and `reset` give them, but a reset's is never Lost.
-
-        A reset is waited for until it is answered or Lost, at most `patience` [s]; then the simulator is away
-        and not waited for any more. But where all are away, any of them is waited for, as long as
-        `patience_seconds` allows.
+    def look(self) -> None:
+        """Without waiting, move on whatever can be: keep answers for `gather`, notice and replace the lost.
 
         Raises:
-            SimulatorLost: nobody answers.
+            CarlaSetupError: the user must change something.
         """
-        began = time.monotonic()
-        longest = max(self.limits.patience_seconds, self.limits.start_seconds)
-        answers: dict[int, Any] = {}
-        while True:
-            answers |= self._poll()
-            waited = time.monotonic() - began
-            coming = self._resetting - self.away.keys()
-            somebody = len(self._resetting | self.away.keys()) < len(self.simulators)
-            if not self._stepping and somebody and (not coming or waited >= patience):
-                break
-            if not somebody and (not self._resetting or waited >= longest):
-                raise SimulatorLost(self._nobody(waited))
-            wait_for([self.simulators[i] for i in sorted(self._stepping | self._resetting)])
-        for i in coming:
-            self.away[i] = self.simulators[i].last_loss or f"not reset within {patience:g} s"
-        return answers
-
-    def _poll(self) -> dict[int, Any]:
-        answers: dict[int, Any] = {}
         for i in sorted(self._stepping | self._resetting):
             answer = self.simulators[i].poll()
             if answer is None:
@@ -80,9 +58,36 @@ class Fleet:
                 self._not_before[i] = time.monotonic() + self.limits.max_pause_seconds
             else:
                 self.away.pop(i, None)
-                answers[i] = answer
+                self._answers[i] = answer
             self._stepping.discard(i)
             self._resetting.discard(i)
+
+    def gather(self, patience: float) -> dict[int, Any]:
+        """The answers to the orders, as `Supervised.step` and `reset` give them, but a reset's is never Lost.
+
+        A reset is waited for until it is answered or Lost, at most `patience` [s] from now; then its
+        simulator is away and not waited for any more. But where all are away, any of them is waited for, as
+        long as `patience_seconds` allows.
+
+        Raises:
+            SimulatorLost: nobody answers.
+        """
+        began = time.monotonic()
+        longest = max(self.limits.patience_seconds, self.limits.start_seconds)
+        while True:
+            self.look()
+            waited = time.monotonic() - began
+            coming = self._resetting - self.away.keys()
+            somebody = len(self._resetting | self.away.keys()) < len(self.simulators)
+            if not self._stepping and somebody and (not coming or waited >= patience):
+                break
+            if not somebody and (not self._resetting or waited >= longest):
+                self._answers = {}
+                raise SimulatorLost(self._nobody(waited))
+            wait_for([self.simulators[i] for i in sorted(self._stepping | self._resetting)])
+        for i in coming:
+            self.away[i] = self.simulators[i].last_loss or f"not reset within {patience:g} s"
+        answers, self._answers = self._answers, {}
         return answers
 
     def _nobody(self, waited: float) -> str:

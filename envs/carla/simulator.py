@@ -188,7 +188,7 @@ class Simulator:
     def tick(self) -> int:
         """One frame on; its number."""
         with simulator_calls():
-            return int(self._world.tick(self.config.timeout_seconds))
+            return self._traffic.tick(self._world, self.config.timeout_seconds)
 
     def settle(self) -> None:
         """Frames in which the car stands and sinks onto the road, and the cameras start to send."""

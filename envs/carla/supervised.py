@@ -27,6 +27,7 @@ from envs.carla.worker import (
 )
 
 _LOOK_SECONDS = 0.05  # between two looks at a server while waiting for its client
+_UNWATCHED_SECONDS = 1.0  # longer between two looks at an order, and whoever gave it did something else
 _FIRST_TRIES = 3  # of a simulator that never worked: more of the same would not help
 _GRACE_SECONDS = 0.5  # for the end of a server to be seen, when its client has noticed
 _START_MARGIN = 30.0  # for Python's own start on a busy machine
@@ -78,6 +79,7 @@ class Supervised:
         self._tried_since = 0.0
         self._not_before = 0.0
         self._patience = 0.0
+        self._looked = 0.0
         self._name = f"simulator {index}"
 
     @property
@@ -113,11 +115,16 @@ class Supervised:
         if order[0] == "step" and not self._driving:
             raise ValueError(f"{self._name}: no episode runs, expected a reset before a step")
         self._order, self._sent = order, False
-        self._patience = time.monotonic() + self._servers.patience_seconds
+        self._looked = time.monotonic()
+        self._patience = self._looked + self._servers.patience_seconds
         self._answer = self._advance()
 
     def poll(self) -> Any | Lost | None:
         """The answer to the order, or None if it is not there yet; see `reset` and `step`."""
+        now = time.monotonic()
+        # While nobody looked nothing was tried: it does not count.
+        self._patience += max(now - self._looked - _UNWATCHED_SECONDS, 0.0)
+        self._looked = now
         answer = self._answer if self._answer is not None else self._advance()
         if answer is not None:
             self._order = self._answer = None

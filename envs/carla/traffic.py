@@ -7,6 +7,7 @@ import numpy as np
 
 from envs.carla.config import TrafficConfig
 from envs.carla.route import Floats, Route
+from envs.carla.waker import Waker
 
 _SEEDS = 2**31
 _CLEAR = 8.0  # nearer to our car no other one is spawned [m]
@@ -27,8 +28,13 @@ class Traffic:
     def __init__(self, client: Any, config: TrafficConfig, port: int) -> None:
         self._client, self._config, self._port = client, config, port
         self._manager: Any = None
+        self._waker: Waker | None = None
         self.cars: list[Any] = []
         """The other cars, as CARLA's actors."""
+
+    def tick(self, world: Any, seconds: float) -> int:
+        """One frame on, at most `seconds` without an answer, then a RuntimeError; the frame's number."""
+        return int(world.tick(seconds)) if self._waker is None else self._waker.tick(world, seconds)
 
     def spawn(self, world: Any, start: tuple[float, float], rng: np.random.Generator) -> None:
         """Put the cars wanted, or as many as there is room for, on the town's spawn points but `start`."""
@@ -91,6 +97,9 @@ class Traffic:
     def shut_down(self) -> None:
         """End the Traffic Manager; the next use starts another."""
         manager, self._manager = self._manager, None
+        waker, self._waker = self._waker, None
+        if waker is not None:
+            waker.stop()
         if manager is not None:
             manager.shut_down()
 
@@ -99,6 +108,7 @@ class Traffic:
         if self._manager is None:
             self._manager = self._client.get_trafficmanager(self._port)
             self._manager.set_synchronous_mode(True)
+            self._waker = Waker(self._port)
             self._manager.set_global_distance_to_leading_vehicle(self._config.distance)
             self._manager.global_percentage_speed_difference(self._config.speed_difference)
         return self._manager

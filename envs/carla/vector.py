@@ -5,6 +5,7 @@ from typing import Any
 
 import gymnasium
 import numpy as np
+from gymnasium.error import AlreadyPendingCallError, NoAsyncCallError
 from gymnasium.vector import AutoresetMode, VectorEnv
 from numpy.typing import NDArray
 
@@ -25,6 +26,9 @@ class CarlaVectorEnv(VectorEnv[dict[str, Any], NDArray[Any], Any]):
 
     Observations and actions are `CarlaEnv`'s, stacked. After an episode has ended, the next `step` only
     resets it: its action is ignored, its reward 0.
+
+    `step` is `step_async`, which gives the simulators their orders, and `step_wait`, which waits for them. As
+    much time as wanted may lie in between: it counts against no limit of ours. `look` may be called there.
 
     A simulator that dies or stalls ends its episode: truncated, reason "simulator_lost", and for that one
     decision the observation is the last one seen, the reward 0. Its replacement starts at once, beside the
@@ -55,6 +59,7 @@ class CarlaVectorEnv(VectorEnv[dict[str, Any], NDArray[Any], Any]):
         self.single_action_space = Actions(config).space
         self.observation_space = gymnasium.vector.utils.batch_space(self.single_observation_space, n)
         self.action_space = gymnasium.vector.utils.batch_space(self.single_action_space, n)
+        self._pending = False
         self._ended = np.zeros(n, bool)
         self._return = np.zeros(n)
         self._frames = np.zeros(n, np.int64)
@@ -80,7 +85,9 @@ class CarlaVectorEnv(VectorEnv[dict[str, Any], NDArray[Any], Any]):
             ValueError: a seed or other options are given.
             CarlaSetupError: a mistake in the config.
             SimulatorLost: no simulator starts, or none came back in time.
+            AlreadyPendingCallError: a decision has begun and not been waited for.
         """
+        self._expect_none("reset")
         if seed is not None or (options is not None and set(options) != {"reset_mask"}):
             raise ValueError(
                 "CarlaVectorEnv.reset: make_carla takes the seed; expected none, and no option but reset_mask"
@@ -95,20 +102,52 @@ class CarlaVectorEnv(VectorEnv[dict[str, Any], NDArray[Any], Any]):
     def step(
         self, actions: NDArray[Any]
     ) -> tuple[dict[str, Any], NDArray[np.float32], NDArray[np.bool_], NDArray[np.bool_], dict[str, Any]]:
-        """One decision everywhere: see the class.
+        """One decision everywhere: see the class. Raises what `step_async` and `step_wait` raise."""
+        self.step_async(actions)
+        return self.step_wait()
+
+    def step_async(self, actions: NDArray[Any]) -> None:
+        """Begin a decision everywhere, without waiting for it.
 
         Raises:
             ValueError: actions of another shape than the action space's, or not finite.
-            SimulatorLost: all simulators are lost, and none came back in time.
+            AlreadyPendingCallError: the last one was not waited for.
         """
+        self._expect_none("step_async")
         if actions.shape != self.action_space.shape or not np.isfinite(actions).all():
             raise ValueError(f"CARLA actions {actions.shape}: expected {self.action_space.shape}, all finite")
-        n, resetting = self.num_envs, self._ended
-        for i in range(n):
-            if resetting[i]:
+        for i in range(self.num_envs):
+            if self._ended[i]:
                 self._fleet.order_reset(i)
             else:
                 self._fleet.order_step(i, actions[i])
+        self._pending = True
+
+    def look(self) -> None:
+        """Between `step_async` and `step_wait`, now and then: see after the simulators, without waiting.
+
+        Nothing runs in the background: only who looks notices a lost one, whose replacement starts then.
+
+        Raises:
+            CarlaSetupError: the user must change something.
+        """
+        self._fleet.look()
+
+    def step_wait(
+        self,
+    ) -> tuple[dict[str, Any], NDArray[np.float32], NDArray[np.bool_], NDArray[np.bool_], dict[str, Any]]:
+        """Wait for the decision that `step_async` has begun: what `step` gives.
+
+        Raises:
+            NoAsyncCallError: none has begun.
+            SimulatorLost: all simulators are lost, and none came back in time.
+        """
+        if not self._pending:
+            raise NoAsyncCallError(
+                "step_wait: no decision has begun, expected step_async before", "step_wait"
+            )
+        self._pending = False
+        n, resetting = self.num_envs, self._ended
         answers = self._fleet.gather(self._fleet.limits.start_seconds)
         info = self._begin({i: answer for i, answer in answers.items() if resetting[i]})
         reward = np.zeros(n, np.float32)
@@ -140,6 +179,10 @@ class CarlaVectorEnv(VectorEnv[dict[str, Any], NDArray[Any], Any]):
             simulator.dismiss()
         for simulator in self.simulators:
             simulator.close()
+
+    def _expect_none(self, name: str) -> None:
+        if self._pending:
+            raise AlreadyPendingCallError(f"{name}: a decision has begun, expected step_wait first", name)
 
     def _begin(self, answers: dict[int, Any]) -> dict[str, Any]:
         """Take in the answers to resets; the info, with room for everybody."""

@@ -29,6 +29,13 @@ class _Asynchronous(Protocol):
     def step_wait(self) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]: ...
 
 
+@runtime_checkable
+class _Watched(Protocol):
+    """Those whose simulators may be lost meanwhile, and are replaced only if somebody looks."""
+
+    def look(self) -> None: ...
+
+
 @dataclass
 class Arrival:
     """One row of all N streams on its way into the replay, in arrival alignment."""
@@ -159,6 +166,11 @@ class Collector:
         action = chosen.cpu().numpy()
         self._at.actions.append(action)
         self._send(action)
+
+    def look(self) -> None:
+        """Between `begin` and `end`, now and then: simulators lost meanwhile are replaced at once."""
+        if isinstance(self._env, _Watched):
+            self._env.look()
 
     def end(self) -> None:
         """Take what the decision brought as the row at hand."""

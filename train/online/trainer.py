@@ -233,6 +233,7 @@ class Trainer:
         due = self.pace.due(self.collector.decisions)
         while self.updates < due:
             self.update()
+            self.collector.look()
             if self.updates % self.config.trainer.log_updates == 0:
                 self.log()
         # Before any checkpoint: else the updates after it would sample fresher latents than without it, and a

@@ -128,3 +128,44 @@ def test_a_decision_is_waited_for_whatever_is_away() -> None:
     fleet.simulators[0].reply = lambda order: BEGUN if time.monotonic() > at else None  # type: ignore[attr-defined]
     fleet.order_step(0, 0.0)
     assert reset(fleet, 1) == {0} and time.monotonic() >= at
+
+
+def test_what_is_answered_before_anybody_waits_is_kept() -> None:
+    fakes = [Fake(), Fake(lambda order: BEGUN if order[0] == "reset" else Lost("died")), Fake()]
+    fleet = make(*fakes)
+    assert reset(fleet, 0, 1, 2) == {0, 1, 2}
+    fakes[2].reply = lambda order: None
+    for i in (0, 1, 2):
+        fleet.order_step(i, 0.0)
+    fleet.look()
+    fleet.look()
+    fakes[2].reply = lambda order: BEGUN
+    assert fleet.gather(PATIENCE) == {0: BEGUN, 1: Lost("died"), 2: BEGUN} and not fleet.away
+    fleet.order_step(0, 0.0)
+    assert fleet.gather(PATIENCE) == {0: BEGUN}
+
+
+def test_a_reset_has_its_time_from_when_somebody_waits() -> None:
+    late = Fake(lambda order: None)
+    fleet = make(Fake(), late)
+    for i in (0, 1):
+        fleet.order_reset(i)
+    fleet.look()
+    time.sleep(2 * PATIENCE)
+    at = time.monotonic() + PATIENCE / 2
+    late.reply = lambda order: BEGUN if time.monotonic() > at else None
+    assert set(fleet.gather(PATIENCE)) == {0, 1} and not fleet.away
+
+
+def test_answers_from_before_an_error_are_forgotten() -> None:
+    fake = Fake()
+    fleet = make(fake)
+    assert reset(fleet, 0) == {0}
+    fake.reply = lambda order: Lost("no display")
+    fleet.order_reset(0)
+    fleet.look()
+    with pytest.raises(SimulatorLost, match="no display"):
+        fleet.gather(PATIENCE)
+    fake.reply = lambda order: BEGUN
+    time.sleep(0.001)
+    assert reset(fleet, 0) == {0} and not fleet.away

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from envs.carla import supervised as module
 from envs.carla.errors import CarlaSetupError
 from envs.carla.ports import is_listening
 from envs.carla.server import ServerConfig, ServerProcess
@@ -281,3 +282,39 @@ def test_nothing_is_left_behind_however_the_parent_ends(
     # One server is left: the one that the parent had not started, and as it was.
     assert eventually(lambda: len(processes()) == 2)
     assert log.read_text() == "oq"
+
+
+def test_an_answer_may_lie_there_longer_than_any_limit(
+    simulator: Supervised, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drive(simulator)
+    monkeypatch.setattr(module, "order_seconds", lambda *_: 0.1)
+    simulator.order(("step", FORWARD))
+    time.sleep(1.0)
+    answer = simulator.poll()
+    assert not isinstance(answer, Lost) and answer[1] == 2.0
+    # A client that has not answered by then is lost as ever.
+    simulator.order(("step", np.full(2, HANG)))
+    time.sleep(0.2)
+    assert simulator.poll() == Lost("its client hangs")
+
+
+def test_time_in_which_nobody_looks_is_not_held_against_the_simulator(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def no_more(self: ServerProcess) -> Any:
+        raise OSError("no more servers")
+
+    simulator = Supervised(config(), servers(patience_seconds=4.0), open_env=open_fake)
+    try:
+        drive(simulator)
+        with monkeypatch.context() as broken:
+            broken.setattr(ServerProcess, "start", no_more)
+            os.killpg(group(simulator), signal.SIGKILL)
+            assert eventually(lambda: bool(simulator.server.failure()))
+            simulator.order(("reset", 4, None))
+        assert simulator.last_loss == "no more servers"
+        time.sleep(5.5)
+        assert simulator._await()[0]["state"][0] == 4
+    finally:
+        simulator.close()

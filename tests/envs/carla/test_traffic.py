@@ -1,10 +1,14 @@
-"""Where the Traffic Manager is led along, without one."""
+"""Where the Traffic Manager is led along, and who ticks with it, without one."""
+
+import threading
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
 
+from envs.carla.config import TrafficConfig
 from envs.carla.route import RoadGraph, Route
-from envs.carla.traffic import guide_points
+from envs.carla.traffic import Traffic, guide_points
 
 pytest.importorskip("carla")
 from tests.envs.carla.maps import shipped
@@ -39,3 +43,21 @@ def test_after_every_junction_of_a_real_route_there_is_a_place_on_its_exit() -> 
         exits = np.flatnonzero(route.junction[:-1] & ~route.junction[1:]) + 1
         for index in exits:
             assert np.linalg.norm(points - route.points[index], axis=1).min() < 1e-9
+
+
+def test_ticks_are_watched_while_there_is_a_traffic_manager() -> None:
+    before = set(threading.enumerate())
+    client, world = Mock(), Mock()
+    world.tick.return_value = 8
+    traffic = Traffic(client, TrafficConfig(), 1)
+    assert traffic.tick(world, 5.0) == 8 and not world.get_snapshot.called
+    traffic.drive(Mock())
+    traffic.drive(Mock())
+    (waker,) = set(threading.enumerate()) - before
+    assert traffic.tick(world, 5.0) == 8 and world.get_snapshot.called
+    # It has ended its watch when the Traffic Manager ends.
+    client.get_trafficmanager().shut_down.side_effect = lambda: waker.join(20.0)
+    traffic.shut_down()
+    assert client.get_trafficmanager().shut_down.called and not waker.is_alive()
+    world.get_snapshot.reset_mock()
+    assert traffic.tick(world, 5.0) == 8 and not world.get_snapshot.called

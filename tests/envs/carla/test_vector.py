@@ -3,10 +3,11 @@
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
+from gymnasium.error import AlreadyPendingCallError, NoAsyncCallError
 
 from envs.carla.config import CarlaConfig
 from envs.carla.errors import CarlaSetupError, SimulatorLost
@@ -16,6 +17,7 @@ from envs.carla.vector import LOST, CarlaVectorEnv, make_carla
 from tests.envs.carla.fake_client import (
     children,
     config,
+    eventually,
     freeze,
     group,
     open_fake,
@@ -122,6 +124,66 @@ def test_the_others_go_on_without_one_that_stays_away(
     # Back, at the beginning of an episode, and driven from there.
     assert not truncated[0] and observation["state"][0, 1] == 0 and info["frames"][0] == 0
     assert env.step(FORWARD)[1][0] == 1
+
+
+def test_a_decision_goes_on_while_its_giver_does_something_else(env: CarlaVectorEnv) -> None:
+    env.reset()
+    env.step_async(FORWARD)
+    time.sleep(0.5)
+    began = time.monotonic()
+    observation, reward, *_, info = env.step_wait()
+    assert time.monotonic() - began < 0.4 and env.restarts.tolist() == [0, 0]
+    assert reward.tolist() == [1, 1] and observation["state"][:, 1].tolist() == [1, 1]
+    assert info["frames"].tolist() == [2, 2]
+    assert env.step(FORWARD)[1].tolist() == [2, 2]
+
+
+def test_a_simulator_lost_meanwhile_is_replaced_when_somebody_looks(env: CarlaVectorEnv) -> None:
+    env.reset()
+    stalled = group(env.simulators[0])
+    freeze(stalled)
+    env.step_async(FORWARD)
+
+    def looks(true: Callable[[], bool]) -> bool:
+        env.look()
+        return true()
+
+    # The replacement is started while nobody has waited for the decision yet, and then gets its order.
+    assert eventually(lambda: looks(lambda: env.restarts[0] == 1)) and processes(group=stalled) == []
+    _, reward, _, truncated, info = env.step_wait()
+    assert truncated.tolist() == [True, False] and reward.tolist() == [0, 1]
+    assert info["reason"].tolist() == [LOST, ""] and info["away"].tolist() == ["", ""]
+    env.step_async(FORWARD)
+    assert eventually(lambda: looks(lambda: not env._fleet._resetting))
+    began = time.monotonic()
+    observation, reward, _, truncated, _ = env.step_wait()
+    assert time.monotonic() - began < 1.0
+    assert not truncated.any() and reward.tolist() == [0, 2] and observation["state"][0, 1] == 0
+
+
+def test_a_simulator_lost_while_nobody_looks_is_noticed_by_who_waits(env: CarlaVectorEnv) -> None:
+    env.reset()
+    os.killpg(group(env.simulators[0]), signal.SIGKILL)
+    env.step_async(FORWARD)
+    time.sleep(1.0)
+    truncated = env.step_wait()[3]
+    assert truncated.tolist() == [True, False] and env.restarts.tolist() == [1, 0]
+    assert env.step(FORWARD)[1].tolist() == [0, 2]
+
+
+def test_decisions_are_begun_and_waited_for_by_turns(env: CarlaVectorEnv) -> None:
+    env.reset()
+    with pytest.raises(NoAsyncCallError, match="^step_wait: no decision has begun"):
+        env.step_wait()
+    env.step_async(FORWARD)
+    for call in (lambda: env.step_async(FORWARD), lambda: env.step(FORWARD), env.reset):
+        with pytest.raises(AlreadyPendingCallError, match="expected step_wait first"):
+            call()
+    assert env.step_wait()[1].tolist() == [1, 1]
+    with pytest.raises(NoAsyncCallError):
+        env.step_wait()
+    env.step_async(FORWARD)
+    # Closed while a decision is under way: nothing is left behind.
 
 
 def no_more(self: ServerProcess) -> Address:

@@ -1,15 +1,18 @@
 """Learning online in CARLA: through fake simulators in seconds, and once from end to end in the stand-in."""
 
 import json
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from envs.carla.config import CarlaConfig
 from envs.carla.server import ServerConfig
 from envs.carla.vector import CarlaVectorEnv, make_carla
-from tests.envs.carla.fake_client import open_fake, servers
+from tests.envs.carla.fake_client import group, open_fake, servers
 from train.cli import main
 from train.environments import EnvConfig
 from train.errors import DreamdriveError
@@ -64,6 +67,42 @@ def test_an_agent_learns_without_pictures_and_goes_on(runs: Path) -> None:
     again = train_agent(tiny(60), runs / "a", resume=True, make_env=fake)
     assert len(again.record.starts) == 2
     assert max(row["step"] for row in read_metrics(again.metrics_path)) > 48
+
+
+class Dying(CarlaVectorEnv):
+    """Simulator 0 gets a signal while it makes its sixth decision."""
+
+    fault = signal.SIGKILL
+    decisions = 0
+
+    def step_async(self, actions: np.ndarray) -> None:
+        """See `CarlaVectorEnv`."""
+        super().step_async(actions)
+        self.decisions += 1
+        if self.decisions == 6:
+            os.killpg(group(self.simulators[0]), self.fault)
+
+
+@pytest.mark.parametrize("fault", [signal.SIGKILL, signal.SIGSTOP])
+def test_a_run_outlives_a_simulator_that_dies_or_stalls(
+    runs: Path, monkeypatch: pytest.MonkeyPatch, fault: signal.Signals
+) -> None:
+    made: list[Dying] = []
+
+    def dying(config: EnvConfig, seed: int) -> CarlaVectorEnv:
+        env = fake(config, seed)
+        made.append(Dying(env.config, env._fleet))
+        return made[-1]
+
+    monkeypatch.setattr(Dying, "fault", fault)
+    run = train_agent(tiny(60, **{"env.timeout_seconds": "1.0"}), runs / "a", make_env=dying)
+    metrics = read_metrics(run.metrics_path)
+    # Replaced, and on to the end; what was driven of the episode that broke off counts as a short one.
+    assert sum(int(env.restarts.sum()) for env in made) == 1
+    assert max(row["step"] for row in metrics) >= 56
+    scores = [row["score/episode"] for row in metrics if "score/episode" in row]
+    assert scores.count(15.0) >= 4 and sum(score < 15.0 for score in scores) == 1
+    assert all(np.isfinite(row["loss/world_model"]) for row in metrics if "loss/world_model" in row)
 
 
 @pytest.mark.parametrize(

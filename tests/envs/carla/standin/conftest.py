@@ -43,6 +43,15 @@ def synchronous(world, step=0.1):
     settings.synchronous_mode, settings.fixed_delta_seconds = True, step
     world.apply_settings(settings)
 
+def traffic_manager():
+    "A Traffic Manager in step with the simulator, and what the world is ticked with: see its module."
+    from envs.carla.waker import Waker
+
+    port = free_port()
+    manager = client.get_trafficmanager(port)
+    manager.set_synchronous_mode(True)
+    return manager, Waker(port)
+
 def spawn(world, kind, pose, parent=None, **attributes):
     blueprint = world.get_blueprint_library().find(kind)
     for name, value in attributes.items():
@@ -88,8 +97,9 @@ def free_port() -> int:
             return port
 
 
-def _environment() -> dict[str, str]:
-    return os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+def _environment(**more: str) -> dict[str, str]:
+    fixed = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    return {**os.environ, **fixed, **more}
 
 
 @contextlib.contextmanager
@@ -112,21 +122,28 @@ def serving(*options: str) -> Iterator[int]:
     assert process.returncode == 0
 
 
-def start_client(script: Callable[[], Any], port: int) -> subprocess.Popen[str]:
+def start_client(script: Callable[[], Any], port: int, **environment: str) -> subprocess.Popen[str]:
     """Run the body of `script` in a process with the real client; its `RESULT` is printed as JSON."""
     body = textwrap.dedent(inspect.getsource(script).split("\n", 1)[1])
     # the client's library may crash when the interpreter winds down with sensors alive: leave at once
     code = f"{_PRELUDE}\n{body}\nprint('\\nRESULT', json.dumps(RESULT), flush=True)\nos._exit(0)\n"
-    command = [sys.executable, "-c", code, str(port)]
     return subprocess.Popen(
-        command, cwd=ROOT, env=_environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-c", code, str(port)],
+        cwd=ROOT,
+        env=_environment(**environment),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
 
 
-def run_client(script: Callable[[], Any], port: int) -> Any:
+def run_client(script: Callable[[], Any], port: int, **environment: str) -> Any:
     """Run `script` to its end; returns its `RESULT`."""
-    process = start_client(script, port)
-    out, err = process.communicate(timeout=120.0)
+    process = start_client(script, port, **environment)
+    try:
+        out, err = process.communicate(timeout=120.0)
+    finally:
+        process.kill()
     assert process.returncode == 0, f"client left with {process.returncode}\n{out}\n{err}"
     return json.loads(out.split("RESULT ")[-1].splitlines()[0])
 
