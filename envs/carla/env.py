@@ -37,11 +37,12 @@ class CarlaEnv(gymnasium.Env[Any, Any]):
     Infos: "frame", of the episode, 0 at its start; "position" (x, y, z [m], yaw [degrees]); "speed" [m/s];
     "route_completion" in [0, 1]; "route_length" [m]; "in_lane", whether the car's centre is in its route's
     lane; "lane_offset" from the lane's middle, left positive [m], and "half_width" of the lane [m];
-    "manoeuvre", what the route does ahead ("left", "right", "straight", "change", or ""); "infractions",
-    counts by kind since the start; "town" and "weather"; after a step "frames", those it took, "terms", the
-    reward's parts by name, and "applied_action" (A,), what the car did in the last frame; at the end "reason"
-    (collision, red_light, off_lane, stuck, goal; or time, the only one that truncates). When the autopilot
-    drives, "autopilot_action" (A,) is the same as "applied_action".
+    "manoeuvre", what the route does ahead ("left", "right", "straight", "change", or ""), and
+    "route_manoeuvres", all that it does; "infractions", counts by kind since the start; "town" and "weather";
+    after a step "frames", those it took, "terms", the reward's parts by name, and "applied_action" (A,), what
+    the car did in the last frame; at the end "reason" (collision, red_light, off_lane, stuck, goal; or time,
+    the only one that truncates). When the autopilot drives, "autopilot_action" (A,) is the same as
+    "applied_action".
 
     Args:
         config: what to drive.
@@ -216,6 +217,7 @@ class CarlaEnv(gymnasium.Env[Any, Any]):
             "lane_offset": -episode.place.lateral,
             "half_width": episode.half_width,
             "manoeuvre": episode.manoeuvre,
+            "route_manoeuvres": episode.route_manoeuvres,
             "infractions": {kind: count for kind, count in episode.infractions.items() if count},
             "town": self._simulator.town,
             "weather": self._weather,

@@ -118,6 +118,11 @@ class Episode:
         """What the route does at the junction ahead, or a change of lane; see `manoeuvre_at`."""
         return manoeuvre_at(self._manoeuvres, self.place.s)
 
+    @property
+    def route_manoeuvres(self) -> list[str]:
+        """All that the route does, from its start to its goal; see `Manoeuvre.word`."""
+        return [one.word for one in self._manoeuvres]
+
     def _split_speed(self, car: CarState) -> tuple[float, float]:
         """Speed along the route, backwards negative, and across it, either way [m/s]."""
         yaw = float(self.route.yaw[self.place.index])

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from envs.car_racing import TRAINING_SEEDS
 from envs.carla.actions import Actions
 from envs.carla.config import CarlaConfig
-from envs.carla.errors import SimulatorLost
+from envs.carla.errors import CarlaSetupError, SimulatorLost
 from envs.carla.spaces import observation_space
 from envs.carla.supervised import Lost, Supervised, wait_for
 from envs.carla.worker import OpenEnv, open_carla
@@ -20,6 +20,7 @@ from envs.carla.worker import OpenEnv, open_carla
 LOST = "simulator_lost"
 """The reason of a drive that was given up because its simulator was lost each time."""
 _TRIES = 3  # drives of a route whose simulator is lost
+_DRAWS = 50  # routes drawn until one has the manoeuvre that is wanted
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,9 @@ class Task:
 
     seed: int
     town: str
+    manoeuvre: str = ""
+    """What the route must do somewhere ("left", "right", "straight", "change"): one that does not is passed
+    over for another, drawn from the seed, too. Empty asks for nothing."""
 
 
 @dataclass
@@ -66,6 +70,13 @@ class CarlaRoutes:
         tasks: the routes.
         autopilot: the Traffic Manager drives, whatever the actions say.
         open_env: makes the environment in each client's process.
+        together: a slot that is done waits for the others, so that routes always begin in all at once.
+
+    Attributes:
+        active: (N,) the slots that drive a route; the others' observations are of no use.
+        lost: simulators lost so far.
+        number: (N,) which of the tasks each slot drives now.
+        infos: (N) the latest info of each slot's environment; see `envs.carla.env.CarlaEnv`.
 
     Raises:
         ValueError: no task, or a seed that training may have used.
@@ -78,17 +89,20 @@ class CarlaRoutes:
         tasks: Sequence[Task],
         autopilot: bool = False,
         open_env: OpenEnv = open_carla,
+        together: bool = False,
     ) -> None:
         if not tasks or min(task.seed for task in tasks) < TRAINING_SEEDS:
             raise ValueError(f"routes to score on: expected some, with seeds of {TRAINING_SEEDS} or more")
         self.num_envs = n = min(config.num_envs, len(tasks))
         self.active = np.zeros(n, bool)
-        """(N,): the slots that drive a route; the others' observations are of no use."""
         self.lost = 0
-        """Simulators lost so far."""
+        self.number = np.zeros(n, np.int64)
+        self.infos: list[dict[str, Any]] = [{} for _ in range(n)]
         self._actions = Actions(config)
         self._autopilot = autopilot
-        self._waiting = deque((task, 1) for task in tasks)
+        self._together = together
+        self._tasks = list(tasks)
+        self._waiting = deque((number, 1) for number in range(len(tasks)))
         self._tries = [0] * n
         self._drives = [Drive(task) for task in tasks[:n]]
         self._seen = {
@@ -111,7 +125,7 @@ class CarlaRoutes:
         """Start the first routes: observations (N, ...).
 
         Raises:
-            CarlaSetupError: a mistake in the config.
+            CarlaSetupError: a mistake in the config, or no route does what a task wants.
             SimulatorLost: a simulator does not start.
         """
         self._begin(range(self.num_envs))
@@ -144,6 +158,9 @@ class CarlaRoutes:
             if terminated or truncated:
                 ended[i] = True
                 finished.append(self._drives[i])
+        if self._together:
+            self.active &= ~ended
+            ended = np.full(self.num_envs, not self.active.any())
         self._begin(np.flatnonzero(ended).tolist())
         return self._observation(), ended, finished
 
@@ -160,22 +177,41 @@ class CarlaRoutes:
         for i in slots:
             self.active[i] = bool(self._waiting)
             if self._waiting:
-                task, self._tries[i] = self._waiting.popleft()
-                self._drives[i] = Drive(task)
-                options = {"town": task.town, "drive_autopilot": self._autopilot}
-                orders[i] = ("reset", task.seed, options)
-        for i, answer in self._ask(orders).items():
-            if isinstance(answer, Lost):
-                raise SimulatorLost(f"simulator {i}: {answer.reason}")
-            observation, info = answer
-            self._note(i, observation, info, 0.0)
+                self.number[i], self._tries[i] = self._waiting.popleft()
+                self._drives[i] = Drive(self._tasks[self.number[i]])
+                orders[i] = self._order(self._drives[i].task, 0)
+        draw = 0
+        while orders:
+            answers, orders, draw = self._ask(orders), {}, draw + 1
+            for i, answer in answers.items():
+                if isinstance(answer, Lost):
+                    raise SimulatorLost(f"simulator {i}: {answer.reason}")
+                observation, info = answer
+                task = self._drives[i].task
+                if task.manoeuvre and task.manoeuvre not in info["route_manoeuvres"]:
+                    orders[i] = self._order(task, draw)
+                    continue
+                self._note(i, observation, info, 0.0)
+
+    def _order(self, task: Task, draw: int) -> tuple[Any, ...]:
+        """To begin a task's route; the first is its seed's own, later draws come from the seed."""
+        if draw == _DRAWS:
+            raise CarlaSetupError(
+                f"town {task.town or 'of the server'}: none of {_DRAWS} routes does '{task.manoeuvre}', "
+                "expected longer routes (route.length), or another town"
+            )
+        seed = task.seed
+        if draw:
+            drawn = np.random.SeedSequence([task.seed, draw]).generate_state(1)
+            seed = TRAINING_SEEDS + int(drawn[0]) % TRAINING_SEEDS
+        return ("reset", seed, {"town": task.town, "drive_autopilot": self._autopilot})
 
     def _give_up(self, i: int) -> list[Drive]:
         """The simulator of slot i is lost: its route waits to be driven again, or counts as lost."""
         self.lost += 1
         drive = self._drives[i]
         if self._tries[i] < _TRIES:
-            self._waiting.appendleft((drive.task, self._tries[i] + 1))
+            self._waiting.appendleft((int(self.number[i]), self._tries[i] + 1))
             return []
         drive.reason = LOST
         return [drive]
@@ -183,6 +219,7 @@ class CarlaRoutes:
     def _note(self, i: int, observation: dict[str, Any], info: dict[str, Any], reward: float) -> None:
         for name, value in observation.items():
             self._seen[name][i] = value
+        self.infos[i] = info
         drive = self._drives[i]
         gained = info["route_completion"] - drive.completion
         drive.completion += gained

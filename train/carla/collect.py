@@ -143,7 +143,7 @@ class Collector:
             return
         if seat.recording is None:
             observation, info = answer
-            seat.recording = Recording(self._actions, observation, info)
+            seat.recording = Recording(self._actions, observation, info, seat.pilot.instruction)
         else:
             observation, reward, terminated, truncated, info = answer
             self._frames += info["frames"]
@@ -247,4 +247,6 @@ def _notes(config: CollectConfig, policy: Policy, seed: int) -> dict[str, Any]:
     """What the episodes depend on."""
     env = config.env.model_dump(mode="json", exclude={"num_envs", "servers", "timeout_seconds"})
     noise = config.noise.model_dump(mode="json")
-    return {"policy": policy.name, "seed": seed, "env": env, "noise": noise}
+    made = {"policy": policy.name, "seed": seed, "env": env, "noise": noise}
+    told = policy.told.instructions if policy.told is not None else ()
+    return made | ({"instructions": list(told)} if told else {})

@@ -94,6 +94,24 @@ def scored_config(env: CarlaConfig, overrides: Mapping[str, str], standin: bool)
     return scored
 
 
+def scored_where(learnt: CarlaConfig, overrides: Mapping[str, str]) -> tuple[CarlaConfig, str]:
+    """As `scored_config`, with the simulators to drive in, and those in words.
+
+    Raises:
+        DreamdriveError: as `scored_config`; or simulators that cannot be.
+    """
+    servers = build(ServerConfig, None, _below(overrides, "servers."), learnt.servers.model_dump())
+    config = scored_config(learnt, overrides, is_standin(servers, os.environ) or bool(servers.addresses))
+    with explain_simulator_errors():
+        config.servers, words = choose_servers(config.servers, config.num_envs, os.environ)
+    return config, words
+
+
+def which_simulator(config: CarlaConfig, words: str) -> str:
+    """What a result calls the simulators that `scored_where` chose."""
+    return "stand-in" if is_standin(config.servers, os.environ) else words
+
+
 def evaluate_carla(
     driver: str,
     routes: int = 50,
@@ -120,10 +138,7 @@ def evaluate_carla(
     trained = None if driver in BASELINES else load_agent(Path(driver))
     # A baseline needs no pictures, and sees none unless told to.
     learnt = CarlaConfig(image=False) if trained is None else require_carla(trained.config.env, driver)
-    servers = build(ServerConfig, None, _below(overrides, "servers."), learnt.servers.model_dump())
-    config = scored_config(learnt, overrides, is_standin(servers, os.environ) or bool(servers.addresses))
-    with explain_simulator_errors():
-        config.servers, words = choose_servers(config.servers, config.num_envs, os.environ)
+    config, words = scored_where(learnt, overrides)
     if trained is not None:
         _check_fits(driver, learnt, config)
     print(words, flush=True)
@@ -140,7 +155,7 @@ def evaluate_carla(
         raise DreamdriveError(f"no route was driven to its end: the simulator was lost on all {lost}")
     result = CarlaScores(
         driver=driver,
-        simulator="stand-in" if is_standin(config.servers, os.environ) else words,
+        simulator=which_simulator(config, words),
         towns=towns,
         trained_in=[] if trained is None else learnt.towns,
         trained_frames=0 if trained is None else trained.frames,
@@ -148,7 +163,7 @@ def evaluate_carla(
         last_seed=seeds[-1],
         lost=lost,
         penalties=PENALTIES,
-        versions=_versions(),
+        versions=versions(),
         env=config.model_dump(mode="json", exclude={"servers"}),
         total=summarise(scored),
         by_town={town: summarise(own) for town in towns if (own := [r for r in scored if r.town == town])},
@@ -193,6 +208,11 @@ def _check_fits(run: str, learnt: CarlaConfig, config: CarlaConfig) -> None:
     """Raise `DreamdriveError` where `config` shows or asks an agent something else than it learnt with."""
     if observation_space(config) != observation_space(learnt):
         raise DreamdriveError(f"--env: other observations than those {run} learnt with")
+    check_steps(run, learnt, config)
+
+
+def check_steps(run: str, learnt: CarlaConfig, config: CarlaConfig) -> None:
+    """Raise `DreamdriveError` where actions, or the length of a step, are others than those learnt with."""
     for name in ("action", "discrete_steer", "discrete_pedal", "action_repeat", "step_seconds"):
         found, expected = getattr(config, name), getattr(learnt, name)
         if found != expected:
@@ -203,7 +223,8 @@ def _below(options: Mapping[str, str], prefix: str) -> dict[str, str]:
     return {name.removeprefix(prefix): text for name, text in options.items() if name.startswith(prefix)}
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
+    """Of what a score depends on, by name."""
     found = {}
     for name in ("carla", "gymnasium", "torch", "dreamdrive"):
         try:

@@ -1,7 +1,7 @@
 """`dreamdrive collect carla`: from what the user said to episodes, a report and a contact sheet."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,12 @@ USUAL_PORT = 2000
 
 
 def collect_carla(
-    policy: str, episodes: int, output: Path, seed: int = 0, overrides: Mapping[str, str] | None = None
+    policy: str,
+    episodes: int,
+    output: Path,
+    seed: int = 0,
+    overrides: Mapping[str, str] | None = None,
+    instructions: Sequence[str] = (),
 ) -> None:
     """Collect `episodes` episodes as `episode_NNNNNN.npz` in `output`, with a report and a contact sheet.
 
@@ -28,12 +33,13 @@ def collect_carla(
         output: the folder.
         seed: of everything.
         overrides: options of `CollectConfig`, as text.
+        instructions: what a run of train-vla is told; see `train.vla.told.Told`.
 
     Raises:
         DreamdriveError: as `collect`; also for a run that is none, and options that do not fit.
     """
     overrides = overrides or {}
-    opened = open_policy(policy)
+    opened = open_policy(policy, instructions)
     base = opened.env()
     config = build(CollectConfig, None, overrides, {"env": base})
     env = config.env

@@ -1,5 +1,6 @@
 """Who drives while episodes are collected in CARLA: the autopilot, disturbed, or a policy."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -13,8 +14,12 @@ from envs.carla.spaces import observation_space
 from train.agents import TrainedModel, load_world_model
 from train.carla.config import CollectConfig
 from train.carla.noise import Bursts
+from train.environments import require_carla
 from train.errors import DreamdriveError, one_line
 from train.online.drivers import Driver, Single, is_run, load_policy, make_driver
+from train.vla.fits import check_carla
+from train.vla.loading import has_policy
+from train.vla.told import Ride, Told, told_by_run
 
 AUTOPILOT = "autopilot"
 Floats = NDArray[np.float32]
@@ -27,6 +32,8 @@ class Pilot(Protocol):
     """Whether the simulator's autopilot drives where the pilot lets it."""
     perturbed: bool
     """Whether the latest action was a mistake made on purpose."""
+    instruction: str
+    """What the pilot was told to do; "" for nothing."""
 
     def act(self, observation: dict[str, NDArray[Any]]) -> Any:
         """The environment's action for what is seen."""
@@ -49,6 +56,7 @@ class DisturbedAutopilot:
     """
 
     autopilot = True
+    instruction = ""
 
     def __init__(self, config: CollectConfig, rng: np.random.Generator) -> None:
         env = config.env
@@ -85,6 +93,7 @@ class PolicyPilot:
 
     autopilot = False
     perturbed = False
+    instruction = ""
 
     def __init__(self, config: CarlaConfig, driver: Driver) -> None:
         self._actions, self._driver = Actions(config), driver
@@ -96,6 +105,30 @@ class PolicyPilot:
         action = self._driver.act(seen, np.array([self._first]), np.arange(1))[0]
         self._first = False
         return choice(self._actions, action)
+
+    def expert(self, applied: Floats) -> Floats | None:
+        """See `Pilot`."""
+        return None
+
+
+class ToldPilot:
+    """A policy drives as it is told.
+
+    Args:
+        config: of the environment.
+        ride: the policy's episode.
+    """
+
+    autopilot = False
+    perturbed = False
+
+    def __init__(self, config: CarlaConfig, ride: Ride) -> None:
+        self._actions, self._ride = Actions(config), ride
+        self.instruction = ride.instruction
+
+    def act(self, observation: dict[str, NDArray[Any]]) -> Any:
+        """See `Pilot`."""
+        return choice(self._actions, self._ride.act(observation))
 
     def expert(self, applied: Floats) -> Floats | None:
         """See `Pilot`."""
@@ -115,9 +148,17 @@ class Policy:
     single: Single = None
     """None is chance, and of no meaning for the autopilot."""
     learnt: TrainedModel | None = None
+    told: Told | None = None
+    """A policy that takes instructions, and those; it drives where there is one."""
 
     def env(self) -> dict[str, Any]:
-        """Fields of the environment's config that the policy asks for."""
+        """Fields of the environment's config that the policy asks for.
+
+        Raises:
+            DreamdriveError: a policy that takes instructions learnt elsewhere.
+        """
+        if self.told is not None and self.told.learnt is not None:
+            return require_carla(self.told.learnt, self.name).model_dump()
         if self.learnt is None or self.learnt.trained is None:
             return {}
         env = self.learnt.trained.config.env
@@ -127,6 +168,8 @@ class Policy:
 
     def check(self, config: CarlaConfig) -> None:
         """Raise `DreamdriveError` where the environment shows or asks something that it does not know."""
+        if self.told is not None:
+            check_carla(self.told.own, config, self.name)
         if self.learnt is None:
             return
         run = self.learnt.run.path
@@ -144,6 +187,8 @@ class Policy:
         """The pilot of an episode. Raises `DreamdriveError` for brownian driving of discrete actions."""
         if self.name == AUTOPILOT:
             return DisturbedAutopilot(config, np.random.default_rng(seed))
+        if self.told is not None:
+            return ToldPilot(config.env, self.told.begin(seed))
         try:
             driver = make_driver(self.single, 1, config.env.action_size, seed)
         except ValueError as error:
@@ -151,12 +196,20 @@ class Policy:
         return PolicyPilot(config.env, driver)
 
 
-def open_policy(name: str) -> Policy:
-    """The policy "autopilot", "random" or "brownian", or the agent of the run in the folder `name`.
+def open_policy(name: str, instructions: Sequence[str] = ()) -> Policy:
+    """The policy "autopilot", "random" or "brownian", or the agent or policy of the run in the folder `name`.
+
+    Args:
+        name: as the command line has it.
+        instructions: what a policy that takes them is told; see `Told`.
 
     Raises:
-        DreamdriveError: there is no such run, or it has no agent.
+        DreamdriveError: there is no such run, it has nobody who drives, or takes no instructions.
     """
+    if name != AUTOPILOT and is_run(name) and has_policy(Path(name)):
+        return Policy(name, told=told_by_run(Path(name), instructions))
+    if instructions:
+        raise DreamdriveError(f"--instruction: {name} takes none, expected a run of train-vla")
     if name == AUTOPILOT:
         return Policy(name)
     if not is_run(name):

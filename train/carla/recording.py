@@ -18,10 +18,17 @@ class Recording:
     Args:
         actions: of the environment.
         observation, info: what `reset` gave.
+        instruction: what the driver is told; "" for nothing.
     """
 
-    def __init__(self, actions: Actions, observation: dict[str, NDArray[Any]], info: dict[str, Any]) -> None:
-        self._actions = actions
+    def __init__(
+        self,
+        actions: Actions,
+        observation: dict[str, NDArray[Any]],
+        info: dict[str, Any],
+        instruction: str = "",
+    ) -> None:
+        self._actions, self._instruction = actions, instruction
         self._observations, self._infos = [observation], [info]
         self._taken: list[NDArray[np.float32]] = []
         self._wanted: list[NDArray[np.float32]] = []
@@ -66,8 +73,9 @@ class Recording:
         `half_widths` (T,) of it [m], `manoeuvres` (T,), what the route does ahead, "" for nothing,
         `semantic`, `birdseye` (T, C, S, S) where they are observed; and for the step that follows it
         `steering` (T,), `perturbed` (T,) bool, `expert_actions` (T, A) where an expert drives, `terms.NAME`
-        (T,) of the reward. Of the whole: `town`, `weather`, `reason`, text; `place`, the frame of the
-        positions, which is the town; `route_completion`; `infractions.KIND`, counts; `seed` of the episode.
+        (T,) of the reward. Of the whole: `town`, `weather`, `reason`, text, and `instruction`, where the
+        driver was told one; `place`, the frame of the positions, which is the town; `route_completion`;
+        `infractions.KIND`, counts; `seed` of the episode.
         """
         rows = len(self) + 1
         observations = {
@@ -104,6 +112,8 @@ class Recording:
             "route_completion": np.array(last["route_completion"], np.float32),
             "seed": np.array(seed),
         }
+        if self._instruction:
+            extras["instruction"] = np.array(self._instruction)
         for name in PICTURES:
             if name in self._observations[0]:
                 extras[name] = np.stack([seen[name] for seen in self._observations[:-1]])

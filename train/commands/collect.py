@@ -27,9 +27,10 @@ def add(group: Group) -> None:
         "--policy",
         default="random",
         metavar="random|brownian|RUN",
-        help="who drives: chance, brownian motion that gets somewhere, or the agent of a run "
-        "(default: %(default)s)",
+        help="who drives: chance, brownian motion that gets somewhere, the agent of a run, or a policy of "
+        "`train vla`, as it is told (default: %(default)s)",
     )
+    _add_instruction(parser)
     parser.add_argument(
         "--episodes", type=count, required=True, metavar="N", help="how many episodes (must be given)"
     )
@@ -68,9 +69,10 @@ def _add_carla(simulators: Group) -> None:
         "--policy",
         default="autopilot",
         metavar="autopilot|random|brownian|RUN",
-        help="who drives: CARLA's Traffic Manager with noise on its steering, chance, brownian motion, or "
-        "the agent of a run (default: %(default)s)",
+        help="who drives: CARLA's Traffic Manager with noise on its steering, chance, brownian motion, the "
+        "agent of a run, or a policy of `train vla`, as it is told (default: %(default)s)",
     )
+    _add_instruction(parser)
     parser.add_argument(
         "--episodes",
         type=count,
@@ -107,6 +109,17 @@ def _add_carla(simulators: Group) -> None:
     )
 
 
+def _add_instruction(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--instruction",
+        action="append",
+        default=[],
+        metavar="TEXT",
+        help="what to tell a policy of `train vla`; of several, each episode draws one (default: each "
+        "episode draws one of training's)",
+    )
+
+
 def _carla_config() -> type[BaseModel]:
     from train.carla.config import CollectConfig
 
@@ -118,16 +131,34 @@ def _carla(arguments: argparse.Namespace) -> None:
     from train.options import parse_overrides
 
     overrides = with_servers(arguments, parse_overrides(arguments.rest))
-    collect_carla(arguments.policy, arguments.episodes, arguments.output, arguments.seed, overrides)
+    collect_carla(
+        arguments.policy,
+        arguments.episodes,
+        arguments.output,
+        arguments.seed,
+        overrides,
+        arguments.instruction,
+    )
 
 
 def _car_racing(arguments: argparse.Namespace) -> None:
     from train.online.collect import collect_car_racing
     from train.options import parse_overrides
+    from train.vla.collect_told import collect_told
+    from train.vla.loading import has_policy
+    from train.vla.told import told_by_run
 
     overrides = {}
     for name, value in parse_overrides(arguments.rest).items():
         if not name.startswith("env."):
             raise DreamdriveError(f"--{name}: unknown option, expected --env.FIELD VALUE")
         overrides[name.removeprefix("env.")] = value
-    collect_car_racing(arguments.policy, arguments.episodes, arguments.output, arguments.seed, overrides)
+    name, episodes, output = arguments.policy, arguments.episodes, arguments.output
+    if has_policy(Path(name)):
+        told = told_by_run(Path(name), arguments.instruction)
+        driven = collect_told(told, name, episodes, output, arguments.seed, overrides)
+        print(f"{output}: {driven} episodes written now, {episodes} are there")
+        return
+    if arguments.instruction:
+        raise DreamdriveError(f"--instruction: {name} takes none, expected a run of train-vla")
+    collect_car_racing(name, episodes, output, arguments.seed, overrides)

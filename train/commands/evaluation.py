@@ -68,18 +68,20 @@ def add(group: Group) -> None:
 
 
 def _add_instructions(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("runs of `dreamdrive train vla`, in CarRacing")
+    group = parser.add_argument_group("runs of `dreamdrive train vla`")
     group.add_argument(
         "--instruction",
         action="append",
         default=[],
         metavar="TEXT",
-        help="what to tell the policy, such as 'slowly, on the left'; may be repeated",
+        help="what to tell the policy, such as 'slowly, on the left', or in CARLA 'turn left at the "
+        "junction'; may be repeated",
     )
     group.add_argument(
         "--suite",
         action="store_true",
-        help="instead of --instruction, every speed with every place, in words kept for testing",
+        help="instead of --instruction, every speed with every place, and in CARLA every way through a "
+        "junction, in words kept for testing",
     )
     group.add_argument(
         "--shuffle",
@@ -130,24 +132,28 @@ def _evaluate(arguments: argparse.Namespace) -> None:
 
 
 def _evaluate_instructions(arguments: argparse.Namespace, options: dict[str, str]) -> None:
-    from train.vla.evaluate import evaluate_vla
+    from train.vla.asked import Asked, Guided
+    from train.vla.loading import learnt_in
 
-    if arguments.env == _CARLA:
-        raise DreamdriveError("--env carla: obedience is scored in CarRacing only")
-    if options:
-        raise DreamdriveError(f"--env.{min(options)}: for CARLA; CarRacing is scored as the run learnt it")
-    evaluate_vla(
-        Path(arguments.run),
-        arguments.instruction,
+    run = Path(arguments.run)
+    asked = Asked(
         arguments.episodes or _TRIALS,
         arguments.first_seed,
-        arguments.json,
+        arguments.instruction,
         arguments.suite,
         arguments.shuffle,
-        arguments.guided_by,
-        arguments.candidates,
-        arguments.gauges,
     )
+    guided = Guided(arguments.guided_by, arguments.candidates, arguments.gauges)
+    if (arguments.env or learnt_in(run).kind.replace("_", "-")) == _CARLA:
+        from train.vla.evaluate_carla import evaluate_vla_in_carla
+
+        evaluate_vla_in_carla(run, asked, guided, arguments.json, options)
+        return
+    if options:
+        raise DreamdriveError(f"--env.{min(options)}: for CARLA; CarRacing is scored as the run learnt it")
+    from train.vla.evaluate import evaluate_vla
+
+    evaluate_vla(run, asked, guided, arguments.json)
 
 
 def _env_options(arguments: argparse.Namespace) -> dict[str, str]:

@@ -1,7 +1,7 @@
 """The job that records demonstrations: CarRacing driven as asked, with mistakes that are put right."""
 
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,9 +12,6 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from envs.car_racing import TRAINING_SEEDS, CarRacingConfig
-from envs.preprocess import native_action
-from envs.simulators import OfficialSimulator
-from envs.track import HALF_WIDTH, CarOnTrack, Track, car_on_track, state_vector
 from envs.view import View
 from train.agents import Trained, load_agent
 from train.carla.folder import EpisodeFiles, opened
@@ -24,6 +21,7 @@ from train.errors import DreamdriveError
 from train.progress import Progress
 from train.vla.demonstrator import Mistakes, OrdersConfig, demonstrate, draw_orders, settled
 from train.vla.hindsight import CAR_RACING_SPEEDS, Labels, asked_rows, obeys
+from train.vla.seats import Seat
 
 SETTLE = 12
 """Decisions after which an order is expected to be obeyed; about a second."""
@@ -38,92 +36,41 @@ class DemonstrationsConfig(OrdersConfig):
     """Driven at the same time."""
 
 
-@dataclass
-class _Row:
-    """What is noted in a decision."""
-
-    seen: Mapping[str, NDArray[Any]]
-    car: CarOnTrack
-    wanted: NDArray[np.float32]
-    mistake: float
-    reward: float = 0.0
-
-    @property
-    def action(self) -> NDArray[np.float32]:
-        """What was done."""
-        steering = np.clip(self.wanted[0] + self.mistake, -1.0, 1.0)
-        return np.array([steering, self.wanted[1]], np.float32)
-
-
 class _Seat:
-    """A simulator, and the episode that is driven in it."""
+    """A simulator, and the demonstration that is driven in it."""
 
     def __init__(self, config: DemonstrationsConfig, env: CarRacingConfig, view: View) -> None:
-        self._config, self._env, self._view = config, env, view
-        self.simulator = OfficialSimulator(config.decisions * env.action_repeat + 1)
+        self._config = config
+        self.car = Seat(config.decisions, env, view)
         self.number = -1
 
     def begin(self, number: int, seed: int) -> None:
         """Start the episode of that number; it depends on the seed and the number only."""
         rng = np.random.default_rng([seed, number])
-        self.number, self.seed = number, int(rng.integers(TRAINING_SEEDS))
+        self.number = number
+        self.car.begin(int(rng.integers(TRAINING_SEEDS)))
         self.orders = draw_orders(self._config, self._config.decisions, rng)
         self._mistakes = Mistakes(self._config.mistakes, rng)
-        self.rows: list[_Row] = []
-        self.over = self.terminated = False
-        self.seen = self._see(self.simulator.reset(self.seed))
-        self._track = Track.of(self.simulator)
-        self._car = car_on_track(self.simulator, self._track)
-        self.action = np.zeros(2, np.float32)
+        self._perturbed: list[bool] = []
 
     def drive(self, agent: NDArray[np.float32]) -> None:
         """One decision, in which the agent would do (2,)."""
-        asked = self.orders[len(self.rows)]
-        wanted = demonstrate(asked, self._car, self._track, agent)
-        row = _Row(self.seen, self._car, wanted, self._mistakes.step(self._car.speed))
-        self.action = row.action
-        native = native_action(row.action[None])[0]
-        for _ in range(self._env.action_repeat):
-            reward, self.terminated, _ = self.simulator.step(native)
-            row.reward += reward
-            if self.terminated:
-                break
-        self.rows.append(row)
-        self.over = self.terminated or len(self.rows) == len(self.orders)
-        self._car = car_on_track(self.simulator, self._track)
-        self.seen = self._see(self.simulator.picture())
-
-    def _see(self, picture: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
-        return {name: value[0] for name, value in self._view(picture[None]).items()}
+        car = self.car
+        wanted = demonstrate(self.orders[len(car)], car.car, car.track, agent)
+        mistake = self._mistakes.step(car.car.speed)
+        self._perturbed.append(mistake != 0.0)
+        car.drive(wanted, mistake)
 
     def episode(self) -> Episode:
-        """The episode driven, of T decisions; for its extras see `collect_demonstrations`."""
-        rows, orders = self.rows, self.orders[: len(self.rows)]
-        cars = [row.car for row in rows]
-        count = len(rows) + 1
-        actions = np.stack([np.zeros(2, np.float32), *(row.action for row in rows)])  # (T+1, 2)
-        return Episode(
-            observations={
-                # (T+1, ...)
-                **{
-                    name: np.stack([*(row.seen[name] for row in rows), self.seen[name]]) for name in self.seen
-                },
-                "state": np.stack([state_vector(car) for car in (*cars, self._car)]),  # (T+1, 4)
-            },
-            actions=actions,
-            rewards=np.array([0.0, *(row.reward for row in rows)], np.float32),
-            is_first=np.arange(count) == 0,
-            is_terminal=(np.arange(count) == count - 1) & self.terminated,
-            extras={
-                "speeds": np.array([car.speed for car in cars], np.float32),
-                "offsets": np.array([car.offset for car in cars], np.float32),
-                "half_widths": np.full(len(rows), HALF_WIDTH, np.float32),
-                "expert_actions": np.stack([row.wanted for row in rows]).astype(np.float32),
-                "perturbed": np.array([row.mistake != 0.0 for row in rows]),
+        """The episode driven; for its extras see `collect_demonstrations`."""
+        orders = self.orders[: len(self.car)]
+        return self.car.episode(
+            {
+                "expert_actions": self.car.wanted,
+                "perturbed": np.array(self._perturbed),
                 "asked_speeds": np.array([asked.speed or "" for asked in orders]),
                 "asked_places": np.array([asked.place or "" for asked in orders]),
-                "seed": np.array(self.seed),
-            },
+            }
         )
 
 
@@ -232,34 +179,34 @@ class _Job:
                     actions, state = self._agent(seats, state)
                     for seat, action in zip(seats, actions, strict=True):
                         seat.drive(action)
-                    for seat in [seat for seat in seats if seat.over]:
+                    for seat in [seat for seat in seats if seat.car.over]:
                         episode = seat.episode()
                         self._files.write(seat.number, episode)
                         shown.add(episode)
                         if queue:
                             seat.begin(queue.popleft(), self._seed)
-                    kept = [i for i, seat in enumerate(seats) if not seat.over]
+                    kept = [i for i, seat in enumerate(seats) if not seat.car.over]
                     for seat in seats:
-                        if seat.over:
-                            seat.simulator.close()
+                        if seat.car.over:
+                            seat.car.close()
                     seats, state = [seats[i] for i in kept], state[kept]
                     progress.update(
                         done + shown.episodes,
-                        {"decisions": shown.decisions + sum(len(seat.rows) for seat in seats)},
+                        {"decisions": shown.decisions + sum(len(seat.car) for seat in seats)},
                     )
             finally:
                 for seat in seats:
-                    seat.simulator.close()
+                    seat.car.close()
         return shown
 
     def _agent(self, seats: Sequence[_Seat], state: Any) -> tuple[NDArray[np.float32], Any]:
         """What the agent would do in each seat (M, 2), and what it believes then; it sees what was done."""
         device = self._trained.device
         seen = {
-            name: torch.from_numpy(np.stack([seat.seen[name] for seat in seats])).to(device)
-            for name in seats[0].seen
+            name: torch.from_numpy(np.stack([seat.car.seen[name] for seat in seats])).to(device)
+            for name in seats[0].car.seen
         }
-        actions = torch.from_numpy(np.stack([seat.action for seat in seats])).to(device)
-        is_first = torch.tensor([not seat.rows for seat in seats], device=device)
+        actions = torch.from_numpy(np.stack([seat.car.action for seat in seats])).to(device)
+        is_first = torch.tensor([not len(seat.car) for seat in seats], device=device)
         chosen, state = self._trained.agent.act(seen, state, actions, is_first, explore=False)
         return chosen.cpu().numpy(), state

@@ -1,9 +1,10 @@
 """Who shows what an instruction means in CarRacing: an agent's own driving, or a driver that knows the track.
 
 The track is followed by pure pursuit (Coulter 1992, CMU-RI-TR-92-01): the front wheels are turned for the
-circle through a point on the wanted line some way ahead. It keeps an offset better than any share of an
-agent's steering blended in, so the agent drives only where it is the better demonstrator: as fast as
-possible, anywhere on the road.
+circle through a point on the wanted line some way ahead. It keeps an offset better than with a share of an
+agent's steering blended in: asked to be fast on the left, with mistakes, it was off by 0.06 half widths, with
+a quarter of the shipped agent's steering by 0.14, with a half by 0.21 (four tracks; slowly 0.02, 0.03, 0.08).
+So the agent drives only where it is the better demonstrator: as fast as possible, anywhere on the road.
 """
 
 from collections.abc import Sequence

@@ -1,5 +1,6 @@
 """The features of a frozen world model in the place of the picture: while learning, and while driving."""
 
+import copy
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -83,6 +84,19 @@ class FeatureReader:
         return self.world_model.encode(seen, state, action)
 
 
+def own_copy(policy: Policy, seed: int) -> Policy:
+    """The same policy for one more car, with an episode of its own.
+
+    Args:
+        policy: one with the method `fork(seed)` shares its weights; any other is copied as a whole.
+        seed: of the noise of one that can be given any.
+    """
+    fork = getattr(policy, "fork", None)
+    mine: Policy = fork(seed) if callable(fork) else copy.deepcopy(policy)
+    mine.reset()
+    return mine
+
+
 class FeaturePolicy:
     """A policy that reads features, driving by pictures: it filters them first. Has LeRobot's methods.
 
@@ -94,6 +108,10 @@ class FeaturePolicy:
     def __init__(self, policy: Policy, reader: FeatureReader) -> None:
         self.policy, self.reader = policy, reader
         self.reset()
+
+    def fork(self, seed: int) -> "FeaturePolicy":
+        """This policy for another car; see `VLAPolicy.fork`. What the filter draws is torch's own."""
+        return FeaturePolicy(own_copy(self.policy, seed), self.reader)
 
     def reset(self) -> None:
         """Forget the episode."""

@@ -17,6 +17,7 @@ from torch.utils.data import Dataset
 
 from agent.behaviour.actor_critic import ActorCritic
 from agent.behaviour.planner import Prior
+from agent.behaviour.vla.config import VLAConfig
 from agent.behaviour.vla.interface import IMAGE, STATE, TASK, Batch, observation_key, require_policy
 from agent.world_model.interface import State, WorldModel
 from train.agents import load_world_model
@@ -231,6 +232,14 @@ def guide(
         DreamdriveError: there is no such run or folder, or they do not fit.
     """
     found = load_world_model(run, device)
+    own = getattr(policy, "config", None)
+    if isinstance(own, VLAConfig):
+        picture = (3, own.image_size, own.image_size)
+        for name, shape in (("image", picture), ("state", (own.state_size,))):
+            if found.shapes.get(name, shape) != shape:
+                raise DreamdriveError(
+                    f"{run}: observes {name} {found.shapes[name]}, expected {shape}, the policy's"
+                )
     behaviour = found.trained.agent.behaviour if found.trained is not None else None
     actor = behaviour if isinstance(behaviour, ActorCritic) else None
     if config is None:

@@ -96,8 +96,8 @@ def label_rows(episode: Episode, scale: SpeedScale, window: int) -> list[Labels]
 
     Row t is labelled from what rows t + 1 to t + window show. A speed or place is given where the window's
     mean and 80% of its rows are of that class, places keeping a distance from the classes' borders; a
-    manoeuvre where it is the only one in the window and in at least half of its rows. Fewer than half a
-    window of rows before the episode's end say nothing.
+    manoeuvre where it is the only one in the window and in at least half of its rows, and the car never
+    leaves its road or lane in it. Fewer than half a window of rows before the episode's end say nothing.
 
     Args:
         episode: of T actions, with extras in file order: `speeds` (T,) m/s; where places are known, `offsets`
@@ -130,6 +130,8 @@ def label_rows(episode: Episode, scale: SpeedScale, window: int) -> list[Labels]
             continue
         place = None if places is None else _place(places[after])
         manoeuvre = None if manoeuvres is None else _manoeuvre(manoeuvres[after])
+        if places is not None and not _on_road(places[after]):
+            manoeuvre = None  # it is the route's; who is not on it does something else
         labels.append(Labels(_speed(speeds[after], speed_classes[after], scale), place, manoeuvre))
     return labels
 
@@ -191,8 +193,12 @@ def _places(relative: NDArray[np.float64]) -> NDArray[np.intp]:
     return np.where(relative > _BORDER, 0, np.where(relative < -_BORDER, 2, 1))
 
 
+def _on_road(relative: NDArray[np.float64]) -> bool:
+    return bool(np.isfinite(relative).all() and abs(relative).max() <= 1.0)
+
+
 def _place(relative: NDArray[np.float64]) -> str | None:
-    if not np.isfinite(relative).all() or abs(relative).max() > 1.0:
+    if not _on_road(relative):
         return None  # off the road is no place on it
     index = int(_places(np.array([relative.mean()]))[0])
     clear = (_places(relative) == index) & (abs(abs(relative) - _BORDER) > _DOUBT)

@@ -17,7 +17,7 @@ from train.vla.features import FeaturePolicy, FeatureReader
 from train.vla.guidance import guide
 from train.vla.hindsight import Labels
 from train.vla.instructions import understand
-from train.vla.policy import POLICY_FOLDER, load_policy
+from train.vla.policy import POLICY_FOLDER, VLAPolicy, load_policy
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,11 @@ class PolicyDriver:
     """A policy, and where it drives."""
 
     policy: Policy
+    """As it drives: guided, or shown features, where it is."""
+    own: VLAPolicy
+    """The policy that was learnt."""
     env: EnvConfig
+    """What it learnt in."""
 
 
 class _Learnt(BaseModel, extra="ignore"):
@@ -45,6 +49,25 @@ def has_policy(path: Path) -> bool:
     return (path / POLICY_FOLDER).is_dir()
 
 
+def learnt_in(path: Path) -> EnvConfig:
+    """The environment that the policy of the run in `path` learnt in.
+
+    Raises:
+        DreamdriveError: no such run, or one without such a policy.
+    """
+    return _learnt(path).env
+
+
+def _learnt(path: Path) -> _Learnt:
+    run = Run.open(path)
+    if not has_policy(path):
+        raise DreamdriveError(
+            f"{path}: a run of the job '{run.record.job}' without a policy that takes instructions: expected "
+            "one of train-vla"
+        )
+    return validate(_Learnt, read_yaml(run.config_path), str(run.config_path))
+
+
 def load_driver(
     path: Path, guided_by: Path | None = None, candidates: int = 16, gauges: Path | None = None
 ) -> PolicyDriver:
@@ -59,13 +82,7 @@ def load_driver(
     Raises:
         DreamdriveError: no such run, or one without such a policy; the world models do not fit.
     """
-    run = Run.open(path)
-    if not has_policy(path):
-        raise DreamdriveError(
-            f"{path}: a run of the job '{run.record.job}' without a policy that takes instructions: expected "
-            "one of train-vla"
-        )
-    learnt = validate(_Learnt, read_yaml(run.config_path), str(run.config_path))
+    learnt = _learnt(path)
     policy = load_policy(path)
     driver: Policy = policy
     if policy.config.vision == "features":
@@ -84,4 +101,4 @@ def load_driver(
 
         scale = speed_scale(learnt.env)
         driver = guide(policy, guided_by, candidates, gauges, scale, meaning)
-    return PolicyDriver(driver, learnt.env)
+    return PolicyDriver(driver, policy, learnt.env)

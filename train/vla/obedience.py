@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +13,12 @@ from train.vla.instructions import phrase
 
 SETTLE = 40
 """Decisions at the beginning of an episode that do not count: the car starts at rest."""
+_MANOEUVRE_NAMES = {
+    "left": "turn-left",
+    "right": "turn-right",
+    "straight": "go-straight",
+    "change": "change-lane",
+}
 _RESAMPLES = 2000
 _CONFIDENCE = 0.95
 
@@ -28,8 +35,9 @@ class Trial:
 
     @property
     def name(self) -> str:
-        """What is asked, in labels, such as "slow left"."""
-        words = (self.asked.speed, self.asked.place, self.asked.manoeuvre)
+        """What is asked, in labels, such as "slow left" or "slow turn-left"."""
+        turn = None if self.asked.manoeuvre is None else _MANOEUVRE_NAMES[self.asked.manoeuvre]
+        words = (self.asked.speed, self.asked.place, turn)
         return " ".join(word for word in words if word is not None)
 
 
@@ -44,6 +52,8 @@ class Driven:
     """From the middle of the road, left positive [m]."""
     half_widths: list[float] = field(default_factory=list)
     """[m]."""
+    manoeuvres: list[str] = field(default_factory=list)
+    """What the route does ahead, one of MANOEUVRES or ""; always "" where there are no junctions."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +76,8 @@ class EpisodeScore:
     mean_speed: float
     """After settling [m/s]."""
     decisions: int
+    manoeuvre_obedience: float | None = None
+    """The share of the manoeuvre alone, of the decisions before and in places where the route does it."""
 
 
 @dataclass(frozen=True)
@@ -92,19 +104,21 @@ class CellScore:
     score: float
     off_road: float
     mean_speed: float
+    manoeuvre_obedience: float | None = None
 
 
-def cells() -> list[Labels]:
-    """Every speed with every place."""
-    return [Labels(speed, place) for speed in SPEEDS for place in PLACES]
+def cells(junctions: bool = False) -> list[Labels]:
+    """Every speed with every place, and where there are junctions every way through one."""
+    turns = [Labels(manoeuvre=word) for word in ("left", "right", "straight")] if junctions else []
+    return [Labels(speed, place) for speed in SPEEDS for place in PLACES] + turns
 
 
-def suite(episodes: int, first_seed: int) -> list[Trial]:
+def suite(episodes: int, first_seed: int, junctions: bool = False) -> list[Trial]:
     """`episodes` trials of every cell, by turns, each on a track of its own, in words that no training uses.
 
     The words are drawn by the seed of the track.
     """
-    asked = cells() * episodes
+    asked = cells(junctions) * episodes
     return [
         Trial(seed, labels, phrase(labels, np.random.default_rng([seed, 50]), True))
         for seed, labels in enumerate(asked, first_seed)
@@ -137,15 +151,43 @@ def shuffled(trials: Sequence[Trial]) -> list[Trial]:
     return [Trial(trial.seed, trial.asked, told[i]) for i, trial in enumerate(trials)]
 
 
+def taken(
+    word: str, manoeuvres: Sequence[str], offsets: NDArray[Any], half_widths: NDArray[Any]
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """In which of T decisions the route does the manoeuvre `word`, and in which of those the car does, too.
+
+    It does where it stays within its lane and leaves the manoeuvre, which the next decision tells, in it:
+    who never gets through, or only beside the lane, did nothing of the kind.
+
+    Args:
+        word: one of MANOEUVRES.
+        manoeuvres, offsets, half_widths: (T,), as in `Driven`.
+    """
+    wanted = np.array([found == word for found in manoeuvres], bool)
+    within = abs(offsets) <= half_widths
+    done = np.zeros(len(wanted), bool)
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], wanted, [False]]).astype(int)))
+    for first, after in zip(edges[::2], edges[1::2], strict=True):
+        if after < len(wanted) and within[after - 1]:
+            done[first:after] = within[first:after]
+    return wanted, done
+
+
 def score_drive(drive: Driven, score: float, scale: SpeedScale, settle: int = SETTLE) -> EpisodeScore:
-    """The score of an episode with the return `score`, of which the first `settle` decisions do not count."""
+    """The score of an episode with the return `score`, of which the first `settle` decisions do not count.
+
+    Where a manoeuvre is asked for, only the decisions count in which the route does it: see `taken`.
+    """
     asked = drive.trial.asked
     speeds, offsets, half_widths = (
         np.array(column, np.float64) for column in (drive.speeds, drive.offsets, drive.half_widths)
     )
 
     def share(labels: Labels) -> float:
-        kept = obeys(labels, speeds[settle:], offsets[settle:], half_widths[settle:], scale)
+        kept = obeys(labels, speeds, offsets, half_widths, scale)[settle:]
+        if labels.manoeuvre is not None:
+            wanted, done = taken(labels.manoeuvre, drive.manoeuvres, offsets, half_widths)
+            kept = (kept & done[settle:])[wanted[settle:]]
         return float(kept.mean()) if len(kept) else 0.0
 
     return EpisodeScore(
@@ -159,6 +201,7 @@ def score_drive(drive: Driven, score: float, scale: SpeedScale, settle: int = SE
         off_road=float((abs(offsets) > half_widths).mean()) if len(offsets) else 0.0,
         mean_speed=float(speeds[settle:].mean()) if len(speeds) > settle else 0.0,
         decisions=len(speeds),
+        manoeuvre_obedience=None if asked.manoeuvre is None else share(Labels(manoeuvre=asked.manoeuvre)),
     )
 
 
@@ -177,6 +220,7 @@ def score_cells(episodes: Sequence[EpisodeScore]) -> list[CellScore]:
                 score=float(np.mean([e.score for e in own])),
                 off_road=float(np.mean([e.off_road for e in own])),
                 mean_speed=float(np.mean([e.mean_speed for e in own])),
+                manoeuvre_obedience=_mean([e.manoeuvre_obedience for e in own]),
             )
         )
     return result

@@ -5,6 +5,7 @@ It has the methods of LeRobot's policies, by their names, and needs nothing of L
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -89,6 +90,19 @@ class VLAPolicy(nn.Module):
     def reset(self) -> None:
         """Forget the chunks of the episode, of all rows together."""
         self._queue.reset()
+
+    def fork(self, seed: int) -> VLAPolicy:
+        """This policy for another car: the same weights and encoder, chunks and noise of its own.
+
+        Args:
+            seed: of the noise.
+        """
+        # A shallow copy: modules and buffers are shared.
+        other = copy.copy(self)
+        c = self.config
+        other._queue = ChunkQueue(c.chunk, c.execute, c.delay, c.guidance)
+        other.generator = torch.Generator(self.device).manual_seed(seed)
+        return other
 
     # Guidance needs gradients through the network, which a caller's inference mode would forbid.
     @torch.inference_mode(False)

@@ -15,7 +15,9 @@ BREAKS_ONCE, BREAKS_ALWAYS = 1_000_003, 1_000_004
 
 class ScoredEnv(FakeEnv):
     """Routes of 100 m in 5 frames, 20 m each. On routes of odd seeds a red light is run in the second frame,
-    and the last two frames are out of the lane. The autopilot earns twice the reward of others.
+    and the last two frames are out of the lane; on those of even seeds the route turns left, in frames 1 and
+    2. The car is 0.5 m left of the middle of a lane of 3.5 m, at 2 m/s. The autopilot earns twice the reward
+    of others.
 
     The config's `vehicle` names a file that is made where a route breaks off for the first time.
     """
@@ -43,6 +45,10 @@ class ScoredEnv(FakeEnv):
             "route_completion": self._frame / 5,
             "route_length": 100.0,
             "in_lane": not (odd and self._frame > 3),
+            "lane_offset": 0.5,
+            "half_width": 1.75,
+            "manoeuvre": "left" if self._frame in (1, 2) and not odd else "",
+            "route_manoeuvres": [] if odd else ["left"],
             "infractions": {"red_light": 1} if odd and self._frame > 1 else {},
             "weather": self._options["town"],  # what was asked for, to be seen from outside
         }

@@ -8,7 +8,8 @@ from torch import Tensor
 
 from tests.train.vla.tiny_demonstrations import TINY, encode, write
 from train.cli import main
-from train.vla import collect_imagined, evaluate, learner, policy
+from train.data.episodes import read_episode
+from train.vla import asked, collect_imagined, evaluate, learner, policy
 
 
 class Sentences:
@@ -23,7 +24,7 @@ class Sentences:
 
 @pytest.fixture(autouse=True)
 def _sentences(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (evaluate, learner, policy):
+    for module in (asked, evaluate, learner, policy):
         monkeypatch.setattr(module, "SentenceEncoder", Sentences)
 
 
@@ -60,6 +61,10 @@ def test_from_demonstrations_to_obedience(tmp_path: Path, runs: Path) -> None:
     mixed = json.loads(result.read_text())
     assert mixed["shuffled"] and [d["told"] for d in mixed["drives"]] == ["crawl along", "stop the car"]
     assert [d["asked"] for d in mixed["drives"]] == ["stop", "crawl"]
+    driven = tmp_path / "driven"
+    words = ["collect", "car-racing", "--policy", str(run), "--output", str(driven), "--env.max_frames", "12"]
+    assert main([*words, "--episodes", "1", "--instruction", "crawl along"]) == 0
+    assert str(read_episode(driven / "episode_000000.npz").extras["instruction"]) == "crawl along"
 
 
 def test_dreams_may_start_from_what_a_run_learnt_from_only(
@@ -89,15 +94,27 @@ def test_a_run_that_takes_no_instructions_and_options_that_miss_them(
     run = runs / "vla"
     assert main(["train", "vla", "--config", str(file), "--run", str(run)]) == 0
     capsys.readouterr()
+    there = ["--episodes", "1", "--output", str(tmp_path / "driven")]
     wrong = [
         (["eval", str(run)], "eval RUN --instruction TEXT"),
         (["eval", str(run), "--shuffle"], "--shuffle: needs --instruction or --suite"),
         (["eval", str(run), "--suite", "--instruction", "halt"], "either --instruction"),
-        (["eval", str(run), "--suite", "--env", "carla"], "CarRacing only"),
+        (["eval", str(run), "--suite", "--env", "carla"], "drives in car_racing, expected carla"),
         (["eval", str(run), "--suite", "--first-seed", "5"], "expected 1000000 or more"),
         (["eval", "pretrained/car_racing", "--instruction", "halt"], "expected one of train-vla"),
         (["eval", str(run), "--instruction", "halt", "--guided-by", str(tmp_path)], "no run at"),
         (["train", "vla", "--resume"], "--resume: needs the run"),
+        (["collect", "carla", *there, "--policy", str(run)], "drives in car_racing, expected carla"),
+        (["collect", "carla", *there, "--instruction", "halt"], "--instruction: autopilot takes none"),
+        (["collect", "car-racing", *there, "--instruction", "halt"], "--instruction: random takes none"),
+        (
+            ["collect", "car-racing", *there, "--policy", str(run), "--instruction", " "],
+            "--instruction: empty",
+        ),
+        (
+            ["collect", "car-racing", *there, "--policy", str(run), "--env.image_size", "64"],
+            "64: expected 16, as",
+        ),
         (["train", "vla", "--run", str(run), "--config", str(file)], "already holds a run"),
     ]
     for words, expected in wrong:

@@ -28,6 +28,7 @@ from train.vla.obedience import (
     score_drive,
     shuffled,
     suite,
+    taken,
 )
 
 FIRST = 1_000_000
@@ -79,6 +80,37 @@ def test_who_leaves_the_road_or_ends_early_does_not_obey() -> None:
     assert off.off_road == 1.0 and off.speed_obedience is None
     early = score_drive(driven(trial, [10.0] * 5, -4.0), 0.0, CAR_RACING_SPEEDS, 5)
     assert early.obedience == 0.0 and early.mean_speed == 0.0
+
+
+def test_a_manoeuvre_is_done_by_who_gets_through_in_the_lane() -> None:
+    words = ["", "left", "left", "left", "", "right", "left", "left"]
+    near, widths = np.array([0.0, 0.0, 9.0, 0.0, 0.0, 0.0, 0.0, 0.0]), np.full(8, 2.0)
+    wanted, done = taken("left", words, near, widths)
+    assert wanted.tolist() == [word == "left" for word in words]
+    # Beside the lane in between; of the second turn nobody saw the end.
+    assert done.nonzero()[0].tolist() == [1, 3]
+    beside = np.where(np.arange(8) == 3, 3.0, 0.0)
+    assert not taken("left", words, beside, widths)[1].any()
+    assert taken("right", words, near, widths)[1].nonzero()[0].tolist() == [5]
+
+
+def test_of_a_manoeuvre_only_the_decisions_count_in_which_there_is_one() -> None:
+    words = [""] * 4 + ["left"] * 4 + [""] * 12
+    drive = driven(Trial(FIRST, Labels("slow", manoeuvre="left"), ""), [20.0] * 6 + [70.0] * 14)
+    drive.manoeuvres = words
+    score = score_drive(drive, 0.0, CAR_RACING_SPEEDS, 2)
+    assert score.asked == "slow turn-left" and score.manoeuvre_obedience == 1.0
+    # Two of the four were slow; of all that count, 4 of 18.
+    assert score.obedience == 0.5 and score.speed_obedience == pytest.approx(4 / 18)
+    drive.manoeuvres = [""] * 20
+    assert score_drive(drive, 0.0, CAR_RACING_SPEEDS, 2).obedience == 0.0
+
+
+def test_where_there_are_junctions_the_suite_turns_at_them() -> None:
+    trials = suite(1, FIRST, junctions=True)
+    assert len({trial.name for trial in trials}) == len(trials) == 18
+    assert [trial.name for trial in trials[15:]] == ["turn-left", "turn-right", "go-straight"]
+    assert all(lookup(trial.told) == trial.asked for trial in trials)
 
 
 def test_the_suite_has_every_cell_in_words_kept_for_testing() -> None:

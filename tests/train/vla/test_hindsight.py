@@ -79,6 +79,13 @@ def test_manoeuvres_are_those_in_the_window() -> None:
     assert label_rows(_episode([15.0] * 26, manoeuvres=words), _SCALE, 20)[5].manoeuvre is None
 
 
+def test_who_leaves_the_route_does_not_do_its_manoeuvre() -> None:
+    offsets = np.where(np.arange(20) < 12, 1.0, 6.0)  # on a road 10 m wide
+    episode = _episode([15.0] * 20, offsets, manoeuvres=np.array(["left"] * 20))
+    labels = [one.manoeuvre for one in label_rows(episode, _SCALE, 5)]
+    assert labels[:7] == ["left"] * 7 and not any(labels[7:])
+
+
 @settings(max_examples=60, deadline=None)
 @given(
     driven=st.lists(
