@@ -107,6 +107,11 @@ def to_patches(image: Tensor, patch: int) -> Tensor:
     return x.permute(0, 2, 4, 1, 3, 5).reshape(n, h // patch, w // patch, c * patch * patch)
 
 
+def centred(image: Tensor) -> Tensor:
+    """Bytes of any shape as numbers in [-1/2, 1/2], float32: b / 255 - 1/2."""
+    return image.to(torch.float32).mul_(1.0 / 255.0).sub_(0.5)
+
+
 def from_patches(patches: Tensor, patch: int) -> Tensor:
     """The inverse of `to_patches`: (N, H/p, W/p, C*p*p) -> (N, C, H, W)."""
     n, h, w, size = patches.shape

@@ -21,7 +21,7 @@ from train.agents import BASELINE_JOB, Trained, export, load_agent
 from train.baseline_algorithms import Kind, PPOConfig, SACConfig
 from train.baseline_checkpoint import FIXED
 from train.checkpoint import load_checkpoint, load_weights
-from train.device import pick_device
+from train.device import pick_device, set_up_cpu
 from train.dream_starts import DreamStartsConfig, dream_starts, recorded_starts
 from train.errors import DreamdriveError, one_line
 from train.evaluate import Chooser, Filtering
@@ -102,8 +102,7 @@ def train_baseline(config: BaselineConfig, run_path: Path | None = None, resume:
     """
     require_stable_baselines()
     device = pick_device(config.device)
-    if config.threads:
-        torch.set_num_threads(config.threads)
+    set_up_cpu(config.threads)
     run, saved, changed = _open(config, run_path) if resume else (_begin(config, run_path), None, [])
     decisions = int(saved["algorithm"]["counts"]["num_timesteps"]) if saved else 0
     seed = config.seed

@@ -5,6 +5,7 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 
 from train.errors import DreamdriveError
+from train.memory import keep_freed
 
 
 def pick_device(name: str) -> torch.device:
@@ -23,6 +24,13 @@ def pick_device(name: str) -> torch.device:
             f"device '{name}': this machine or this torch has no CUDA; expected cpu or auto"
         )
     return device
+
+
+def set_up_cpu(threads: int) -> None:
+    """For a job that learns: `threads` of the networks, 0 for one a core; memory is kept between updates."""
+    if threads:
+        torch.set_num_threads(threads)
+    keep_freed()
 
 
 def fast_bf16(device: torch.device) -> bool:

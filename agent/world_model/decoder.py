@@ -9,7 +9,7 @@ from pydantic import BaseModel
 from torch import Tensor, nn
 
 from agent.distributions import symexp, symlog
-from agent.nets import ChannelNorm, NormName, conv, from_patches, linear, mlp, to_patches
+from agent.nets import ChannelNorm, NormName, centred, conv, from_patches, linear, mlp, to_patches
 from agent.world_model.encoder import ObservationShapes, channel_plan
 
 
@@ -29,7 +29,7 @@ class DecoderConfig(BaseModel, extra="forbid", validate_assignment=True, use_att
 
 
 class PixelError(torch.autograd.Function):
-    """Squared error of predictions and bytes, summed over all but the first dimension: (N, ...) -> (N,).
+    """Squared error of predictions and pictures, summed over all but the first dimension: (N, ...) -> (N,).
 
     A prediction p stands for the byte 255 (p + 1/2). The difference is half the gradient: it alone is kept.
     Composed of torch's own functions this takes three times the passes over memory.
@@ -37,9 +37,8 @@ class PixelError(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, prediction: Tensor, target: Tensor) -> Tensor:
-        """Args: prediction (N, ...) float, target (N, ...) uint8."""
-        difference = target.to(torch.float32).mul_(-1.0 / 255.0).add_(0.5)
-        difference += prediction
+        """Args: prediction (N, ...) float, target (N, ...) uint8, or `centred` already."""
+        difference = prediction - (target if target.is_floating_point() else centred(target))
         ctx.save_for_backward(difference)
         ctx.dtype = prediction.dtype
         return torch.linalg.vector_norm(difference.flatten(1), dim=1).square()
@@ -127,11 +126,14 @@ class Decoder(nn.Module):
     def losses(self, predicted: Mapping[str, Tensor], observation: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Squared error of what `predict` gave, summed over the elements of each observation: name -> (N,).
 
-        Pictures are compared patch by patch, which saves putting them together; vectors as symlog.
+        Pictures are compared patch by patch, which saves putting them together, and may be cut into the
+        decoder's patches already, see `Encoder.in_patches`; vectors as symlog.
         """
         losses: dict[str, Tensor] = {}
         for name, decoder in self.images.items():
-            target = to_patches(observation[name], int(decoder.patch))  # type: ignore[arg-type]
+            target = observation[name]
+            if not target.is_floating_point():
+                target = to_patches(target, int(decoder.patch))  # type: ignore[arg-type]
             losses[name] = PixelError.apply(predicted[name], target)
         for name in self.vectors:
             losses[name] = (predicted[name] - symlog(observation[name].float())).square().sum(-1)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from agent.distributions import symlog
 from agent.fsq import FSQ
-from agent.nets import ChannelNorm, NormName, conv, linear, mlp, to_patches
+from agent.nets import ChannelNorm, NormName, centred, conv, linear, mlp, to_patches
 
 ObservationShapes = Mapping[str, tuple[int, ...]]
 
@@ -51,7 +51,8 @@ def channel_plan(size: int, patch: int, depth: int, multipliers: list[int]) -> l
 
 
 class ImageEncoder(nn.Module):
-    """Pictures (N, C, S, S) uint8 -> (N, E): a patch layer, then k4 s2 convolutions down to 4x4.
+    """Pictures (N, C, S, S) uint8, or as `patches` cuts them, -> (N, E): a patch layer, then k4 s2
+    convolutions down to 4x4.
 
     Patches first: the recipe's 5x5 convolutions at full resolution cost ten times the arithmetic, and on
     small-channel maps a CPU does them at a tenth of its rate.
@@ -74,10 +75,14 @@ class ImageEncoder(nn.Module):
             self.to_code = linear(plan[-1], self.quantizer.dim)
             self.out_size = 16 * self.quantizer.dim
 
+    def patches(self, image: Tensor) -> Tensor:
+        """What the patch layer reads: (N, C, S, S) uint8 -> (N, S/p, S/p, C*p*p) in [-1/2, 1/2]."""
+        return centred(to_patches(image, self.patch))
+
     def forward(self, image: Tensor) -> Tensor:
         """Encode; with a quantiser the result is the 16 codes' values in [-1, 1], row by row."""
         # (N, S/p, S/p, C*p*p)
-        patches = to_patches(image, self.patch).to(torch.float32).mul_(1.0 / 255.0).sub_(0.5)
+        patches = image if image.is_floating_point() else self.patches(image)
         # (N, plan[0], S/p, S/p), channels last in memory
         x = self.stem(patches).permute(0, 3, 1, 2)
         # (N, 4, 4, plan[-1])
@@ -112,8 +117,16 @@ class Encoder(nn.Module):
             self.mlp = mlp(total, config.vector_units, config.vector_layers, norm_name)
             self.out_size += config.vector_units
 
+    def in_patches(self, observation: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The observations (N, ...) with pictures as `ImageEncoder.patches` cuts them, to be used more than
+        once."""
+        return {
+            name: self.images[name].patches(value) if name in self.images else value  # type: ignore[operator]
+            for name, value in observation.items()
+        }
+
     def forward(self, observation: Mapping[str, Tensor]) -> Tensor:
-        """Encode observations (N, ...) -> (N, E)."""
+        """Encode observations (N, ...) -> (N, E); pictures may be in patches."""
         parts = [encoder(observation[name]) for name, encoder in self.images.items()]
         if self.vectors:
             joined = torch.cat([observation[name].float() for name in self.vectors], -1)

@@ -189,9 +189,18 @@ class RSSM(WorldModel):
         """Probability that the episode goes on in each state, (...)."""
         return self.continue_head.mean(self.continue_head(self.features(state)))
 
+    def _shared(self, observation: Observation) -> dict[str, Tensor]:
+        """Observations (B, T, ...) with pictures cut into patches, once where encoder and decoder agree."""
+        if self.config.encoder.patch != self.config.decoder.patch:
+            return dict(observation)
+        b_t = next(iter(observation.values())).shape[:2]
+        flat = {name: value.flatten(0, 1) for name, value in observation.items()}
+        return {name: value.unflatten(0, b_t) for name, value in self.encoder.in_patches(flat).items()}
+
     def terms(self, batch: Batch, state: State, free_nats: float) -> Terms:
         """What the losses on a batch are made of; `state` (B) is the one before its first rows."""
-        h, z, posterior = self._filter(batch.observation, batch.action, batch.is_first, state)
+        observation = self._shared(batch.observation)
+        h, z, posterior = self._filter(observation, batch.action, batch.is_first, state)
         prior = self.dynamics.predict(h)
         # (B, T, F)
         features = torch.cat([h, z], -1)
@@ -202,7 +211,7 @@ class RSSM(WorldModel):
             posterior,
             prior,
             predicted,
-            reconstruction_losses(self.decoder, predicted, batch.observation),
+            reconstruction_losses(self.decoder, predicted, observation),
             *kl_losses(self.dynamics.latent, posterior, prior, free_nats),
             reward_loss(self.reward_head, features, batch.reward),
             continue_loss(self.continue_head, features, batch.is_terminal),

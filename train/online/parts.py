@@ -14,7 +14,7 @@ from agent.world_model.interface import Batch
 from train.data.replay import replay_layout
 from train.data.ring import Field
 from train.data.rows import ReplaySpec
-from train.device import autocast, pick_device
+from train.device import autocast, pick_device, set_up_cpu
 from train.environments import EnvConfig
 from train.errors import DreamdriveError, one_line
 from train.online.config import OnlineConfig
@@ -63,8 +63,7 @@ def build_parts(config: OnlineConfig, make_env: MakeConfiguredEnv) -> Parts:
             too small.
     """
     device = pick_device(config.trainer.device)
-    if config.trainer.threads:
-        torch.set_num_threads(config.trainer.threads)
+    set_up_cpu(config.trainer.threads)
     try:
         probe = make_env(config.env.model_copy(update={"num_envs": 1}), config.seed)
         spaces = probe.single_observation_space.spaces  # type: ignore[attr-defined]

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from agent.behaviour.vla.interface import ACTION, FEATURES, PAD, STATE, TASK
 from train.data.episodes import read_episodes
-from train.device import pick_device
+from train.device import pick_device, set_up_cpu
 from train.errors import DreamdriveError
 from train.run import changes
 from train.vla.config import VLATrainConfig
@@ -48,8 +48,7 @@ class VLALearner:
 
     def __init__(self, config: VLATrainConfig, encoder: Encoder | None = None) -> None:
         self.device = pick_device(config.device)
-        if config.threads:
-            torch.set_num_threads(config.threads)
+        set_up_cpu(config.threads)
         reader = FeatureReader.of_run(config.world_model, config.device) if config.world_model else None
         self.training, self.validation, self.imagined = _read(config, reader)
         self.config = config = _sized(config, self.training)

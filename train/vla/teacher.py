@@ -17,7 +17,7 @@ from agent.behaviour.vla.interface import TASK
 from agent.world_model.interface import State, WorldModel
 from train.agents import TrainedModel, load_world_model
 from train.data.episodes import read_episode, read_episodes
-from train.device import pick_device
+from train.device import pick_device, set_up_cpu
 from train.errors import DreamdriveError
 from train.vla.config import VLADataConfig, speed_scale
 from train.vla.dataset import Rows, read_rows, to_device
@@ -78,8 +78,7 @@ class TeacherLearner:
         encoder: Encoder | None = None,
     ) -> None:
         self.device = pick_device(config.device)
-        if config.threads:
-            torch.set_num_threads(config.threads)
+        set_up_cpu(config.threads)
         self.original = load_policy(original or Path(config.start), encoder).to(self.device)
         self.original.eval().requires_grad_(False)
         found = load_world_model(Path(config.world_model), config.device)

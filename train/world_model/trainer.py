@@ -15,6 +15,7 @@ from agent.world_model.interface import State, Trajectory
 from train.agents import WORLD_MODEL_JOB
 from train.charts import filmstrip
 from train.checkpoint import load_checkpoint, save_checkpoint, save_weights
+from train.device import set_up_cpu
 from train.errors import DreamdriveError
 from train.imagine import strip_steps
 from train.memory import release_freed
@@ -51,8 +52,7 @@ class WorldModelTrainer:
     def __init__(self, config: WorldModelTrainConfig) -> None:
         self.config = config.model_copy(deep=True)
         self.team = Team.join(config.device)
-        if config.threads:
-            torch.set_num_threads(config.threads)
+        set_up_cpu(config.threads)
         if not self.team.leads:
             # The first one decodes; the others find it done.
             self.team.wait()

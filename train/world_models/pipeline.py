@@ -17,6 +17,7 @@ from agent.tokenizer.fsq_vae import FSQVAE
 from agent.world_model.lstm import LSTMWorldModel
 from envs.car_racing import make_car_racing
 from train.checkpoint import save_weights
+from train.device import set_up_cpu
 from train.errors import DreamdriveError
 from train.options import flatten
 from train.progress import Progress
@@ -287,8 +288,7 @@ def train_world_models(
     stages = STAGES if stage == "all" else tuple(name for name in STAGES if name == stage)
     if not stages:
         raise DreamdriveError(f"--stage {stage}: expected {', '.join(STAGES)} or all")
-    if config.training.threads:
-        torch.set_num_threads(config.training.threads)
+    set_up_cpu(config.training.threads)
     run = _begin(config, stages[0], run_path)
     with StopSignal() as stop, Tracker(run.path) as tracker:
         known = run.record.mlflow_run_id
