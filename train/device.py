@@ -1,5 +1,7 @@
 """Where and in which arithmetic the networks run."""
 
+import os
+import sys
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
@@ -24,6 +26,13 @@ def pick_device(name: str) -> torch.device:
             f"device '{name}': this machine or this torch has no CUDA; expected cpu or auto"
         )
     return device
+
+
+def usable_cores() -> int:
+    """Cores that this process may run on."""
+    if sys.platform == "linux":
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def set_up_cpu(threads: int) -> None:

@@ -12,7 +12,7 @@ def keep_freed() -> bool:
 
     An update allocates and frees the same large tensors each time. glibc gives them back to the system in
     between, and each page of the next one has to be faulted in and zeroed again: 14,000 faults an update of
-    `configs/car_racing.yaml`, some 8% of its time. The process keeps as much as an update needs at its peak.
+    `configs/car_racing.yaml`. The process keeps as much as an update needs at its peak.
 
     Returns:
         Whether glibc agreed.

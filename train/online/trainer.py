@@ -13,13 +13,14 @@ from agent.world_model.interface import Batch
 from train.agents import Trained
 from train.checkpoint import load_checkpoint, rng_state, save_checkpoint, save_weights, set_rng_state
 from train.data.replay import Replay
-from train.device import autocast
+from train.device import autocast, usable_cores
 from train.environments import explain_simulator_errors, make_env
 from train.errors import DreamdriveError
 from train.memory import release_freed
 from train.online.collector import Collector, Score
 from train.online.config import OnlineConfig
 from train.online.dreams import dream_of_newest
+from train.online.pace import Pace
 from train.online.parts import MakeConfiguredEnv, Parts, build_parts, warm_up
 from train.options import flatten
 from train.progress import Progress
@@ -71,34 +72,6 @@ _RECENT = 20
 
 
 @dataclass
-class Pace:
-    """How many updates are due: those of a starting point, and what the steps collected since ask for.
-
-    Attributes:
-        decisions: collected up to the starting point; at first the prefill, which asks for no updates.
-        updates: done up to the starting point.
-        ratio: replayed steps for each collected one.
-        batch_steps: steps in a batch, B * T.
-    """
-
-    decisions: int
-    updates: int
-    ratio: float
-    batch_steps: int
-
-    @classmethod
-    def of(cls, config: OnlineConfig, decisions: int = 0, updates: int = 0) -> "Pace":
-        """The pace of `config` for a run that has got so far."""
-        prefill = config.trainer.prefill_frames // config.env.action_repeat
-        steps = config.replay.batch_size * config.replay.sequence_length
-        return cls(max(prefill, decisions), updates, config.trainer.train_ratio, steps)
-
-    def due(self, decisions: int) -> int:
-        """Updates that should have been done after `decisions` collected steps."""
-        return self.updates + max(0, int((decisions - self.decisions) * self.ratio / self.batch_steps))
-
-
-@dataclass
 class _Pending:
     """Latents on their way from the device, so that no update waits for its own."""
 
@@ -139,6 +112,8 @@ class Trainer:
         self.make_env = make_env
         self.device, self.agent, self.optimizer = parts.device, parts.agent, parts.optimizer
         self.spec, self.meta = parts.spec, parts.meta
+        # Networks that compute on every core are slowed by whoever else does more than they are helped by it.
+        self.alone = self.device.type == "cpu" and torch.get_num_threads() >= usable_cores()
         self.updates = 0
         self.pace = Pace.of(config)
         self.scores: deque[float] = deque(maxlen=_RECENT)
@@ -312,10 +287,14 @@ def loop(trainer: Trainer, stop: StopSignal) -> bool:
         if trainer.replay.needs_checkpoint:
             trainer.save()
         random = trainer.collector.decisions < prefill
-        # Simulators in processes of their own move while the agent learns from all that arrived before.
         trainer.collector.begin(trainer.agent, random)
+        if trainer.alone:
+            trainer.collector.end()
+        # Else simulators in processes of their own move while the agent learns. It learns the same, from all
+        # that arrived before this decision.
         trainer.catch_up()
-        trainer.collector.end()
+        if not trainer.alone:
+            trainer.collector.end()
         trainer.note_scores(trainer.collector.finished)
         trainer.progress.update(trainer.collector.frames)
         reached = trainer.collector.frames // t.checkpoint_frames

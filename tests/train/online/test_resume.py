@@ -17,7 +17,8 @@ from tests.train.online.tiny_envs import Counting, counting, signalling, tiny_co
 from train.checkpoint import load_checkpoint, load_weights
 from train.errors import DreamdriveError
 from train.online.config import OnlineConfig
-from train.online.trainer import Pace, train_agent
+from train.online.pace import Pace
+from train.online.trainer import train_agent
 from train.run import Run
 from train.tracking import mlflow_client, read_metrics
 
