@@ -28,8 +28,8 @@ from agent.behaviour.vla.interface import ACTION, FEATURES, IMAGE, PAD, STATE, T
 from train.checkpoint import write_text_aside
 from train.device import pick_device
 from train.options import build
-from train.vla.config import VLATrainConfig
-from train.vla.policy import VLAPolicy
+from train.vla.learning.config import VLATrainConfig
+from train.vla.policies.policy import VLAPolicy
 
 
 def random_batch(config: VLAConfig, rows: int, device: torch.device) -> dict[str, Any]:

@@ -29,13 +29,13 @@ from train.checkpoint import write_text_aside
 from train.device import pick_device
 from train.online.config import OnlineConfig
 from train.options import build
-from train.vla.config import VLATrainConfig
-from train.vla.drives import quantities
-from train.vla.gauges import Gauges
-from train.vla.guidance import WorldModelGuidedTrainer
-from train.vla.hindsight import CAR_RACING_SPEEDS, Labels
-from train.vla.judge import JudgeConfig
-from train.vla.policy import VLAPolicy
+from train.vla.dreams.drives import quantities
+from train.vla.dreams.gauges import Gauges
+from train.vla.dreams.guidance import WorldModelGuidedTrainer
+from train.vla.dreams.judge import JudgeConfig
+from train.vla.language.hindsight import CAR_RACING_SPEEDS, Labels
+from train.vla.learning.config import VLATrainConfig
+from train.vla.policies.policy import VLAPolicy
 
 ACTIONS, STATES = 2, 4
 SHAPES = {"image": (3, 64, 64)}

@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from train.errors import DreamdriveError
 from train.online.config import OnlineConfig
 from train.options import build
-from train.vla.config import VLATrainConfig
+from train.vla.learning.config import VLATrainConfig
 from train.world_model.config import WorldModelTrainConfig
 from train.world_models.config import WorldModelAgentConfig
 

@@ -17,9 +17,9 @@ from train.carla.noise import Bursts
 from train.environments import require_carla
 from train.errors import DreamdriveError, one_line
 from train.online.drivers import Driver, Single, is_run, load_policy, make_driver
-from train.vla.fits import check_carla
-from train.vla.loading import has_policy
-from train.vla.told import Ride, Told, told_by_run
+from train.vla.driving.told import Ride, Told, told_by_run
+from train.vla.policies.fits import check_carla
+from train.vla.policies.loading import has_policy
 
 AUTOPILOT = "autopilot"
 Floats = NDArray[np.float32]

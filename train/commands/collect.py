@@ -144,9 +144,9 @@ def _carla(arguments: argparse.Namespace) -> None:
 def _car_racing(arguments: argparse.Namespace) -> None:
     from train.online.collect import collect_car_racing
     from train.options import parse_overrides
-    from train.vla.collect_told import collect_told
-    from train.vla.loading import has_policy
-    from train.vla.told import told_by_run
+    from train.vla.driving.collect_told import collect_told
+    from train.vla.driving.told import told_by_run
+    from train.vla.policies.loading import has_policy
 
     overrides = {}
     for name, value in parse_overrides(arguments.rest).items():

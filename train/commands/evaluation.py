@@ -132,8 +132,8 @@ def _evaluate(arguments: argparse.Namespace) -> None:
 
 
 def _evaluate_instructions(arguments: argparse.Namespace, options: dict[str, str]) -> None:
-    from train.vla.asked import Asked, Guided
-    from train.vla.loading import learnt_in
+    from train.vla.driving.asked import Asked, Guided
+    from train.vla.policies.loading import learnt_in
 
     run = Path(arguments.run)
     asked = Asked(
@@ -145,13 +145,13 @@ def _evaluate_instructions(arguments: argparse.Namespace, options: dict[str, str
     )
     guided = Guided(arguments.guided_by, arguments.candidates, arguments.gauges)
     if (arguments.env or learnt_in(run).kind.replace("_", "-")) == _CARLA:
-        from train.vla.evaluate_carla import evaluate_vla_in_carla
+        from train.vla.driving.evaluate_carla import evaluate_vla_in_carla
 
         evaluate_vla_in_carla(run, asked, guided, arguments.json, options)
         return
     if options:
         raise DreamdriveError(f"--env.{min(options)}: for CARLA; CarRacing is scored as the run learnt it")
-    from train.vla.evaluate import evaluate_vla
+    from train.vla.driving.evaluate import evaluate_vla
 
     evaluate_vla(run, asked, guided, arguments.json)
 

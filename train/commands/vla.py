@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from train.commands.arguments import Group, add_command, add_run_options, resumed_config
 
 if TYPE_CHECKING:
-    from train.vla.config import VLATrainConfig
+    from train.vla.learning.config import VLATrainConfig
 
 
 def add(jobs: Group) -> None:
@@ -27,15 +27,15 @@ def add(jobs: Group) -> None:
 
 
 def _config() -> type[VLATrainConfig]:
-    from train.vla.config import VLATrainConfig
+    from train.vla.learning.config import VLATrainConfig
 
     return VLATrainConfig
 
 
 def _vla(arguments: argparse.Namespace) -> None:
     from train.options import build, parse_overrides
-    from train.vla.config import VLATrainConfig
-    from train.vla.train_vla import train_vla
+    from train.vla.learning.config import VLATrainConfig
+    from train.vla.learning.train_vla import train_vla
 
     config = build(
         VLATrainConfig, arguments.config, parse_overrides(arguments.rest), resumed_config(arguments)

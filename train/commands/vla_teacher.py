@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from train.commands.arguments import Group, add_command, add_run_options, resumed_config
 
 if TYPE_CHECKING:
-    from train.vla.teacher_config import TeacherConfig
+    from train.vla.learning.teacher_config import TeacherConfig
 
 
 def add(jobs: Group) -> None:
@@ -29,15 +29,15 @@ def add(jobs: Group) -> None:
 
 
 def _config() -> type[TeacherConfig]:
-    from train.vla.teacher_config import TeacherConfig
+    from train.vla.learning.teacher_config import TeacherConfig
 
     return TeacherConfig
 
 
 def _teacher(arguments: argparse.Namespace) -> None:
     from train.options import build, parse_overrides
-    from train.vla.teacher_config import TeacherConfig
-    from train.vla.train_teacher import train_teacher
+    from train.vla.learning.teacher_config import TeacherConfig
+    from train.vla.learning.train_teacher import train_teacher
 
     config = build(
         TeacherConfig, arguments.config, parse_overrides(arguments.rest), resumed_config(arguments)

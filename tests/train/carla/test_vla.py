@@ -16,7 +16,9 @@ from train.cli import main
 from train.data.episodes import read_episode
 from train.online.config import OnlineConfig
 from train.run import Run
-from train.vla import asked, evaluate, learner, policy
+from train.vla.driving import asked, evaluate
+from train.vla.learning import learner
+from train.vla.policies import policy
 
 pytest.importorskip("carla")
 ROOT = Path(__file__).parents[3]

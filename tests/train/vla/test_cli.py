@@ -9,7 +9,10 @@ from torch import Tensor
 from tests.train.vla.tiny_demonstrations import TINY, encode, write
 from train.cli import main
 from train.data.episodes import read_episode
-from train.vla import asked, collect_imagined, evaluate, learner, policy
+from train.vla.dreams import collect_imagined
+from train.vla.driving import asked, evaluate
+from train.vla.learning import learner
+from train.vla.policies import policy
 
 
 class Sentences:

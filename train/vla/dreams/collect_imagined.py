@@ -1,0 +1,106 @@
+"""The job that imagines variations of recorded drives, and keeps them as episodes to learn from."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from agent.world_model.interface import WorldModel
+from train.agents import load_world_model
+from train.checkpoint import write_text_aside
+from train.data.episodes import read_episode, write_episode
+from train.errors import DreamdriveError, explain_os_errors
+from train.progress import Progress
+from train.vla.dreams.drives import filter_drive
+from train.vla.dreams.gauges import Gauges, GaugesConfig, fit_gauges, load_gauges
+from train.vla.dreams.imagined import ImaginedConfig, Report, imagine_data
+from train.vla.language.hindsight import CAR_RACING_SPEEDS, CARLA_SPEEDS
+from train.vla.policies.policy import load_policy
+
+_FIT_EPISODES = 64
+
+
+def collect_imagined(
+    model: Path,
+    paths: Sequence[Path],
+    output: Path,
+    policy: Path | None = None,
+    gauges: Path | None = None,
+    count: int | None = None,
+    carla: bool = False,
+    config: ImaginedConfig | None = None,
+    seed: int = 0,
+) -> Report:
+    """Imagine variations of recorded drives.
+
+    Beside the episodes the output gets `gauges.safetensors` and `gauges.json`, by which the dreams were read,
+    and `report.json`: what was kept and why not all.
+
+    Args:
+        model: run whose world model dreams.
+        paths: files of demonstrations, at least one.
+        output: folder for the imagined episodes; it must hold none yet.
+        policy: run of a policy that drives a share of the dreams.
+        gauges: folder with gauges of the world model; None fits them on the drives.
+        count: demonstrations to use, drawn by the seed; None uses all.
+        carla: whether the drives are CARLA's, whose speeds are others.
+        config: how many, how far, how wild, and how gauges are fitted.
+        seed: of everything random.
+
+    Raises:
+        DreamdriveError: no such run, it does not fit the drives, or the output holds episodes.
+    """
+    config = config or ImaginedConfig()
+    if output.is_dir() and any(output.glob("*.npz")):
+        raise DreamdriveError(f"{output}: already holds episodes; name another folder")
+    found = load_world_model(model)
+    if "image" not in found.shapes:
+        raise DreamdriveError(
+            f"{model}: its world model observes {', '.join(sorted(found.shapes))}: expected pictures, 'image'"
+        )
+    driver = load_policy(policy) if policy is not None else None
+    if count is not None:
+        order = np.random.default_rng([seed, 60]).permutation(len(paths))
+        paths = [paths[i] for i in sorted(order[:count])]
+    with explain_os_errors("cannot make the folder", output):
+        output.mkdir(parents=True, exist_ok=True)
+    names = sorted(found.shapes)
+    with Progress(f"imagining {output}", len(paths), "drives") as progress:
+        if gauges is None:
+            progress.say(f"fitting gauges on {min(len(paths), _FIT_EPISODES)} drives")
+            read = _fit(found.world_model, names, paths[:_FIT_EPISODES], config.fit, seed)
+        else:
+            read = load_gauges(gauges, found.world_model)
+        read.save(output)
+        report = Report(probe=dict(read.scores))
+        for number, path in enumerate(paths):
+            made, one = imagine_data(
+                found.world_model,
+                read,
+                [read_episode(path)],
+                CARLA_SPEEDS if carla else CAR_RACING_SPEEDS,
+                config,
+                driver,
+                names,
+                # Each drive has chance of its own.
+                int(np.random.SeedSequence([seed, number]).generate_state(1)[0]),
+            )
+            report = report + one
+            for index, episode in enumerate(made):
+                write_episode(output / f"imagined_{number:05d}_{index:03d}.npz", episode)
+            progress.update(number + 1, {"kept": report.kept, "share": report.kept_share})
+        progress.say(report.told())
+    write_text_aside(output / "report.json", json.dumps(asdict(report), indent=1) + "\n")
+    return report
+
+
+def _fit(
+    model: WorldModel, names: Sequence[str], paths: Sequence[Path], config: GaugesConfig, seed: int
+) -> Gauges:
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        drives = [filter_drive(model, names, read_episode(path), str(path)) for path in paths]
+    return fit_gauges(model, drives, config, seed)

@@ -1,0 +1,1 @@
+"""Driving as told: demonstrations, trials on tracks and routes, and how well they did."""

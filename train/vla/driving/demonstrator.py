@@ -1,0 +1,179 @@
+"""Who shows what an instruction means in CarRacing: an agent's own driving, or a driver that knows the track.
+
+The track is followed by pure pursuit (Coulter 1992, CMU-RI-TR-92-01): the front wheels are turned for the
+circle through a point on the wanted line some way ahead. It keeps an offset better than with a share of an
+agent's steering blended in: asked to be fast on the left, with mistakes, it was off by 0.06 half widths, with
+a quarter of the shipped agent's steering by 0.14, with a half by 0.21 (four tracks; slowly 0.02, 0.03, 0.08).
+So the agent drives only where it is the better demonstrator: as fast as possible, anywhere on the road.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, Field, field_validator, model_validator
+
+from envs.track import HALF_WIDTH, CarOnTrack, Track
+from train.vla.language.hindsight import CAR_RACING_SPEEDS, PLACES, SPEEDS, Labels
+
+SIDE = 0.5
+"""Where the sides of the road are driven, in half widths from its middle."""
+_WHEELBASE = 3.24  # [m]
+_NEAREST, _AHEAD = 6.0, 0.3  # the point steered at is at least so far [m], and so much of a speed [s]
+_DAMPING = 0.05  # of the yaw rate's error [s]
+_PEDAL = 0.08  # for each m/s too slow or too fast
+_HARDEST_BRAKE = 0.8  # from 0.9 on CarRacing locks the wheels
+_FASTEST_FOLLOWED = 62.0  # what the path is followed at when asked to be fast [m/s]
+_GRIP, _FULL_GRIP = 100.0, 180.0  # sideways acceleration in bends: at ease, and when asked to be fast [m/s2]
+_LOOK, _LOOK_SECONDS = 5.0, 0.6  # bends are seen from so far [m], and so much of a speed [s]
+
+
+class OrdersConfig(BaseModel, extra="forbid", validate_assignment=True, use_attribute_docstrings=True):
+    """What demonstrations are asked to do, and how they are disturbed."""
+
+    speeds: tuple[str, ...] = ("crawl", "slow", "brisk", "fast", "stop")
+    """Speeds that are asked for: any of stop, crawl, slow, brisk, fast; not only stop."""
+    places: tuple[str, ...] = PLACES
+    """Places on the road that are asked for: any of left, centre, right; none for no place at all."""
+    no_place: float = Field(0.2, ge=0, le=1)
+    """Share of the orders that leave the place open."""
+    shortest: int = Field(25, ge=1)
+    """Least that an order holds [decisions]."""
+    longest: int = Field(60, ge=1)
+    """Most that an order holds [decisions]; the last one ends with the episode."""
+    shortest_stop: int = Field(12, ge=1)
+    """Least that the car is asked to stand [decisions]."""
+    longest_stop: int = Field(20, ge=1)
+    """Most that the car is asked to stand [decisions]."""
+    mistakes: float = Field(0.02, ge=0, le=1)
+    """Chance that a decision begins a mistake: a wrong steering for 2 to 5 decisions, which is to be
+    corrected."""
+
+    @field_validator("speeds")
+    @classmethod
+    def _speeds(cls, words: tuple[str, ...]) -> tuple[str, ...]:
+        if not set(words) - {"stop"}:
+            raise ValueError(f"{', '.join(words) or 'nothing'}: expected one that moves the car")
+        return _known(words, SPEEDS)
+
+    @field_validator("places")
+    @classmethod
+    def _places(cls, words: tuple[str, ...]) -> tuple[str, ...]:
+        return _known(words, PLACES)
+
+    @model_validator(mode="after")
+    def _lengths(self) -> "OrdersConfig":
+        if self.shortest > self.longest or self.shortest_stop > self.longest_stop:
+            raise ValueError("shortest, shortest_stop: expected at most longest and longest_stop")
+        return self
+
+
+def _known(words: tuple[str, ...], known: tuple[str, ...]) -> tuple[str, ...]:
+    if unknown := [word for word in words if word not in known]:
+        raise ValueError(f"{unknown[0]!r}: expected some of {', '.join(known)}")
+    return words
+
+
+def draw_orders(config: OrdersConfig, decisions: int, rng: np.random.Generator) -> list[Labels]:
+    """What is asked in each of an episode's decisions; an order holds for a while, and another follows.
+
+    No stop follows a stop, and a stop keeps the place asked before it.
+    """
+    moving = [speed for speed in config.speeds if speed != "stop"]
+    orders: list[Labels] = []
+    stops = len(moving) < len(config.speeds)
+    standing, place = False, None
+    while len(orders) < decisions:
+        standing = stops and not standing and rng.random() < 1 / len(config.speeds)
+        if standing:
+            asked = Labels("stop", place)
+            length = int(rng.integers(config.shortest_stop, config.longest_stop + 1))
+        else:
+            open_place = not config.places or rng.random() < config.no_place
+            place = None if open_place else str(rng.choice(config.places))
+            asked = Labels(str(rng.choice(moving)), place)
+            length = int(rng.integers(config.shortest, config.longest + 1))
+        orders += [asked] * length
+    return orders[:decisions]
+
+
+def demonstrate(
+    asked: Labels, car: CarOnTrack, track: Track, agent: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """The action (2,), steering and pedal in [-1, 1], of somebody who does what is asked.
+
+    Args:
+        asked: speed and place.
+        car: now.
+        track: that it is on.
+        agent: (2,) what an agent that drives for the score would do.
+    """
+    fast = asked.speed in (None, "fast")
+    if fast and asked.place is None:
+        return agent
+    offset = {None: 0.0, "left": SIDE, "centre": 0.0, "right": -SIDE}[asked.place] * HALF_WIDTH
+    target = None if asked.speed is None else CAR_RACING_SPEEDS.middle(asked.speed)
+    limit, grip = (_FASTEST_FOLLOWED, _FULL_GRIP) if target is None else (target, _GRIP)
+    return np.array([_steering(car, track, offset), _pedal(car, track, limit, grip)], np.float32)
+
+
+def _steering(car: CarOnTrack, track: Track, offset: float) -> float:
+    distance = max(_NEAREST, _AHEAD * car.forward)
+    point = track.place(np.array([car.along + distance]), np.array([offset]))[0]
+    away = point - car.place
+    left = -np.cos(car.angle) * away[0] - np.sin(car.angle) * away[1]
+    curvature = 2 * left / (away @ away)
+    angle = np.arctan(_WHEELBASE * curvature) + _DAMPING * (car.forward * curvature - car.yaw_rate)
+    # CarRacing steers to the right with positive numbers.
+    return float(np.clip(-angle, -1.0, 1.0))
+
+
+def _pedal(car: CarOnTrack, track: Track, limit: float, grip: float) -> float:
+    ahead = car.along + np.linspace(0.0, _LOOK + _LOOK_SECONDS * car.forward, 8)
+    sharpest = abs(track.curvature(ahead)).max()
+    wanted = min(limit, np.sqrt(grip / max(sharpest, 1e-6)))
+    return float(np.clip(_PEDAL * (wanted - car.forward), -_HARDEST_BRAKE, 1.0))
+
+
+class Mistakes:
+    """Wrong steering now and then, for 2 to 5 decisions; the faster the car, the smaller, so that it can be
+    put right on the road.
+
+    Args:
+        chance: that a decision begins one.
+        rng: where they come from.
+    """
+
+    _LENGTHS = (2, 5)
+    _SIZES = (0.3, 1.0)
+    _LARGEST, _AT_SPEED = 0.4, 4.0  # the wheels turn no further; the other divided by the speed [m/s]
+    _STANDING = 3.0  # below this speed steering does nothing worth correcting [m/s]
+
+    def __init__(self, chance: float, rng: np.random.Generator) -> None:
+        self._chance, self._rng = chance, rng
+        self._left, self._size = 0, 0.0
+
+    def step(self, speed: float) -> float:
+        """What is added to the steering of the next decision; 0 without a mistake."""
+        # Drawn always, so that the stream of random numbers does not depend on the driving.
+        begin = self._rng.random() < self._chance
+        length = int(self._rng.integers(*self._LENGTHS, endpoint=True))
+        size = float(self._rng.uniform(*self._SIZES) * self._rng.choice((-1.0, 1.0)))
+        if speed < self._STANDING:
+            self._left = 0
+        elif self._left == 0 and begin:
+            self._left, self._size = length, size
+        if self._left == 0:
+            return 0.0
+        self._left -= 1
+        return self._size * min(self._LARGEST, self._AT_SPEED / speed)
+
+
+def settled(orders: Sequence[Labels], after: int) -> NDArray[np.bool_]:
+    """Which decisions (T,) come at least `after` decisions after the order they follow was given."""
+    result = np.zeros(len(orders), bool)
+    since = 0
+    for row, asked in enumerate(orders):
+        since = since + 1 if row and asked == orders[row - 1] else 0
+        result[row] = since >= after
+    return result

@@ -1,0 +1,238 @@
+"""Score how well a vision-language-action policy does as it is told, on tracks and routes it never saw."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+from envs.car_racing import CarRacingConfig
+from envs.carla.config import CarlaConfig
+from train.carla.scores_table import show as show_routes
+from train.carla.scoring import RouteScore, Summary
+from train.checkpoint import write_text_aside
+from train.environments import EnvConfig, require_car_racing
+from train.errors import DreamdriveError
+from train.progress import Progress
+from train.vla.driving.asked import Asked, Guided
+from train.vla.driving.carla_trials import drive_carla_trials
+from train.vla.driving.obedience import (
+    SETTLE,
+    CellScore,
+    EpisodeScore,
+    Interval,
+    Trial,
+    overall,
+    score_cells,
+)
+from train.vla.driving.trials import drive_trials
+from train.vla.language.hindsight import Labels
+from train.vla.language.instructions import understand
+from train.vla.language.sentences import SentenceEncoder
+from train.vla.policies.loading import load_driver
+
+_INTERVAL = "95% percentile bootstrap over episodes, stratified by what is asked"
+
+
+@dataclass(frozen=True)
+class CarlaFigures:
+    """What CARLA's own evaluation says of the drives; see `train.carla.evaluate.CarlaScores`."""
+
+    simulator: str
+    """The stand-in, or CARLA."""
+    towns: list[str]
+    trained_in: list[str]
+    lost: int
+    """Routes that count nowhere here: their simulator was lost each time they were driven."""
+    penalties: dict[str, float]
+    env: dict[str, Any]
+    """Every option of the environment."""
+    total: Summary
+    by_town: dict[str, Summary]
+    routes: list[RouteScore]
+
+
+@dataclass(frozen=True)
+class ObedienceScores:
+    """The result of an evaluation; what `--json` holds."""
+
+    run: str
+    environment: str
+    guided_by: str
+    """The run whose world model chose among the candidates; empty where none did."""
+    candidates: int
+    shuffled: bool
+    """Whether each episode was told what another one was asked for: the control."""
+    episodes: int
+    settle: int
+    """Decisions at the beginning of each episode that do not count as obedient or not."""
+    first_seed: int
+    last_seed: int
+    obedience: Interval
+    """Share of the decisions that are as asked, mean over episodes."""
+    interval: str
+    """How intervals were found."""
+    score: float
+    """Mean undiscounted return."""
+    off_road: float
+    """Mean share of the decisions off the road."""
+    ms_per_decision: float
+    """Time of the policy for one decision of one car [ms], `cars_at_once` being asked for together."""
+    cars_at_once: int
+    versions: dict[str, str]
+    cells: list[CellScore]
+    drives: list[EpisodeScore]
+    in_carla: CarlaFigures | None = None
+    """CARLA's own figures of the same drives; None elsewhere."""
+
+
+def evaluate_policy(
+    policy: object,
+    instruction: str | Sequence[tuple[str, Labels]],
+    seeds: Sequence[int],
+    env: EnvConfig | None = None,
+    settle: int = SETTLE,
+    slots: int = 8,
+    workers: int = 2,
+) -> list[EpisodeScore]:
+    """Score any policy with LeRobot's methods, in CarRacing or CARLA: the score of each of the `seeds`.
+
+    In CARLA as many simulators as `env` says drive, and a route whose simulator is lost has no score.
+
+    Args:
+        policy: see `drive_trials`.
+        instruction: a sentence, whose meaning is looked up, or sentences with what they ask for, by turns.
+        seeds: tracks, each 1,000,000 or more.
+        env: how CarRacing, or CARLA, is seen and driven; None is CarRacing with its defaults.
+        settle: see `drive_trials`.
+        slots, workers: of CarRacing; see `drive_trials`.
+
+    Raises:
+        DreamdriveError: see `drive_trials` and `drive_carla_trials`; or a sentence that nobody understands.
+    """
+    if isinstance(instruction, str):
+        instruction = [(instruction, understand(instruction, SentenceEncoder()))]
+    if not instruction or not seeds:
+        raise DreamdriveError("evaluation: expected at least one instruction and one seed")
+    by_turns = [(seed, *instruction[i % len(instruction)]) for i, seed in enumerate(seeds)]
+    trials = [Trial(seed, labels, text) for seed, text, labels in by_turns]
+    if isinstance(env, CarlaConfig):
+        return drive_carla_trials(policy, trials, env, settle).drives
+    return drive_trials(policy, trials, env or CarRacingConfig(), settle, slots, workers)[0]
+
+
+def evaluate_vla(
+    run: Path, asked: Asked, guided: Guided | None = None, json_path: Path | None = None
+) -> ObedienceScores:
+    """Evaluate a run's policy in CarRacing and print its scores; write them to `json_path`, too, if given.
+
+    Args:
+        run: of the job that trains such policies.
+        asked: what is asked of it, on which tracks.
+        guided: by which world model; None drives alone.
+        json_path: where to write the result.
+
+    Raises:
+        DreamdriveError: no such run, or one of another job or environment; see `Asked.trials` and
+            `drive_trials` as well.
+    """
+    guided = guided or Guided()
+    driver = load_driver(run, guided.by, guided.candidates, guided.gauges)
+    env = require_car_racing(driver.env, str(run))
+    trials = asked.trials()
+    # Chunks are drawn from noise: the same run on the same tracks shall get the same scores.
+    torch.manual_seed(asked.first_seed)
+    slots = min(8, len(trials))
+    with Progress(f"evaluating {run} on CarRacing-v3", len(trials), "episodes") as progress:
+        drives, ms = drive_trials(driver.policy, trials, env, slots=slots, progress=progress)
+    names = ("gymnasium", "box2d", "torch")
+    result = summed_up(
+        run,
+        "CarRacing-v3",
+        asked,
+        guided,
+        drives,
+        ms_per_decision=ms,
+        cars_at_once=slots,
+        versions={name: version(name) for name in names},
+    )
+    return report(result, json_path)
+
+
+def summed_up(
+    run: Path,
+    environment: str,
+    asked: Asked,
+    guided: Guided,
+    drives: list[EpisodeScore],
+    ms_per_decision: float,
+    cars_at_once: int,
+    versions: dict[str, str],
+    in_carla: CarlaFigures | None = None,
+) -> ObedienceScores:
+    """The result of an evaluation: means over `drives`, at least one, and what the others say."""
+    return ObedienceScores(
+        run=str(run),
+        environment=environment,
+        guided_by=str(guided.by or ""),
+        candidates=guided.candidates if guided.by is not None else 1,
+        shuffled=asked.shuffle,
+        episodes=len(drives),
+        settle=SETTLE,
+        first_seed=asked.first_seed,
+        last_seed=max(drive.seed for drive in drives),
+        obedience=overall(drives),
+        interval=_INTERVAL,
+        score=float(np.mean([drive.score for drive in drives])),
+        off_road=float(np.mean([drive.off_road for drive in drives])),
+        ms_per_decision=ms_per_decision,
+        cars_at_once=cars_at_once,
+        versions=versions,
+        cells=score_cells(drives),
+        drives=drives,
+        in_carla=in_carla,
+    )
+
+
+def report(result: ObedienceScores, json_path: Path | None) -> ObedienceScores:
+    """Write the result to `json_path`, if given, and print it; gives it back."""
+    if json_path is not None:
+        write_text_aside(json_path, json.dumps(asdict(result), indent=1) + "\n")
+    show(result)
+    return result
+
+
+def show(result: ObedienceScores) -> None:
+    """Print a row for each thing asked, and a line for all."""
+    # Narrow enough for a terminal of 80 characters.
+    table = Table(
+        title=f"{result.run}: share of the decisions that are as asked",
+        box=SIMPLE_HEAD,
+        pad_edge=False,
+        collapse_padding=True,
+    )
+    for name in ("asked", "drives", "obedience", "speed", "place", "turn", "return", "off road", "m/s"):
+        table.add_column(name, justify="left" if name == "asked" else "right")
+    for cell in result.cells:
+        known = (cell.speed_obedience, cell.place_obedience, cell.manoeuvre_obedience)
+        parts = ["" if part is None else f"{part:.2f}" for part in known]
+        numbers = [f"{cell.score:.0f}", f"{cell.off_road:.2f}", f"{cell.mean_speed:.1f}"]
+        table.add_row(cell.asked, str(cell.episodes), str(cell.obedience), *parts, *numbers)
+    Console().print(table)
+    if result.in_carla is not None:
+        show_routes(result.run, result.in_carla.total, result.in_carla.by_town)
+    told = " (each told what another was asked for)" if result.shuffled else ""
+    print(
+        f"obedience {result.obedience}{told} episodes {result.episodes} return {result.score:.1f} "
+        f"off-road {result.off_road:.3f} ms-a-decision {result.ms_per_decision:.1f} with "
+        f"{result.cars_at_once} cars seeds {result.first_seed}-{result.last_seed} "
+        + " ".join(f"{name} {number}" for name, number in result.versions.items())
+        + f"; intervals: {result.interval}"
+    )

@@ -1,0 +1,85 @@
+"""Score how well a policy does as it is told on CARLA routes, with CARLA's own figures beside it."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+
+from envs.carla.worker import OpenEnv, open_carla
+from train.carla.evaluate import check_steps, scored_where, versions, which_simulator
+from train.carla.scoring import PENALTIES, summarise
+from train.environments import require_carla
+from train.errors import DreamdriveError
+from train.progress import Progress
+from train.vla.driving.asked import Asked, Guided
+from train.vla.driving.carla_trials import drive_carla_trials
+from train.vla.driving.evaluate import CarlaFigures, ObedienceScores, report, summed_up
+from train.vla.policies.fits import check_carla
+from train.vla.policies.loading import load_driver
+
+
+def evaluate_vla_in_carla(
+    run: Path,
+    asked: Asked,
+    guided: Guided | None = None,
+    json_path: Path | None = None,
+    overrides: Mapping[str, str] | None = None,
+    open_env: OpenEnv = open_carla,
+) -> ObedienceScores:
+    """Evaluate a run's policy on CARLA routes and print its scores; write them to `json_path`, too, if given.
+
+    The routes are those of `train.carla.evaluate`: in towns that the run was not trained in, with the
+    leaderboard's ends and time.
+
+    Args:
+        run: of the job that trains such policies, in CARLA.
+        asked: what is asked of it, on which routes.
+        guided: by which world model; None drives alone.
+        json_path: where to write the result.
+        overrides: options of `CarlaConfig`, as text.
+        open_env: makes the environment in each client's process.
+
+    Raises:
+        DreamdriveError: no such run, or one of another job or environment; options that do not fit; see
+            `Asked.trials` and `drive_carla_trials` as well.
+    """
+    guided = guided or Guided()
+    driver = load_driver(run, guided.by, guided.candidates, guided.gauges)
+    learnt = require_carla(driver.env, str(run))
+    trials = asked.trials(junctions=True)
+    config, words = scored_where(learnt, overrides or {})
+    check_steps(str(run), learnt, config)
+    check_carla(driver.own, config, str(run))
+    print(words, flush=True)
+    # Chunks are drawn from noise: the same run on the same routes shall get the same scores.
+    torch.manual_seed(asked.first_seed)
+    with Progress(f"scoring {run} in CARLA", len(trials), "routes") as progress:
+        found = drive_carla_trials(
+            driver.policy, trials, config, progress=progress, open_env=open_env, name=str(run)
+        )
+    if not found.drives:
+        raise DreamdriveError(f"no route was driven to its end: the simulator was lost on all {found.lost}")
+    own = [(town, [route for route in found.routes if route.town == town]) for town in config.towns]
+    figures = CarlaFigures(
+        simulator=which_simulator(config, words),
+        towns=config.towns,
+        trained_in=learnt.towns,
+        lost=found.lost,
+        penalties=PENALTIES,
+        env=config.model_dump(mode="json", exclude={"servers"}),
+        total=summarise(found.routes),
+        by_town={town: summarise(routes) for town, routes in own if routes},
+        routes=found.routes,
+    )
+    result = summed_up(
+        run,
+        f"CARLA ({figures.simulator})",
+        asked,
+        guided,
+        found.drives,
+        ms_per_decision=found.ms_per_decision,
+        cars_at_once=found.cars_at_once,
+        versions=versions(),
+        in_carla=figures,
+    )
+    return report(result, json_path)

@@ -1,0 +1,1 @@
+"""Learning from demonstrations, and from dreams of one's own chunks."""

@@ -1,0 +1,104 @@
+"""The config of a vision-language-action policy that learns from demonstrations."""
+
+from typing import Any, Self
+
+from pydantic import BaseModel, Field, field_validator, model_validator
+
+from agent.behaviour.vla.config import VLAConfig
+from envs.car_racing import CarRacingConfig
+from train.environments import EnvConfig, with_kind
+from train.vla.language.hindsight import CAR_RACING_SPEEDS, CARLA_SPEEDS, SpeedScale
+
+
+class VLADataConfig(BaseModel, extra="forbid", validate_assignment=True, use_attribute_docstrings=True):
+    """What is learnt from, and how it is put into words."""
+
+    episodes: list[str] = ["./data/demonstrations"]
+    """Folders of .npz demonstrations."""
+    fraction: float = Field(1.0, gt=0, le=1)
+    """Share of the training episodes that is used; a smaller share is a part of a larger one."""
+    validation_share: float = Field(0.1, ge=0, lt=1)
+    """Share of the episodes that is held out to validate on; 0 validates nothing."""
+    imagined: list[str] = []
+    """Folders of imagined episodes, learnt from beside the demonstrations."""
+    imagined_share: float = Field(0.5, gt=0, lt=1)
+    """Share of each batch that is imagined, where there are imagined episodes."""
+    window: int = Field(8, ge=1)
+    """What a row turned out to obey is read off this many decisions that follow it."""
+    both_share: float = Field(0.5, ge=0, le=1)
+    """Share of the rows, of those that obey several things, whose instruction names two of them, such as
+    speed and place."""
+    asked_share: float = Field(0.5, ge=0, le=1)
+    """Share of the rows whose instruction is what their demonstration was asked for, where its file says so,
+    instead of what it turned out to obey. They differ on the way there, while the car still brakes."""
+    max_bytes: int = Field(4 * 1024**3, gt=0)
+    """Most memory that pictures, features, states and actions may take [bytes]."""
+
+
+class VLATrainConfig(BaseModel, extra="forbid", validate_assignment=True, use_attribute_docstrings=True):
+    """A policy that learns to drive as it is told."""
+
+    seed: int = Field(0, ge=0, lt=1_000_000)
+    """Seed of everything random in the run: networks, split, batches, sentences, noise."""
+    env: EnvConfig = Field(CarRacingConfig(), discriminator="kind")
+    """The environment of the demonstrations, in which the policy is evaluated."""
+    data: VLADataConfig = VLADataConfig()
+    """Demonstrations and their instructions."""
+    policy: VLAConfig = VLAConfig()
+    """Sizes of the policy; those of states, actions and features are the data's."""
+    start: str = ""
+    """Run, or folder of a saved policy, whose weights are learnt on; empty begins from nothing."""
+    world_model: str = ""
+    """Run whose frozen world model gives the features, with `policy.vision: features`."""
+
+    batch_size: int = Field(64, ge=1)
+    """Rows in a batch."""
+    updates: int = Field(10_000, ge=1)
+    """Length of the run [updates]."""
+    learning_rate: float = Field(3e-4, gt=0)
+    """Learning rate of AdamW after the warm-up; it falls to a twentieth along a cosine."""
+    warmup: int = Field(200, ge=0)
+    """Updates over which the learning rate rises from zero."""
+    weight_decay: float = Field(0.01, ge=0)
+    """Weight decay of AdamW."""
+    max_grad_norm: float = Field(1.0, gt=0)
+    """Largest norm of the whole gradient; larger ones are scaled down to it."""
+    average: float = Field(0.999, ge=0, lt=1)
+    """Decay of the running mean of the weights in one update; the mean is what is validated and saved to
+    drive. 0 takes the weights as they are."""
+    validation_updates: int = Field(500, ge=1)
+    """Updates between validations; each saves the policy."""
+    validation_batches: int = Field(8, ge=1)
+    """Batches of a validation."""
+    log_updates: int = Field(50, ge=1)
+    """Updates between two rows of metrics; figures are means over them."""
+    checkpoint_minutes: float = Field(10.0, gt=0)
+    """Time between checkpoints to resume from [minutes]; a validation writes one, too."""
+    device: str = "auto"
+    """`cpu`, `cuda`, `cuda:1`, ...; `auto` is the first GPU if there is one."""
+    threads: int = Field(0, ge=0)
+    """CPU threads of the networks; 0 leaves it to torch."""
+
+    @field_validator("env", mode="before")
+    @classmethod
+    def _kind(cls, values: Any) -> Any:
+        return with_kind(values)
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if (self.policy.vision == "features") != bool(self.world_model):
+            raise ValueError(
+                f"world_model: {self.world_model!r} with policy.vision {self.policy.vision}: expected a run "
+                "for the vision features, and none for patches"
+            )
+        return self
+
+    @property
+    def scale(self) -> SpeedScale:
+        """The classes of speed in this environment."""
+        return speed_scale(self.env)
+
+
+def speed_scale(env: EnvConfig) -> SpeedScale:
+    """What stop, crawl, slow, brisk and fast mean in an environment."""
+    return CAR_RACING_SPEEDS if isinstance(env, CarRacingConfig) else CARLA_SPEEDS

@@ -1,0 +1,137 @@
+"""Episodes in memory as a PyTorch data set of rows with instructions, and a plain loop that learns them.
+
+For data that were just imagined, and for `ConcatDataset([real, imagined])`. A run on folders of episodes,
+with checkpoints, is the job's (`dreamdrive train vla`).
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+
+from agent.behaviour.vla.interface import ACTION, IMAGE, PAD, STATE, TASK, require_policy
+from train.data.episodes import Episode
+from train.errors import DreamdriveError, one_line
+from train.vla.language.hindsight import Labels, SpeedScale, label_rows
+from train.vla.language.instructions import phrase
+
+Row = dict[str, Any]
+"""One row in LeRobot's keys, without a batch dimension."""
+
+
+class EpisodeRows(Dataset[Row]):
+    """Rows of episodes that obeyed something, each with a sentence that says what.
+
+    Args:
+        episodes: with pictures `image`, the vector `state` and the extras that `label_rows` reads.
+        scale: what the words for speeds mean.
+        chunk: T, actions of a row's target.
+        window: decisions a label is read off.
+        seed: of the sentences; a row has the same one each time it is asked for.
+
+    Attributes:
+        labels: of each row of the data set.
+
+    Raises:
+        DreamdriveError: an episode lacks something.
+    """
+
+    def __init__(
+        self, episodes: Sequence[Episode], scale: SpeedScale, chunk: int = 8, window: int = 8, seed: int = 0
+    ) -> None:
+        self._episodes, self._chunk, self._seed = list(episodes), chunk, seed
+        self._at: list[tuple[int, int]] = []
+        self.labels: list[Labels] = []
+        for number, episode in enumerate(self._episodes):
+            if not {"image", "state"} <= set(episode.observations):
+                raise DreamdriveError(f"episode {number}: expected pictures 'image' and the vector 'state'")
+            for row, labels in enumerate(label_rows(episode, scale, window)):
+                if labels:
+                    self._at.append((number, row))
+                    self.labels.append(labels)
+
+    def __len__(self) -> int:
+        """How many rows obeyed something."""
+        return len(self._at)
+
+    def __getitem__(self, index: int) -> Row:
+        """IMAGE (3, H, W) in [0, 1], STATE (S,), TASK a text, ACTION (T, A), PAD (T,)."""
+        number, row = self._at[index]
+        episode = self._episodes[number]
+        wanted = np.asarray(episode.extras.get("expert_actions", episode.actions[1:]), np.float32)
+        ahead = row + np.arange(self._chunk)
+        return {
+            IMAGE: torch.from_numpy(episode.observations["image"][row]).float() / 255,
+            STATE: torch.from_numpy(episode.observations["state"][row]).float(),
+            TASK: phrase(self.labels[index], np.random.default_rng([self._seed, index])),
+            ACTION: torch.from_numpy(wanted[ahead.clip(max=len(episode) - 1)].clip(-1.0, 1.0)),
+            PAD: torch.from_numpy(ahead >= len(episode)),
+        }
+
+
+def joined(rows: Sequence[Row]) -> dict[str, Any]:
+    """Rows as one batch: tensors (B, ...), texts as a list."""
+    return {
+        name: torch.stack([row[name] for row in rows])
+        if isinstance(rows[0][name], Tensor)
+        else [row[name] for row in rows]
+        for name in rows[0]
+    }
+
+
+def train_on(
+    policy: object, dataset: Dataset[Row], updates: int, batch_size: int, learning_rate: float, seed: int
+) -> list[float]:
+    """Teach a policy with LeRobot's methods the rows of a data set, by AdamW.
+
+    Args:
+        policy: an nn.Module whose `forward(batch)` gives (loss, numbers to log).
+        dataset: of rows.
+        updates: steps of the optimiser.
+        batch_size: rows of each, fewer where there are not so many.
+        learning_rate: of AdamW.
+        seed: of the rows' order.
+
+    Returns:
+        The loss of each update.
+
+    Raises:
+        DreamdriveError: such a policy it is not, there are no rows, or the loss is no number.
+    """
+    try:
+        require_policy(policy, "forward", "parameters")
+    except ValueError as error:
+        raise DreamdriveError(one_line(error)) from error
+    if not isinstance(policy, nn.Module):
+        raise DreamdriveError(f"policy: a {type(policy).__name__}: expected a torch module to teach")
+    count = len(dataset)  # type: ignore[arg-type]
+    if not count:
+        raise DreamdriveError("no row to learn from: nothing in the episodes obeys an instruction")
+    loader = DataLoader(
+        dataset,
+        min(batch_size, count),
+        shuffle=True,
+        drop_last=True,
+        collate_fn=joined,
+        generator=torch.Generator().manual_seed(seed),
+    )
+    optimizer = torch.optim.AdamW([p for p in policy.parameters() if p.requires_grad], learning_rate)
+    losses: list[float] = []
+    before = policy.training
+    policy.train()
+    while len(losses) < updates:
+        for batch in loader:
+            loss, _ = policy.forward(batch)
+            if not bool(torch.isfinite(loss)):
+                raise DreamdriveError(f"training diverged: the loss of update {len(losses)} is not finite")
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
+            losses.append(float(loss.detach()))
+            if len(losses) == updates:
+                break
+    policy.train(before)
+    return losses

@@ -1,0 +1,104 @@
+"""Take a trained vision-language-action policy out of a run, ready to drive."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, Field, field_validator
+
+from agent.behaviour.vla.interface import Policy
+from envs.car_racing import CarRacingConfig
+from train.environments import EnvConfig, with_kind
+from train.errors import DreamdriveError
+from train.options import read_yaml, validate
+from train.run import Run
+from train.vla.dreams.guidance import guide
+from train.vla.language.hindsight import Labels
+from train.vla.language.instructions import understand
+from train.vla.learning.config import speed_scale
+from train.vla.policies.features import FeaturePolicy, FeatureReader
+from train.vla.policies.policy import POLICY_FOLDER, VLAPolicy, load_policy
+
+
+@dataclass(frozen=True)
+class PolicyDriver:
+    """A policy, and where it drives."""
+
+    policy: Policy
+    """As it drives: guided, or shown features, where it is."""
+    own: VLAPolicy
+    """The policy that was learnt."""
+    env: EnvConfig
+    """What it learnt in."""
+
+
+class _Learnt(BaseModel, extra="ignore"):
+    """What the config of every job that leaves a policy says."""
+
+    env: EnvConfig = Field(CarRacingConfig(), discriminator="kind")
+    world_model: str = ""
+
+    @field_validator("env", mode="before")
+    @classmethod
+    def _kind(cls, values: Any) -> Any:
+        return with_kind(values)
+
+
+def has_policy(path: Path) -> bool:
+    """Whether the folder of a run holds a vision-language-action policy."""
+    return (path / POLICY_FOLDER).is_dir()
+
+
+def learnt_in(path: Path) -> EnvConfig:
+    """The environment that the policy of the run in `path` learnt in.
+
+    Raises:
+        DreamdriveError: no such run, or one without such a policy.
+    """
+    return _learnt(path).env
+
+
+def _learnt(path: Path) -> _Learnt:
+    run = Run.open(path)
+    if not has_policy(path):
+        raise DreamdriveError(
+            f"{path}: a run of the job '{run.record.job}' without a policy that takes instructions: expected "
+            "one of train-vla"
+        )
+    return validate(_Learnt, read_yaml(run.config_path), str(run.config_path))
+
+
+def load_driver(
+    path: Path, guided_by: Path | None = None, candidates: int = 16, gauges: Path | None = None
+) -> PolicyDriver:
+    """The policy of the run in `path`, with what it needs to see by, and the environment it learnt in.
+
+    Args:
+        path: folder of the run.
+        guided_by: a run whose world model chooses among the policy's chunks; None drives the first.
+        candidates: chunks to choose from.
+        gauges: of that world model, by which it sees in its dreams whether the instruction is obeyed.
+
+    Raises:
+        DreamdriveError: no such run, or one without such a policy; the world models do not fit.
+    """
+    learnt = _learnt(path)
+    policy = load_policy(path)
+    driver: Policy = policy
+    if policy.config.vision == "features":
+        if guided_by is not None:
+            raise DreamdriveError(
+                f"{path}: sees by a world model's features: expected one that sees patches to be guided"
+            )
+        driver = FeaturePolicy(policy, FeatureReader.of_run(learnt.world_model))
+    elif guided_by is not None:
+        known: dict[str, Labels] = {}
+
+        def meaning(text: str) -> Labels:
+            if text not in known:
+                known[text] = understand(text, policy.encoder)
+            return known[text]
+
+        scale = speed_scale(learnt.env)
+        driver = guide(policy, guided_by, candidates, gauges, scale, meaning)
+    return PolicyDriver(driver, policy, learnt.env)
