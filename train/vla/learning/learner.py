@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from agent.behaviour.vla.interface import ACTION, FEATURES, PAD, STATE, TASK
 from train.data.episodes import read_episodes
@@ -17,7 +17,7 @@ from train.run import changes
 from train.vla.language.sentences import SentenceEncoder
 from train.vla.learning.config import VLATrainConfig
 from train.vla.learning.dataset import Batches, Rows, moments, read_rows, split_paths, to_device
-from train.vla.learning.learning_state import learning_state, take_up
+from train.vla.learning.learning_state import descend, learning_state, take_up
 from train.vla.policies.features import FeatureReader
 from train.vla.policies.policy import VLAPolicy, load_policy
 
@@ -93,27 +93,10 @@ class VLALearner:
         torch.manual_seed(int(np.random.SeedSequence([c.seed, 43, self.step]).generate_state(1)[0]))
         self.policy.train()
         loss, metrics = self.policy.forward(batch)
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        norm = nn.utils.clip_grad_norm_(self.policy.parameters(), c.max_grad_norm)
-        if not (torch.isfinite(loss) and torch.isfinite(norm)):
-            raise DreamdriveError(
-                f"training diverged: the loss or its gradient is not finite after {self.step} updates; the "
-                "last checkpoint stays; a lower learning_rate may help"
-            )
-        self.optimizer.step()
+        norm = descend(loss, self.policy, self.averaged, self.optimizer, self.step, c)
         self.step += 1
-        if self.averaged is not self.policy:
-            self._average()
         found = {name: torch.as_tensor(value) for name, value in metrics.items()}
         return found | {"loss": loss.detach(), "grad_norm": norm.detach()}
-
-    @torch.no_grad()
-    def _average(self) -> None:
-        # Young means forget faster, or they would remember how the weights began.
-        decay = min(self.config.average, (1 + self.step) / (10 + self.step))
-        mean: list[Tensor] = list(self.averaged.parameters())
-        torch._foreach_lerp_(mean, list(self.policy.parameters()), 1 - decay)
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:

@@ -1,14 +1,57 @@
-"""What a policy that learns keeps in a checkpoint, whoever teaches it."""
+"""One step of a policy that learns, whoever teaches it, and what it keeps in a checkpoint."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from train.checkpoint import load_checkpoint
 from train.errors import DreamdriveError, one_line
+
+
+class _Steps(Protocol):
+    """What a step needs of a config."""
+
+    max_grad_norm: float
+    average: float
+
+
+def descend(
+    loss: Tensor, policy: nn.Module, averaged: nn.Module, optimizer: Optimizer, step: int, config: _Steps
+) -> Tensor:
+    """One step down the gradient of `loss`, and the running mean of the weights after it.
+
+    Args:
+        loss: scalar, with its graph.
+        policy: what learns.
+        averaged: the mean of its weights, or `policy` itself where none is wanted.
+        optimizer: of the policy.
+        step: updates done before.
+        config: largest norm of the gradient, and decay of the mean.
+
+    Returns:
+        The norm of the gradient before it was clipped, a scalar.
+
+    Raises:
+        DreamdriveError: the loss or its gradient is no number; nothing is changed.
+    """
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    norm = nn.utils.clip_grad_norm_(policy.parameters(), config.max_grad_norm)
+    if not (torch.isfinite(loss) and torch.isfinite(norm)):
+        raise DreamdriveError(
+            f"training diverged: the loss or its gradient is not finite after {step} updates; the last "
+            "checkpoint stays; a lower learning_rate may help"
+        )
+    optimizer.step()
+    if averaged is not policy:
+        # Young means forget faster, or they would remember how the weights began.
+        decay = min(config.average, (2 + step) / (11 + step))
+        with torch.no_grad():
+            torch._foreach_lerp_(list(averaged.parameters()), list(policy.parameters()), 1 - decay)
+    return norm
 
 
 def learning_state(policy: nn.Module, averaged: nn.Module, optimizer: Optimizer, step: int) -> dict[str, Any]:

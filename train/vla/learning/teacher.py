@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from agent.behaviour.actor_critic import ActorCritic
 from agent.behaviour.vla.advantage import Lesson, advantage_weights, lesson
@@ -26,7 +26,7 @@ from train.vla.language.hindsight import Labels, SpeedScale
 from train.vla.language.instructions import phrase
 from train.vla.learning.config import VLADataConfig, speed_scale
 from train.vla.learning.dataset import Rows, read_rows, to_device
-from train.vla.learning.learning_state import learning_state, take_up
+from train.vla.learning.learning_state import descend, learning_state, take_up
 from train.vla.learning.teacher_config import TeacherConfig
 from train.vla.policies.policy import Encoder, VLAPolicy, load_policy
 
@@ -136,20 +136,8 @@ class TeacherLearner:
         self.policy.train()
         taught, judged = self._teach(self.policy, batch, states, asked)
         loss = taught.flow + c.leash * taught.leash
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        norm = nn.utils.clip_grad_norm_(self.policy.parameters(), c.max_grad_norm)
-        if not (torch.isfinite(loss) and torch.isfinite(norm)):
-            raise DreamdriveError(
-                f"training diverged: the loss or its gradient is not finite after {self.step} updates; the "
-                "last checkpoint stays; a lower learning_rate or a higher temperature may help"
-            )
-        self.optimizer.step()
+        norm = descend(loss, self.policy, self.averaged, self.optimizer, self.step, c)
         self.step += 1
-        if self.averaged is not self.policy:
-            with torch.no_grad():
-                mean: list[Tensor] = list(self.averaged.parameters())
-                torch._foreach_lerp_(mean, list(self.policy.parameters()), 1 - c.average)
         return {
             "loss": loss.detach(),
             "flow": taught.flow.detach(),

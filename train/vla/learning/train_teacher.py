@@ -3,15 +3,12 @@
 from pathlib import Path
 
 from train.errors import DreamdriveError
-from train.options import flatten, read_yaml, validate
-from train.progress import Progress
-from train.run import Change, Run, StopSignal, changes, refuse_changes
-from train.tracking import Tracker
+from train.options import read_yaml, validate
+from train.run import Change, Run, changes, refuse_changes
+from train.vla.learning.job import conduct, refuse_a_second_run
 from train.vla.learning.teacher import TeacherLearner
 from train.vla.learning.teacher_config import TeacherConfig
-from train.vla.learning.train_vla import Job
 from train.vla.policies.policy import Encoder
-from train.world_models.loop import Watch
 
 TEACHER_JOB = "train-vla-teacher"
 ORIGINAL, GAUGES = "original", "gauges"
@@ -73,12 +70,8 @@ def train_teacher(
         changed = changes(begun, config)
         refuse_changes(changed, _FIXED)
         original, gauges = run_path / ORIGINAL, run_path / GAUGES
-    elif run_path is not None and (run_path / "run.json").exists():
-        # Before the episodes are read, which takes a while.
-        raise DreamdriveError(
-            f"{run_path}: already holds a run; go on with it by --resume, or name another folder"
-        )
     else:
+        refuse_a_second_run(run_path)
         config = _with_env(config)
     learner = TeacherLearner(config, original, gauges, encoder)
     config = learner.config
@@ -91,26 +84,8 @@ def train_teacher(
         run = Run.create(run_path, TEACHER_JOB, config)
         learner.original.save_pretrained(run.path / ORIGINAL)
         learner.gauges.save(run.path / GAUGES)
-    with (
-        StopSignal() as stop,
-        Progress(f"teaching {run.path}", config.updates, "updates", done=learner.step) as progress,
-        Tracker(run.path, progress.say) as tracker,
-    ):
-        known = run.record.mlflow_run_id
-        since = learner.step if resume else None
-        run_id = tracker.start(TEACHER_JOB, run.name, flatten(config), known, since)
-        if run_id and run_id != known:
-            run.set_mlflow_run(run_id)
-        for change in changed:
-            progress.say(f"changed: {change}")
-        progress.say(learner.greeting())
-        found = Job(learner, run, Watch(progress, tracker, stop)).work()
-        if stop.requested:
-            progress.say(f"stopped and saved: go on with --run {run.path} --resume")
-            tracker.finish("KILLED")
-        elif found:
-            progress.say(_comparison(found))
-    return found
+    since = learner.step if resume else None
+    return conduct(TEACHER_JOB, config, learner, run, changed, since, learner.greeting(), _comparison)
 
 
 def _with_env(config: TeacherConfig) -> TeacherConfig:
