@@ -1,16 +1,14 @@
 """From CARLA's autopilot to a policy that is scored by how well it does as it is told, with the stand-in."""
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
-from torch import Tensor
 
 from agent.dreamer import DreamerConfig
 from tests.agent.tiny import CONFIG
-from tests.train.vla.tiny_demonstrations import TINY, encode
+from tests.train.vla.tiny_demonstrations import TINY, Sentences
 from train.checkpoint import save_weights
 from train.cli import main
 from train.data.episodes import read_episode
@@ -30,16 +28,6 @@ SIZES = TINY.model_copy(update={"image_size": SIDE, "patch": 16}).model_dump(
 )
 POLICY = [word for name, value in SIZES.items() for word in (f"--policy.{name}", str(value))]
 FEW = ["--updates", "2", "--batch-size", "4", "--validation-batches", "1", "--device", "cpu"]
-
-
-class Sentences:
-    """In the place of the sentence encoder, which takes seconds to load."""
-
-    def __init__(self, *_: object, **__: object) -> None:
-        """Take whatever the encoder takes."""
-
-    def __call__(self, texts: Sequence[str]) -> Tensor:
-        return encode(texts)
 
 
 @pytest.fixture(autouse=True)

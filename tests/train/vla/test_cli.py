@@ -1,28 +1,16 @@
 import json
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 import yaml
-from torch import Tensor
 
-from tests.train.vla.tiny_demonstrations import TINY, encode, write
+from tests.train.vla.tiny_demonstrations import TINY, Sentences, write
 from train.cli import main
 from train.data.episodes import read_episode
 from train.vla.dreams import collect_imagined
 from train.vla.driving import asked, evaluate
 from train.vla.learning import learner
 from train.vla.policies import policy
-
-
-class Sentences:
-    """In the place of the sentence encoder, which takes seconds to load."""
-
-    def __init__(self, *_: object, **__: object) -> None:
-        """Take whatever the encoder takes."""
-
-    def __call__(self, texts: Sequence[str]) -> Tensor:
-        return encode(texts)
 
 
 @pytest.fixture(autouse=True)
