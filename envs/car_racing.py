@@ -1,6 +1,5 @@
 """CarRacing-v3 as a Gymnasium vector environment for training, several decisions at a time."""
 
-from collections.abc import Callable
 from functools import partial
 from typing import Any, Literal
 
@@ -11,9 +10,9 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from numpy.typing import NDArray
 from pydantic import BaseModel, Field, model_validator
 
-from envs.decisions import Apart, Deciding, Here
+from envs.decisions import Apart, Deciding, Decision, Here
 from envs.preprocess import grass_share, native_action
-from envs.simulators import EnvPoolSimulators, GymnasiumSimulators, Simulators, envpool_available, seeds_below
+from envs.simulators import EnvPoolSimulators, GymnasiumSimulators, envpool_available, seeds_below
 from envs.view import View
 
 TRAINING_SEEDS = 1_000_000
@@ -52,7 +51,8 @@ class CarRacingConfig(BaseModel, extra="forbid", validate_assignment=True, use_a
     """Decisions without a new tile after which a training episode is cut (truncated); 0 never cuts."""
     off_road_cost: float = Field(0.0, ge=0)
     """Taken from the training reward whenever the car leaves the road [reward]. A lap ends only when no tile
-    is missing, which a discounted return does not see. Scores are reported without it."""
+    is missing, which a discounted return does not see. Scores are reported without it. Gymnasium's simulator
+    tells when no wheel touches the road; of EnvPool's it is judged by the grass in the picture."""
     mirror: bool = False
     """Mirror each training episode left-right with probability 1/2: tracks run counter-clockwise, so right
     turns are rare otherwise."""
@@ -173,7 +173,7 @@ class CarRacing(VectorEnv[dict[str, Any], NDArray[np.float32], Any]):
         self._return += reward
         self._frames += frames
         if self.config.off_road_cost:
-            reward -= self.config.off_road_cost * self._leaves_road(picture)
+            reward -= self.config.off_road_cost * self._leaves_road(made)
         self._idle = np.where(made.tile | resetting, 0, self._idle + 1)
         hopeless = np.zeros(n, bool)
         if self.config.hopeless_after:
@@ -192,9 +192,14 @@ class CarRacing(VectorEnv[dict[str, Any], NDArray[np.float32], Any]):
         """Close the simulators; called by `close`."""
         self._simulators.close()
 
-    def _leaves_road(self, picture: NDArray[np.uint8]) -> NDArray[np.bool_]:
-        """Where the car has come off the road in this decision, (N,): grass round it, and not before."""
-        grass = grass_share(picture)
+    def _leaves_road(self, made: Decision) -> NDArray[np.bool_]:
+        """Where the car has come off the road in this decision, (N,), as the simulators tell, or else as the
+        grass round it shows."""
+        if self._simulators.tells_off_road:
+            leaves = self._on_road & made.off_road
+            self._on_road = made.back
+            return leaves
+        grass = grass_share(made.picture)
         near = self._frames >= _ZOOM_FRAMES
         leaves = near & self._on_road & (grass > _ON_GRASS)
         # Between the two it stays what it was: the wheels at the edge of the road count once.
@@ -241,16 +246,15 @@ def make_car_racing(config: CarRacingConfig, seed: int, tracks: int | None = Non
             "env.backend envpool: EnvPool is not installed (it is made for Linux); use gymnasium"
         )
     parts = [part.tolist() for part in np.array_split(seeds, min(max(config.processes, 1), n))]
-    make: list[Callable[[], Simulators]] = [
-        partial(EnvPoolSimulators, part, config.max_frames, config.threads)
-        if backend == "envpool"
-        else partial(GymnasiumSimulators, part, config.max_frames, TRAINING_SEEDS)
-        for part in parts
-    ]
+    like: type[EnvPoolSimulators | GymnasiumSimulators] = (
+        EnvPoolSimulators if backend == "envpool" else GymnasiumSimulators
+    )
+    more = config.threads if backend == "envpool" else TRAINING_SEEDS
+    make = [partial(like, part, config.max_frames, more) for part in parts]
     simulators: Deciding
     if config.processes:
         counts = [len(part) for part in parts]
-        simulators = Apart(list(zip(counts, make, strict=True)), config.action_repeat, backend == "envpool")
+        simulators = Apart(list(zip(counts, make, strict=True)), config.action_repeat, like)
     else:
         simulators = Here(make[0](), config.action_repeat)
     return CarRacing(config, simulators, seed)

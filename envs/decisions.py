@@ -32,6 +32,10 @@ class Decision:
     """(N,): the time is up."""
     tile: Bools
     """(N,): a new tile was visited."""
+    off_road: Bools
+    """(N,): in one of the frames no wheel touched the road; meaningless where nobody tells."""
+    back: Bools
+    """(N,): in the last frame one did, or there was none."""
 
     @classmethod
     def joined(cls, parts: Sequence["Decision"]) -> "Decision":
@@ -51,6 +55,8 @@ def decide(simulators: Simulators, action: NDArray[np.float32], live: Bools, rep
         terminated=np.zeros(n, bool),
         truncated=np.zeros(n, bool),
         tile=np.zeros(n, bool),
+        off_road=np.zeros(n, bool),
+        back=np.ones(n, bool),
     )
     for k in range(repeat):
         if not live.any():
@@ -60,6 +66,8 @@ def decide(simulators: Simulators, action: NDArray[np.float32], live: Bools, rep
         made.reward[live] += frame.reward[live]
         made.tile |= live & (frame.reward > _TILE_REWARD)
         made.frames += live
+        made.off_road |= live & frame.off_road
+        made.back[live] = ~frame.off_road[live]
         over = live & (frame.terminated | frame.truncated)
         made.terminated |= live & frame.terminated
         made.truncated |= live & frame.truncated
@@ -75,7 +83,8 @@ class Deciding(Protocol):
     """Simulators that are told what to do first, and asked what it brought later."""
 
     antialias: bool
-    """As of `Simulators`."""
+    tells_off_road: bool
+    """Both as of `Simulators`."""
 
     def reset(self, which: Bools) -> NDArray[np.uint8]:
         """Start new episodes where `which` (N,); pictures (N, 96, 96, 3), meaningful there only."""
@@ -95,7 +104,7 @@ class Here:
 
     def __init__(self, simulators: Simulators, repeat: int) -> None:
         self._simulators, self._repeat = simulators, repeat
-        self.antialias = simulators.antialias
+        self.antialias, self.tells_off_road = simulators.antialias, simulators.tells_off_road
         self._order: tuple[NDArray[np.float32], Bools]
 
     def reset(self, which: Bools) -> NDArray[np.uint8]:
@@ -137,14 +146,16 @@ class Apart:
     Args:
         groups: how many simulators each process has, and what makes them there (it must pickle).
         repeat: frames a decision.
-        antialias: what the simulators say of it.
+        like: their class, which says what they need and tell.
 
     Raises:
         WorkerDied: from every method, where a process died.
     """
 
-    def __init__(self, groups: Sequence[tuple[int, MakeSimulators]], repeat: int, antialias: bool) -> None:
-        self.antialias = antialias
+    def __init__(
+        self, groups: Sequence[tuple[int, MakeSimulators]], repeat: int, like: type[Simulators]
+    ) -> None:
+        self.antialias, self.tells_off_road = like.antialias, like.tells_off_road
         self._bounds = np.cumsum([count for count, _ in groups])[:-1]
         self._processes = Processes(_serve, [(make, repeat) for _, make in groups])
 

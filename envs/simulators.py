@@ -25,6 +25,8 @@ class Frame:
     """(N,): the lap is complete, or the car left the playfield."""
     truncated: Bools
     """(N,): the time is up."""
+    off_road: Bools
+    """(N,): no wheel touches a tile of the road; meaningless from simulators that do not tell."""
 
 
 class Simulators(Protocol):
@@ -32,6 +34,8 @@ class Simulators(Protocol):
 
     antialias: bool
     """Whether the pictures need smoothing to look like Gymnasium's: see `envs.preprocess.Picture`."""
+    tells_off_road: bool
+    """Whether they tell who has left the road."""
 
     def reset(self, which: Bools) -> NDArray[np.uint8]:
         """Start new episodes where `which` (N,); pictures (N, 96, 96, 3), meaningful there only."""
@@ -54,6 +58,7 @@ class EnvPoolSimulators:
     """
 
     antialias = True
+    tells_off_road = False
 
     def __init__(self, seeds: Sequence[int], max_frames: int, threads: int) -> None:
         import envpool
@@ -82,7 +87,7 @@ class EnvPoolSimulators:
         truncated = (info["elapsed_step"] >= self._max_frames) & ~terminated
         if last or (terminated | truncated).any():
             picture = self._as_official(picture)
-        return Frame(picture, reward, terminated, truncated)
+        return Frame(picture, reward, terminated, truncated, np.zeros_like(terminated))
 
     @staticmethod
     def _as_official(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -142,6 +147,10 @@ class OfficialSimulator:
         _, reward, terminated, truncated, _ = self.env.step(action)
         return float(reward), bool(terminated), bool(truncated and not terminated)
 
+    def off_road(self) -> bool:
+        """Whether no wheel touches a tile: what the car passes now, it misses."""
+        return not any(wheel.tiles for wheel in self._base.car.wheels)
+
     def tiles(self) -> float:
         """Share of the track's tiles visited so far."""
         return float(self._base.tile_visited_count) / len(self._base.track)
@@ -156,6 +165,7 @@ class GymnasiumSimulators:
     from the seed i."""
 
     antialias = False
+    tells_off_road = True
 
     def __init__(self, seeds: Sequence[int], max_frames: int, seed_limit: int) -> None:
         self._simulators = [OfficialSimulator(max_frames) for _ in seeds]
@@ -177,10 +187,12 @@ class GymnasiumSimulators:
             np.zeros(count, np.float32),
             np.zeros(count, bool),
             np.zeros(count, bool),
+            np.zeros(count, bool),
         )
         for i in np.flatnonzero(live):
             one = self._simulators[i]
             frame.reward[i], frame.terminated[i], frame.truncated[i] = one.step(action[i])
+            frame.off_road[i] = one.off_road()
             if last or frame.terminated[i] or frame.truncated[i]:
                 frame.picture[i] = one.picture()
         return frame

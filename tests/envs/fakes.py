@@ -19,16 +19,20 @@ class FakeSimulators:
         lengths: frames of simulator i's first, second ... episode, the last one repeated.
         terminated: whether episodes end terminated, or else truncated.
         reward: (simulator, frame from 1) -> reward.
+        off_road: (simulator, frame from 1) -> whether it has left the road; None does not tell.
     """
 
     antialias = False
+    tells_off_road = False
 
     def __init__(
         self,
         lengths: list[list[int]],
         terminated: bool = True,
         reward: Callable[[int, int], float] = lambda i, f: f,
+        off_road: Callable[[int, int], bool] | None = None,
     ) -> None:
+        self.tells_off_road, self.off_road = off_road is not None, off_road
         self.lengths, self.terminated, self.reward = lengths, terminated, reward
         self.episode, self.frame = [-1] * len(lengths), [0] * len(lengths)
         self.actions: list[NDArray[np.float32]] = []
@@ -55,12 +59,14 @@ class FakeSimulators:
             np.full(n, np.nan, np.float32),
             np.ones(n, bool),
             np.ones(n, bool),
+            np.ones(n, bool),
         )
         for i in np.flatnonzero(live):
             self.frame[i] += 1
             over = self.frame[i] == self.lengths[i][min(self.episode[i], len(self.lengths[i]) - 1)]
             frame.reward[i] = self.reward(int(i), self.frame[i])
             frame.terminated[i], frame.truncated[i] = over and self.terminated, over and not self.terminated
+            frame.off_road[i] = self.off_road is not None and self.off_road(int(i), self.frame[i])
             if last or over:
                 frame.picture[i] = self.show(i)
         return frame

@@ -9,8 +9,8 @@ from pydantic import ValidationError
 
 from envs.car_racing import TRAINING_SEEDS, CarRacing, CarRacingConfig, make_car_racing
 from envs.decisions import Here
-from envs.simulators import envpool_available
-from tests.envs.fakes import FakeSimulators
+from envs.simulators import OfficialSimulator, envpool_available
+from tests.envs.fakes import FakeSimulators, follow_the_road
 
 BACKENDS = [
     "gymnasium",
@@ -114,6 +114,40 @@ def test_leaving_the_road_costs_once_and_not_in_the_score() -> None:
         assert rewards[:14] == [4.0] * 12 + [4.0 - 9.0, 4.0], f"episode {episode}"
         assert info["episode"]["r"][0] == length
         assert float(env.step(rest(env))[1][0]) == 0  # a reset costs nothing
+
+
+def test_leaving_the_road_costs_once_where_the_simulator_tells() -> None:
+    """Off the road in frames 6 to 13, 18 and 19; back in between, and never off in what only begins."""
+    off = lambda i, f: 6 <= f <= 13 or f in (18, 19)  # noqa: E731
+    env, _ = fake([[30]], fakes={"reward": lambda i, f: 1.0, "off_road": off}, off_road_cost=9.0)
+    for _ in range(2):
+        env.reset()
+        rewards = [float(env.step(rest(env))[1][0]) for _ in range(8)]
+        #       frames 1-4   5-8   9-12  13-16  17-20  21-24  25-28  29-30
+        assert rewards == [4.0, -5.0, 4.0, 4.0, -5.0, 4.0, 4.0, 2.0]
+        assert float(env.step(rest(env))[1][0]) == 0
+
+
+def test_gymnasium_tells_who_left_the_road() -> None:
+    """Beside the geometry: the wheels' distance from the middle of the road, whose half width is 6.67 m."""
+    one = OfficialSimulator(1000)
+    one.reset(7)
+    base: Any = one.env.unwrapped
+    track = np.array([(x, y) for _, _, x, y in base.track])
+    near, far = 0, 0
+    for k in range(240):
+        one.step(follow_the_road(base) if k < 120 else np.float32([0.4, 0.6, 0.0]))
+        wheels = np.array([tuple(wheel.position) for wheel in base.car.wheels])
+        # (4,) to the nearest point of the middle line, points of which are 3.5 m apart
+        distance = np.linalg.norm(wheels[:, None] - track[None], axis=2).min(1)
+        if distance.min() < 5.0:
+            assert not one.off_road(), k
+            near += 1
+        elif distance.min() > 9.0:
+            assert one.off_road(), k
+            far += 1
+    one.close()
+    assert near > 100 and far > 20
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

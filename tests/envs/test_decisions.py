@@ -57,9 +57,9 @@ def test_processes_of_their_own_bring_the_same(sizes: tuple[int, ...]) -> None:
         (size, partial(FakeSimulators, LENGTHS[start : start + size]))
         for start, size in zip(starts, sizes, strict=False)
     ]
-    here, apart = drive(Here(FakeSimulators(LENGTHS), 4), 12), drive(Apart(groups, 4, False), 12)
+    here, apart = drive(Here(FakeSimulators(LENGTHS), 4), 12), drive(Apart(groups, 4, FakeSimulators), 12)
     for one, other in zip(here, apart, strict=True):
-        for name in ("picture", "reward", "frames", "terminated", "truncated", "tile"):
+        for name in ("picture", "reward", "frames", "terminated", "truncated", "tile", "off_road", "back"):
             assert np.array_equal(getattr(one, name), getattr(other, name)), name
 
 
@@ -86,7 +86,7 @@ def test_car_racing_is_the_same_in_any_number_of_processes(backend: str) -> None
 
 
 def test_a_dead_process_is_told() -> None:
-    simulators = Apart([(1, partial(FakeSimulators, [[9]]))], 4, False)
+    simulators = Apart([(1, partial(FakeSimulators, [[9]]))], 4, FakeSimulators)
     simulators.reset(np.ones(1, bool))
     (child,) = multiprocessing.active_children()
     assert child.pid
