@@ -1,6 +1,5 @@
 """A vision-language-action policy and its updates: data, loss, one step of AdamW, the mean of the weights."""
 
-import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,13 +16,12 @@ from train.run import changes
 from train.vla.language.sentences import SentenceEncoder
 from train.vla.learning.config import VLATrainConfig
 from train.vla.learning.dataset import Batches, Rows, moments, read_rows, split_paths, to_device
-from train.vla.learning.learning_state import descend, learning_state, take_up
+from train.vla.learning.learning_state import descend, learning_state, scheduled_rate, take_up
 from train.vla.policies.features import FeatureReader
 from train.vla.policies.policy import VLAPolicy, load_policy
 
 Encoder = Callable[[Sequence[str]], Tensor]
 """Sentences to their embeddings (B, text_size)."""
-_FINAL_RATE = 0.05
 
 
 class VLALearner:
@@ -77,12 +75,8 @@ class VLALearner:
 
     @property
     def learning_rate(self) -> float:
-        """The learning rate of the next update: a linear warm-up, then half a cosine down to a twentieth."""
-        c = self.config
-        done = (self.step - c.warmup) / max(1, c.updates - c.warmup)
-        falling = 0.5 * (1 + math.cos(math.pi * min(1.0, max(0.0, done))))
-        rising = min(1.0, (self.step + 1) / max(c.warmup, 1))
-        return c.learning_rate * rising * (_FINAL_RATE + (1 - _FINAL_RATE) * falling)
+        """The learning rate of the next update."""
+        return scheduled_rate(self.config, self.step)
 
     def update(self) -> dict[str, Tensor]:
         """One update; its metrics, scalars. Raises `DreamdriveError` for a loss that is no number."""

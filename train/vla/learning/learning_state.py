@@ -1,5 +1,6 @@
 """One step of a policy that learns, whoever teaches it, and what it keeps in a checkpoint."""
 
+import math
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -10,12 +11,30 @@ from torch.optim import Optimizer
 from train.checkpoint import load_checkpoint
 from train.errors import DreamdriveError, one_line
 
+_FINAL_RATE = 0.05  # of the learning rate is left at the end
+
 
 class _Steps(Protocol):
     """What a step needs of a config."""
 
     max_grad_norm: float
     average: float
+
+
+class _Rates(Protocol):
+    """What the learning rate needs of a config."""
+
+    learning_rate: float
+    warmup: int
+    updates: int
+
+
+def scheduled_rate(config: _Rates, step: int) -> float:
+    """The learning rate after `step` updates: a linear warm-up, then half a cosine down to a twentieth."""
+    done = (step - config.warmup) / max(1, config.updates - config.warmup)
+    falling = 0.5 * (1 + math.cos(math.pi * min(1.0, max(0.0, done))))
+    rising = min(1.0, (step + 1) / max(config.warmup, 1))
+    return config.learning_rate * rising * (_FINAL_RATE + (1 - _FINAL_RATE) * falling)
 
 
 def descend(

@@ -1,7 +1,6 @@
 """Imagination as teacher: a policy proposes chunks, a world model judges them, the better ones are learnt."""
 
 import copy
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,11 +25,9 @@ from train.vla.language.hindsight import Labels, SpeedScale
 from train.vla.language.instructions import phrase
 from train.vla.learning.config import VLADataConfig, speed_scale
 from train.vla.learning.dataset import Rows, read_rows, to_device
-from train.vla.learning.learning_state import descend, learning_state, take_up
+from train.vla.learning.learning_state import descend, learning_state, scheduled_rate, take_up
 from train.vla.learning.teacher_config import TeacherConfig
 from train.vla.policies.policy import Encoder, VLAPolicy, load_policy
-
-_FINAL_RATE = 0.05
 
 
 @dataclass
@@ -111,12 +108,8 @@ class TeacherLearner:
 
     @property
     def learning_rate(self) -> float:
-        """The learning rate of the next update: a linear warm-up, then half a cosine down to a twentieth."""
-        c = self.config
-        done = (self.step - c.warmup) / max(1, c.updates - c.warmup)
-        falling = 0.5 * (1 + math.cos(math.pi * min(1.0, max(0.0, done))))
-        rising = min(1.0, (self.step + 1) / max(c.warmup, 1))
-        return c.learning_rate * rising * (_FINAL_RATE + (1 - _FINAL_RATE) * falling)
+        """The learning rate of the next update."""
+        return scheduled_rate(self.config, self.step)
 
     def greeting(self) -> str:
         """What is learnt from, in a line."""
