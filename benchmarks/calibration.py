@@ -7,19 +7,14 @@ contain what goes wrong, and the policy learns from them that nothing does.
 python benchmarks/calibration.py RUN [--horizon 15] [--samples 4] [--json PATH]
 """
 
-import argparse
-import json
-import sys
 from pathlib import Path
 
-# Run as a file, python looks for packages beside the file; the repository is one folder up.
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
+import bench
 import numpy as np
 import torch
 
 from train.agents import load_agent
-from train.checkpoint import load_checkpoint, write_text_aside
+from train.checkpoint import load_checkpoint
 from train.data.episodes import Episode
 from train.data.replay import Replay
 from train.environments import make_env
@@ -74,12 +69,11 @@ def measure(path: Path, horizon: int, samples: int, episodes: int) -> dict[str, 
 
 def main() -> None:
     """Measure, print a line a step, write JSON where asked to."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = bench.parser(__doc__)
     parser.add_argument("run", type=Path, help="folder of a run of `train agent`, with its replay")
     parser.add_argument("--horizon", type=int, default=15, help="decisions dreamt (default: 15)")
     parser.add_argument("--samples", type=int, default=4, help="dreams from each state (default: 4)")
     parser.add_argument("--episodes", type=int, default=2, help="newest episodes a stream (default: 2)")
-    parser.add_argument("--json", type=Path, help="write the result here, too")
     arguments = parser.parse_args()
     torch.manual_seed(0)
     torch.set_num_threads(1)
@@ -89,8 +83,7 @@ def main() -> None:
     pairs = zip(result["real"], result["imagined"], strict=True)  # type: ignore[arg-type]
     for step, (real, imagined) in enumerate(pairs, 1):
         print(f"{step:4}  {real:7.2f}  {imagined:8.2f}")
-    if arguments.json:
-        write_text_aside(arguments.json, json.dumps(result, indent=1) + "\n")
+    bench.write(arguments.json, result)
 
 
 if __name__ == "__main__":

@@ -8,8 +8,6 @@ is up, the episodes that were begun are driven to their ends. Then every file is
 many episodes were begun, written, lost on the way and driven again; restarts; memory; processes left behind.
 """
 
-import argparse
-import json
 import os
 import random
 import shlex
@@ -170,21 +168,19 @@ def soak(minutes: float, servers: int, every: float, seed: int, folder: Path) ->
 
 def main() -> None:
     """Soak and print."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    import bench
+
+    parser = bench.parser(__doc__)
     parser.add_argument("--minutes", type=float, default=60.0, help="how long")
     parser.add_argument("--servers", type=int, default=2, help="simulators at a time")
     parser.add_argument("--every", type=float, default=20.0, help="mean time between two faults [s]")
     parser.add_argument("--seed", type=int, default=0, help="of the faults and the episodes")
-    parser.add_argument("--json", type=Path, help="write the result there, too")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         result = soak(given.minutes, given.servers, given.every, given.seed, Path(folder))
     for name, value in result.items():
         print(f"{name.replace('_', ' '):26} {value}")
-    if given.json:
-        given.json.write_text(json.dumps(result, indent=1) + "\n")
+    bench.write(given.json, result)
 
 
 if __name__ == "__main__":

@@ -6,26 +6,18 @@ Steps count each of the dreams of a batch, policy and heads included. The share 
 a step needs with what one large fp32 product reaches in the same run.
 """
 
-import argparse
-import json
-import platform
-import statistics
 from pathlib import Path
 from typing import Any
 
+import bench
 import torch
 from rich.console import Console
-from rich.table import Table
-from torch.utils.flop_counter import FlopCounterMode
-from update import matrix_rate, seconds
 
 from agent.behaviour.actor_critic import ActorCriticConfig
 from agent.behaviour.evolution import ControllerConfig, Population, dream_fitness
 from agent.dreamer import DreamerConfig
 from agent.world_model.interface import State, WorldModel
 from agent.world_model.lstm import LSTMConfig
-from train.checkpoint import write_text_aside
-from train.device import pick_device
 from train.online.config import OnlineConfig
 from train.options import build
 
@@ -40,24 +32,6 @@ def starts(model: WorldModel, count: int, device: torch.device) -> State:
     return states[torch.arange(count, device=device) % 16]
 
 
-def measure(work: Any, steps: int, repeats: int, rate: float, device: torch.device) -> dict[str, float]:
-    """Seconds of `work` [s], how many of its `steps` a second, and their share of the matrix rate."""
-    with FlopCounterMode(display=False) as counter:
-        work()
-    gflop = counter.get_total_flops() / 1e9
-    times = seconds(work, repeats, device)
-    median = statistics.median(times)
-    return {
-        "seconds_median": median,
-        "seconds_min": min(times),
-        "seconds_max": max(times),
-        "per_second": steps / median,
-        "mflop_each": 1e3 * gflop / steps,
-        "gflop_per_second": gflop / median,
-        "share_of_fp32_matrix_rate": gflop / median / rate,
-    }
-
-
 @torch.no_grad()
 def dreams(
     config: DreamerConfig, batch: int, length: int, repeats: int, rate: float, device: torch.device
@@ -70,7 +44,7 @@ def dreams(
     def work() -> None:
         model.imagine(first, lambda state: actor.policy(model.features(state)).sample(), length)
 
-    return measure(work, batch * length, repeats, rate, device)
+    return bench.measure(work, batch * length, repeats, rate, device)
 
 
 @torch.no_grad()
@@ -92,14 +66,12 @@ def fitness(
     def work() -> None:
         dream_fitness(model, Population(controller, genomes), first, length)
 
-    return measure(work, population, repeats, rate, device)
+    return bench.measure(work, population, repeats, rate, device)
 
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = bench.parser(__doc__)
     parser.add_argument(
         "--config",
         type=Path,
@@ -124,16 +96,11 @@ def main() -> None:
     parser.add_argument(
         "--fitness-length", type=int, default=100, help="steps of these dreams (default: %(default)s)"
     )
-    parser.add_argument("--threads", type=int, default=0, help="CPU threads (default: one for each core)")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda (default: auto)")
-    parser.add_argument("--json", type=Path, help="write the figures to this file, too")
+    bench.add_machine(parser)
     args = parser.parse_args()
 
-    device = pick_device(args.device)
-    if args.threads:
-        torch.set_num_threads(args.threads)
-    torch.manual_seed(0)
-    rate = matrix_rate(torch.float32, device)
+    device = bench.set_up(args)
+    rate = bench.matrix_rate(torch.float32, device)
     rssm = build(OnlineConfig, args.config).agent
     lstm = LSTMConfig()
     agents = {"rssm": rssm, "lstm": DreamerConfig(world_model=lstm, behaviour=ActorCriticConfig())}
@@ -142,15 +109,13 @@ def main() -> None:
     result: dict[str, Any] = {
         "config": str(args.config),
         "length": args.length,
-        "threads": torch.get_num_threads(),
-        "device": torch.cuda.get_device_name(device)
-        if device.type == "cuda"
-        else platform.processor() or platform.machine(),
+        **bench.machine(device),
         "fp32_matrix_gflop_per_second": rate,
     }
-    table = Table(title=f"dreams, {result['threads']} threads, fp32 matrix rate {rate:.0f} GFLOP/s")
-    for name in ("what", "per second", "each [MFLOP]", "GFLOP/s", "share", "min-max [s]"):
-        table.add_column(name, justify="left" if name == "what" else "right")
+    table = bench.table(
+        f"dreams, {result['threads']} threads, fp32 matrix rate {rate:.0f} GFLOP/s",
+        *("what", "per second", "each [MFLOP]", "GFLOP/s", "share", "min-max [s]"),
+    )
 
     def add(key: str, text: str, figures: dict[str, float]) -> None:
         result[key] = figures
@@ -181,8 +146,7 @@ def main() -> None:
         figures,
     )
     Console().print(table)
-    if args.json is not None:
-        write_text_aside(args.json, json.dumps(result, indent=1) + "\n")
+    bench.write(args.json, result)
 
 
 if __name__ == "__main__":

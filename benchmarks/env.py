@@ -5,26 +5,22 @@
 All are driven in turn, again and again, so that other work on the machine slows all alike; medians count.
 """
 
-import argparse
-import json
 import os
 import platform
 import statistics
 import time
 from collections.abc import Callable
-from pathlib import Path
 
+import bench
 import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
-from rich.table import Table
 
 from envs.car_racing import CarRacingConfig, make_car_racing
 from envs.preprocess import native_action
 from envs.simulators import EnvPoolSimulators
 from envs.view import View
-from train.checkpoint import write_text_aside
 
 TARGET = 8.0
 """How many times as many frames a second as Gymnasium's loop are asked for."""
@@ -100,14 +96,11 @@ def picture_seconds(config: CarRacingConfig) -> float:
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = bench.parser(__doc__)
     parser.add_argument("--frames", type=int, default=1600, help="frames a repeat (default: 1600)")
     parser.add_argument(
         "--repeats", type=int, default=5, help="repeats, after one that does not count (default: 5)"
     )
-    parser.add_argument("--json", type=Path, help="write the figures to this file, too")
     args = parser.parse_args()
 
     configs = {k: CarRacingConfig(backend="envpool", num_envs=16, action_repeat=k) for k in (4, 1)}
@@ -151,12 +144,10 @@ def main() -> None:
         "cores": os.cpu_count(),
         "machine": platform.processor() or platform.machine(),
     }
-    table = Table(
-        title=f"CarRacing-v3, 16 simulators, {configs[4].threads} threads, target {TARGET:g}x Gymnasium"
+    table = bench.table(
+        f"CarRacing-v3, 16 simulators, {configs[4].threads} threads, target {TARGET:g}x Gymnasium",
+        *("", "frames/s", "min-max", "x Gymnasium", "of EnvPool", "resizing", "frames/CPU s"),
     )
-    table.add_column("")
-    for column in ("frames/s", "min-max", "x Gymnasium", "of EnvPool", "resizing", "frames/CPU s"):
-        table.add_column(column, justify="right")
     for name, rate in rates.items():
         table.add_row(
             name,
@@ -168,8 +159,7 @@ def main() -> None:
             f"{cpu_median[name]:.0f}",
         )
     Console().print(table)
-    if args.json is not None:
-        write_text_aside(args.json, json.dumps(result, indent=1) + "\n")
+    bench.write(args.json, result)
 
 
 if __name__ == "__main__":

@@ -3,20 +3,14 @@
 python benchmarks/loader.py [--batch 16] [--length 50] [--updates 10] [--workers 2] [--json PATH]
 """
 
-import argparse
-import json
-import sys
 import tempfile
 import time
 from pathlib import Path
 
-# Run as a file, python looks for packages beside the file; the repository is one folder up.
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
+import bench
 import numpy as np
 import torch
 
-from train.checkpoint import write_text_aside
 from train.data.episodes import Episode, write_episode
 from train.device import pick_device
 from train.world_model.config import WorldModelTrainConfig
@@ -64,22 +58,18 @@ def measure(folder: Path, batch: int, length: int, updates: int, workers: int) -
 
 def main() -> None:
     """Read the options, measure, print and write the figures."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = bench.parser(__doc__)
     parser.add_argument("--batch", type=int, default=16, help="sequences in a batch (default: 16)")
     parser.add_argument("--length", type=int, default=50, help="rows of a sequence (default: 50)")
     parser.add_argument("--updates", type=int, default=10, help="updates timed (default: 10)")
     parser.add_argument("--workers", type=int, default=2, help="threads that load (default: 2)")
-    parser.add_argument("--json", type=Path, help="write the figures to this file, too")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="dreamdrive-loader-") as folder:
         figures = measure(Path(folder), options.batch, options.length, options.updates, options.workers)
     print(f"loader: {options.batch} x {options.length} rows of 3x64x64, {torch.get_num_threads()} threads")
     for name, value in figures.items():
         print(f"  {name:22} {value:.4f}")
-    if options.json is not None:
-        write_text_aside(options.json, json.dumps(figures, indent=1) + "\n")
+    bench.write(options.json, figures)
 
 
 if __name__ == "__main__":

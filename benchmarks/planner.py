@@ -6,23 +6,17 @@ One decision plans for one car, unless --cars says how many are planned for at o
 share compares the matrix products a decision needs with what one large fp32 product reaches in the same run.
 """
 
-import argparse
-import json
-import platform
 from pathlib import Path
 from typing import Any
 
+import bench
 import torch
-from dream import ACTIONS, SHAPES, measure, starts
+from dream import ACTIONS, SHAPES, starts
 from rich.console import Console
-from rich.table import Table
-from update import matrix_rate
 
 from agent.behaviour.actor_critic import ActorCritic
 from agent.behaviour.planner import PlannerConfig
 from agent.dreamer import DreamerConfig
-from train.checkpoint import write_text_aside
-from train.device import pick_device
 from train.online.config import OnlineConfig
 from train.options import build
 
@@ -38,14 +32,12 @@ def decisions(
     with torch.no_grad():
         state = starts(whole.world_model, cars, device)
     going_on = torch.zeros(cars, dtype=torch.bool, device=device)
-    return measure(lambda: planning.plan(state, going_on), cars, repeats, rate, device)
+    return bench.measure(lambda: planning.plan(state, going_on), cars, repeats, rate, device)
 
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = bench.parser(__doc__)
     parser.add_argument(
         "--config",
         type=Path,
@@ -62,29 +54,22 @@ def main() -> None:
     parser.add_argument(
         "--repeats", type=int, default=5, help="runs timed, after three that are not (default: %(default)s)"
     )
-    parser.add_argument("--threads", type=int, default=0, help="CPU threads (default: one for each core)")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda (default: auto)")
-    parser.add_argument("--json", type=Path, help="write the figures to this file, too")
+    bench.add_machine(parser)
     args = parser.parse_args()
 
-    device = pick_device(args.device)
-    if args.threads:
-        torch.set_num_threads(args.threads)
-    torch.manual_seed(0)
-    rate = matrix_rate(torch.float32, device)
+    device = bench.set_up(args)
+    rate = bench.matrix_rate(torch.float32, device)
     agent = build(OnlineConfig, args.config).agent
     result: dict[str, Any] = {
         "config": str(args.config),
         "cars": args.cars,
-        "threads": torch.get_num_threads(),
-        "device": torch.cuda.get_device_name(device)
-        if device.type == "cuda"
-        else platform.processor() or platform.machine(),
+        **bench.machine(device),
         "fp32_matrix_gflop_per_second": rate,
     }
-    table = Table(title=f"planning, {result['threads']} threads, fp32 matrix rate {rate:.0f} GFLOP/s")
-    for name in ("planner", "samples", "horizon", "decisions/s", "ms each", "imagined steps/s", "share"):
-        table.add_column(name, justify="left" if name == "planner" else "right")
+    table = bench.table(
+        f"planning, {result['threads']} threads, fp32 matrix rate {rate:.0f} GFLOP/s",
+        *("planner", "samples", "horizon", "decisions/s", "ms each", "imagined steps/s", "share"),
+    )
     for method in ("shooting", "cem", "mppi"):
         for samples in args.samples:
             for horizon in args.horizons:
@@ -105,8 +90,7 @@ def main() -> None:
                     f"{figures['share_of_fp32_matrix_rate']:.0%}",
                 )
     Console().print(table)
-    if args.json is not None:
-        write_text_aside(args.json, json.dumps(result, indent=1) + "\n")
+    bench.write(args.json, result)
 
 
 if __name__ == "__main__":

@@ -3,22 +3,16 @@
 python benchmarks/replay.py [--rows 50000] [--update-seconds S] [--torchrl] [--json PATH]
 """
 
-import argparse
-import json
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 
-# Run as a file, python looks for packages beside the file; the repository is one folder up.
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
+import bench
 import numpy as np
 import torch
 
-from train.checkpoint import write_text_aside
 from train.data.replay import Replay, ReplayConfig
 from train.data.ring import Field
 from train.data.rows import ReplaySpec
@@ -34,13 +28,7 @@ SPEC = ReplaySpec(
 
 def median_seconds(call: Callable[[], object], repeats: int) -> float:
     """Median time of `call` after two calls to warm up, in seconds."""
-    times = []
-    for repeat in range(repeats + 2):
-        start = time.perf_counter()
-        call()
-        if repeat >= 2:
-            times.append(time.perf_counter() - start)
-    return statistics.median(times)
+    return statistics.median(bench.seconds(call, repeats))
 
 
 def measure(directory: Path, rows: int, repeats: int) -> dict[str, float]:
@@ -125,9 +113,7 @@ def measure_torchrl(directory: Path, rows: int, repeats: int) -> dict[str, float
 
 def main() -> None:
     """Read the options, measure, print and write the figures."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = bench.parser(__doc__)
     parser.add_argument(
         "--rows", type=int, default=50_000, help="rows in the replay, over 16 streams (default 50000)"
     )
@@ -140,7 +126,6 @@ def main() -> None:
     parser.add_argument(
         "--torchrl", action="store_true", help="measure torchrl's storage and sampler beside it"
     )
-    parser.add_argument("--json", type=Path, help="write the figures to this file")
     options = parser.parse_args()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory(prefix="dreamdrive-replay-") as directory:
@@ -153,8 +138,7 @@ def main() -> None:
     print(f"replay: {BATCH} x {LENGTH} steps of {'x'.join(map(str, IMAGE))} uint8 and latents, one thread")
     for name, value in figures.items():
         print(f"  {name:26} {value:,.4f}" if value < 100 else f"  {name:26} {value:,.0f}")
-    if options.json:
-        write_text_aside(options.json, json.dumps(figures, indent=1))
+    bench.write(options.json, figures)
 
 
 if __name__ == "__main__":

@@ -6,8 +6,6 @@ Every tick sets the car's controls, ticks, and waits for the picture of that tic
 a core; ticks a second depend on what else the machine does, so the server's own CPU time is told, too.
 """
 
-import argparse
-import json
 import os
 import platform
 import queue
@@ -16,10 +14,10 @@ import sys
 import time
 from pathlib import Path
 
+import bench
 import carla
 
 from envs.carla.ports import free_port
-from train.checkpoint import write_text_aside
 
 TARGET = 1000.0
 """Ticks a second asked for with one camera of 128 x 128 and no other cars."""
@@ -70,13 +68,10 @@ def measure(port: int, server: int, seconds: float, size: int, cars: int) -> dic
 
 def main() -> None:
     """Start a server, drive, print."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = bench.parser(__doc__)
     parser.add_argument("--seconds", type=float, default=5.0, help="how long to drive")
     parser.add_argument("--size", type=int, default=128, help="side of the picture [px]")
     parser.add_argument("--cars", type=int, default=0, help="other cars, standing on the road")
-    parser.add_argument("--json", type=Path, help="write the result there, too")
     arguments = parser.parse_args()
     port = free_port()
     command = [sys.executable, "-m", "envs.carla.standin", "--port", str(port)]
@@ -91,9 +86,8 @@ def main() -> None:
     print(f"{rate:.0f} ticks/s (asked for: {TARGET:.0f}), {used:.2f} ms of the server's CPU a tick")
     print(f"one camera {arguments.size} x {arguments.size}, {arguments.cars} other cars")
     print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}")
-    if arguments.json:
-        about = {"machine": platform.processor() or platform.machine(), "cores": os.cpu_count()}
-        write_text_aside(arguments.json, json.dumps(result | about | {"load": os.getloadavg()[0]}, indent=2))
+    about = {"machine": platform.processor() or platform.machine(), "cores": os.cpu_count()}
+    bench.write(arguments.json, result | about | {"load": os.getloadavg()[0]})
 
 
 if __name__ == "__main__":

@@ -7,15 +7,10 @@ from. R2 is 1 where the state knows all, 0 where it knows no more than the mean.
 python benchmarks/state_probe.py RUN [--tracks 24] [--noise 0.2] [--seed 2000000] [--json PATH]
 """
 
-import argparse
-import json
-import sys
 from pathlib import Path
 from typing import Any
 
-# Run as a file, python looks for packages beside the file; the repository is one folder up.
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
+import bench
 import numpy as np
 import torch
 
@@ -24,7 +19,6 @@ from envs.car_racing import TRAINING_SEEDS
 from envs.evaluation import OfficialTracks
 from envs.track import CarOnTrack
 from train.agents import load_agent
-from train.checkpoint import write_text_aside
 from train.environments import require_car_racing
 from train.errors import DreamdriveError
 
@@ -87,14 +81,13 @@ def measure(run: Path, tracks: int, noise: float, first_seed: int) -> dict[str, 
 
 def main() -> None:
     """Measure, print a line a number, write JSON where asked to."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = bench.parser(__doc__)
     parser.add_argument("run", type=Path, help="folder of a run whose agent drives CarRacing")
     parser.add_argument("--tracks", type=int, default=24, help="tracks driven (default: 24)")
     parser.add_argument(
         "--noise", type=float, default=0.2, help="deviation of the noise on every second track (default: 0.2)"
     )
     parser.add_argument("--seed", type=int, default=2_000_000, help="first track (default: 2000000)")
-    parser.add_argument("--json", type=Path, metavar="PATH", help="write the result there, too")
     args = parser.parse_args()
     try:
         result = measure(args.run, args.tracks, args.noise, args.seed)
@@ -104,8 +97,7 @@ def main() -> None:
     for name in _NUMBERS:
         r2, rmse, std = (result[key][name] for key in ("r2", "rmse", "std"))
         print(f"{name:14} R2 {r2:5.2f}  error {rmse:.2f} {_UNITS[name]} (deviation {std:.2f})")
-    if args.json is not None:
-        write_text_aside(args.json, json.dumps(result, indent=1) + "\n")
+    bench.write(args.json, result)
 
 
 if __name__ == "__main__":

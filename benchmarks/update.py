@@ -3,47 +3,18 @@
 python benchmarks/update.py --size 1m --batch 16 --length 64 [--json PATH]
 """
 
-import argparse
-import json
-import platform
 import statistics
-import time
 from collections.abc import Callable
-from pathlib import Path
 
+import bench
 import torch
 from rich.console import Console
-from rich.table import Table
-from torch.utils.flop_counter import FlopCounterMode
 
 from agent.behaviour.actor_critic import ActorCriticConfig
 from agent.dreamer import Dreamer, OptimizerConfig
 from agent.sizes import SIZES, sized
 from agent.world_model.interface import Batch
-from train.checkpoint import write_text_aside
-from train.device import autocast, fast_bf16, pick_device
-
-
-def seconds(work: Callable[[], object], repeats: int, device: torch.device) -> list[float]:
-    """Wall-clock seconds of `repeats` calls, after two that do not count."""
-    times = []
-    for i in range(repeats + 2):
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-        start = time.perf_counter()
-        work()
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-        if i >= 2:
-            times.append(time.perf_counter() - start)
-    return times
-
-
-def matrix_rate(dtype: torch.dtype, device: torch.device) -> float:
-    """Best of seven products of square matrices [GFLOP/s]; small ones for bf16 that is only emulated."""
-    size = 256 if dtype == torch.bfloat16 and not fast_bf16(device) else 2048
-    a = torch.randn(size, size, device=device).to(dtype)
-    return 2 * size**3 / min(seconds(lambda: a @ a, 7, device)) / 1e9
+from train.device import autocast, fast_bf16
 
 
 def random_batch(batch: int, length: int, actions: int, device: torch.device) -> Batch:
@@ -72,9 +43,7 @@ def updater(agent: Dreamer, batch: Batch, device: torch.device, precision: str) 
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = bench.parser(__doc__)
     parser.add_argument("--size", default="1m", choices=SIZES, help="model size (default: 1m)")
     parser.add_argument("--batch", type=int, default=16, help="sequences in a batch (default: 16)")
     parser.add_argument("--length", type=int, default=64, help="steps of each sequence (default: 64)")
@@ -87,12 +56,10 @@ def main() -> None:
     parser.add_argument(
         "--norm", default="rms", choices=("rms", "layer"), help="normalisation (default: rms)"
     )
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda (default: auto)")
-    parser.add_argument("--json", type=Path, help="write the figures to this file, too")
+    bench.add_machine(parser)
     args = parser.parse_args()
 
-    device = pick_device(args.device)
-    torch.manual_seed(0)
+    device = bench.set_up(args)
     config = sized(args.size)
     behaviour = config.behaviour
     assert isinstance(behaviour, ActorCriticConfig)
@@ -100,12 +67,13 @@ def main() -> None:
     agent = config.build({"image": (3, 64, 64)}, 2).to(device)
     batch = random_batch(args.batch, args.length, 2, device)
     update = updater(agent, batch, device, args.precision)
-    with FlopCounterMode(display=False) as counter:
-        update()
-    gflop = counter.get_total_flops() / 1e9
-    times = seconds(update, args.repeats, device)
+    gflop = bench.gflop(update)
+    times = bench.seconds(update, args.repeats, device)
     median = statistics.median(times)
-    rates = {"fp32": matrix_rate(torch.float32, device), "bf16": matrix_rate(torch.bfloat16, device)}
+    rates = {
+        "fp32": bench.matrix_rate(torch.float32, device),
+        "bf16": bench.matrix_rate(torch.bfloat16, device),
+    }
     used = args.precision if args.precision != "auto" else "bf16" if fast_bf16(device) else "fp32"
     result = {
         "size": args.size,
@@ -114,10 +82,7 @@ def main() -> None:
         "imagination": behaviour.imagination_length,
         "parameters": sum(p.numel() for p in agent.parameters() if p.requires_grad),
         "precision": used,
-        "threads": torch.get_num_threads(),
-        "device": torch.cuda.get_device_name(device)
-        if device.type == "cuda"
-        else platform.processor() or platform.machine(),
+        **bench.machine(device),
         "seconds_median": median,
         "seconds_min": min(times),
         "seconds_max": max(times),
@@ -127,20 +92,12 @@ def main() -> None:
         "share_of_bf16_matrix_rate": gflop / median / rates["bf16"],
         "share_of_best_matrix_rate": gflop / median / max(rates.values()),
     }
-    table = Table(
-        title=f"update {args.size}, batch {args.batch}x{args.length}, {used}, "
-        f"{torch.get_num_threads()} threads"
+    table = bench.table(
+        f"update {args.size}, batch {args.batch}x{args.length}, {used}, {torch.get_num_threads()} threads",
+        *("median [s]", "min-max [s]", "GFLOP", "GFLOP/s"),
+        *("fp32 matrix rate", "bf16 matrix rate", "share of the best"),
+        names=0,
     )
-    for name in (
-        "median [s]",
-        "min-max [s]",
-        "GFLOP",
-        "GFLOP/s",
-        "fp32 matrix rate",
-        "bf16 matrix rate",
-        "share of the best",
-    ):
-        table.add_column(name, justify="right")
     table.add_row(
         f"{median:.3f}",
         f"{min(times):.3f}-{max(times):.3f}",
@@ -151,8 +108,7 @@ def main() -> None:
         f"{gflop / median / max(rates.values()):.0%}",
     )
     Console().print(table)
-    if args.json is not None:
-        write_text_aside(args.json, json.dumps(result, indent=1) + "\n")
+    bench.write(args.json, result)
 
 
 if __name__ == "__main__":

@@ -6,27 +6,19 @@ Sentences are embedded before, as in a run, where each is embedded once. The sha
 products needed with what one large fp32 product reaches in the same run.
 """
 
-import argparse
-import json
-import platform
 import resource
-import statistics
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import bench
 import torch
 from rich.console import Console
-from rich.table import Table
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
-from update import matrix_rate, seconds
 
 from agent.behaviour.vla.config import VLAConfig
 from agent.behaviour.vla.interface import ACTION, FEATURES, IMAGE, PAD, STATE, TASK
-from train.checkpoint import write_text_aside
-from train.device import pick_device
 from train.options import build
 from train.vla.learning.config import VLATrainConfig
 from train.vla.policies.policy import VLAPolicy
@@ -44,22 +36,6 @@ def random_batch(config: VLAConfig, rows: int, device: torch.device) -> dict[str
     if config.vision == "features":
         return batch | {FEATURES: torch.rand(rows, config.feature_size, device=device)}
     return batch | {IMAGE: torch.rand(rows, 3, side, side, device=device)}
-
-
-def measure(
-    work: Callable[[], object], count: int, repeats: int, rate: float, device: torch.device
-) -> dict[str, float]:
-    """`count` things made by each call of `work`: how many a second, and the share of the matrix rate."""
-    with FlopCounterMode(display=False) as counter:
-        work()
-    gflop = counter.get_total_flops() / 1e9
-    median = statistics.median(seconds(work, repeats, device))
-    return {
-        "seconds_median": median,
-        "per_second": count / median,
-        "gflop": gflop,
-        "share_of_fp32_matrix_rate": gflop / median / rate,
-    }
 
 
 def learning(policy: VLAPolicy, batch: dict[str, Any], config: VLATrainConfig) -> Callable[[], None]:
@@ -86,9 +62,7 @@ def peak_memory(device: torch.device) -> int:
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = bench.parser(__doc__)
     parser.add_argument(
         "--config",
         type=Path,
@@ -102,32 +76,24 @@ def main() -> None:
     parser.add_argument(
         "--repeats", type=int, default=10, help="calls timed, after two that are not (default: %(default)s)"
     )
-    parser.add_argument("--threads", type=int, default=0, help="CPU threads (default: one for each core)")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda (default: auto)")
-    parser.add_argument("--json", type=Path, help="write the figures to this file, too")
+    bench.add_machine(parser)
     args = parser.parse_args()
 
-    device = pick_device(args.device)
-    if args.threads:
-        torch.set_num_threads(args.threads)
-    torch.manual_seed(0)
+    device = bench.set_up(args)
     config = build(VLATrainConfig, args.config)
     vector = torch.nn.functional.normalize(torch.randn(1, config.policy.text_size), dim=1)
     policy = VLAPolicy(config.policy, lambda texts: vector.expand(len(texts), -1)).to(device).eval()
-    rate = matrix_rate(torch.float32, device)
+    rate = bench.matrix_rate(torch.float32, device)
     result: dict[str, Any] = {
         "config": str(args.config),
         "parameters": sum(p.numel() for p in policy.parameters()),
-        "threads": torch.get_num_threads(),
-        "device": torch.cuda.get_device_name(device)
-        if device.type == "cuda"
-        else platform.processor() or platform.machine(),
+        **bench.machine(device),
         "fp32_matrix_gflop_per_second": rate,
     }
     for cars in args.cars:
         batch = random_batch(config.policy, cars, device)
         for samples in args.samples:
-            result[f"chunks_of_{cars}_cars_{samples}_samples"] = measure(
+            result[f"chunks_of_{cars}_cars_{samples}_samples"] = bench.measure(
                 lambda batch=batch, samples=samples: policy.predict_action_chunks(batch, samples),  # type: ignore[misc]
                 cars * samples,
                 args.repeats,
@@ -136,14 +102,13 @@ def main() -> None:
             )
     policy.train()
     update = learning(policy, random_batch(config.policy, config.batch_size, device), config)
-    result["training_samples"] = measure(update, config.batch_size, args.repeats, rate, device)
+    result["training_samples"] = bench.measure(update, config.batch_size, args.repeats, rate, device)
     result["peak_memory_bytes"] = peak_memory(device)
-    table = Table(
-        title=f"{result['parameters']:,} parameters, {result['threads']} threads, fp32 matrix rate "
-        f"{rate:.0f} GFLOP/s, peak memory {result['peak_memory_bytes'] / 2**20:.0f} MiB"
+    table = bench.table(
+        f"{result['parameters']:,} parameters, {result['threads']} threads, fp32 matrix rate "
+        f"{rate:.0f} GFLOP/s, peak memory {result['peak_memory_bytes'] / 2**20:.0f} MiB",
+        *("what", "a second", "ms a call", "share"),
     )
-    for name in ("what", "a second", "ms a call", "share"):
-        table.add_column(name, justify="left" if name == "what" else "right")
     for name, figures in result.items():
         if isinstance(figures, dict):
             table.add_row(
@@ -153,8 +118,7 @@ def main() -> None:
                 f"{figures['share_of_fp32_matrix_rate']:.0%}",
             )
     Console().print(table)
-    if args.json is not None:
-        write_text_aside(args.json, json.dumps(result, indent=1) + "\n")
+    bench.write(args.json, result)
 
 
 if __name__ == "__main__":

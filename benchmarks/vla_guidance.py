@@ -7,26 +7,20 @@ over a chunk: every decision is filtered, chunks are proposed and imagined once 
 Sizes are the configs'; weights are random, and so are the sentences' embeddings, which are cached anyway.
 """
 
-import argparse
-import json
-import platform
 import statistics
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import bench
 import torch
 from rich.console import Console
-from rich.table import Table
 from torch import Tensor
-from update import matrix_rate
 
 from agent.behaviour.vla.interface import IMAGE, STATE, TASK
 from agent.world_model.disagreement import DisagreementConfig
 from agent.world_model.probe import Probe, ProbeConfig
-from train.checkpoint import write_text_aside
-from train.device import pick_device
 from train.online.config import OnlineConfig
 from train.options import build
 from train.vla.dreams.drives import quantities
@@ -89,9 +83,7 @@ def decision_times(
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = bench.parser(__doc__)
     parser.add_argument(
         "--config",
         type=Path,
@@ -110,15 +102,10 @@ def main() -> None:
     parser.add_argument("--horizon", type=int, default=15, help="decisions imagined (default: %(default)s)")
     parser.add_argument("--cars", type=int, default=1, help="driven at once (default: %(default)s)")
     parser.add_argument("--chunks", type=int, default=20, help="chunks timed (default: %(default)s)")
-    parser.add_argument("--threads", type=int, default=0, help="CPU threads (default: one for each core)")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda (default: auto)")
-    parser.add_argument("--json", type=Path, help="write the figures to this file, too")
+    bench.add_machine(parser)
     args = parser.parse_args()
 
-    device = pick_device(args.device)
-    if args.threads:
-        torch.set_num_threads(args.threads)
-    torch.manual_seed(0)
+    device = bench.set_up(args)
     agent, vla = build(OnlineConfig, args.config), build(VLATrainConfig, args.vla)
     result: dict[str, Any] = {
         "config": str(args.config),
@@ -126,15 +113,14 @@ def main() -> None:
         "cars": args.cars,
         "horizon": args.horizon,
         "execute": vla.policy.execute,
-        "threads": torch.get_num_threads(),
-        "device": torch.cuda.get_device_name(device)
-        if device.type == "cuda"
-        else platform.processor() or platform.machine(),
-        "fp32_matrix_gflop_per_second": matrix_rate(torch.float32, device),
+        **bench.machine(device),
+        "fp32_matrix_gflop_per_second": bench.matrix_rate(torch.float32, device),
     }
-    table = Table(title=f"guidance, {result['threads']} threads, {args.cars} cars, horizon {args.horizon}")
-    for name in ("candidates", "ms a decision", "decisions/s", "imagined steps/s"):
-        table.add_column(name, justify="right")
+    table = bench.table(
+        f"guidance, {result['threads']} threads, {args.cars} cars, horizon {args.horizon}",
+        *("candidates", "ms a decision", "decisions/s", "imagined steps/s"),
+        names=0,
+    )
     for candidates in args.candidates:
         trainer = guided(agent, vla, candidates, args.horizon, device)
         times = decision_times(trainer, args.cars, args.chunks, device)
@@ -155,8 +141,7 @@ def main() -> None:
             f"{figures['imagined_steps_per_second']:,.0f}",
         )
     Console().print(table)
-    if args.json is not None:
-        write_text_aside(args.json, json.dumps(result, indent=1) + "\n")
+    bench.write(args.json, result)
 
 
 if __name__ == "__main__":
