@@ -1,5 +1,6 @@
 """The job that makes an agent learn while it drives: collect, sample, update, write the run."""
 
+import copy
 import time
 from collections import deque
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from agent.averaging import follow
 from agent.world_model.interface import Batch
 from train.agents import Trained
 from train.checkpoint import load_checkpoint, rng_state, save_checkpoint, save_weights, set_rng_state
@@ -111,6 +113,7 @@ class Trainer:
         self.config, self.run, self.progress, self.tracker = config, run, progress, tracker
         self.make_env = make_env
         self.device, self.agent, self.optimizer = parts.device, parts.agent, parts.optimizer
+        self.averaged = copy.deepcopy(self.agent).eval() if config.optimizer.average else self.agent
         self.spec, self.meta = parts.spec, parts.meta
         # Networks that compute on every core are slowed by whoever else does more than they are helped by it.
         self.alone = self.device.type == "cpu" and torch.get_num_threads() >= usable_cores()
@@ -144,6 +147,8 @@ class Trainer:
         c = self.config
         saved = load_checkpoint(self.run.checkpoint_path, "cpu")
         self.agent.load_state_dict(saved["agent"])
+        # A mean that is wanted only now begins with the weights as they are.
+        self.averaged.load_state_dict(saved.get("averaged", saved["agent"]))
         self.optimizer.load_state_dict(saved["optimizer"])
         self._apply_learning_rates()
         self.replay = Replay.open(self.run.replay, c.replay, self.spec, c.env.num_envs, saved["replay"])
@@ -177,7 +182,7 @@ class Trainer:
     def draw(self) -> None:
         """Draw a dream of the newest episode, for the run's folder and the tracker."""
         frames = self.collector.frames
-        trained = Trained(self.run, self.config, self.agent, self.device, frames)
+        trained = Trained(self.run, self.config, self.averaged, self.device, frames)
         folder = self.run.pictures / f"frames_{frames:08d}"
         for path in dream_of_newest(trained, self.replay, folder):
             self.tracker.artifact(path, folder.name)
@@ -196,9 +201,11 @@ class Trainer:
             "scores": list(self.scores),
             "rng": rng_state(),
         }
+        if self.averaged is not self.agent:
+            state["averaged"] = self.averaged.state_dict()
         save_checkpoint(self.run.checkpoint_path, state)
         meta = self.meta | {"frames": self.collector.frames, "updates": self.updates}
-        save_weights(self.run.path, self.agent.state_dict(), meta)
+        save_weights(self.run.path, self.averaged.state_dict(), meta)
         release_freed()
 
     def catch_up(self) -> None:
@@ -234,6 +241,8 @@ class Trainer:
         loss.backward()
         self.optimizer.step()
         self.agent.actor_critic.update_slow(self.agent.world_model)
+        if self.averaged is not self.agent:
+            follow(self.averaged, self.agent, self.config.optimizer.average, self.updates)
         self._write_back()
         self._pending = _Pending.begin(index, self.agent.world_model.compress(states))
         self.updates += 1

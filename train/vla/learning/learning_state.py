@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from agent.averaging import follow
 from train.checkpoint import load_checkpoint
 from train.errors import DreamdriveError, one_line
 
@@ -66,10 +67,7 @@ def descend(
         )
     optimizer.step()
     if averaged is not policy:
-        # Young means forget faster, or they would remember how the weights began.
-        decay = min(config.average, (2 + step) / (11 + step))
-        with torch.no_grad():
-            torch._foreach_lerp_(list(averaged.parameters()), list(policy.parameters()), 1 - decay)
+        follow(averaged, policy, config.average, step)
     return norm
 
 
