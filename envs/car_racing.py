@@ -80,8 +80,9 @@ class CarRacing(VectorEnv[dict[str, Any], NDArray[np.float32], Any]):
 
     Rewards are the simulator's, summed over the frames of a decision, less the config's `off_road_cost`.
     After an episode has ended, the next `step` only resets it: its action is ignored, its reward 0. Infos:
-    "frames" (N,), the frames each simulator moved in this decision; and when episodes ended, "episode" with
-    "r" (undiscounted return) and "l" (frames), "hopeless", and "_episode", the mask of those that ended.
+    "frames" (N,), the frames each simulator moved in this decision; "cost" (N,), what was taken from the
+    rewards as `off_road_cost`; and when episodes ended, "episode" with "r" (undiscounted return) and "l"
+    (frames), "hopeless", and "_episode", the mask of those that ended.
     """
 
     def __init__(self, config: CarRacingConfig, simulators: Deciding, seed: int) -> None:
@@ -172,15 +173,17 @@ class CarRacing(VectorEnv[dict[str, Any], NDArray[np.float32], Any]):
         terminated, truncated = made.terminated, made.truncated
         self._return += reward
         self._frames += frames
+        cost = np.zeros(n, np.float32)
         if self.config.off_road_cost:
-            reward -= self.config.off_road_cost * self._leaves_road(made)
+            cost = self.config.off_road_cost * self._leaves_road(made).astype(np.float32)
+            reward -= cost
         self._idle = np.where(made.tile | resetting, 0, self._idle + 1)
         hopeless = np.zeros(n, bool)
         if self.config.hopeless_after:
             hopeless = ~resetting & ~terminated & ~truncated & (self._idle >= self.config.hopeless_after)
             truncated |= hopeless
         self._ended = terminated | truncated
-        info: dict[str, Any] = {"frames": frames}
+        info: dict[str, Any] = {"frames": frames, "cost": cost}
         if self._ended.any():
             info["episode"] = {"r": self._return.copy(), "l": self._frames.copy()}
             info["hopeless"], info["_episode"] = hopeless, self._ended.copy()

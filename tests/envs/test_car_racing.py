@@ -111,6 +111,7 @@ def test_leaving_the_road_costs_once_and_not_in_the_score() -> None:
         for _ in range(-(-length // 4)):
             _, reward, _, _, info = env.step(rest(env))
             rewards.append(float(reward[0]))
+            assert info["cost"].tolist() == [9.0 if len(rewards) == 13 else 0.0]
         assert rewards[:14] == [4.0] * 12 + [4.0 - 9.0, 4.0], f"episode {episode}"
         assert info["episode"]["r"][0] == length
         assert float(env.step(rest(env))[1][0]) == 0  # a reset costs nothing

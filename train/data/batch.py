@@ -26,6 +26,12 @@ class Batch:
     """(B,) bool: false where the row before is gone or never had latents."""
     index: torch.Tensor
     """(B, 2) int64 on the CPU: stream and position of each first row, for `Replay.write_latents`."""
+    cost: torch.Tensor | None = None
+    """(B, T) float32: what was taken from the reward as a cost of training; None where rows do not tell."""
+
+    def reward_at(self, share: float) -> torch.Tensor:
+        """The rewards (B, T) as if costs were this share of their full size, where rows tell of costs."""
+        return self.reward if self.cost is None else self.reward + (1.0 - share) * self.cost
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> "Batch":
         """The batch on `device`; `index` stays on the CPU, where it is used."""
@@ -45,4 +51,5 @@ class Batch:
             is_first=change(self.is_first),
             is_terminal=change(self.is_terminal),
             has_initial=change(self.has_initial),
+            cost=None if self.cost is None else change(self.cost),
         )

@@ -172,10 +172,12 @@ class Replay:
         is_first: np.ndarray | torch.Tensor,
         is_terminal: np.ndarray | torch.Tensor,
         latent: Mapping[str, np.ndarray | torch.Tensor] | None = None,
+        cost: np.ndarray | torch.Tensor | None = None,
     ) -> None:
         """Append one row to each of the N streams: every value is (N, ...), in arrival alignment.
 
         `latent` is the model's state at the row, after seeing its observation; None if there is none yet.
+        `cost` is kept where the spec says so, and nowhere else.
 
         Raises:
             DreamdriveError: a value is missing, mis-shaped, of another kind than the spec says, NaN or
@@ -186,6 +188,8 @@ class Replay:
             raise DreamdriveError("replay: the slack is used up, expected a checkpoint before the next row")
         values = {f"observation.{name}": value for name, value in observation.items()}
         values |= {"action": action, "reward": reward, "is_first": is_first, "is_terminal": is_terminal}
+        if self.spec.cost and cost is not None:
+            values["cost"] = cost
         fields = self.spec.data_fields()
         if latent is not None:
             values |= {f"latent.{name}": value for name, value in latent.items()}
@@ -252,6 +256,7 @@ class Replay:
             initial=initial,
             has_initial=torch.from_numpy(has_initial),
             index=torch.from_numpy(np.stack([streams, starts], axis=1)),
+            cost=torch.from_numpy(data["cost"]) if self.spec.cost else None,
         )
 
     def write_latents(self, index: torch.Tensor, latent: Mapping[str, np.ndarray | torch.Tensor]) -> int:

@@ -20,11 +20,15 @@ class ReplaySpec:
     """A: length of the action vector."""
     latent: dict[str, Field] = field(default_factory=dict)
     """Entries of the model's state that are stored, such as "deter": Field((512,), "float16")."""
+    cost: bool = False
+    """Whether a row tells what was taken from its reward as a cost of training."""
 
     def data_fields(self) -> dict[str, Field]:
         """The fields that are written once."""
         fields = {f"observation.{name}": entry for name, entry in self.observation.items()}
         fields |= {"action": Field((self.action_size,), "float32"), "reward": Field((), "float32")}
+        if self.cost:
+            fields["cost"] = Field((), "float32")
         return fields | {"is_first": Field((), "bool"), "is_terminal": Field((), "bool")}
 
     def latent_fields(self) -> dict[str, Field]:

@@ -45,6 +45,7 @@ class Arrival:
     reward: np.ndarray
     is_first: np.ndarray
     is_terminal: np.ndarray
+    cost: np.ndarray
 
     def lent(self, rows: np.ndarray) -> "Arrival":
         """The row in which stream i has what stream `rows`[i] has, (N,)."""
@@ -54,6 +55,7 @@ class Arrival:
             self.reward[rows],
             self.is_first[rows],
             self.is_terminal[rows],
+            self.cost[rows],
         )
 
 
@@ -141,6 +143,7 @@ class Collector:
             reward=np.zeros(count, np.float32),
             is_first=np.ones(count, bool),
             is_terminal=np.zeros(count, bool),
+            cost=np.zeros(count, np.float32),
         )
         self._ended = np.zeros(count, bool)
         self._row = self._without_away(row, info)
@@ -238,7 +241,9 @@ class Collector:
                 "from the last checkpoint (--resume)"
             )
         latent = {name: value.cpu() for name, value in agent.world_model.compress(self._state).items()}
-        self._replay.add(row.observation, row.action, row.reward, row.is_first, row.is_terminal, latent)
+        self._replay.add(
+            row.observation, row.action, row.reward, row.is_first, row.is_terminal, latent, row.cost
+        )
         self._at.decisions += len(row.reward) - len(self._away)
         return chosen
 
@@ -269,6 +274,7 @@ class Collector:
             reward=np.where(ended, 0.0, reward).astype(np.float32),
             is_first=ended,
             is_terminal=terminated,
+            cost=np.where(ended, 0.0, info.get("cost", 0.0)).astype(np.float32),
         )
         self._ended = terminated | truncated
         self._row = self._without_away(row, info)
@@ -296,5 +302,5 @@ class Collector:
         row = row.lent(lender)
         # Whoever comes into another's rows, or back from them, does so midway.
         row.is_first |= begins
-        row.action[row.is_first], row.reward[row.is_first] = 0.0, 0.0
+        row.action[row.is_first], row.reward[row.is_first], row.cost[row.is_first] = 0.0, 0.0, 0.0
         return row

@@ -19,6 +19,10 @@ class TrainerConfig(BaseModel, extra="forbid", validate_assignment=True, use_att
     """Longest time of the run, resumed parts included [minutes]; 0 is no limit."""
     train_ratio: float = Field(64.0, gt=0)
     """Replayed steps for each collected one [decisions per decision]."""
+    cost_ramp: float = Field(0.0, ge=0, le=1)
+    """Share of the run over which the environment's training costs, such as `env.off_road_cost`, grow from
+    nothing to their full size: who cannot drive yet must not learn that standing still is best. All that was
+    collected counts at today's cost. 0: full size from the start."""
     prefill_frames: int = Field(4_000, ge=0)
     """Frames that a random policy drives before the first update."""
     checkpoint_frames: int = Field(50_000, ge=1)

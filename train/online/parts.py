@@ -82,6 +82,7 @@ def build_parts(config: OnlineConfig, make_env: MakeConfiguredEnv) -> Parts:
         observation={name: Field(shapes[name], dtypes[name]) for name in shapes},
         action_size=action_size,
         latent={n: Field(tuple(v.shape[1:]), str(v.dtype).removeprefix("torch.")) for n, v in stored.items()},
+        cost=config.trainer.cost_ramp > 0,
     )
     replay_layout(config.replay, spec, config.env.num_envs)
     meta = {"observations": {n: list(s) for n, s in shapes.items()}, "action_size": action_size}

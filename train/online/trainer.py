@@ -53,6 +53,7 @@ _FIXED = {
     "env.step_seconds": "the replay's steps are this long",
     "replay.capacity_bytes": "the replay's files were laid out with it",
     "replay.slack_fraction": "the replay's files were laid out with it",
+    "trainer.cost_ramp": "the replay's rows tell of costs or do not",
     "seed": "all that was random so far came from it",
 }
 # These change what is learnt from now on, not which weights there are.
@@ -231,10 +232,12 @@ class Trainer:
         is_first = sample.is_first.clone()
         # Without a stored state before it, a sequence starts afresh.
         is_first[:, 0] |= ~sample.has_initial
-        batch = Batch(sample.observation, sample.action, sample.reward, is_first, sample.is_terminal)
+        done = min(self.collector.frames / self.config.trainer.frames, 1.0)
+        ramp = self.config.trainer.cost_ramp
+        reward = sample.reward_at(min(done / ramp, 1.0) if ramp else 1.0)
+        batch = Batch(sample.observation, sample.action, reward, is_first, sample.is_terminal)
         start = self.agent.world_model.expand(sample.initial)
-        done = self.collector.frames / self.config.trainer.frames
-        self.config.optimizer.schedule(self.optimizer, self.updates, min(done, 1.0))
+        self.config.optimizer.schedule(self.optimizer, self.updates, done)
         with autocast(self.device, self.config.trainer.precision):
             loss, metrics, states = self.agent.loss(batch, start)
         self.optimizer.zero_grad(set_to_none=True)

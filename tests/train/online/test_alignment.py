@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.train.online.tiny_envs import Counting, count_reward, counting, ends_after, tiny_config
+from tests.train.online.tiny_envs import Counting, TinyEnv, count_reward, counting, ends_after, tiny_config
 from train.online.parts import build_parts
 from train.online.trainer import Trainer, loop
 from train.progress import Progress
@@ -89,10 +89,10 @@ def test_the_row_after_a_planned_checkpoint_is_first(trainer: Trainer) -> None:
     streams = [[] for _ in range(3)]
     add = trainer.replay.add
 
-    def spy(observation: Any, action: Any, reward: Any, is_first: Any, is_terminal: Any, latent: Any) -> None:
+    def spy(observation: Any, action: Any, reward: Any, is_first: Any, *others: Any) -> None:
         for i in range(3):
             streams[i].append((*observation["facts"][i].tolist(), bool(is_first[i])))
-        add(observation, action, reward, is_first, is_terminal, latent)
+        add(observation, action, reward, is_first, *others)
 
     trainer.replay.add = spy  # type: ignore[method-assign]
     loop(trainer, StopSignal())
@@ -251,3 +251,40 @@ def test_imagined_action_k_leads_from_state_k_to_the_next(trainer: Trainer) -> N
         assert torch.equal(dream.continues[:, k], model.cont(dream.states[:, k + 1]))
         wrong = model.encode(observation, state, actions[:, (k + 1) % 5])
         assert not torch.allclose(arrived["deter"], wrong["deter"])
+
+
+def test_all_costs_count_at_todays_share(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every positive reward has had a cost of twice itself; the costs grow over half the run."""
+    info = TinyEnv.info
+
+    def costly(env: TinyEnv, reward: np.ndarray, *ends: np.ndarray) -> dict[str, Any]:
+        return {**info(env, reward, *ends), "cost": 2 * np.maximum(reward, 0).astype(np.float32)}
+
+    monkeypatch.setattr(TinyEnv, "info", costly)
+    trainer = start(tmp_path / "run", prefill_frames=48, cost_ramp=0.5)
+    sample, loss = trainer.replay.sample, trainer.agent.loss
+    stored, shares = [], []
+
+    def sampled() -> Any:
+        stored.append(sample())
+        return stored[-1]
+
+    def seen(batch: Any, state: Any) -> Any:
+        rows = stored[-1]
+        np.testing.assert_array_equal(rows.cost, 2 * rows.reward.clamp(min=0))
+        shares.append(min(1.0, 2 * trainer.collector.frames / trainer.config.trainer.frames))
+        np.testing.assert_allclose(batch.reward, rows.reward + (1 - shares[-1]) * rows.cost, rtol=1e-6)
+        return loss(batch, state)
+
+    monkeypatch.setattr(trainer.replay, "sample", sampled)
+    monkeypatch.setattr(trainer.agent, "loss", seen)
+    loop(trainer, StopSignal())
+    trainer.collector.close()
+    assert min(shares) < 0.9 and shares[-1] == 1.0
+    assert any(bool(rows.cost.any()) for rows in stored)
+
+
+def test_without_a_ramp_rows_do_not_tell_of_costs(trainer: Trainer) -> None:
+    loop(trainer, StopSignal())
+    rows = trainer.replay.sample()
+    assert rows.cost is None and rows.reward_at(0.3) is rows.reward
