@@ -72,9 +72,6 @@ class OptimizerConfig(BaseModel, extra="forbid", validate_assignment=True, use_a
     """Share of the run's frames after which the learning rates fall, linearly; 1 never lets them fall."""
     final_share: float = Field(0.1, gt=0, le=1)
     """Share of the learning rates that is left at the end of the run, if they fall."""
-    average: float = Field(0.0, ge=0, lt=1)
-    """Decay in one update of the running mean of the weights, which is what is evaluated, exported and
-    dreams for pictures, while the weights themselves collect and learn; 0 has no mean."""
 
     def build(self, agent: "Dreamer") -> LaProp:
         """The optimiser, with one group of parameters for each learning rate.

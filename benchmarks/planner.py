@@ -74,7 +74,7 @@ def main() -> None:
         for samples in args.samples:
             for horizon in args.horizons:
                 planner = PlannerConfig.model_validate(
-                    {"method": method, "samples": samples, "horizon": horizon}
+                    {"method": method, "samples": samples, "horizon": horizon, "elites": min(12, samples)}
                 )
                 figures = decisions(agent, planner, args.cars, args.repeats, rate, device)
                 iterations = 1 if method == "shooting" else planner.iterations

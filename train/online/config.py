@@ -23,6 +23,9 @@ class TrainerConfig(BaseModel, extra="forbid", validate_assignment=True, use_att
     """Share of the run over which the environment's training costs, such as `env.off_road_cost`, grow from
     nothing to their full size: who cannot drive yet must not learn that standing still is best. All that was
     collected counts at today's cost. 0: full size from the start."""
+    average: float = Field(0.0, ge=0, lt=1)
+    """Decay in one update of the running mean of the weights, which is what is evaluated, exported and
+    dreams for pictures, while the weights themselves collect and learn; 0 has no mean."""
     prefill_frames: int = Field(4_000, ge=0)
     """Frames that a random policy drives before the first update."""
     checkpoint_frames: int = Field(50_000, ge=1)

@@ -114,7 +114,7 @@ class Trainer:
         self.config, self.run, self.progress, self.tracker = config, run, progress, tracker
         self.make_env = make_env
         self.device, self.agent, self.optimizer = parts.device, parts.agent, parts.optimizer
-        self.averaged = copy.deepcopy(self.agent).eval() if config.optimizer.average else self.agent
+        self.averaged = copy.deepcopy(self.agent).eval() if config.trainer.average else self.agent
         self.spec, self.meta = parts.spec, parts.meta
         # Networks that compute on every core are slowed by whoever else does more than they are helped by it.
         self.alone = self.device.type == "cpu" and torch.get_num_threads() >= usable_cores()
@@ -245,7 +245,7 @@ class Trainer:
         self.optimizer.step()
         self.agent.actor_critic.update_slow(self.agent.world_model)
         if self.averaged is not self.agent:
-            follow(self.averaged, self.agent, self.config.optimizer.average, self.updates)
+            follow(self.averaged, self.agent, self.config.trainer.average, self.updates)
         self._write_back()
         self._pending = _Pending.begin(index, self.agent.world_model.compress(states))
         self.updates += 1

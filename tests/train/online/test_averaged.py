@@ -1,4 +1,4 @@
-"""A run with `optimizer.average`: others see the mean of its weights, and it resumes exactly."""
+"""A run with `trainer.average`: others see the mean of its weights, and it resumes exactly."""
 
 import signal
 from pathlib import Path
@@ -14,7 +14,7 @@ from train.online.trainer import train_agent
 
 def averaging(frames: int, average: float = 0.9) -> OnlineConfig:
     config = tiny_config(frames=frames)
-    config.optimizer.average = average
+    config.trainer.average = average
     return config
 
 
