@@ -2,9 +2,10 @@
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
+DEVKIT := .venv/devkit
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench clean
+.PHONY: help demo test lint devkit bench clean
 
 help: ## what can be made (this text)
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' Makefile
@@ -14,6 +15,8 @@ demo: $(STAMP) ## learn CarRacing for a few minutes, and show what was learnt
 
 test: lint ## lint, then every test
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --durations=10
+
+devkit: $(DEVKIT)/.installed ## nuScenes' official devkit, for the test that compares our reader with it
 
 lint: $(STAMP) ## ruff and mypy, nothing changed
 	$(BIN)/ruff check .
@@ -38,4 +41,9 @@ $(STAMP): pyproject.toml constraints.txt
 	@rm -f $@
 	test -x $(BIN)/pip || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+$(DEVKIT)/.installed: constraints-devkit.txt | $(STAMP)
+	test -x $(DEVKIT)/bin/pip || $(PYTHON) -m venv $(DEVKIT)
+	$(DEVKIT)/bin/python -m pip install --quiet --constraint constraints-devkit.txt nuscenes-devkit
 	@touch $@
