@@ -30,6 +30,23 @@ def add_machine(to: argparse.ArgumentParser) -> None:
     to.add_argument("--device", default="auto", help="auto, cpu, cuda (default: auto)")
 
 
+def add_repeats(to: argparse.ArgumentParser) -> None:
+    """`--repeats` of `measure`."""
+    to.add_argument(
+        "--repeats", type=int, default=5, help="runs timed, after three that are not (default: %(default)s)"
+    )
+
+
+def add_config(to: argparse.ArgumentParser, of: str) -> None:
+    """`--config` of an agent, whose part `of` is measured."""
+    to.add_argument(
+        "--config",
+        type=Path,
+        default=Path("configs/car_racing.yaml"),
+        help=f"config of {of} (default: %(default)s)",
+    )
+
+
 def set_up(args: argparse.Namespace) -> torch.device:
     """Seed, threads and the device asked for."""
     if args.threads:

@@ -6,7 +6,6 @@ Steps count each of the dreams of a batch, policy and heads included. The share 
 a step needs with what one large fp32 product reaches in the same run.
 """
 
-from pathlib import Path
 from typing import Any
 
 import bench
@@ -72,12 +71,7 @@ def fitness(
 def main() -> None:
     """Measure and print."""
     parser = bench.parser(__doc__)
-    parser.add_argument(
-        "--config",
-        type=Path,
-        default=Path("configs/car_racing.yaml"),
-        help="config of the RSSM (default: %(default)s)",
-    )
+    bench.add_config(parser, "the RSSM")
     parser.add_argument(
         "--batches",
         type=int,
@@ -86,9 +80,7 @@ def main() -> None:
         help="dreams at once (default: 16 256 4096)",
     )
     parser.add_argument("--length", type=int, default=15, help="steps of a dream (default: %(default)s)")
-    parser.add_argument(
-        "--repeats", type=int, default=5, help="runs timed, after three that are not (default: %(default)s)"
-    )
+    bench.add_repeats(parser)
     parser.add_argument("--population", type=int, default=64, help="controllers (default: %(default)s)")
     parser.add_argument(
         "--dreams", type=int, default=16, help="dreams of each controller (default: %(default)s)"

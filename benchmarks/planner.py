@@ -6,7 +6,6 @@ One decision plans for one car, unless --cars says how many are planned for at o
 share compares the matrix products a decision needs with what one large fp32 product reaches in the same run.
 """
 
-from pathlib import Path
 from typing import Any
 
 import bench
@@ -38,12 +37,7 @@ def decisions(
 def main() -> None:
     """Measure and print."""
     parser = bench.parser(__doc__)
-    parser.add_argument(
-        "--config",
-        type=Path,
-        default=Path("configs/car_racing.yaml"),
-        help="config of world model and policy (default: %(default)s)",
-    )
+    bench.add_config(parser, "world model and policy")
     parser.add_argument(
         "--samples", type=int, nargs="+", default=[64, 256], help="candidates (default: 64 256)"
     )
@@ -51,9 +45,7 @@ def main() -> None:
         "--horizons", type=int, nargs="+", default=[8, 15], help="decisions imagined (default: 8 15)"
     )
     parser.add_argument("--cars", type=int, default=1, help="planned for at once (default: %(default)s)")
-    parser.add_argument(
-        "--repeats", type=int, default=5, help="runs timed, after three that are not (default: %(default)s)"
-    )
+    bench.add_repeats(parser)
     bench.add_machine(parser)
     args = parser.parse_args()
 

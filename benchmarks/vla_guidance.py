@@ -84,12 +84,7 @@ def decision_times(
 def main() -> None:
     """Measure and print."""
     parser = bench.parser(__doc__)
-    parser.add_argument(
-        "--config",
-        type=Path,
-        default=Path("configs/car_racing.yaml"),
-        help="config of world model and actor (default: %(default)s)",
-    )
+    bench.add_config(parser, "world model and actor")
     parser.add_argument(
         "--vla",
         type=Path,

@@ -80,6 +80,40 @@ def add_group(group: Group, name: str, text: str, title: str, metavar: str) -> G
     return parser.add_subparsers(title=title, metavar=metavar, required=True)
 
 
+def add_seed(parser: argparse.ArgumentParser, of: str) -> None:
+    """`--seed`, 0 unless given; `of` says what is drawn with it."""
+    parser.add_argument(
+        "--seed", type=seed, default=0, metavar="N", help=f"seed of {of} (default: %(default)s)"
+    )
+
+
+def add_output(parser: argparse.ArgumentParser, what: str, metavar: str = "DIR") -> None:
+    """`--output`, which must be given; `what` says what is written there."""
+    parser.add_argument("--output", type=Path, required=True, metavar=metavar, help=f"{what} (must be given)")
+
+
+def add_episode_folder(parser: argparse.ArgumentParser) -> None:
+    """`--episodes` and `--output` of a collection that goes on, run again, to the number asked for."""
+    parser.add_argument(
+        "--episodes",
+        type=count,
+        required=True,
+        metavar="N",
+        help="how many episodes there shall be in the folder (must be given)",
+    )
+    add_output(parser, "folder for .npz files, made if missing")
+
+
+def add_config(parser: argparse.ArgumentParser) -> None:
+    """`--config` of a job that can be resumed."""
+    parser.add_argument(
+        "--config",
+        type=Path,
+        metavar="FILE",
+        help="YAML file, fields that differ from their defaults (default: none; on --resume the run's own)",
+    )
+
+
 def add_fields_help(parser: argparse.ArgumentParser, config: Callable[[], type[BaseModel]]) -> None:
     """`--help` with every field of the config that `config` imports and returns."""
     parser.add_argument(
@@ -96,12 +130,7 @@ def add_run_options(parser: argparse.ArgumentParser, config: Callable[[], type[B
     """What every job takes that trains into a run: `--help` with the fields of its config, which `config`
     imports, `--config`, `--run` and `--resume`. `job` begins the name of the usual folder."""
     add_fields_help(parser, config)
-    parser.add_argument(
-        "--config",
-        type=Path,
-        metavar="FILE",
-        help="YAML file, fields that differ from their defaults (default: none; on --resume the run's own)",
-    )
+    add_config(parser)
     parser.add_argument(
         "--run", type=Path, metavar="RUN", help=f"folder to write (default: runs/{job}-<date>-<time>)"
     )

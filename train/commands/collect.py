@@ -7,7 +7,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from train.commands import demonstrations, imagined
-from train.commands.arguments import Group, add_command, add_fields_help, add_group, count, seed, with_servers
+from train.commands.arguments import (
+    Group,
+    add_command,
+    add_episode_folder,
+    add_fields_help,
+    add_group,
+    add_output,
+    add_seed,
+    count,
+    with_servers,
+)
 from train.errors import DreamdriveError
 
 if TYPE_CHECKING:
@@ -34,21 +44,10 @@ def add(group: Group) -> None:
     parser.add_argument(
         "--episodes", type=count, required=True, metavar="N", help="how many episodes (must be given)"
     )
-    parser.add_argument(
-        "--output",
-        type=Path,
-        required=True,
-        metavar="PATH",
-        help="folder for .npz files, or one HDF5 file if the name ends in .h5, made if missing "
-        "(must be given)",
+    add_output(
+        parser, "folder for .npz files, or one HDF5 file if the name ends in .h5, made if missing", "PATH"
     )
-    parser.add_argument(
-        "--seed",
-        type=seed,
-        default=0,
-        metavar="N",
-        help="seed of tracks and of chance (default: %(default)s)",
-    )
+    add_seed(parser, "tracks and of chance")
     _add_carla(simulators)
     demonstrations.add(simulators)
     imagined.add(simulators)
@@ -73,20 +72,7 @@ def _add_carla(simulators: Group) -> None:
         "agent of a run, or a policy of `train vla`, as it is told (default: %(default)s)",
     )
     _add_instruction(parser)
-    parser.add_argument(
-        "--episodes",
-        type=count,
-        required=True,
-        metavar="N",
-        help="how many episodes there shall be in the folder (must be given)",
-    )
-    parser.add_argument(
-        "--output",
-        type=Path,
-        required=True,
-        metavar="DIR",
-        help="folder for .npz files, made if missing (must be given)",
-    )
+    add_episode_folder(parser)
     parser.add_argument(
         "--servers",
         type=count,
@@ -100,13 +86,7 @@ def _add_carla(simulators: Group) -> None:
         "CarlaUE4.sh in CARLA_ROOT, else the simulator at 127.0.0.1:2000 if one is enough, else the "
         "stand-in)",
     )
-    parser.add_argument(
-        "--seed",
-        type=seed,
-        default=0,
-        metavar="N",
-        help="seed of towns, weathers, routes and chance (default: %(default)s)",
-    )
+    add_seed(parser, "towns, weathers, routes and chance")
 
 
 def _add_instruction(parser: argparse.ArgumentParser) -> None:

@@ -13,6 +13,7 @@ from train.commands.arguments import (
     add_command,
     add_fields_help,
     add_group,
+    add_output,
     count,
 )
 
@@ -72,13 +73,7 @@ def _data_set(group: Group, name: str, command: Command, text: str) -> argparse.
     parser = add_command(group, name, command, text, dotted=True, add_help=False)
     add_fields_help(parser, _config)
     parser.add_argument("source", type=Path, metavar="SOURCE", help="where the data set lies")
-    parser.add_argument(
-        "--output",
-        type=Path,
-        required=True,
-        metavar="DIR",
-        help="folder for .npz files, made if missing; what is there is kept (must be given)",
-    )
+    add_output(parser, "folder for .npz files, made if missing; what is there is kept")
     keep = "the recorded size" if name == "hdf5" else "64"
     parser.add_argument(
         "--image-size",
@@ -103,13 +98,7 @@ def _to_lerobot(group: Group) -> None:
     parser = add_command(group, "to-lerobot", _export, text, dotted=True, add_help=False)
     add_fields_help(parser, _export_config)
     parser.add_argument("source", type=Path, metavar="EPISODES", help="folder with .npz episodes")
-    parser.add_argument(
-        "--output",
-        type=Path,
-        required=True,
-        metavar="DIR",
-        help="the data set's folder, which must be new or empty (must be given)",
-    )
+    add_output(parser, "the data set's folder, which must be new or empty")
     parser.add_argument("--config", type=Path, metavar="FILE", help="YAML file with fields of the config")
 
 

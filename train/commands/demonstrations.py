@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from train.commands.arguments import Group, add_command, count, seed
+from train.commands.arguments import Group, add_command, add_episode_folder, add_seed, count
 from train.errors import DreamdriveError, one_line
 
 
@@ -26,27 +26,8 @@ def add(simulators: Group) -> None:
         help="agent that shows how to drive as fast as possible, such as pretrained/car_racing "
         "(must be given)",
     )
-    parser.add_argument(
-        "--episodes",
-        type=count,
-        required=True,
-        metavar="N",
-        help="how many episodes there shall be in the folder (must be given)",
-    )
-    parser.add_argument(
-        "--output",
-        type=Path,
-        required=True,
-        metavar="DIR",
-        help="folder for .npz files, made if missing (must be given)",
-    )
-    parser.add_argument(
-        "--seed",
-        type=seed,
-        default=0,
-        metavar="N",
-        help="seed of tracks, of what is asked and of chance (default: %(default)s)",
-    )
+    add_episode_folder(parser)
+    add_seed(parser, "tracks, of what is asked and of chance")
     parser.add_argument(
         "--decisions",
         type=count,

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from train.commands.arguments import Group, add_command, add_fields_help, count, seed
+from train.commands.arguments import Group, add_command, add_fields_help, add_output, add_seed, count
 
 if TYPE_CHECKING:
     from train.vla.dreams.imagined import ImaginedConfig
@@ -44,13 +44,7 @@ def add(simulators: Group) -> None:
         help="run of `train vla`: only the demonstrations that it learnt from, so that one with a small "
         "data.fraction is not told of the rest (this or --episodes)",
     )
-    parser.add_argument(
-        "--output",
-        type=Path,
-        required=True,
-        metavar="DIR",
-        help="folder for .npz files, made if missing, with the gauges and report.json (must be given)",
-    )
+    add_output(parser, "folder for .npz files, made if missing, with the gauges and report.json")
     parser.add_argument(
         "--policy",
         type=Path,
@@ -73,9 +67,7 @@ def add(simulators: Group) -> None:
         default="car-racing",
         help="where they were driven, which says what slow and fast mean (default: %(default)s)",
     )
-    parser.add_argument(
-        "--seed", type=seed, default=0, metavar="N", help="seed of all chance (default: %(default)s)"
-    )
+    add_seed(parser, "all chance")
 
 
 def _config() -> type[ImaginedConfig]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from train.commands.arguments import Group, add_command, count
+from train.commands.arguments import Group, add_command, add_output, count
 
 
 def add(group: Group) -> None:
@@ -36,9 +36,7 @@ def add(group: Group) -> None:
         group, "export", _export, "write a run's config and weights, in half precision, to share"
     )
     parser.add_argument("run", type=Path, metavar="RUN", help="folder of the run")
-    parser.add_argument(
-        "--output", type=Path, required=True, metavar="DIR", help="folder to write, a RUN too (must be given)"
-    )
+    add_output(parser, "folder to write, a RUN too")
 
 
 def _imagine(arguments: argparse.Namespace) -> None:

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from train.commands.arguments import Group, add_command, add_fields_help
+from train.commands.arguments import Group, add_command, add_config, add_fields_help
 
 if TYPE_CHECKING:
     from train.world_model.config import WorldModelTrainConfig
@@ -26,12 +26,7 @@ def add(jobs: Group) -> None:
         "dreamdrive train world-model [--config FILE] [--any-config-field VALUE ...] [--run RUN] [--resume]"
     )
     add_fields_help(parser, _config)
-    parser.add_argument(
-        "--config",
-        type=Path,
-        metavar="FILE",
-        help="YAML file, fields that differ from their defaults (default: none; on --resume the run's own)",
-    )
+    add_config(parser)
     parser.add_argument(
         "--run", type=Path, metavar="RUN", help="folder to write, another name of --output-dir"
     )
