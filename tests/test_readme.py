@@ -87,7 +87,8 @@ def test_there_are_commands_and_ci_runs_the_two() -> None:
 
 
 @pytest.mark.parametrize(
-    "page", ["README.md", "docs/results.md", "docs/shapes.md", "docs/dependencies.md", *GUIDES]
+    "page",
+    ["README.md", "docs/results.md", "docs/recipe.md", "docs/shapes.md", "docs/dependencies.md", *GUIDES],
 )
 def test_links_lead_somewhere(page: str) -> None:
     path = ROOT / page
