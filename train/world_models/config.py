@@ -74,7 +74,12 @@ class ControllerStageConfig(
     dream_length: int = Field(100, ge=1)
     """Longest dreamt episode [decisions]."""
     context: int = Field(5, ge=1)
-    """Recorded first rows of an episode that the model sees before it dreams on [decisions]."""
+    """Recorded rows of an episode that the model sees before it dreams on [decisions]."""
+    dream_from: Literal["first", "any"] = "first"
+    """Which rows these are: the first of an episode, or any that follow each other."""
+    start: str = ""
+    """Run whose evolved controller, of the same inputs and sizes, the evolution begins at; without one it
+    begins at zero, where every action is zero."""
     sigma: float = Field(0.1, gt=0)
     """First standard deviation of the candidates, in every direction."""
     reevaluate_every: int = Field(10, ge=1)
@@ -113,6 +118,8 @@ class ControllerStageConfig(
             raise ValueError("untrained_memory: needs an evolved controller and train_in: real")
         if self.controller.kind == "actor_critic" and self.train_in != "dream":
             raise ValueError("train_in: an actor-critic learns in the dream")
+        if self.controller.kind == "actor_critic" and self.start:
+            raise ValueError("start: an actor-critic begins from nothing, expected an evolved controller")
         return self
 
 

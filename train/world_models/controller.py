@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -12,6 +13,7 @@ from agent.behaviour.evolution import EvolutionaryController, Population
 from agent.tokenizer.fsq_vae import FSQVAE
 from agent.world_model.lstm import LSTMWorldModel
 from envs.car_racing import make_car_racing
+from train.checkpoint import load_weights
 from train.device import pick_device
 from train.errors import DreamdriveError, one_line
 from train.world_models.actor_critic import learn_in_dream
@@ -49,7 +51,10 @@ class ControllerTrainer:
         except ValueError as error:
             raise DreamdriveError(f"controller.{one_line(error)}") from error
         self.frames = 0
-        """Frames driven in the real environment."""
+        """Frames driven in the real environment, those of the run that the evolution begins at included."""
+        if self.stage.start:
+            assert isinstance(self.behaviour, EvolutionaryController)
+            self.frames = _begin_at(self.behaviour, Path(self.stage.start))
 
     def train(
         self,
@@ -81,10 +86,12 @@ class ControllerTrainer:
             )
         if self.stage.train_in == "real":
             real = RealFitness(self.world_model, self.config.env, make_env)
+            real.frames = self.frames
             return self._evolve(self.behaviour, real, real, saves, watch)
         recorded, s = self._recorded(tokens), self.stage
         episodes, _ = split(len(recorded), self.config.training.validation_share, self.config.seed)
-        dream = DreamFitness(self.world_model, recorded, episodes, s.context, s.dream_length)
+        anywhere = s.dream_from == "any"
+        dream = DreamFitness(self.world_model, recorded, episodes, s.context, s.dream_length, anywhere)
         return self._evolve(self.behaviour, dream, None, saves, watch)
 
     @staticmethod
@@ -136,7 +143,7 @@ class ControllerTrainer:
                 if again.max() > best:
                     best, chosen = float(again.max()), both[int(again.argmax())]
                 metrics["reevaluated/best"] = best
-            frames = real.frames if real is not None else 0
+            frames = real.frames if real is not None else self.frames
             saves.save(
                 evolution.generation,
                 {
@@ -151,5 +158,22 @@ class ControllerTrainer:
             watch.log(told, evolution.generation)
             watch.show(evolution.generation, {**metrics, "evaluations/s": rate})
         controller.genome.copy_(torch.from_numpy(chosen))
-        self.frames = real.frames if real is not None else 0
+        if real is not None:
+            self.frames = real.frames
         return metrics
+
+
+def _begin_at(controller: EvolutionaryController, run: Path) -> int:
+    """Give the controller the genome of a run's, and say how many frames that was evolved in.
+
+    Raises `DreamdriveError` where the run has none of that length.
+    """
+    tensors, meta = load_weights(run)
+    genome = tensors.get("behaviour.genome")
+    if genome is None or genome.shape != controller.genome.shape:
+        found = "no evolved controller" if genome is None else f"a controller of {len(genome)} parameters"
+        raise DreamdriveError(
+            f"controller.start {run}: {found}, expected one of {len(controller.genome)} parameters"
+        )
+    controller.genome.copy_(genome)
+    return int(meta.get("driven", 0))

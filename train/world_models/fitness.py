@@ -18,11 +18,18 @@ MakeEnv = Callable[[CarRacingConfig, int, int], VectorEnv[Any, Any, Any]]
 
 
 def dream_starts(
-    world_model: WorldModel, tokens: Tokens, episodes: list[int], count: int, context: int, seed: list[int]
+    world_model: WorldModel,
+    tokens: Tokens,
+    episodes: list[int],
+    count: int,
+    context: int,
+    seed: list[int],
+    anywhere: bool = False,
 ) -> State:
-    """States (count) after the first `context` rows of recorded episodes, drawn from `episodes` by `seed`.
+    """States (count) after `context` rows of recorded episodes, drawn from `episodes` by `seed`: the first
+    rows of each, or, `anywhere`, rows that begin where chance says.
 
-    Raises `DreamdriveError` when none is that long.
+    Raises `DreamdriveError` when no episode is that long.
     """
     lengths = np.diff(tokens.ends, prepend=0)
     long_enough = [n for n in episodes if lengths[n] >= context]
@@ -34,6 +41,8 @@ def dream_starts(
     rng = np.random.default_rng(seed)
     chosen = rng.choice(long_enough, count, replace=count > len(long_enough))
     firsts = (tokens.ends - lengths)[chosen]
+    if anywhere:
+        firsts = firsts + rng.integers(0, lengths[chosen] - context, endpoint=True)
     # (count, context)
     rows = firsts[:, None] + np.arange(context)
     device = next(world_model.parameters()).device
@@ -55,21 +64,30 @@ class DreamFitness:
         episodes: of the recorded ones, those that may be started from.
         context: rows seen before a dream.
         length: of a dream [decisions].
+        anywhere: start anywhere in an episode, not only where it begins.
     """
 
     frames = 0  # a dream needs none
 
     def __init__(
-        self, world_model: WorldModel, tokens: Tokens, episodes: list[int], context: int, length: int
+        self,
+        world_model: WorldModel,
+        tokens: Tokens,
+        episodes: list[int],
+        context: int,
+        length: int,
+        anywhere: bool = False,
     ) -> None:
         self.world_model, self.tokens, self.episodes = world_model, tokens, episodes
-        self.context, self.length = context, length
+        self.context, self.length, self.anywhere = context, length, anywhere
 
     def __call__(self, population: Population, episodes: int, seed: list[int]) -> Tensor:
         """Fitness (P,) over `episodes` dreams each; the same for the same `seed`."""
         with torch.random.fork_rng():
             torch.manual_seed(int(np.random.SeedSequence(seed).generate_state(1)[0]))
-            starts = dream_starts(self.world_model, self.tokens, self.episodes, episodes, self.context, seed)
+            starts = dream_starts(
+                self.world_model, self.tokens, self.episodes, episodes, self.context, seed, self.anywhere
+            )
             return dream_fitness(self.world_model, population, starts, self.length).cpu()
 
 

@@ -112,6 +112,8 @@ class Pipeline:
             inputs["world_model"] = file_digest(self._made("world_model", stage))
         if options.train_in == "dream":
             inputs["rollouts"] = self.rollouts[1]
+        if options.start:
+            inputs["start"] = file_digest(Path(options.start) / "weights.safetensors")
         return inputs
 
     def _made(self, stage: Stage, by: Stage) -> Path:
@@ -238,6 +240,7 @@ class Pipeline:
                 "observations": {name: list(shape) for name, shape in self.shapes.items()},
                 "action_size": c.env.action_size,
                 "frames": self._recorded_frames() + trainer.frames,
+                "driven": trainer.frames,
             }
             save_weights(self.run.path, agent.state_dict(), meta)
             return metrics

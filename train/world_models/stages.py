@@ -46,6 +46,7 @@ _LATER: dict[str, dict[str, Any]] = {
     "collect": {"mixture": []},
     "world_model": {"token_head": {"kind": "joint"}},
     "fsq_vae": {"entropy_weight": 0.0},
+    "controller": {"dream_from": "first", "start": ""},
 }
 
 
@@ -119,7 +120,7 @@ def stage_options(config: WorldModelAgentConfig, stage: Stage) -> dict[str, Any]
         del options["world_model"]["temperature"]
         options["training"] = _training(config.training, _WORLD_MODEL)
     else:
-        options |= {"controller": config.controller.model_dump(mode="json")}
+        options |= {"controller": _dumped(config.controller, "controller")}
         options["training"] = _training(config.training, _CONTROLLER)
         # A dream has no environment; its length of a decision comes with the rollouts.
         options["env"] = env if config.controller.train_in == "real" else None

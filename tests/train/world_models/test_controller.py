@@ -55,6 +55,14 @@ def test_dreams_start_from_recorded_first_rows() -> None:
     assert torch.equal(one["hidden"], states["hidden"][:, -1]) and one["hidden"].abs().max() > 0
 
 
+def test_dreams_start_anywhere_in_an_episode() -> None:
+    _, model = parts(small_config())
+    starts = dream_starts(model, TOKENS, [0, 1, 2, 3], 400, 4, [7], anywhere=True)
+    # Rows 3 to the last of each episode that is long enough, and no other.
+    rows = [*range(3, 12), *range(12 + 3, 21), *range(23 + 3, 38)]
+    assert set(starts["token"][:, 0].tolist()) == {int(TOKENS.token[row, 0]) for row in rows}
+
+
 def test_starts_from_too_short_episodes_are_one_line() -> None:
     with pytest.raises(DreamdriveError, match="controller.context 20: expected at most 15"):
         dream_starts(parts(small_config())[1], TOKENS, [0, 1, 2, 3], 2, 20, [7])
@@ -179,6 +187,17 @@ def test_evolution_in_the_real_environment_learns_to_steer() -> None:
     real = RealFitness(trainer.world_model, config.env, make_steering)
     again = real(genomes_of(trainer.behaviour, genome_of(trainer).numpy()[None]), 2, [config.seed, 31])
     assert float(again[0]) == pytest.approx(found["reevaluated/best"], rel=1e-5)
+
+
+def test_where_dreams_start_counts() -> None:
+    genomes = []
+    for rows in ("first", "any"):
+        trainer = trainer_of(small_config(controller={"dream_from": rows, "context": 4}))
+        with torch.no_grad():
+            trainer.world_model.reward_head.net[-1].weight.normal_()  # type: ignore[operator, union-attr]
+        train(trainer)
+        genomes.append(genome_of(trainer))
+    assert not torch.equal(*genomes)
 
 
 @pytest.mark.parametrize("train_in", ["dream", "real"])

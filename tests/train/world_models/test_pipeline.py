@@ -278,6 +278,41 @@ def test_a_new_run_on_another_has_its_options(
     assert config.fsq_vae.fsq_levels == [4, 3] and config.base == str(original)
 
 
+def test_an_evolution_goes_on_from_the_controller_of_another_run(
+    original: Path, runs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = {**STEERED, "generations": 2, "sigma": 1e-9}
+    first = tiny_config(base=str(original), controller={**options, "sigma": 0.5})
+    train_world_models(first, "controller", runs / "b", make_steering)
+    then = tiny_config(base=str(original), controller={**options, "start": str(runs / "b")})
+    train_world_models(then, "controller", runs / "c", make_steering)
+    (before, told), (after, more) = load_weights(runs / "b"), load_weights(runs / "c")
+    assert before["behaviour.genome"].abs().max() > 0.1
+    torch.testing.assert_close(after["behaviour.genome"], before["behaviour.genome"])
+    # All that was driven for it counts.
+    recorded = told["frames"] - told["driven"]
+    assert more["driven"] > told["driven"] > 0 and more["frames"] == recorded + more["driven"]
+    # Another start, another result; the same again, nothing to do.
+    capsys.readouterr()
+    train_world_models(then, "controller", runs / "c", make_steering)
+    assert "done and unchanged" in capsys.readouterr().out
+
+
+def test_an_evolution_that_begins_at_nothing_that_fits(
+    original: Path, runs: Path, config_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["--base", str(original), "--controller.start"]
+    line = failed(capsys, *words("controller", runs / "b", config_file, *options, str(runs / "nowhere")))
+    assert "nowhere" in line
+    memory = ["--controller.controller.inputs", "observed_memory"]
+    line = failed(capsys, *words("controller", runs / "b", config_file, *options, str(original), *memory))
+    assert f"controller.start {original}: a controller of 6 parameters, expected one of 38" in line
+    actor = tiny_config(controller={"controller": {"kind": "actor_critic"}}).model_dump()
+    actor["controller"]["start"] = "x"
+    with pytest.raises(ValueError, match="start: an actor-critic begins from nothing"):
+        WorldModelAgentConfig.model_validate(actor)
+
+
 def test_an_untrained_memory_is_random_and_seeded(original: Path, runs: Path) -> None:
     stage = {**STEERED, "generations": 1, "untrained_memory": True}
     weights = []
