@@ -37,7 +37,7 @@ import numpy as np
 from train.data.episodes import Episode, EpisodeLimits, from_file_order, to_file_order
 from train.data.h5arrays import broken_is_one_line, load_arrays, member, save_array
 from train.data.journal import Transaction, journal_of, recover
-from train.data.rollouts import RolloutFolder, RolloutSource, Sizes
+from train.data.rollouts import RolloutFolder, RolloutSource
 from train.errors import DreamdriveError, describe_os_error, explain_os_errors
 
 __all__ = ["RolloutFile", "RolloutSource", "is_hdf5", "open_rollouts"]
@@ -47,7 +47,7 @@ _CHANNELS = (1, 3, 4)
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
 
-class RolloutFile:
+class RolloutFile(RolloutSource):
     """Episodes in an HDF5 file; see the module.
 
     A reader keeps nothing open between calls, so it may be handed to worker processes. A writer holds the
@@ -67,7 +67,6 @@ class RolloutFile:
     ) -> None:
         self.path, self.mode = Path(path), mode
         self.limits = limits or EpisodeLimits()
-        self._known: Sizes | None = None
         self._descriptor = -1  # a writer's
         if mode == "a":
             self._begin_writing()
@@ -87,22 +86,6 @@ class RolloutFile:
     def __len__(self) -> int:
         return len(self._names)
 
-    @property
-    def shapes(self) -> dict[str, tuple[int, ...]]:
-        """See `RolloutSource`."""
-        return self._sizes().shapes
-
-    @property
-    def action_size(self) -> int:
-        """See `RolloutSource`."""
-        return self._sizes().action_size
-
-    def read(self, index: int) -> Episode:
-        """See `RolloutSource`."""
-        episode = self._read(self._names[index])
-        self._sizes().check(f"{self.path}: {self._names[index]}", episode)
-        return episode
-
     def append(self, episode: Episode) -> None:
         """Add an episode at the end, whole or not at all.
 
@@ -117,7 +100,7 @@ class RolloutFile:
         where = f"{self.path}: {name}"
         arrays = to_file_order(where, episode)
         if self._names:
-            self._sizes().check(where, episode)
+            self._sizes.check(where, episode)
         if "observations" in arrays:
             # (T, C, H, W) -> (T, H, W, C)
             arrays["observations"] = arrays["observations"].transpose(0, 2, 3, 1)
@@ -185,19 +168,14 @@ class RolloutFile:
             if descriptor >= 0:
                 os.close(descriptor)
 
-    def _sizes(self) -> Sizes:
-        if self._known is None:
-            if not self._names:
-                raise DreamdriveError(f"{self.path}: no episode, expected at least episode_0")
-            self._known = Sizes.of(self._names[0], self._read(self._names[0]))
-        return self._known
-
-    def _read(self, name: str) -> Episode:
-        where = f"{self.path}: {name}"
+    def _load(self, index: int) -> tuple[str, Episode]:
+        if not self._names:
+            raise DreamdriveError(f"{self.path}: no episode, expected at least episode_0")
+        where = f"{self.path}: {self._names[index]}"
         with self._reading() as file, broken_is_one_line(where):
-            group = member(str(self.path), file, name, h5py.Group)
+            group = member(str(self.path), file, self._names[index], h5py.Group)
             arrays = load_arrays(where, group, self.limits.max_bytes)
-        return from_file_order(where, _channels_first(where, arrays))
+        return where, from_file_order(where, _channels_first(where, arrays))
 
 
 def open_rollouts(path: Path, limits: EpisodeLimits | None = None) -> RolloutSource:

@@ -1,40 +1,12 @@
 """What recorded rollouts are to whoever reads them, and the rollouts in a folder of .npz files."""
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, Self
+from typing import Self
 
 from train.data.episodes import Episode, EpisodeLimits, read_episode
 from train.errors import DreamdriveError
-
-
-class RolloutSource(Protocol):
-    """Recorded episodes, all with the same shapes."""
-
-    path: Path
-
-    def __len__(self) -> int:
-        """How many there are."""
-        ...
-
-    def read(self, index: int) -> Episode:
-        """Episode `index`, checked.
-
-        Raises:
-            DreamdriveError: one line with file, episode, key and expectation.
-            IndexError: there is no such episode.
-        """
-        ...
-
-    @property
-    def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Shape of each entry of an observation, such as {"image": (3, 64, 64)}."""
-        ...
-
-    @property
-    def action_size(self) -> int:
-        """Numbers in an action."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -65,7 +37,50 @@ class Sizes:
             )
 
 
-class RolloutFolder:
+class RolloutSource(ABC):
+    """Recorded episodes, all with the same shapes."""
+
+    path: Path
+    _known: Sizes | None = None
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """How many there are."""
+
+    @abstractmethod
+    def _load(self, index: int) -> tuple[str, Episode]:
+        """Episode `index` as it stands, and where it stands; raises as `read` does."""
+
+    def read(self, index: int) -> Episode:
+        """Episode `index`, checked.
+
+        Raises:
+            DreamdriveError: one line with file, episode, key and expectation.
+            IndexError: there is no such episode.
+        """
+        where, episode = self._load(index)
+        self._sizes.check(where, episode)
+        return episode
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shape of each entry of an observation, such as {"image": (3, 64, 64)}."""
+        return self._sizes.shapes
+
+    @property
+    def action_size(self) -> int:
+        """Numbers in an action."""
+        return self._sizes.action_size
+
+    @property
+    def _sizes(self) -> Sizes:
+        if self._known is None:
+            where, episode = self._load(0)
+            self._known = Sizes.of(Path(where).name, episode)
+        return self._known
+
+
+class RolloutFolder(RolloutSource):
     """The episodes of a folder of .npz files, sorted by name.
 
     Raises:
@@ -79,28 +94,10 @@ class RolloutFolder:
         self.paths = sorted(self.path.glob("*.npz"))
         if not self.paths:
             raise DreamdriveError(f"{path}: no episode, expected at least one .npz file")
-        self._known: Sizes | None = None
 
     def __len__(self) -> int:
         return len(self.paths)
 
-    @property
-    def shapes(self) -> dict[str, tuple[int, ...]]:
-        """See `RolloutSource`."""
-        return self._sizes().shapes
-
-    @property
-    def action_size(self) -> int:
-        """See `RolloutSource`."""
-        return self._sizes().action_size
-
-    def read(self, index: int) -> Episode:
-        """See `RolloutSource`."""
-        episode = read_episode(self.paths[index], self.limits)
-        self._sizes().check(str(self.paths[index]), episode)
-        return episode
-
-    def _sizes(self) -> Sizes:
-        if self._known is None:
-            self._known = Sizes.of(self.paths[0].name, read_episode(self.paths[0], self.limits))
-        return self._known
+    def _load(self, index: int) -> tuple[str, Episode]:
+        path = self.paths[index]
+        return str(path), read_episode(path, self.limits)

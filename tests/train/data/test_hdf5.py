@@ -142,7 +142,7 @@ def test_a_folder_of_npz_is_the_same_to_readers(tmp_path: Path) -> None:
 
 def test_what_does_not_fit_is_not_appended(tmp_path: Path) -> None:
     with RolloutFile(filled(tmp_path / "r.h5", 1), "a") as rollouts:
-        with pytest.raises(DreamdriveError, match=r"episode_1: observations .*\(3, 5, 5\).* as in episode_0"):
+        with pytest.raises(DreamdriveError, match=r"episode_1: observations .*\(3, 5, 5\).* as in r.h5: episode_0"):
             rollouts.append(episode(1, side=5))
         wide = episode(1)
         wide.actions = np.zeros((5, 3), np.float32)
