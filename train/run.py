@@ -205,6 +205,13 @@ class Run:
         write_text_aside(self.path / "run.json", self.record.model_dump_json(indent=1) + "\n")
 
 
+def run_to_resume(path: Path | None) -> Run:
+    """The run that `--resume` goes on with. Raises `DreamdriveError` where none is named or there."""
+    if path is None:
+        raise DreamdriveError("--resume: needs the run to go on with, --run RUN")
+    return Run.open(path)
+
+
 def default_path(job: str, runs: Path = Path("runs")) -> Path:
     """A folder not yet there: `runs/<job>-<yymmdd-hhmmss>`, with -2, -3, ... for jobs of the same second."""
     stem = f"{job.replace(' ', '-')}-{datetime.now():%y%m%d-%H%M%S}"

@@ -147,10 +147,6 @@ def resumed_config(arguments: argparse.Namespace) -> dict[str, Any] | None:
     Raises `DreamdriveError` where `--run` does not name it, or there is none.
     """
     from train.options import read_yaml
-    from train.run import Run
+    from train.run import run_to_resume
 
-    if not arguments.resume:
-        return None
-    if arguments.run is None:
-        raise DreamdriveError("--resume: needs the run to go on with, --run RUN")
-    return read_yaml(Run.open(arguments.run).config_path)
+    return read_yaml(run_to_resume(arguments.run).config_path) if arguments.resume else None

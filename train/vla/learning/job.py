@@ -14,7 +14,7 @@ from train.checkpoint import save_checkpoint
 from train.errors import DreamdriveError
 from train.options import flatten
 from train.progress import Progress
-from train.run import Change, Run, StopSignal
+from train.run import Change, Run, StopSignal, run_to_resume
 from train.tracking import Tracker, read_metrics
 from train.vla.policies.policy import POLICY_FOLDER, VLAPolicy
 from train.world_models.loop import Watch
@@ -56,6 +56,10 @@ class Learns(Protocol):
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint holds."""
+        ...
+
+    def load(self, path: Path) -> None:
+        """Take up a checkpoint. Raises `DreamdriveError` when it is broken or does not fit."""
         ...
 
 
@@ -158,36 +162,50 @@ def refuse_a_second_run(run_path: Path | None) -> None:
 
 def conduct(
     name: str,
-    options: BaseModel,
+    config: BaseModel,
     learner: Learns,
-    run: Run,
+    run_path: Path | None,
+    resume: bool,
     changed: list[Change],
-    since: int | None,
     greeting: str,
     verdict: Callable[[dict[str, float]], str] | None = None,
+    furnish: Callable[[Run], None] | None = None,
 ) -> dict[str, float]:
     """Have the learner work in its run, watched and tracked, until it is done or a signal comes.
 
     Args:
         name: of the job.
-        options: of the run, for the tracker.
+        config: of the run.
         learner: what learns.
-        run: its folder.
+        run_path: the run's folder; None makes one.
+        resume: the learner goes on from the run's checkpoint.
         changed: options that a resumed run has changed.
-        since: updates done before a resume, None for a run that begins.
         greeting: said first.
         verdict: what to say at the end of the last validation's metrics.
+        furnish: leaves in a new run what it needs besides.
 
     Returns:
         The metrics of the last validation.
+
+    Raises:
+        DreamdriveError: the folder holds another run, or the checkpoint is broken or does not fit.
     """
+    if resume:
+        run = Run.resume(run_to_resume(run_path).path)
+        run.write_config(config)
+        learner.load(run.checkpoint_path)
+    else:
+        run = Run.create(run_path, name, config)
+        if furnish is not None:
+            furnish(run)
+    since = learner.step if resume else None
     with (
         StopSignal() as stop,
         Progress(f"training {run.path}", learner.config.updates, "updates", done=learner.step) as progress,
         Tracker(run.path, progress.say) as tracker,
     ):
         known = run.record.mlflow_run_id
-        run_id = tracker.start(name, run.name, flatten(options), known, since)
+        run_id = tracker.start(name, run.name, flatten(config), known, since)
         if run_id and run_id != known:
             run.set_mlflow_run(run_id)
         for change in changed:

@@ -2,9 +2,8 @@
 
 from pathlib import Path
 
-from train.errors import DreamdriveError
 from train.options import read_yaml, validate
-from train.run import Change, Run, changes, refuse_changes
+from train.run import Change, Run, changes, refuse_changes, run_to_resume
 from train.vla.learning.job import conduct, refuse_a_second_run
 from train.vla.learning.teacher import TeacherLearner
 from train.vla.learning.teacher_config import TeacherConfig
@@ -61,31 +60,25 @@ def train_teacher(
     changed: list[Change] = []
     original = gauges = None
     if resume:
-        if run_path is None:
-            raise DreamdriveError("--resume: needs the run to go on with, --run RUN")
-        begun = Run.open(run_path).config(TeacherConfig)
+        opened = run_to_resume(run_path)
+        begun = opened.config(TeacherConfig)
         # The judge's discount and the environment were found out when the run began.
         judge = config.judge.model_copy(update={"discount": begun.judge.discount, "value": begun.judge.value})
         config = config.model_copy(update={"env": begun.env, "judge": judge})
         changed = changes(begun, config)
         refuse_changes(changed, _FIXED)
-        original, gauges = run_path / ORIGINAL, run_path / GAUGES
+        original, gauges = opened.path / ORIGINAL, opened.path / GAUGES
     else:
         refuse_a_second_run(run_path)
         config = _with_env(config)
     learner = TeacherLearner(config, original, gauges, encoder)
-    config = learner.config
-    if resume:
-        assert run_path is not None
-        run = Run.resume(run_path)
-        run.write_config(config)
-        learner.load(run.checkpoint_path)
-    else:
-        run = Run.create(run_path, TEACHER_JOB, config)
+
+    def furnish(run: Run) -> None:
         learner.original.save_pretrained(run.path / ORIGINAL)
         learner.gauges.save(run.path / GAUGES)
-    since = learner.step if resume else None
-    return conduct(TEACHER_JOB, config, learner, run, changed, since, learner.greeting(), _comparison)
+
+    config, greeting = learner.config, learner.greeting()
+    return conduct(TEACHER_JOB, config, learner, run_path, resume, changed, greeting, _comparison, furnish)
 
 
 def _with_env(config: TeacherConfig) -> TeacherConfig:

@@ -3,8 +3,7 @@
 from pathlib import Path
 
 from train.agents import VLA_JOB
-from train.errors import DreamdriveError
-from train.run import Change, Run, changes, refuse_changes
+from train.run import Change, changes, refuse_changes, run_to_resume
 from train.vla.learning.config import VLATrainConfig
 from train.vla.learning.job import conduct, refuse_a_second_run
 from train.vla.learning.learner import Encoder, VLALearner
@@ -47,9 +46,7 @@ def train_vla(
     """
     changed: list[Change] = []
     if resume:
-        if run_path is None:
-            raise DreamdriveError("--resume: needs the run to go on with, --run RUN")
-        begun = Run.open(run_path).config(VLATrainConfig)
+        begun = run_to_resume(run_path).config(VLATrainConfig)
         # The run's own sizes are those of its data.
         sizes = {name: getattr(begun.policy, name) for name in ("state_size", "action_size", "feature_size")}
         config = config.model_copy(update={"policy": config.policy.model_copy(update=sizes)})
@@ -58,17 +55,7 @@ def train_vla(
     else:
         refuse_a_second_run(run_path)
     learner = VLALearner(config, encoder)
-    config = learner.config
-    if resume:
-        assert run_path is not None
-        run = Run.resume(run_path)
-        run.write_config(config)
-        learner.load(run.checkpoint_path)
-    else:
-        run = Run.create(run_path, VLA_JOB, config)
-    return conduct(
-        VLA_JOB, config, learner, run, changed, learner.step if resume else None, _greeting(learner)
-    )
+    return conduct(VLA_JOB, learner.config, learner, run_path, resume, changed, _greeting(learner))
 
 
 def _greeting(learner: VLALearner) -> str:
