@@ -14,7 +14,7 @@ from pydantic import BaseModel, Field
 from tensordict import TensorDict
 from torch import Tensor, nn
 
-from agent.nets import NormName, linear
+from agent.nets import NormName, linear, mlp
 from agent.tokenizer.fsq_vae import FSQVAEConfig
 from agent.world_model.encoder import ObservationShapes
 from agent.world_model.heads import ContinueHead, TwoHotHead
@@ -30,7 +30,11 @@ class LSTMConfig(BaseModel, extra="forbid", validate_assignment=True, use_attrib
     tokenizer: FSQVAEConfig = FSQVAEConfig()
     """The tokenizer of pictures, trained before and frozen here."""
     embedding: int = Field(128, ge=1)
-    """Size of the embedded token, and of the embedded action."""
+    """Size of the embedded tokens, and of the embedded action."""
+    reads: Literal["table", "codes"] = "table"
+    """How the tokens are embedded: `table` has a vector for every code at every place in the grid, `codes`
+    reads the numbers of the codes, so that what is learnt of one holds for those near it. A grid of many
+    tokens needs that, or far more rollouts."""
     hidden_size: int = Field(256, ge=1)
     """Size of the LSTM's state."""
     token_head: JointHeadConfig | DigitHeadConfig = Field(JointHeadConfig(), discriminator="kind")
@@ -96,13 +100,16 @@ class LSTMWorldModel(WorldModel):
                 f"or token {known['token']}, by its tokenizer"
             )
         h = config.hidden_size
-        # A table for each place in the grid: what a code means depends on where it stands.
-        self.embed_token = nn.Embedding(g * k, config.embedding)
+        if config.reads == "codes":
+            self.embed_codes = mlp(g * d, config.embedding, 1, config.norm)
+        else:
+            # A table for each place in the grid: what a code means depends on where it stands.
+            self.embed_token = nn.Embedding(g * k, config.embedding)
+            nn.init.normal_(self.embed_token.weight, std=g**-0.5)
         self.embed_action = linear(action_size, config.embedding)
         self.read = linear(2 * config.embedding, 4 * h)
         self.recur = linear(h, 4 * h, bias=False)
         self.predict: TokenHead = config.token_head.build(h, g, config.tokenizer.fsq_levels)
-        nn.init.normal_(self.embed_token.weight, std=g**-0.5)
         nn.init.orthogonal_(self.recur.weight)
         # It remembers by default (Jozefowicz et al. 2015).
         nn.init.ones_(self.read.bias[h : 2 * h])
@@ -142,6 +149,14 @@ class LSTMWorldModel(WorldModel):
         codes = self.tokenizer.codes(state["token"]).flatten(-2)
         return torch.cat([codes.to(state["hidden"].dtype), state["hidden"]], -1)
 
+    def _embed(self, token: Tensor) -> Tensor:
+        """Tokens (..., G) -> (..., E)."""
+        if self.config.reads == "codes":
+            embedded: Tensor = self.embed_codes(self.tokenizer.codes(token).flatten(-2))
+        else:
+            embedded = self.embed_token(token + self.place).sum(-2)
+        return embedded
+
     def gates(self, token: Tensor, action: Tensor, keep: Tensor | None = None) -> Tensor:
         """What the step reads of the past token (..., G) and the action (..., A): (..., 4H).
 
@@ -150,7 +165,7 @@ class LSTMWorldModel(WorldModel):
         """
         action = action / action.detach().abs().clamp(min=1.0)
         # (..., E)
-        embedded = self.embed_token(token + self.place).sum(-2)
+        embedded = self._embed(token)
         if keep is not None:
             action, embedded = action * keep, embedded * keep
         return self.read(torch.cat([embedded, self.embed_action(action)], -1))

@@ -2,6 +2,7 @@
 
 import copy
 from functools import cache
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -46,17 +47,19 @@ def push(action: Tensor) -> Tensor:
     return (action[:, 0] > 1 / 3).long() - (action[:, 0] < -1 / 3).long()
 
 
-def new_model(discrete: bool = False) -> LSTMWorldModel:
+def new_model(discrete: bool = False, reads: Literal["table", "codes"] = "table") -> LSTMWorldModel:
     """An untrained model of the line; its codes are the places from -1 to 1."""
     tokenizer = FSQVAEConfig(image_size=8, channels=[2], latent_dim=2, fsq_levels=[PLACES])
-    config = LSTMConfig(tokenizer=tokenizer, embedding=16, hidden_size=32, units=32, value_layers=1)
+    config = LSTMConfig(
+        tokenizer=tokenizer, embedding=16, reads=reads, hidden_size=32, units=32, value_layers=1
+    )
     return config.build({"token": (1,)}, 3 if discrete else 1)
 
 
 @cache
-def _learnt(discrete: bool) -> LSTMWorldModel:
+def _learnt(discrete: bool, reads: Literal["table", "codes"]) -> LSTMWorldModel:
     torch.manual_seed(0)
-    model = new_model(discrete)
+    model = new_model(discrete, reads)
     optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], 1e-2)
     for _ in range(200):
         loss, _ = model.loss(line_batch(32, 12, discrete=discrete))
@@ -66,6 +69,6 @@ def _learnt(discrete: bool) -> LSTMWorldModel:
     return model
 
 
-def learnt_model(discrete: bool = False) -> LSTMWorldModel:
+def learnt_model(discrete: bool = False, reads: Literal["table", "codes"] = "table") -> LSTMWorldModel:
     """A copy of a model that has learnt the line."""
-    return copy.deepcopy(_learnt(discrete))
+    return copy.deepcopy(_learnt(discrete, reads))

@@ -1,6 +1,7 @@
 """Tiny models and batches that the agent's tests share."""
 
 from collections.abc import Mapping
+from typing import Literal
 
 import torch
 from tensordict import TensorDict
@@ -48,9 +49,12 @@ LSTM = LSTMConfig(tokenizer=TOKENIZER, embedding=8, hidden_size=16, units=8, val
 PICTURES = {"image": (3, 16, 16)}
 
 
-def tiny_lstm(grid: int = 1, actions: int = 2, digits: bool = False) -> LSTMWorldModel:
+def tiny_lstm(
+    grid: int = 1, actions: int = 2, digits: bool = False, reads: Literal["table", "codes"] = "table"
+) -> LSTMWorldModel:
     """A small LSTM world model over pictures whose heads are awake and whose pictures have many tokens."""
-    config = LSTM.model_copy(update={"tokenizer": TOKENIZER.model_copy(update={"grid": grid})})
+    tokenizer = TOKENIZER.model_copy(update={"grid": grid})
+    config = LSTM.model_copy(update={"tokenizer": tokenizer, "reads": reads})
     if digits:
         config.token_head = DigitHeadConfig(units=8)
     model = config.build(PICTURES, actions)

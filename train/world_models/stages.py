@@ -44,7 +44,7 @@ _CONTROLLER = ("batch_size", "sequence_length", "validation_share")
 # that value they are left out, so that the stages of older runs stay done.
 _LATER: dict[str, dict[str, Any]] = {
     "collect": {"mixture": []},
-    "world_model": {"token_head": {"kind": "joint"}},
+    "world_model": {"token_head": {"kind": "joint"}, "reads": "table"},
     "fsq_vae": {"entropy_weight": 0.0},
     "controller": {"dream_from": "first", "start": ""},
 }

@@ -1,6 +1,7 @@
 """The LSTM world model: its arithmetic, its alignment, what it learns, and how it dreams."""
 
 import copy
+from typing import Literal
 
 import pytest
 import torch
@@ -33,7 +34,10 @@ def reference(model: LSTMWorldModel, tokens: Tensor, actions: Tensor) -> Tensor:
     rows = []
     for t, action in enumerate(actions):
         past = torch.zeros(size)
-        if t > 0:
+        if t > 0 and model.config.reads == "codes":
+            numbers = [model.tokenizer.codes(token) for token in tokens[t - 1]]
+            past = model.embed_codes(torch.cat(numbers))
+        elif t > 0:
             for place, token in enumerate(tokens[t - 1].tolist()):
                 past = past + model.embed_token.weight[place * k + token]
         led = action if t > 0 else torch.zeros_like(action)
@@ -41,11 +45,12 @@ def reference(model: LSTMWorldModel, tokens: Tensor, actions: Tensor) -> Tensor:
     return lstm(torch.stack(rows))[0]
 
 
+@pytest.mark.parametrize("reads", ["table", "codes"])
 @pytest.mark.parametrize("grid", [1, 4])
 def test_hidden_states_are_those_of_torchs_lstm_on_the_past_token_and_the_action_that_led_here(
-    grid: int,
+    grid: int, reads: Literal["table", "codes"]
 ) -> None:
-    model = tiny_lstm(grid)
+    model = tiny_lstm(grid, reads=reads)
     data = token_batch(model, 2, 7)
     data.is_first[1, 3] = True
     states, _ = model.observe(data.observation, data.action, data.is_first, model.initial(2))
@@ -157,8 +162,11 @@ def test_first_rows_alone_teach_no_token_but_stay_finite() -> None:
     assert model.predict.weight.grad is None or model.predict.weight.grad.abs().sum() == 0
 
 
-def test_the_loss_reaches_all_but_the_value_head_and_the_tokenizer() -> None:
-    model = tiny_lstm()
+@pytest.mark.parametrize("reads", ["table", "codes"])
+def test_the_loss_reaches_all_but_the_value_head_and_the_tokenizer(
+    reads: Literal["table", "codes"],
+) -> None:
+    model = tiny_lstm(reads=reads)
     loss, metrics = model.loss(batch(shapes=PICTURES))
     loss.backward()
     for name, p in model.named_parameters():
@@ -187,8 +195,11 @@ def test_a_sequence_continues_from_the_state_before_it() -> None:
     torch.testing.assert_close(metrics["token_same"], expected)
 
 
-def test_a_line_is_learnt_better_than_by_repetition_and_by_frequency() -> None:
-    model = learnt_model()
+@pytest.mark.parametrize("reads", ["table", "codes"])
+def test_a_line_is_learnt_better_than_by_repetition_and_by_frequency(
+    reads: Literal["table", "codes"],
+) -> None:
+    model = learnt_model(reads=reads)
     data = line_batch(64, 20)
     _, metrics = model.loss(data)
     valid = ~data.is_first
