@@ -14,6 +14,7 @@ from train.options import build, parse_overrides
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 GUIDES = [
+    "docs/world_models.md",
     "docs/planning.md",
     "docs/baselines.md",
     "docs/recorded.md",
