@@ -70,7 +70,10 @@ def test_an_agent_learns_without_pictures_and_goes_on(runs: Path) -> None:
 
 
 class Dying(CarlaVectorEnv):
-    """Simulator 0 gets a signal while it makes its sixth decision."""
+    """Simulator 0 gets a signal in its second episode, during its eighth decision or just after it.
+
+    Not during the sixth, in which it begins that episode: there nothing would be broken off.
+    """
 
     fault = signal.SIGKILL
     decisions = 0
@@ -79,7 +82,7 @@ class Dying(CarlaVectorEnv):
         """See `CarlaVectorEnv`."""
         super().step_async(actions)
         self.decisions += 1
-        if self.decisions == 6:
+        if self.decisions == 8:
             os.killpg(group(self.simulators[0]), self.fault)
 
 
