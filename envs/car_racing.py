@@ -79,16 +79,21 @@ class CarRacing(VectorEnv[dict[str, Any], NDArray[np.float32], Any]):
     "instruments" (N, 7) float32; actions (N, 2 or 3) in [-1, 1].
 
     Rewards are the simulator's, summed over the frames of a decision, less the config's `off_road_cost`.
-    After an episode has ended, the next `step` only resets it: its action is ignored, its reward 0. Infos:
+    After an episode has ended, the next `step` only resets it: its action is ignored, its reward 0; or,
+    without `autoreset`, it stays as it ended, at no cost, until `reset` is told to begin anew there. Infos:
     "frames" (N,), the frames each simulator moved in this decision; "cost" (N,), what was taken from the
     rewards as `off_road_cost`; and when episodes ended, "episode" with "r" (undiscounted return) and "l"
     (frames), "hopeless", and "_episode", the mask of those that ended.
     """
 
-    def __init__(self, config: CarRacingConfig, simulators: Deciding, seed: int) -> None:
+    def __init__(
+        self, config: CarRacingConfig, simulators: Deciding, seed: int, autoreset: bool = True
+    ) -> None:
         self.config = config
         self.num_envs = n = config.num_envs
-        self.metadata = {"autoreset_mode": AutoresetMode.NEXT_STEP, "render_fps": 50 / config.action_repeat}
+        self._autoreset = autoreset
+        mode = AutoresetMode.NEXT_STEP if autoreset else AutoresetMode.DISABLED
+        self.metadata = {"autoreset_mode": mode, "render_fps": 50 / config.action_repeat}
         self._simulators = simulators
         self._view = View(config.image_size, config.crop_hud, config.instruments, simulators.antialias)
         self.single_observation_space = gymnasium.spaces.Dict(self._view.spaces)
@@ -150,7 +155,7 @@ class CarRacing(VectorEnv[dict[str, Any], NDArray[np.float32], Any]):
             raise ValueError(f"CarRacing actions {actions.shape}: expected {expected}, all finite")
         native = native_action(actions)
         native[:, 0] *= np.where(self._mirrored, -1.0, 1.0)
-        self._simulators.send(native, ~self._ended)
+        self._simulators.send(native, ~self._ended, self._ended & self._autoreset)
         self._sent = True
 
     def step_wait(
@@ -165,7 +170,8 @@ class CarRacing(VectorEnv[dict[str, Any], NDArray[np.float32], Any]):
         if not self._sent:
             raise NoAsyncCallError("step_wait: expected step_async before", "step_wait")
         self._sent = False
-        n, resetting = self.num_envs, self._ended
+        n, resetting = self.num_envs, self._ended & self._autoreset
+        stays = self._ended & ~resetting
         made = self._simulators.receive()
         if resetting.any():
             self._begin(resetting)
@@ -177,17 +183,20 @@ class CarRacing(VectorEnv[dict[str, Any], NDArray[np.float32], Any]):
         if self.config.off_road_cost:
             cost = self.config.off_road_cost * self._leaves_road(made).astype(np.float32)
             reward -= cost
-        self._idle = np.where(made.tile | resetting, 0, self._idle + 1)
+        self._idle = np.where(made.tile | self._ended, 0, self._idle + 1)
         hopeless = np.zeros(n, bool)
         if self.config.hopeless_after:
-            hopeless = ~resetting & ~terminated & ~truncated & (self._idle >= self.config.hopeless_after)
+            hopeless = ~terminated & ~truncated & (self._idle >= self.config.hopeless_after)
             truncated |= hopeless
-        self._ended = terminated | truncated
+        over = terminated | truncated
+        self._ended = over | stays
         info: dict[str, Any] = {"frames": frames, "cost": cost}
-        if self._ended.any():
+        if over.any():
             info["episode"] = {"r": self._return.copy(), "l": self._frames.copy()}
-            info["hopeless"], info["_episode"] = hopeless, self._ended.copy()
+            info["hopeless"], info["_episode"] = hopeless, over
         observation = self._observe(picture)
+        for name, seen in observation.items():
+            seen[stays] = self._seen[name][stays]
         self._seen = observation
         return observation, reward, terminated, truncated, info
 
@@ -225,13 +234,16 @@ class CarRacing(VectorEnv[dict[str, Any], NDArray[np.float32], Any]):
         return seen
 
 
-def make_car_racing(config: CarRacingConfig, seed: int, tracks: int | None = None) -> CarRacing:
+def make_car_racing(
+    config: CarRacingConfig, seed: int, tracks: int | None = None, autoreset: bool = True
+) -> CarRacing:
     """The training environment.
 
     Args:
         config: what to make.
         seed: of everything random in it.
         tracks: simulators i, i + tracks, i + 2 tracks, ... drive the same tracks; None: each drives its own.
+        autoreset: begin the next episode in the step after an end; else wherever `reset` is told to.
 
     Raises:
         ValueError: a seed that evaluation may use, or a backend that is not installed.
@@ -260,4 +272,4 @@ def make_car_racing(config: CarRacingConfig, seed: int, tracks: int | None = Non
         simulators = Apart(list(zip(counts, make, strict=True)), config.action_repeat, like)
     else:
         simulators = Here(make[0](), config.action_repeat)
-    return CarRacing(config, simulators, seed)
+    return CarRacing(config, simulators, seed, autoreset)

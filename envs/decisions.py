@@ -45,9 +45,11 @@ class Decision:
         return cls(*(np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(cls)))
 
 
-def decide(simulators: Simulators, action: NDArray[np.float32], live: Bools, repeat: int) -> Decision:
-    """Up to `repeat` frames by native actions (N, 3) where `live` (N,); the others begin an episode."""
-    n, begins = len(live), ~live
+def decide(
+    simulators: Simulators, action: NDArray[np.float32], live: Bools, begins: Bools, repeat: int
+) -> Decision:
+    """Up to `repeat` frames by native actions (N, 3) where `live` (N,), a new episode where `begins` (N,)."""
+    n = len(live)
     made = Decision(
         picture=np.zeros((n, 96, 96, 3), np.uint8),
         reward=np.zeros(n, np.float32),
@@ -89,8 +91,8 @@ class Deciding(Protocol):
     def reset(self, which: Bools) -> NDArray[np.uint8]:
         """Start new episodes where `which` (N,); pictures (N, 96, 96, 3), meaningful there only."""
 
-    def send(self, action: NDArray[np.float32], live: Bools) -> None:
-        """A decision by native actions (N, 3) where `live` (N,); the others begin an episode."""
+    def send(self, action: NDArray[np.float32], live: Bools, begins: Bools) -> None:
+        """A decision by native actions (N, 3) where `live` (N,), a new episode where `begins` (N,)."""
 
     def receive(self) -> Decision:
         """What the decision brought."""
@@ -105,15 +107,15 @@ class Here:
     def __init__(self, simulators: Simulators, repeat: int) -> None:
         self._simulators, self._repeat = simulators, repeat
         self.antialias, self.tells_off_road = simulators.antialias, simulators.tells_off_road
-        self._order: tuple[NDArray[np.float32], Bools]
+        self._order: tuple[NDArray[np.float32], Bools, Bools]
 
     def reset(self, which: Bools) -> NDArray[np.uint8]:
         """See `Deciding.reset`."""
         return self._simulators.reset(which)
 
-    def send(self, action: NDArray[np.float32], live: Bools) -> None:
+    def send(self, action: NDArray[np.float32], live: Bools, begins: Bools) -> None:
         """See `Deciding.send`."""
-        self._order = action, live
+        self._order = action, live, begins
 
     def receive(self) -> Decision:
         """See `Deciding.receive`."""
@@ -124,8 +126,8 @@ class Here:
         self._simulators.close()
 
 
-_Order: TypeAlias = tuple[NDArray[np.float32] | None, Bools]
-"""Actions and who is to move by them; without actions, who is to begin an episode."""
+_Order: TypeAlias = tuple[NDArray[np.float32] | None, Bools, Bools]
+"""Actions, who is to move by them, and who is to begin an episode; without actions only the last counts."""
 
 
 def _serve(pipe: Connection, make: MakeSimulators, repeat: int) -> None:
@@ -133,8 +135,10 @@ def _serve(pipe: Connection, make: MakeSimulators, repeat: int) -> None:
     simulators = make()
 
     def answer(order: _Order) -> Decision | NDArray[np.uint8]:
-        action, which = order
-        return simulators.reset(which) if action is None else decide(simulators, action, which, repeat)
+        action, live, begins = order
+        if action is None:
+            return simulators.reset(begins)
+        return decide(simulators, action, live, begins, repeat)
 
     obey(pipe, answer)
     simulators.close()
@@ -161,12 +165,13 @@ class Apart:
 
     def reset(self, which: Bools) -> NDArray[np.uint8]:
         """See `Deciding.reset`."""
-        return np.concatenate(self._processes.ask([(None, part) for part in np.split(which, self._bounds)]))
+        parts = np.split(which, self._bounds)
+        return np.concatenate(self._processes.ask([(None, ~part, part) for part in parts]))
 
-    def send(self, action: NDArray[np.float32], live: Bools) -> None:
+    def send(self, action: NDArray[np.float32], live: Bools, begins: Bools) -> None:
         """See `Deciding.send`."""
-        actions, lives = np.split(action, self._bounds), np.split(live, self._bounds)
-        self._processes.send(list(zip(actions, lives, strict=True)))
+        parts = (np.split(whole, self._bounds) for whole in (action, live, begins))
+        self._processes.send(list(zip(*parts, strict=True)))
 
     def receive(self) -> Decision:
         """See `Deciding.receive`."""

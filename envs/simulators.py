@@ -28,6 +28,12 @@ class Frame:
     off_road: Bools
     """(N,): no wheel touches a tile of the road; meaningless from simulators that do not tell."""
 
+    @classmethod
+    def empty(cls, count: int) -> "Frame":
+        """A frame of `count` simulators in which nothing happened."""
+        picture, reward = np.zeros((count, 96, 96, 3), np.uint8), np.zeros(count, np.float32)
+        return cls(picture, reward, *(np.zeros(count, bool) for _ in range(3)))
+
 
 class Simulators(Protocol):
     """What the vector environment needs of its simulators."""
@@ -41,8 +47,8 @@ class Simulators(Protocol):
         """Start new episodes where `which` (N,); pictures (N, 96, 96, 3), meaningful there only."""
 
     def step(self, action: NDArray[np.float32], live: Bools, last: bool) -> Frame:
-        """One frame by native actions (N, 3). Simulators that are not `live` need not move, and their part
-        is meaningless; pictures are needed only if `last` or where an episode ends."""
+        """One frame by native actions (N, 3). Simulators that are not `live` do not move, and their part is
+        meaningless; pictures are needed only if `last` or where an episode ends."""
 
     def close(self) -> None:
         """Give everything back."""
@@ -82,12 +88,19 @@ class EnvPoolSimulators:
         return picture
 
     def step(self, action: NDArray[np.float32], live: Bools, last: bool) -> Frame:
-        """See `Simulators.step`. All move: one whose episode is over starts the next, which `reset` drops."""
-        picture, reward, terminated, _, info = self._pool.step(action)
+        """See `Simulators.step`."""
+        count = len(live)
+        ids = np.flatnonzero(live).astype(np.int32)
+        picture, reward, terminated, _, info = self._pool.step(action[ids], ids)
         truncated = (info["elapsed_step"] >= self._max_frames) & ~terminated
         if last or (terminated | truncated).any():
             picture = self._as_official(picture)
-        return Frame(picture, reward, terminated, truncated, np.zeros_like(terminated))
+        if len(ids) == count:
+            return Frame(picture, reward, terminated, truncated, np.zeros(count, bool))
+        frame = Frame.empty(count)
+        frame.picture[ids], frame.reward[ids] = picture, reward
+        frame.terminated[ids], frame.truncated[ids] = terminated, truncated
+        return frame
 
     @staticmethod
     def _as_official(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -181,14 +194,7 @@ class GymnasiumSimulators:
 
     def step(self, action: NDArray[np.float32], live: Bools, last: bool) -> Frame:
         """See `Simulators.step`."""
-        count = len(live)
-        frame = Frame(
-            np.zeros((count, 96, 96, 3), np.uint8),
-            np.zeros(count, np.float32),
-            np.zeros(count, bool),
-            np.zeros(count, bool),
-            np.zeros(count, bool),
-        )
+        frame = Frame.empty(len(live))
         for i in np.flatnonzero(live):
             one = self._simulators[i]
             frame.reward[i], frame.terminated[i], frame.truncated[i] = one.step(action[i])

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from agent.world_model.interface import WorldModel
+from agent.world_model.interface import State, WorldModel
 from train.agents import TrainedModel, load_world_model
 from train.charts import filmstrip
 from train.data.episodes import Episode, read_episode
@@ -46,21 +46,30 @@ def open_loop(model: WorldModel, episode: Episode, context: int, horizon: int) -
     if rows < length:
         raise DreamdriveError(f"the episode has {rows} observations: expected {length}, context and horizon")
     device = next(model.parameters()).device
-    drawn = picture_name(episode.observations)
-    if drawn is None:
+    drawn = picture_name(model.decode(model.initial(1)))
+    if drawn is None or not episode.observations:
         raise DreamdriveError(f"the episode has {sorted(episode.observations)}: expected an image")
-    truth = episode.observations[drawn][:length]
     if episode.actions.shape[1] != model.action_size:
         raise DreamdriveError(
             f"the episode's actions have {episode.actions.shape[1]} numbers: expected {model.action_size}"
         )
     action = torch.from_numpy(episode.actions[:length]).to(device).unsqueeze(0)
-    seen = {n: torch.from_numpy(v[:context]).to(device).unsqueeze(0) for n, v in episode.observations.items()}
-    is_first = torch.from_numpy(episode.is_first[:context]).to(device).unsqueeze(0)
-    try:
-        states, _ = model.observe(seen, action[:, :context], is_first, model.initial(1))
-    except (KeyError, RuntimeError, ValueError) as error:
-        raise DreamdriveError(f"the episode's observations do not fit the model: {error}") from error
+    is_first = torch.from_numpy(episode.is_first[:length]).to(device).unsqueeze(0)
+
+    def see(rows: int) -> State:
+        known = episode.observations.items()
+        seen = {name: torch.from_numpy(value[:rows]).to(device).unsqueeze(0) for name, value in known}
+        try:
+            return model.observe(seen, action[:, :rows], is_first[:, :rows], model.initial(1))[0]
+        except (KeyError, RuntimeError, ValueError) as error:
+            raise DreamdriveError(f"the episode's observations do not fit the model: {error}") from error
+
+    if drawn in episode.observations:
+        truth = episode.observations[drawn][:length]
+    else:
+        # Of tokens the truth is what they stand for.
+        truth = to_pixels(model.decode(see(length))[drawn][0])
+    states = see(context)
     recorded = iter(action[:, context:].unbind(1))
     dream = model.imagine(states[:, -1], lambda _: next(recorded), horizon)
     seen_pixels = to_pixels(model.decode(states)[drawn][0])

@@ -13,6 +13,9 @@ from torch import Tensor, nn
 from agent.distributions import Deterministic
 from agent.world_model.interface import State, WorldModel
 
+_ROUNDING = 1e-6
+"""Deviations below this share of the largest are float32's rounding."""
+
 
 class ControllerConfig(BaseModel, extra="forbid", validate_assignment=True, use_attribute_docstrings=True):
     """A small controller that is evolved."""
@@ -23,6 +26,9 @@ class ControllerConfig(BaseModel, extra="forbid", validate_assignment=True, use_
     """What it reads of a state: what stands for the observation (codes), or that and the memory."""
     hidden_units: int = Field(0, ge=0)
     """Width of a hidden layer with tanh; 0 makes the controller linear."""
+    components: int = Field(0, ge=0)
+    """Principal components that it reads of these inputs, each with deviation 1 over what was recorded, so
+    that every direction of the search matters alike; 0 reads the inputs as they are."""
     state_dim: int = Field(4, ge=1)
     """Numbers that stand for the observation: those of the world model, 4 for one token [8, 5, 5, 5]."""
 
@@ -57,9 +63,16 @@ class EvolutionaryController(nn.Module):
 
     The genome starts at zero, where every action is zero.
 
+    With `components` it reads K principal components of its I inputs, `(inputs - centre) @ basis`, which
+    `fit_components` finds; linear on these is linear on the inputs, with fewer directions to search.
+
     Raises:
-        ValueError: `state_dim` is not the size of the world model's observed part.
+        ValueError: `state_dim` is not the size of the world model's observed part, or there are more
+            components than inputs.
     """
+
+    centre: Tensor
+    basis: Tensor
 
     def __init__(self, config: ControllerConfig, world_model: WorldModel) -> None:
         super().__init__()
@@ -73,14 +86,47 @@ class EvolutionaryController(nn.Module):
             )
         self._slices = [observed] if config.inputs == "observed" else [observed, memory]
         inputs = sum(part.stop - part.start for part in self._slices)
+        if config.components:
+            if config.components > inputs:
+                raise ValueError(
+                    f"controller: components {config.components}: expected at most {inputs}, its inputs"
+                )
+            self.register_buffer("centre", torch.zeros(inputs))
+            self.register_buffer("basis", torch.zeros(inputs, config.components))
+            inputs = config.components
         hidden = [config.hidden_units] if config.hidden_units else []
         self.sizes = [inputs, *hidden, world_model.action_size]
         count = sum(a * b + b for a, b in pairwise(self.sizes))
         self.genome = nn.Parameter(torch.zeros(count), requires_grad=False)
 
     def read(self, features: Tensor) -> Tensor:
-        """The part of features (..., F) that the controller reads, (..., I)."""
-        return torch.cat([features[..., part] for part in self._slices], -1)
+        """What the controller reads of features (..., F): a part (..., I), or its components (..., K)."""
+        inputs = torch.cat([features[..., part] for part in self._slices], -1)
+        return (inputs - self.centre) @ self.basis if self.config.components else inputs
+
+    def fit_components(self, features: Tensor) -> float:
+        """Find the principal components of what is read of features (N, F), and give the share of their
+        variance that the components hold (Jolliffe 2002, "Principal Component Analysis").
+
+        Raises:
+            ValueError: fewer rows vary than there are components.
+        """
+        inputs = torch.cat([features[..., part] for part in self._slices], -1).double()
+        centre = inputs.mean(0)
+        deviations, directions = torch.linalg.svd(inputs - centre, full_matrices=False)[1:]
+        kept, varied = self.config.components, int((deviations > _ROUNDING * deviations[0]).sum())
+        if kept > varied:
+            raise ValueError(
+                f"controller: components {kept}: expected at most {varied}, the directions in which what was "
+                "recorded varies"
+            )
+        spread = deviations[:kept] / (len(inputs) - 1) ** 0.5
+        # A direction's sign means nothing; with its largest entry positive it does not depend on the library.
+        rows = directions[:kept]
+        signs = rows.gather(1, rows.abs().argmax(1, keepdim=True)).sign()
+        self.centre.copy_(centre)
+        self.basis.copy_((signs * rows).T / spread)
+        return float((deviations[:kept] ** 2).sum() / (deviations**2).sum())
 
     def policy(self, features: Tensor) -> Deterministic:
         """The action (..., A) within (-1, 1) for features (..., F)."""

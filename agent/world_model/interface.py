@@ -88,6 +88,14 @@ class WorldModel(nn.Module, ABC):
     def initial(self, batch_size: int) -> State:
         """The state before anything was seen, (B)."""
 
+    def digest(self, observations: Observation) -> dict[str, Tensor]:
+        """What is to be kept of observations (...) in their place: `observe` and the loss take it as well.
+
+        Whatever in seeing does not learn, such as a frozen tokenizer, is done here, once an observation and
+        not each time that it is replayed. A model that learns all of it keeps observations as they are.
+        """
+        return dict(observations)
+
     @abstractmethod
     def observe(
         self, observations: Observation, actions: Tensor, is_first: Tensor, state: State

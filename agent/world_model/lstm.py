@@ -143,6 +143,10 @@ class LSTMWorldModel(WorldModel):
         flat = self.tokenizer.tokenize(image.flatten(0, -4))
         return flat.unflatten(0, image.shape[:-3])
 
+    def digest(self, observations: Observation) -> dict[str, Tensor]:
+        """The tokens (..., G) int32 of pictures: the tokenizer is frozen."""
+        return {"token": self.tokens(observations).int()}
+
     def features(self, state: State) -> Tensor:
         """Codes of the tokens and the hidden state side by side, (..., G*D + H): what the paper's controller
         reads."""

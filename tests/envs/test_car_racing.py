@@ -18,11 +18,17 @@ BACKENDS = [
 ]
 
 
-def fake(lengths: list[list[int]], seed: int = 0, fakes: dict[str, Any] | None = None, **config: Any) -> Any:
+def fake(
+    lengths: list[list[int]],
+    seed: int = 0,
+    fakes: dict[str, Any] | None = None,
+    autoreset: bool = True,
+    **config: Any,
+) -> Any:
     simulators = FakeSimulators(lengths, **(fakes or {}))
     settings = {"action_repeat": 4, "image_size": 96, **config}
     config = CarRacingConfig(num_envs=len(lengths), **settings)
-    return CarRacing(config, Here(simulators, config.action_repeat), seed), simulators
+    return CarRacing(config, Here(simulators, config.action_repeat), seed, autoreset), simulators
 
 
 def rest(env: CarRacing) -> np.ndarray:
@@ -61,6 +67,23 @@ def test_next_step_autoreset_and_ends_within_a_decision() -> None:
 
     observation, reward, *_ = env.step(rest(env))
     assert shown(observation) == [(1, 4), (0, 16)] and reward[0] == 10
+
+
+def test_without_autoreset_what_has_ended_stays_until_it_is_told() -> None:
+    env, _ = fake([[6, 8], [90]], autoreset=False)
+    assert env.metadata["autoreset_mode"] is AutoresetMode.DISABLED
+    env.reset()
+    env.step(rest(env))
+    observation, _, terminated, _, info = env.step(rest(env))
+    assert terminated.tolist() == [True, False] and info["_episode"].tolist() == [True, False]
+    ended = shown(observation)[0]
+    for _ in range(3):
+        observation, reward, terminated, truncated, info = env.step(rest(env))
+        assert shown(observation)[0] == ended and reward[0] == 0 and info["frames"].tolist() == [0, 4]
+        assert not (terminated | truncated).any() and "_episode" not in info
+    env.reset(options={"reset_mask": np.array([True, False])})
+    observation, reward, *_, info = env.step(rest(env))
+    assert shown(observation) == [(1, 4), (0, 24)] and reward[0] == 10 and info["frames"].tolist() == [4, 4]
 
 
 def test_time_limit_truncates_and_counts_start_again() -> None:

@@ -30,7 +30,7 @@ def drive(simulators: Here | Apart, decisions: int) -> list[Decision]:
     made, live = [], np.ones(n, bool)
     simulators.reset(live)
     for k in range(decisions):
-        simulators.send(np.full((n, 3), k / 10, np.float32), live)
+        simulators.send(np.full((n, 3), k / 10, np.float32), live, ~live)
         made.append(simulators.receive())
         live = ~(made[-1].terminated | made[-1].truncated)
     simulators.close()
@@ -93,7 +93,7 @@ def test_a_dead_process_is_told() -> None:
     os.kill(child.pid, signal.SIGKILL)
     child.join()
     with pytest.raises(WorkerDied, match="process died"):
-        simulators.send(np.zeros((1, 3), np.float32), np.ones(1, bool))
+        simulators.send(np.zeros((1, 3), np.float32), np.ones(1, bool), np.zeros(1, bool))
         simulators.receive()
     simulators.close()
 

@@ -96,6 +96,27 @@ def test_only_the_simulators_named_are_reset() -> None:
 
 
 @needs_envpool
+def test_only_live_simulators_of_envpool_move() -> None:
+    several, alone = EnvPoolSimulators([5, 6, 7], 1000, 2), EnvPoolSimulators([6], 1000, 1)
+    several.reset(np.ones(3, bool))
+    alone.reset(np.ones(1, bool))
+    action = np.tile(np.array([0.1, 0.3, 0], np.float32), (3, 1))
+    rewards = []
+    for number in range(40):
+        # The second moves in every other frame.
+        live = np.array([True, number % 2 == 0, False])
+        frame = several.step(action, live, True)
+        assert frame.picture[2].max() == 0 and frame.reward[2] == 0
+        if live[1]:
+            wanted = alone.step(action[:1], np.ones(1, bool), True)
+            assert (frame.picture[1] == wanted.picture[0]).all()
+            rewards.append((frame.reward[1], wanted.reward[0]))
+    assert len(rewards) == 20 and all(a == b for a, b in rewards) and sum(a for a, _ in rewards) != 0
+    several.close()
+    alone.close()
+
+
+@needs_envpool
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="Linux")
 def test_closing_envpool_ends_its_threads() -> None:
     before = len(os.listdir("/proc/self/task"))

@@ -231,7 +231,8 @@ class Collector:
         """Filter the row at hand, store it with the agent's state, give the agent's next action (N, A)."""
         row = self._row
         assert self._state is not None
-        observation = {name: torch.from_numpy(v).to(self._device) for name, v in row.observation.items()}
+        seen = {name: torch.from_numpy(v).to(self._device) for name, v in row.observation.items()}
+        observation = agent.world_model.digest(seen)
         action = torch.from_numpy(row.action).to(self._device)
         is_first = torch.from_numpy(row.is_first).to(self._device)
         chosen, self._state = agent.act(observation, self._state, action, is_first, explore)
@@ -242,7 +243,13 @@ class Collector:
             )
         latent = {name: value.cpu() for name, value in agent.world_model.compress(self._state).items()}
         self._replay.add(
-            row.observation, row.action, row.reward, row.is_first, row.is_terminal, latent, row.cost
+            {name: value.cpu() for name, value in observation.items()},
+            row.action,
+            row.reward,
+            row.is_first,
+            row.is_terminal,
+            latent,
+            row.cost,
         )
         self._at.decisions += len(row.reward) - len(self._away)
         return chosen

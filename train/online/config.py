@@ -49,6 +49,9 @@ class OnlineConfig(BaseModel, extra="forbid", validate_assignment=True, use_attr
 
     seed: int = Field(0, ge=0, lt=1_000_000)
     """Seed of everything random in the run: networks, replay, simulators."""
+    start: str = ""
+    """Run whose weights this one begins with: its world model, in whole or as far as it has been learnt, and
+    its behaviour, too, if it fits. A world model with a frozen tokenizer needs one."""
     env: EnvConfig = Field(CarRacingConfig(), discriminator="kind")
     """The environment to drive."""
     agent: DreamerConfig = DreamerConfig()

@@ -19,7 +19,8 @@ def dream_of_newest(trained: Trained, replay: Replay, folder: Path) -> list[Path
 
     torch's random numbers are left as they were, so a run with pictures learns the same as one without.
     """
-    if picture_name(replay.spec.observation) is None:
+    model = trained.agent.world_model
+    if picture_name(model.decode(model.initial(1))) is None:
         return []
     fps = decisions_per_second(trained.config.env)
     for stream in range(replay.streams):
@@ -27,6 +28,6 @@ def dream_of_newest(trained: Trained, replay: Replay, folder: Path) -> list[Path
             horizon = min(_LONGEST, len(episode.rewards) - _CONTEXT)
             if horizon >= _SHORTEST:
                 with torch.random.fork_rng(devices=[trained.device] if trained.device.type == "cuda" else []):
-                    truth, model = open_loop(trained.agent.world_model, episode, _CONTEXT, horizon)
-                return draw_dream(folder, truth, model, _CONTEXT, fps)
+                    truth, dream = open_loop(model, episode, _CONTEXT, horizon)
+                return draw_dream(folder, truth, dream, _CONTEXT, fps)
     return []

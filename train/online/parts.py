@@ -1,12 +1,13 @@
 """What a config makes, before anything is written: the agent, its optimiser, and what a replay row holds."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import gymnasium
 import torch
 from gymnasium.vector import VectorEnv
+from torch import Tensor
 
 from agent.dreamer import Dreamer
 from agent.optim import LaProp
@@ -77,16 +78,24 @@ def build_parts(config: OnlineConfig, make_env: MakeConfiguredEnv) -> Parts:
         optimizer = config.optimizer.build(agent)
     except ValueError as error:
         raise DreamdriveError(f"config: {one_line(error)}") from error
-    stored = agent.world_model.compress(agent.world_model.initial(1))
+    model = agent.world_model
+    nothing = {n: torch.zeros(1, *shapes[n], dtype=getattr(torch, dtypes[n]), device=device) for n in shapes}
+    with torch.no_grad():
+        kept = model.digest(nothing)
     spec = ReplaySpec(
-        observation={name: Field(shapes[name], dtypes[name]) for name in shapes},
+        observation=_fields(kept),
         action_size=action_size,
-        latent={n: Field(tuple(v.shape[1:]), str(v.dtype).removeprefix("torch.")) for n, v in stored.items()},
+        latent=_fields(model.compress(model.initial(1))),
         cost=config.trainer.cost_ramp > 0,
     )
     replay_layout(config.replay, spec, config.env.num_envs)
     meta = {"observations": {n: list(s) for n, s in shapes.items()}, "action_size": action_size}
     return Parts(device, agent, optimizer, spec, meta)
+
+
+def _fields(values: Mapping[str, Tensor]) -> dict[str, Field]:
+    """The fields that hold a row of each of `values` (1, ...)."""
+    return {n: Field(tuple(v.shape[1:]), str(v.dtype).removeprefix("torch.")) for n, v in values.items()}
 
 
 def warm_up(parts: Parts, config: OnlineConfig) -> None:

@@ -24,6 +24,7 @@ from train.online.config import OnlineConfig
 from train.online.dreams import dream_of_newest
 from train.online.pace import Pace
 from train.online.parts import MakeConfiguredEnv, Parts, build_parts, warm_up
+from train.online.start import begin_with
 from train.options import flatten
 from train.progress import Progress
 from train.run import Change, Run, StopSignal, changes, refuse_changes
@@ -55,6 +56,7 @@ _FIXED = {
     "replay.slack_fraction": "the replay's files were laid out with it",
     "trainer.cost_ramp": "the replay's rows tell of costs or do not",
     "seed": "all that was random so far came from it",
+    "start": "its weights were the first",
 }
 # These change what is learnt from now on, not which weights there are.
 _FREE = {
@@ -275,7 +277,7 @@ class Trainer:
         means["time/seconds"] = self.seconds
         means["time/updates"] = float(self.updates)
         self.tracker.log(means, self.collector.frames)
-        shown = {"updates": self.updates, "model": means["loss/world_model"], "kl": means["loss/kl"]}
+        shown = {"updates": self.updates, "model": means["loss/world_model"]}
         self.progress.update(self.collector.frames, shown)
 
     def note_scores(self, finished: list[Score]) -> None:
@@ -341,6 +343,7 @@ def train_agent(
             not, agent and environment do not fit, or the loss is no number any more.
     """
     changed: list[Change] = []
+    said = ""
     # Whatever may be wrong is found before anything is written.
     if resume:
         if run_path is None:
@@ -352,6 +355,7 @@ def train_agent(
         run.write_config(config)
     else:
         parts = build_parts(config, make_env)
+        said = begin_with(parts.agent, config)
         run = Run.create(run_path, "train-agent", config)
     title = f"training {run.path}"
     with (
@@ -362,6 +366,8 @@ def train_agent(
     ):
         for change in changed:
             progress.say(f"changed on resume: {change}")
+        if said:
+            progress.say(said)
         trainer = Trainer(config, run, progress, tracker, make_env, parts)
         try:
             if config.trainer.compile:

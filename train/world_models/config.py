@@ -105,6 +105,13 @@ class ControllerStageConfig(
         """Set it; see above."""
         self._evolved().state_dim = value
 
+    @property
+    def needs_rollouts(self) -> bool:
+        """Whether recorded rollouts are read: to dream from, or to find the components of a controller in."""
+        c = self.controller
+        finds = isinstance(c, ControllerConfig) and c.components > 0 and not self.start
+        return self.train_in == "dream" or finds
+
     def _evolved(self) -> ControllerConfig:
         if not isinstance(self.controller, ControllerConfig):
             raise ValueError("state_dim: an actor-critic has none, expected an evolved controller")

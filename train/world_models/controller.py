@@ -12,19 +12,25 @@ from agent.behaviour.actor_critic import ActorCritic
 from agent.behaviour.evolution import EvolutionaryController, Population
 from agent.tokenizer.fsq_vae import FSQVAE
 from agent.world_model.lstm import LSTMWorldModel
-from envs.car_racing import make_car_racing
 from train.checkpoint import load_weights
 from train.device import pick_device
 from train.errors import DreamdriveError, one_line
 from train.world_models.actor_critic import learn_in_dream
 from train.world_models.cma_es import Evolution
 from train.world_models.config import WorldModelAgentConfig
-from train.world_models.fitness import DreamFitness, MakeEnv, RealFitness, genomes_of
+from train.world_models.fitness import (
+    DreamFitness,
+    MakeEnv,
+    RealFitness,
+    genomes_of,
+    make_single_episodes,
+)
 from train.world_models.loop import Saves, Stopped, Watch
 from train.world_models.rollouts import split
 from train.world_models.tokens import Tokens
 
 Fitness = Callable[[Population, int, list[int]], Tensor]
+_COMPONENT_ROWS = 20_000
 
 
 class ControllerTrainer:
@@ -59,14 +65,15 @@ class ControllerTrainer:
     def train(
         self,
         tokens: Tokens | None,
-        make_env: MakeEnv = make_car_racing,
+        make_env: MakeEnv = make_single_episodes,
         saves: Saves | None = None,
         watch: Watch | None = None,
     ) -> dict[str, float]:
         """Train to the end, or go on from what was saved.
 
         Args:
-            tokens: the recorded rollouts that dreams start from; None will do for the real environment.
+            tokens: the recorded rollouts that dreams start from, and components are found in; None will do
+                for the real environment without components.
             make_env: the real environment from its options and a seed.
             saves: where to save and go on.
             watch: who watches.
@@ -84,20 +91,43 @@ class ControllerTrainer:
             return learn_in_dream(
                 self.world_model, self.behaviour, self._recorded(tokens), self.config, saves, watch
             )
-        if self.stage.train_in == "real":
+        s = self.stage
+        if self.behaviour.config.components and not s.start:
+            share = self._fit_components(self.behaviour, self._recorded(tokens))
+            watch.log({"components/variance": share}, 0)
+        if s.train_in == "real":
             real = RealFitness(self.world_model, self.config.env, make_env)
             real.frames = self.frames
             return self._evolve(self.behaviour, real, real, saves, watch)
-        recorded, s = self._recorded(tokens), self.stage
+        recorded = self._recorded(tokens)
         episodes, _ = split(len(recorded), self.config.training.validation_share, self.config.seed)
         anywhere = s.dream_from == "any"
         dream = DreamFitness(self.world_model, recorded, episodes, s.context, s.dream_length, anywhere)
         return self._evolve(self.behaviour, dream, None, saves, watch)
 
+    @torch.no_grad()
+    def _fit_components(self, controller: EvolutionaryController, tokens: Tokens) -> float:
+        """Principal components of recorded states; gives the share of the variance that they hold."""
+        t, seed = self.config.training, self.config.seed
+        episodes, _ = split(len(tokens), t.validation_share, seed)
+        batches = tokens.windows(
+            episodes, t.batch_size, t.sequence_length, _COMPONENT_ROWS, [seed, 32], self.device
+        )
+        seen = []
+        for batch in batches:
+            start = self.world_model.initial(batch.reward.shape[0])
+            states, _ = self.world_model.observe(batch.observation, batch.action, batch.is_first, start)
+            # The memory of the first rows knows little yet.
+            seen.append(self.world_model.features(states)[:, t.sequence_length // 2 :].flatten(0, 1))
+        try:
+            return controller.fit_components(torch.cat(seen))
+        except ValueError as error:
+            raise DreamdriveError(f"controller.{one_line(error)}") from error
+
     @staticmethod
     def _recorded(tokens: Tokens | None) -> Tokens:
         if tokens is None:
-            raise DreamdriveError("no tokenised rollouts to dream from: --stage world_model makes them")
+            raise DreamdriveError("no tokenised rollouts: --stage world_model makes them")
         return tokens
 
     def _evolve(
@@ -175,5 +205,12 @@ def _begin_at(controller: EvolutionaryController, run: Path) -> int:
         raise DreamdriveError(
             f"controller.start {run}: {found}, expected one of {len(controller.genome)} parameters"
         )
+    if controller.config.components:
+        if "behaviour.basis" not in tensors or tensors["behaviour.basis"].shape != controller.basis.shape:
+            raise DreamdriveError(
+                f"controller.start {run}: expected a controller of {controller.config.components} components"
+            )
+        controller.centre.copy_(tensors["behaviour.centre"])
+        controller.basis.copy_(tensors["behaviour.basis"])
     controller.genome.copy_(genome)
     return int(meta.get("driven", 0))

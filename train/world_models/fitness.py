@@ -10,7 +10,7 @@ from torch import Tensor
 
 from agent.behaviour.evolution import EvolutionaryController, Population, dream_fitness
 from agent.world_model.interface import State, WorldModel
-from envs.car_racing import CarRacingConfig
+from envs.car_racing import CarRacingConfig, make_car_racing
 from train.errors import DreamdriveError, one_line
 from train.world_models.tokens import Tokens
 
@@ -91,6 +91,11 @@ class DreamFitness:
             return dream_fitness(self.world_model, population, starts, self.length).cpu()
 
 
+def make_single_episodes(config: CarRacingConfig, seed: int, tracks: int) -> VectorEnv[Any, Any, Any]:
+    """`make_car_racing`, for one episode a simulator: none begins another that nobody looks at."""
+    return make_car_racing(config, seed, tracks, autoreset=False)
+
+
 class RealFitness:
     """Mean undiscounted return of whole episodes in the training environment, all P * E driven at once.
 
@@ -99,7 +104,7 @@ class RealFitness:
     Args:
         world_model: filters what is seen.
         env: the environment's options but for the number of simulators.
-        make_env: makes it from options, a seed and how many tracks there are, as `make_car_racing` does.
+        make_env: makes it from options, a seed and how many tracks there are, as `make_single_episodes` does.
     """
 
     def __init__(self, world_model: WorldModel, env: CarRacingConfig, make_env: MakeEnv) -> None:
@@ -123,7 +128,7 @@ class RealFitness:
             action = torch.zeros(n, self.world_model.action_size, device=device)
             is_first = torch.ones(n, dtype=torch.bool, device=device)
             while live.any():
-                # Simulators whose episode is over go on moving, but need not be looked at.
+                # Simulators whose episode is over stand still, and need not be looked at.
                 on = torch.from_numpy(np.flatnonzero(live)).to(device)
                 seen = {n: torch.from_numpy(v[live]).to(device) for n, v in observation.items()}
                 state[on] = self.world_model.encode(seen, state[on], action[on], is_first[on])

@@ -15,7 +15,6 @@ import torch
 from agent.dreamer import Dreamer
 from agent.tokenizer.fsq_vae import FSQVAE
 from agent.world_model.lstm import LSTMWorldModel
-from envs.car_racing import make_car_racing
 from train.checkpoint import save_weights
 from train.device import set_up_cpu
 from train.errors import DreamdriveError
@@ -26,7 +25,7 @@ from train.tracking import Tracker
 from train.world_models.collect import DataCollector
 from train.world_models.config import WorldModelAgentConfig
 from train.world_models.controller import ControllerTrainer
-from train.world_models.fitness import MakeEnv
+from train.world_models.fitness import MakeEnv, make_single_episodes
 from train.world_models.loop import Saves, Stopped, Watch
 from train.world_models.model import WorldModelTrainer
 from train.world_models.rollouts import Rollouts
@@ -110,7 +109,7 @@ class Pipeline:
         inputs = {"vae": file_digest(self._made("vae", stage))}
         if not options.untrained_memory:
             inputs["world_model"] = file_digest(self._made("world_model", stage))
-        if options.train_in == "dream":
+        if options.needs_rollouts:
             inputs["rollouts"] = self.rollouts[1]
         if options.start:
             inputs["start"] = file_digest(Path(options.start) / "weights.safetensors")
@@ -232,7 +231,7 @@ class Pipeline:
         evolved = stage.controller.kind == "controller"
 
         def work(saves: Saves, watch: Watch) -> dict[str, float]:
-            tokens = self._tokens(vae, "controller", watch) if stage.train_in == "dream" else None
+            tokens = self._tokens(vae, "controller", watch) if stage.needs_rollouts else None
             metrics = trainer.train(tokens, self.make_env, saves, watch)
             agent: Dreamer = c.agent.build(self.shapes, c.env.action_size)
             agent.world_model, agent.behaviour = trainer.world_model, trainer.behaviour
@@ -280,7 +279,7 @@ def train_world_models(
     config: WorldModelAgentConfig,
     stage: str,
     run_path: Path,
-    make_env: MakeEnv = make_car_racing,
+    make_env: MakeEnv = make_single_episodes,
 ) -> Run:
     """Do one stage, or `all`, in the run in `run_path`, which is begun if it is not there.
 

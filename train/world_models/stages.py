@@ -41,12 +41,12 @@ _CONTROLLER = ("batch_size", "sequence_length", "validation_share")
 
 
 # Options that came later, each with the value that stands for what was done before there was the option. With
-# that value they are left out, so that the stages of older runs stay done.
+# that value they are left out, so that the stages of older runs stay done. A dot leads into a part.
 _LATER: dict[str, dict[str, Any]] = {
     "collect": {"mixture": []},
     "world_model": {"token_head": {"kind": "joint"}, "reads": "table"},
     "fsq_vae": {"entropy_weight": 0.0},
-    "controller": {"dream_from": "first", "start": ""},
+    "controller": {"dream_from": "first", "start": "", "controller.components": 0},
 }
 
 
@@ -136,8 +136,16 @@ def _world_model(config: WorldModelAgentConfig) -> dict[str, Any]:
 
 def _dumped(part: BaseModel, name: str) -> dict[str, Any]:
     """A part of the config as plain values, without the options of `_LATER` that say nothing new."""
-    dumped, later = part.model_dump(mode="json"), _LATER[name]
-    return {key: value for key, value in dumped.items() if key not in later or value != later[key]}
+    dumped = part.model_dump(mode="json")
+    for path, usual in _LATER[name].items():
+        *parents, key = path.split(".")
+        holder = dumped
+        for parent in parents:
+            holder = holder[parent]
+        # An actor-critic has none of a controller's options.
+        if key in holder and holder[key] == usual:
+            del holder[key]
+    return dumped
 
 
 def _training(training: TrainingConfig, names: tuple[str, ...]) -> dict[str, Any]:

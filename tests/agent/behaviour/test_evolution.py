@@ -171,3 +171,34 @@ def test_what_does_not_fit_is_refused() -> None:
     for genomes in (torch.zeros(6), torch.zeros(3, 5)):
         with pytest.raises(ValueError, match=r"expected \(P, 6\)"):
             Population(controller, genomes)
+
+
+def correlated(rows: int) -> Tensor:
+    """Features of `seed_model` that vary in 7 of their 10 directions, by very different amounts."""
+    generator = torch.Generator().manual_seed(3)
+    hidden = torch.randn(rows, 7, generator=generator) * torch.logspace(0, -3, 7)
+    return hidden @ torch.randn(7, 10, generator=generator) + torch.arange(10.0)
+
+
+def test_components_are_uncorrelated_with_deviation_one_and_those_of_an_eigenvalue_solver() -> None:
+    controller = build(seed_model(), inputs="observed_memory", components=4)
+    assert controller.genome.numel() == 4 * 3 + 3
+    features = correlated(500)
+    share = controller.fit_components(features)
+    read = controller.read(features).double()
+    torch.testing.assert_close(read.mean(0), torch.zeros(4).double(), atol=1e-4, rtol=0)
+    torch.testing.assert_close(read.T.cov(), torch.eye(4).double(), atol=1e-3, rtol=0)
+    # An independent reference: eigenvectors of the covariance.
+    values, vectors = torch.linalg.eigh(features.double().T.cov())
+    assert share == pytest.approx(float(values[-4:].sum() / values.sum()), abs=1e-9)
+    for k in range(4):
+        found = controller.basis[:, k].double()
+        assert torch.cosine_similarity(found, vectors[:, -1 - k], dim=0).abs() > 1 - 1e-6
+        assert found[found.abs().argmax()] > 0
+
+
+def test_more_components_than_inputs_or_than_what_varies_are_refused() -> None:
+    with pytest.raises(ValueError, match="components 5: expected at most 4, its inputs"):
+        build(seed_model(), components=5)
+    with pytest.raises(ValueError, match="components 8: expected at most 7, the directions"):
+        build(seed_model(), inputs="observed_memory", components=8).fit_components(correlated(50))

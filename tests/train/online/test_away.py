@@ -57,8 +57,8 @@ class Rows:
 
     def add(self, observation: dict[str, np.ndarray], *values: np.ndarray) -> None:
         names = ("action", "reward", "is_first", "is_terminal")
-        row = observation | dict(zip(names, values[:4], strict=True))
-        self.rows.append({name: value.copy() for name, value in row.items()})
+        row = {**observation, **dict(zip(names, values[:4], strict=True))}
+        self.rows.append({name: np.array(value) for name, value in row.items()})
 
 
 def drive(gone: Mapping[int, tuple[int, int]]) -> tuple[Collector, dict[str, np.ndarray], list[str]]:

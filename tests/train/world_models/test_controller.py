@@ -8,14 +8,19 @@ import torch
 from agent.behaviour.evolution import EvolutionaryController
 from agent.tokenizer.fsq_vae import FSQVAE
 from agent.world_model.lstm import LSTMWorldModel
-from envs.car_racing import make_car_racing
 from tests.train.world_models.small import SIDE, counted_tokens, make_steering, small_config
 from tests.train.world_models.test_tokens import StopAfter
 from train.checkpoint import load_checkpoint
 from train.errors import DreamdriveError
 from train.world_models.config import WorldModelAgentConfig
 from train.world_models.controller import ControllerTrainer
-from train.world_models.fitness import DreamFitness, RealFitness, dream_starts, genomes_of
+from train.world_models.fitness import (
+    DreamFitness,
+    RealFitness,
+    dream_starts,
+    genomes_of,
+    make_single_episodes,
+)
 from train.world_models.loop import Saves, Stopped, Watch
 from train.world_models.tokens import Tokens
 
@@ -125,7 +130,7 @@ def test_hopeless_episodes_are_cut_and_candidates_share_their_tracks() -> None:
     assert isinstance(trainer.behaviour, EvolutionaryController)
     # Full brake.
     genomes = np.tile([0.0, 0.0, 0.0, 0.0, 0.0, -9.0], (2, 1))
-    real = RealFitness(trainer.world_model, config.env, make_car_racing)
+    real = RealFitness(trainer.world_model, config.env, make_single_episodes)
     scores = real(genomes_of(trainer.behaviour, genomes), 2, [1])
     assert real.frames <= 2 * 2 * 4 * (5 + 3)
     assert scores[0] == scores[1]
@@ -255,3 +260,25 @@ def test_what_does_not_fit_is_one_line() -> None:
         trainer_of(config)
     with pytest.raises(DreamdriveError, match="no tokenised rollouts.*--stage world_model makes them"):
         train(trainer_of(small_config()), None)
+
+
+@pytest.mark.parametrize("train_in", ["dream", "real"])
+def test_components_are_found_in_recorded_states_and_repeat(train_in: str) -> None:
+    reads = {"kind": "controller", "inputs": "observed_memory", "state_dim": 2, "components": 3}
+    config = small_config(controller={"train_in": train_in, "controller": reads})
+    trainer = trainer_of(config)
+    train(trainer)
+    assert isinstance(trainer.behaviour, EvolutionaryController)
+    assert trainer.behaviour.genome.numel() == 3 * 2 + 2 and trainer.behaviour.basis.abs().sum() > 0
+    again = trainer_of(config)
+    train(again)
+    assert torch.equal(again.behaviour.basis, trainer.behaviour.basis)  # type: ignore[arg-type]
+    assert torch.equal(genome_of(again), genome_of(trainer))
+
+
+def test_components_need_rollouts_even_in_the_real_environment() -> None:
+    controller = {"train_in": "real", "controller": {"kind": "controller", "components": 1, "state_dim": 2}}
+    config = small_config(controller=controller)
+    assert config.controller.needs_rollouts
+    with pytest.raises(DreamdriveError, match="no tokenised rollouts: --stage world_model makes them"):
+        train(trainer_of(config), None)
