@@ -37,7 +37,9 @@ def begin_with(agent: Dreamer, config: OnlineConfig) -> str:
             )
         return ""
     path = Path(config.start)
-    tensors = _weights(path, config)
+    run = Run.open(path)
+    _check_source(run, config)
+    tensors = learnt_by(run)
     missing = sorted(frozen - tensors.keys())
     if missing:
         raise DreamdriveError(f"start {path}: has no {missing[0]}, expected a trained tokenizer")
@@ -59,29 +61,43 @@ def begin_with(agent: Dreamer, config: OnlineConfig) -> str:
     return f"begins with the {what}{' and the behaviour' if fits else ''} of {path}"
 
 
-def _weights(path: Path, config: OnlineConfig) -> dict[str, Tensor]:
-    """All that the run in `path` has learnt, by the names of an agent's parts."""
-    run = Run.open(path)
+def weights_file(run: Run) -> Path:
+    """The file of all that a run has learnt so far.
+
+    Raises:
+        DreamdriveError: there is none.
+    """
+    stages = _STAGES if run.record.job == "world-models" else ()
+    for name in ("weights", *stages):
+        path = run.path / f"{name}.safetensors"
+        if path.exists():
+            return path
+    stage = ", expected those of the stage vae at least" if stages else ""
+    raise DreamdriveError(f"start {run.path}: has no weights yet{stage}")
+
+
+def learnt_by(run: Run) -> dict[str, Tensor]:
+    """All that a run has learnt, by the names of an agent's parts. Raises `DreamdriveError` for nothing."""
+    name = weights_file(run).stem
+    tensors, _ = load_weights(run.path, name=name)
+    prefix = _MODEL if run.record.job == WORLD_MODEL_JOB else _STAGES.get(name, "")
+    return {prefix + key: value for key, value in tensors.items()}
+
+
+def _check_source(run: Run, config: OnlineConfig) -> None:
+    """Raise `DreamdriveError` where the run learnt with other tokens, observations or actions."""
     if run.record.job == WORLD_MODEL_JOB:
-        tensors, _ = load_weights(path)
-        return {_MODEL + name: value for name, value in tensors.items()}
+        return
     source = agent_config(run)
     theirs, ours = (getattr(c.agent.world_model, "tokenizer", None) for c in (source, config))
     if theirs is not None and ours is not None and theirs.fsq_levels != ours.fsq_levels:
         raise DreamdriveError(
             f"agent.world_model.tokenizer.fsq_levels {ours.fsq_levels}: expected {theirs.fsq_levels}, "
-            f"as in start {path}"
+            f"as in start {run.path}"
         )
     learnt = source.env
     if isinstance(learnt, CarRacingConfig) and isinstance(config.env, CarRacingConfig):
         for name in _SAME:
             found, expected = getattr(config.env, name), getattr(learnt, name)
             if found != expected:
-                raise DreamdriveError(f"env.{name} {found}: expected {expected}, as in start {path}")
-    if (path / "weights.safetensors").exists() or run.record.job == "train-agent":
-        return load_weights(path)[0]
-    for stage, prefix in _STAGES.items():
-        if (path / f"{stage}.safetensors").exists():
-            tensors, _ = load_weights(path, name=stage)
-            return {prefix + name: value for name, value in tensors.items()}
-    raise DreamdriveError(f"start {path}: has no weights yet, expected those of the stage vae at least")
+                raise DreamdriveError(f"env.{name} {found}: expected {expected}, as in start {run.path}")

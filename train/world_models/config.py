@@ -30,8 +30,11 @@ class TrainingConfig(BaseModel, extra="forbid", validate_assignment=True, use_at
     """Pictures among which a batch of the VAE is drawn: what is held in memory, 12 KiB each at 64 px."""
     compare_plain_vae: bool = False
     """Train a plain VAE of the same size on the same pictures, too, and report its PSNR."""
-    world_model_epochs: int = Field(50, ge=1)
-    """Epochs of the world model."""
+    world_model_start: str = ""
+    """Run whose world model the stage begins with, over the same tokenizer: one of other rollouts, or one
+    that an agent learnt online (`dreamdrive train agent`)."""
+    world_model_epochs: int = Field(50, ge=0)
+    """Epochs of the world model; 0 takes that of `world_model_start` as it is."""
     world_model_epoch_rows: int = Field(0, ge=0)
     """Most rows of one epoch [decisions]; 0 takes all."""
     world_model_learning_rate: float = Field(1e-3, gt=0)
@@ -174,6 +177,12 @@ class WorldModelAgentConfig(
         dumped: dict[str, Any] = handler(self)
         dumped["world_model"].pop("tokenizer", None)
         return dumped
+
+    @model_validator(mode="after")
+    def _learns_or_has_learnt(self) -> Self:
+        if self.training.world_model_epochs == 0 and not self.training.world_model_start:
+            raise ValueError("training.world_model_epochs: 0: expected a world_model_start, or epochs")
+        return self
 
     @property
     def agent(self) -> DreamerConfig:

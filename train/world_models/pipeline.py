@@ -18,6 +18,7 @@ from agent.world_model.lstm import LSTMWorldModel
 from train.checkpoint import save_weights
 from train.device import set_up_cpu
 from train.errors import DreamdriveError
+from train.online.start import weights_file
 from train.options import flatten
 from train.progress import Progress
 from train.run import Run, StopSignal
@@ -41,7 +42,7 @@ from train.world_models.stages import (
 )
 from train.world_models.tokens import Tokens, noted, tokenize_rollouts
 from train.world_models.vae import VAETrainer
-from train.world_models.weights import built, load_fitting
+from train.world_models.weights import built, load_fitting, load_start
 
 JOB = "world-models"
 
@@ -104,7 +105,11 @@ class Pipeline:
         if stage == "vae":
             return {"rollouts": self.rollouts[1]}
         if stage == "world_model":
-            return {"rollouts": self.rollouts[1], "vae": file_digest(self._made("vae", stage))}
+            inputs = {"rollouts": self.rollouts[1], "vae": file_digest(self._made("vae", stage))}
+            if self.config.training.world_model_start:
+                start = Run.open(Path(self.config.training.world_model_start))
+                inputs["start"] = file_digest(weights_file(start))
+            return inputs
         options = self.config.controller
         inputs = {"vae": file_digest(self._made("vae", stage))}
         if not options.untrained_memory:
@@ -214,6 +219,8 @@ class Pipeline:
 
         def work(saves: Saves, watch: Watch) -> dict[str, float]:
             tokens = self._tokens(vae, "world_model", watch)
+            if c.training.world_model_start:
+                load_start(model, Path(c.training.world_model_start), vae)
             metrics = WorldModelTrainer(model, vae, c).train(tokens, saves, watch)
             meta = {"fsq_levels": c.fsq_vae.fsq_levels}
             save_weights(self.run.path, model.state_dict(), meta, "world_model")

@@ -4,11 +4,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
+import torch
 from torch import nn
 
-from agent.tokenizer.fsq_vae import FSQVAEConfig
+from agent.tokenizer.fsq_vae import FSQVAE, FSQVAEConfig
+from agent.world_model.lstm import LSTMWorldModel
 from train.checkpoint import load_weights
 from train.errors import DreamdriveError, one_line
+from train.online.start import learnt_by
+from train.run import Run
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -19,6 +23,25 @@ def built(build: Callable[[], Module]) -> Module:
         return build()
     except ValueError as error:
         raise DreamdriveError(f"config: {one_line(error)}") from error
+
+
+def load_start(model: LSTMWorldModel, path: Path, tokenizer: FSQVAE) -> None:
+    """Load the world model of the run in `path`, which shall see by the same tokenizer.
+
+    Raises:
+        DreamdriveError: there is no such run, or its world model or tokenizer is another one.
+    """
+    tensors, prefix = learnt_by(Run.open(path)), "world_model."
+    own = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+    where = f"training.world_model_start {path}"
+    for name, tensor in model.state_dict().items():
+        if name not in own or own[name].shape != tensor.shape:
+            shape = list(own[name].shape) if name in own else "missing"
+            raise DreamdriveError(f"{where}: {name} is {shape}, expected {list(tensor.shape)} by the config")
+    for name, tensor in tokenizer.state_dict().items():
+        if not torch.equal(own[f"tokenizer.{name}"], tensor.cpu()):
+            raise DreamdriveError(f"{where}: its tokenizer is another one, expected that of the stage vae")
+    model.load_state_dict(own)
 
 
 def load_fitting(module: nn.Module, path: Path, stage: str, tokenizer: FSQVAEConfig) -> None:

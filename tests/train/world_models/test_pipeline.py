@@ -18,7 +18,7 @@ from agent.world_model.token_heads import DigitHead
 from envs.car_racing import CarRacingConfig
 from tests.train.world_models.small import SIDE, make_steering, small_config, wandering
 from train.agents import load_agent
-from train.checkpoint import load_checkpoint, load_weights
+from train.checkpoint import load_checkpoint, load_weights, save_weights
 from train.cli import main
 from train.data.episodes import write_episode
 from train.data.hdf5 import open_rollouts
@@ -311,6 +311,41 @@ def test_an_evolution_that_begins_at_nothing_that_fits(
     actor["controller"]["start"] = "x"
     with pytest.raises(ValueError, match="start: an actor-critic begins from nothing"):
         WorldModelAgentConfig.model_validate(actor)
+
+
+def test_a_world_model_begins_with_that_of_another_run(
+    original: Path, runs: Path, config_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    theirs, _ = load_weights(original, name="world_model")
+    options = ["--base", str(original), "--training.world_model_start", str(original)]
+    epochs = "--training.world_model_epochs"
+    assert main(words("world_model", runs / "b", config_file, *options, epochs, "0")) == 0
+    taken, _ = load_weights(runs / "b", name="world_model")
+    assert all(torch.equal(taken[name], value) for name, value in theirs.items())
+    # From there a little more learning, at a rate of next to nothing, changes next to nothing.
+    slow = ["--training.world_model_learning_rate", "1e-9"]
+    assert main(words("world_model", runs / "c", config_file, *options, *slow)) == 0
+    learnt, _ = load_weights(runs / "c", name="world_model")
+    assert any(not torch.equal(learnt[name], value) for name, value in theirs.items())
+    assert all(torch.allclose(learnt[name], value, atol=1e-5) for name, value in theirs.items())
+
+    capsys.readouterr()
+    line = failed(
+        capsys, *words("world_model", runs / "d", config_file, "--base", str(original), epochs, "0")
+    )
+    assert "world_model_epochs: 0: expected a world_model_start, or epochs" in line
+    other = [*options[:3], str(runs / "nowhere")]
+    assert "nowhere" in failed(capsys, *words("world_model", runs / "d", config_file, *other))
+    small = ["--world_model.hidden_size", "8"]
+    line = failed(capsys, *words("world_model", runs / "d", config_file, *options, *small))
+    assert re.search(r"world_model_start .*: \S+ is \[.*\], expected \[.*\] by the config", line)
+    copied = Path(shutil.copytree(original, runs / "e"))
+    tensors, meta = load_weights(copied)
+    name = next(name for name in tensors if name.startswith("world_model.tokenizer."))
+    save_weights(copied, {**tensors, name: tensors[name] + 1}, meta)
+    other = [*options[:3], str(copied)]
+    line = failed(capsys, *words("world_model", runs / "d", config_file, *other))
+    assert "its tokenizer is another one, expected that of the stage vae" in line
 
 
 def test_an_untrained_memory_is_random_and_seeded(original: Path, runs: Path) -> None:
