@@ -62,9 +62,12 @@ class ControllerStageConfig(
     """What maps features to actions. An actor-critic learns in the dream, by its own losses."""
     train_in: Literal["dream", "real"] = "dream"
     """Where candidates are scored: in the world model's dream, at `world_model.temperature`, or in the real
-    environment, where `env.hopeless_after` cuts what leads nowhere."""
+    environment."""
     untrained_memory: bool = False
     """Ablation: drive with an LSTM left at its random start (of the run's seed); needs `train_in: real`."""
+    hopeless_after: int = Field(0, ge=0)
+    """Decisions without a new tile after which an episode of the evolution is cut; 0: `env.hopeless_after`.
+    Most of the first candidates lead nowhere, and the sooner that is seen the more can be tried."""
     population: int = Field(32, ge=4)
     """Candidates of a generation."""
     parents: int = Field(0, ge=0)

@@ -96,7 +96,10 @@ class ControllerTrainer:
             share = self._fit_components(self.behaviour, self._recorded(tokens))
             watch.log({"components/variance": share}, 0)
         if s.train_in == "real":
-            real = RealFitness(self.world_model, self.config.env, make_env)
+            env = self.config.env
+            if s.hopeless_after:
+                env = env.model_copy(update={"hopeless_after": s.hopeless_after})
+            real = RealFitness(self.world_model, env, make_env)
             real.frames = self.frames
             return self._evolve(self.behaviour, real, real, saves, watch)
         recorded = self._recorded(tokens)

@@ -46,7 +46,7 @@ _LATER: dict[str, dict[str, Any]] = {
     "collect": {"mixture": []},
     "world_model": {"token_head": {"kind": "joint"}, "reads": "table"},
     "fsq_vae": {"entropy_weight": 0.0},
-    "controller": {"dream_from": "first", "start": "", "controller.components": 0},
+    "controller": {"dream_from": "first", "start": "", "controller.components": 0, "hopeless_after": 0},
 }
 
 

@@ -136,6 +136,18 @@ def test_hopeless_episodes_are_cut_and_candidates_share_their_tracks() -> None:
     assert scores[0] == scores[1]
 
 
+def test_an_evolution_may_cut_episodes_sooner_than_others_do() -> None:
+    """Controllers that do nothing: 4 of one generation and 2 of the re-evaluation, 2 episodes each."""
+    env = {"action": "2d", "max_frames": 200, "hopeless_after": 40, "threads": 1}
+    stage = {"train_in": "real", "generations": 1, "sigma": 1e-9, "reevaluate_every": 1}
+    frames = []
+    for hopeless in (5, 0):
+        trainer = trainer_of(small_config(env=env, controller={**stage, "hopeless_after": hopeless}))
+        trainer.train(None)
+        frames.append(trainer.frames)
+    assert frames[0] <= (4 + 2) * 2 * 4 * (5 + 3) < 4 * 40 * 12 <= frames[1]
+
+
 def test_real_fitness_is_the_mean_return_of_first_episodes() -> None:
     """Actions that do not depend on what is seen; the reward is the first of their numbers."""
     config = small_config()
