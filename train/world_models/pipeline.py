@@ -36,6 +36,7 @@ from train.world_models.stages import (
     StageRecord,
     file_digest,
     fingerprint,
+    going_on,
     now,
     read_record,
     write_record,
@@ -153,7 +154,7 @@ class Pipeline:
         run, path = self.run, self.run.path
         # Only now: all that may be wrong with the options has been found.
         run.write_config(self.config)
-        saves = Saves(path / f"{stage}.pt", mark)
+        saves = Saves(path / f"{stage}.pt", going_on(self.config, stage, self._inputs(stage)))
         saved = saves.load() or {}
         known, step = saved.get("mlflow_run_id"), saved.get("step", -1)
         with (

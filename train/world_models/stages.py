@@ -158,6 +158,15 @@ def fingerprint(config: WorldModelAgentConfig, stage: Stage, inputs: Mapping[str
     return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 
 
+def going_on(config: WorldModelAgentConfig, stage: Stage, inputs: Mapping[str, str]) -> str:
+    """A digest of what a stopped stage needs to find unchanged to go on: all but the number of generations,
+    so that an evolution can be ended where it is, or made longer while it is not done."""
+    if stage == "controller":
+        controller = config.controller.model_copy(update={"generations": 1})
+        config = config.model_copy(update={"controller": controller})
+    return fingerprint(config, stage, inputs)
+
+
 def file_digest(path: Path) -> str:
     """SHA-256 of a file."""
     with explain_os_errors("cannot read", path), open(path, "rb") as file:

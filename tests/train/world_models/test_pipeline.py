@@ -230,6 +230,32 @@ def test_a_signal_stops_and_the_same_command_goes_on(original: Path, runs: Path)
     assert all(torch.equal(a[name], value) for name, value in b.items())
 
 
+def test_a_stopped_evolution_can_be_ended_where_it_is(original: Path, runs: Path) -> None:
+    made = 0
+
+    def signalling(config: CarRacingConfig, seed: int, tracks: int) -> Any:
+        nonlocal made
+        made += 1
+        # In the third generation, after two and a re-evaluation.
+        if made == 4:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return make_steering(config, seed, tracks)
+
+    config = tiny_config(base=str(original), controller=STEERED | {"generations": 9})
+    train_world_models(config, "controller", runs / "b", signalling)
+    saved = load_checkpoint(runs / "b" / "controller.pt")
+    assert saved["evolution"]["generation"] == 3
+
+    def nothing(config: CarRacingConfig, seed: int, tracks: int) -> Any:
+        raise AssertionError("nothing is to be driven")
+
+    config.controller.generations = 3
+    train_world_models(config, "controller", runs / "b", nothing)
+    genome = load_weights(runs / "b")[0]["behaviour.genome"]
+    torch.testing.assert_close(genome, saved["chosen"].float())
+    assert records(runs / "b")["controller"].metrics["reevaluated/best"] == saved["best"]
+
+
 def test_a_signal_stops_the_collecting(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = tiny_config(collect={"rollouts": 6})
     config.env.num_envs = 1
