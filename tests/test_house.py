@@ -22,6 +22,7 @@ ALLOWED_MODULES = {"envs/dream.py": {"agent"}}
 MOST_LINES = 400
 CONFIGS: dict[str, type[BaseModel]] = {
     "car_racing.yaml": OnlineConfig,
+    "car_racing_lstm.yaml": OnlineConfig,
     "carla.yaml": OnlineConfig,
     "carla_cardreamer.yaml": OnlineConfig,
     "carla_gym_carla.yaml": OnlineConfig,
