@@ -95,7 +95,10 @@ def test_numbers_are_those_of_before(name: str) -> None:
         if exact:
             assert digest([value]) == golden[key][0], key
         else:
-            assert summary(value) == pytest.approx(golden[key][1:], rel=0.02, abs=0.02), key
+            total, size = summary(value)
+            assert size == pytest.approx(golden[key][2], rel=0.02, abs=0.02), key
+            # In a sum of millions that cancel, what is left is rounding.
+            assert total == pytest.approx(golden[key][1], rel=0.02, abs=0.02 + 1e-6 * size), key
 
 
 def record() -> None:
