@@ -14,12 +14,13 @@ from envs.car_racing import CarRacingConfig
 from tests.agent.tiny import LSTM
 from tests.train.online.tiny_envs import SIDE, Sides, sides, tiny_config
 from tests.train.world_models.small import small_config
-from train.agents import load_agent
+from train.agents import WORLD_MODEL_JOB, load_agent
 from train.checkpoint import load_checkpoint, load_weights, save_weights
 from train.errors import DreamdriveError
 from train.online.config import OnlineConfig
 from train.online.trainer import train_agent
 from train.run import Run
+from train.world_model.config import WorldModelTrainConfig
 
 
 class Colours(Sides):
@@ -124,6 +125,19 @@ def test_a_whole_agent_goes_on_where_another_ended(tmp_path: Path) -> None:
     third, _ = load_weights(train_agent(config, tmp_path / "third", make_env=sides).path)
     assert all(torch.equal(a[n], third[n]) for n in a if n.startswith("world_model"))
     assert third["behaviour.actor.0.0.weight"].shape != a["behaviour.actor.0.0.weight"].shape
+
+
+def test_a_world_model_of_recorded_driving_is_begun_with(tmp_path: Path) -> None:
+    config = tiny_config(frames=20, prefill_frames=1000)
+    torch.manual_seed(99)
+    learnt = config.agent.world_model.build({"image": (1, SIDE, SIDE)}, 2).state_dict()
+    Run.create(tmp_path / "recorded", WORLD_MODEL_JOB, WorldModelTrainConfig())
+    save_weights(
+        tmp_path / "recorded", learnt, {"observations": {"image": [1, SIDE, SIDE]}, "action_size": 2}
+    )
+    config.start = str(tmp_path / "recorded")
+    begun, _ = load_weights(train_agent(config, tmp_path / "run", make_env=sides).path)
+    assert all(torch.equal(begun[f"world_model.{name}"], value) for name, value in learnt.items())
 
 
 @pytest.mark.parametrize(
