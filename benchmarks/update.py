@@ -14,7 +14,7 @@ from agent.behaviour.actor_critic import ActorCriticConfig
 from agent.dreamer import Dreamer, OptimizerConfig
 from agent.sizes import SIZES, sized
 from agent.world_model.interface import Batch
-from train.device import autocast, fast_bf16
+from train.device import autocast, resolved
 
 
 def random_batch(batch: int, length: int, actions: int, device: torch.device) -> Batch:
@@ -74,7 +74,7 @@ def main() -> None:
         "fp32": bench.matrix_rate(torch.float32, device),
         "bf16": bench.matrix_rate(torch.bfloat16, device),
     }
-    used = args.precision if args.precision != "auto" else "bf16" if fast_bf16(device) else "fp32"
+    used = resolved(args.precision, device)
     result = {
         "size": args.size,
         "batch": args.batch,

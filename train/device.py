@@ -50,8 +50,19 @@ def fast_bf16(device: torch.device) -> bool:
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") or capabilities.get("bf16"))
 
 
+def resolved(precision: str, device: torch.device) -> str:
+    """What `precision` means on a device: bf16 or fp32.
+
+    `auto` is bf16 on a GPU that multiplies it. A CPU that does so gains nothing in small updates and a fifth
+    in larger ones (docs/results.md, Speed), and would learn something else than other CPUs do.
+    """
+    if precision != "auto":
+        return precision
+    return "bf16" if device.type == "cuda" and fast_bf16(device) else "fp32"
+
+
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[object]:
     """A context in which the networks compute in `precision`: auto, bf16 or fp32."""
-    if precision == "bf16" or (precision == "auto" and fast_bf16(device)):
+    if resolved(precision, device) == "bf16":
         return torch.autocast(device.type, dtype=torch.bfloat16)
     return nullcontext()

@@ -35,7 +35,7 @@ class TrainerConfig(BaseModel, extra="forbid", validate_assignment=True, use_att
     picture_frames: int = Field(100_000, ge=1)
     """Frames between open-loop dreams on the newest episode, as pictures."""
     precision: Literal["auto", "bf16", "fp32"] = "auto"
-    """Arithmetic of the networks; `auto` is bf16 where the hardware multiplies it, else fp32."""
+    """Arithmetic of the networks; `auto` is bf16 on a GPU that multiplies it, else fp32."""
     compile: bool = False
     """Compile the inner step functions with torch.compile before the simulators start."""
     device: str = "auto"

@@ -136,7 +136,7 @@ class WorldModelTrainConfig(
     seed: int = Field(0, ge=0, lt=1_000_000)
     """Seed of everything random in the run: networks, split, order, latents."""
     precision: Literal["auto", "bf16", "fp32"] = "auto"
-    """Arithmetic of the networks; `auto` is bf16 where the hardware multiplies it, else fp32."""
+    """Arithmetic of the networks; `auto` is bf16 on a GPU that multiplies it, else fp32."""
     compile: bool = False
     """Compile the inner step functions with torch.compile."""
     device: str = "auto"
