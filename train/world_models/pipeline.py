@@ -32,11 +32,11 @@ from train.world_models.model import WorldModelTrainer
 from train.world_models.rollouts import Rollouts
 from train.world_models.stages import (
     STAGES,
+    Marks,
     Stage,
     StageRecord,
     file_digest,
     fingerprint,
-    going_on,
     now,
     read_record,
     write_record,
@@ -76,10 +76,14 @@ class Pipeline:
         if stage == "collect" and self._given_rollouts() is not None:
             print(f"collect: {self.config.collect.file} is taken as it is")
             return
-        mark = fingerprint(self.config, stage, self._inputs(stage))
+        marks = Marks.of(self.config, stage, self._inputs(stage))
         for folder in self.folders:
             record = read_record(folder, stage)
-            if record is not None and record.fingerprint == mark and self._output(stage, folder).exists():
+            if (
+                record is not None
+                and record.fingerprint == marks.done
+                and self._output(stage, folder).exists()
+            ):
                 print(f"{stage}: done and unchanged in {folder}")
                 return
         work = {
@@ -88,7 +92,7 @@ class Pipeline:
             "world_model": self._world_model,
             "controller": self._controller,
         }
-        work[stage](mark)
+        work[stage](marks)
 
     def _given_rollouts(self) -> Path | None:
         """Rollouts that lie outside of the run are somebody's: they are read, never written."""
@@ -147,14 +151,19 @@ class Pipeline:
         return self._rollouts
 
     def _run(
-        self, stage: Stage, mark: str, total: int, unit: str, work: Callable[[Saves, Watch], dict[str, float]]
+        self,
+        stage: Stage,
+        marks: Marks,
+        total: int,
+        unit: str,
+        work: Callable[[Saves, Watch], dict[str, float]],
     ) -> None:
         """Do the work of a stage under the eyes of progress and tracking, and note that it is done."""
         began = time.monotonic()
         run, path = self.run, self.run.path
         # Only now: all that may be wrong with the options has been found.
         run.write_config(self.config)
-        saves = Saves(path / f"{stage}.pt", going_on(self.config, stage, self._inputs(stage)))
+        saves = Saves(path / f"{stage}.pt", marks.going_on)
         saved = saves.load() or {}
         known, step = saved.get("mlflow_run_id"), saved.get("step", -1)
         with (
@@ -172,7 +181,7 @@ class Pipeline:
                 raise
         record = StageRecord(
             stage=stage,
-            fingerprint=mark,
+            fingerprint=marks.done,
             options=fingerprint(self.config, stage, {}),
             metrics=metrics,
             seconds=round(time.monotonic() - began, 1),
@@ -184,7 +193,7 @@ class Pipeline:
             (path / name).unlink(missing_ok=True)
         self.tracker.log({f"{stage}/{name}": value for name, value in metrics.items()}, STAGES.index(stage))
 
-    def _collect(self, mark: str) -> None:
+    def _collect(self, marks: Marks) -> None:
         c = self.config
         path = self._output("collect", self.run.path)
 
@@ -197,9 +206,9 @@ class Pipeline:
             return {"rollouts": float(c.collect.rollouts), **driven}
 
         self._rollouts = None
-        self._run("collect", mark, c.collect.rollouts, "rollouts", work)
+        self._run("collect", marks, c.collect.rollouts, "rollouts", work)
 
-    def _vae(self, mark: str) -> None:
+    def _vae(self, marks: Marks) -> None:
         c = self.config
         rollouts = self.rollouts[0]
         torch.manual_seed(c.seed)
@@ -211,9 +220,9 @@ class Pipeline:
             save_weights(self.run.path, vae.state_dict(), meta, "vae")
             return metrics
 
-        self._run("vae", mark, c.training.vae_epochs, "epochs", work)
+        self._run("vae", marks, c.training.vae_epochs, "epochs", work)
 
-    def _world_model(self, mark: str) -> None:
+    def _world_model(self, marks: Marks) -> None:
         c = self.config
         vae = self._load_vae("world_model")
         model = self._build_world_model()
@@ -227,9 +236,9 @@ class Pipeline:
             save_weights(self.run.path, model.state_dict(), meta, "world_model")
             return metrics
 
-        self._run("world_model", mark, c.training.world_model_epochs, "epochs", work)
+        self._run("world_model", marks, c.training.world_model_epochs, "epochs", work)
 
-    def _controller(self, mark: str) -> None:
+    def _controller(self, marks: Marks) -> None:
         c, stage = self.config, self.config.controller
         vae = self._load_vae("controller")
         model = self._build_world_model()
@@ -253,7 +262,7 @@ class Pipeline:
             return metrics
 
         total = stage.generations if evolved else stage.updates
-        self._run("controller", mark, total, "generations" if evolved else "updates", work)
+        self._run("controller", marks, total, "generations" if evolved else "updates", work)
 
     def _recorded_frames(self) -> int:
         """Frames of the rollouts that VAE and world model learnt from, at `action_repeat` a decision."""

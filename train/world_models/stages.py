@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -158,13 +159,22 @@ def fingerprint(config: WorldModelAgentConfig, stage: Stage, inputs: Mapping[str
     return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 
 
-def going_on(config: WorldModelAgentConfig, stage: Stage, inputs: Mapping[str, str]) -> str:
-    """A digest of what a stopped stage needs to find unchanged to go on: all but the number of generations,
-    so that an evolution can be ended where it is, or made longer while it is not done."""
-    if stage == "controller":
+@dataclass(frozen=True)
+class Marks:
+    """What a stage's output and its checkpoint are known by."""
+
+    done: str
+    """Digest of inputs and options: with another one the stage is to be done anew."""
+    going_on: str
+    """The same without the number of generations: with another one a stopped stage begins anew. So an
+    evolution can be ended where it is, or made longer while it is not done."""
+
+    @classmethod
+    def of(cls, config: WorldModelAgentConfig, stage: Stage, inputs: Mapping[str, str]) -> "Marks":
+        """Those of a stage with the digests of its inputs."""
         controller = config.controller.model_copy(update={"generations": 1})
-        config = config.model_copy(update={"controller": controller})
-    return fingerprint(config, stage, inputs)
+        any_length = config.model_copy(update={"controller": controller})
+        return cls(fingerprint(config, stage, inputs), fingerprint(any_length, stage, inputs))
 
 
 def file_digest(path: Path) -> str:

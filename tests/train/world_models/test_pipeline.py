@@ -3,6 +3,7 @@
 import os
 import re
 import signal
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -201,19 +202,24 @@ def test_rollouts_of_others_are_read_and_never_written(runs: Path, config_file: 
     assert load_agent(runs / "b", "cpu").frames == 3 * 12 * 4
 
 
-def test_a_signal_stops_and_the_same_command_goes_on(original: Path, runs: Path) -> None:
+def signalling(at: int) -> Callable[[CarRacingConfig, int, int], Any]:
+    """`make_steering`, but this process gets SIGTERM when the environment number `at` is made, from 1."""
     made = 0
 
-    def signalling(config: CarRacingConfig, seed: int, tracks: int) -> Any:
+    def make(config: CarRacingConfig, seed: int, tracks: int) -> Any:
         nonlocal made
         made += 1
-        if made == 2:
+        if made == at:
             os.kill(os.getpid(), signal.SIGTERM)
         return make_steering(config, seed, tracks)
 
+    return make
+
+
+def test_a_signal_stops_and_the_same_command_goes_on(original: Path, runs: Path) -> None:
     config = tiny_config(base=str(original), controller=STEERED)
     train_world_models(config, "all", runs / "whole", make_steering)
-    train_world_models(config, "all", runs / "b", signalling)
+    train_world_models(config, "all", runs / "b", signalling(at=2))
     assert records(runs / "b") == {}
     saved = load_checkpoint(runs / "b" / "controller.pt")
     assert saved["evolution"]["generation"] == 2
@@ -231,18 +237,9 @@ def test_a_signal_stops_and_the_same_command_goes_on(original: Path, runs: Path)
 
 
 def test_a_stopped_evolution_can_be_ended_where_it_is(original: Path, runs: Path) -> None:
-    made = 0
-
-    def signalling(config: CarRacingConfig, seed: int, tracks: int) -> Any:
-        nonlocal made
-        made += 1
-        # In the third generation, after two and a re-evaluation.
-        if made == 4:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return make_steering(config, seed, tracks)
-
     config = tiny_config(base=str(original), controller=STEERED | {"generations": 9})
-    train_world_models(config, "controller", runs / "b", signalling)
+    # In the third generation, after two and a re-evaluation.
+    train_world_models(config, "controller", runs / "b", signalling(at=4))
     saved = load_checkpoint(runs / "b" / "controller.pt")
     assert saved["evolution"]["generation"] == 3
 
