@@ -112,6 +112,11 @@ def centred(image: Tensor) -> Tensor:
     return image.to(torch.float32).mul_(1.0 / 255.0).sub_(0.5)
 
 
+def colours(image: Tensor) -> Tensor:
+    """Pictures of any shape as numbers in [0, 1], float32: bytes are divided by 255, numbers stay."""
+    return image.float() if image.is_floating_point() else image.float() / 255.0
+
+
 def from_patches(patches: Tensor, patch: int) -> Tensor:
     """The inverse of `to_patches`: (N, H/p, W/p, C*p*p) -> (N, C, H, W)."""
     n, h, w, size = patches.shape

@@ -27,7 +27,7 @@ from train.errors import DreamdriveError, one_line
 from train.evaluate import Chooser, Filtering
 from train.options import flatten
 from train.progress import Progress
-from train.run import Change, Run, StopSignal, changes, refuse_changes
+from train.run import Change, Run, StopSignal, changes, refuse_changes, run_to_resume
 from train.tracking import Tracker
 
 if TYPE_CHECKING:
@@ -158,12 +158,11 @@ def _begin(config: BaselineConfig, run_path: Path | None) -> Run:
 
 def _open(config: BaselineConfig, run_path: Path | None) -> tuple[Run, dict[str, Any], list[Change]]:
     """The run to go on with, its checkpoint, and the options changed since."""
-    if run_path is None:
-        raise DreamdriveError("cannot resume: expected the folder of the run")
-    changed = changes(Run.open(run_path).config(BaselineConfig), config)
+    begun = run_to_resume(run_path)
+    changed = changes(begun.config(BaselineConfig), config)
     refuse_changes(changed, FIXED)
-    saved = load_checkpoint(Run.open(run_path).checkpoint_path)
-    run = Run.resume(run_path)
+    saved = load_checkpoint(begun.checkpoint_path)
+    run = Run.resume(begun.path)
     run.write_config(config)
     return run, saved, changed
 

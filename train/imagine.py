@@ -73,7 +73,11 @@ def open_loop(model: WorldModel, episode: Episode, context: int, horizon: int) -
     recorded = iter(action[:, context:].unbind(1))
     dream = model.imagine(states[:, -1], lambda _: next(recorded), horizon)
     seen_pixels = to_pixels(model.decode(states)[drawn][0])
-    dreamt_pixels = to_pixels(model.decode(dream.states[:, 1:])[drawn][0])
+    last = {
+        name: torch.from_numpy(value[context - 1 : context]) for name, value in episode.observations.items()
+    }
+    painted = model.paint(dream.states[:, 1:], {name: value.to(device) for name, value in last.items()})
+    dreamt_pixels = to_pixels(painted[drawn][0])
     return truth, np.concatenate([seen_pixels, dreamt_pixels])
 
 

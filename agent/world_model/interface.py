@@ -128,6 +128,14 @@ class WorldModel(nn.Module, ABC):
     def decode(self, state: State) -> dict[str, Tensor]:
         """Observations of states (...): pictures as float32 in [0, 1], (..., C, H, W); vectors (..., D)."""
 
+    def paint(self, states: State, last: Observation) -> dict[str, Tensor]:
+        """Observations of a dream's states (B, H) that follow on `last`, name -> (B, ...): as `decode`.
+
+        A model may use the last pictures seen, bytes or numbers in [0, 1], to paint better than from the
+        states alone.
+        """
+        return self.decode(states)
+
     @abstractmethod
     def features(self, state: State) -> Tensor:
         """What heads and policies read of a state, (..., F) float."""

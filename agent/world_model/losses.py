@@ -8,6 +8,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from agent.nets import colours
+from agent.world_model.advection import Advection
 from agent.world_model.decoder import Decoder
 from agent.world_model.heads import ContinueHead, TwoHotHead
 from agent.world_model.interface import Observation
@@ -56,6 +58,27 @@ def picture_structure(
     return torch.stack(unlike).sum(0), torch.stack(rough).sum(0)
 
 
+def advection_loss(advection: Advection, features: Tensor, observation: Observation, seen: int) -> Tensor:
+    """Squared error of the pictures of a dream, painted from the last one seen, summed over their elements.
+
+    Args:
+        advection: what paints.
+        features: (B, H, F) of the dream's states, which get no gradient.
+        observation: name -> (B, T, ...) as it was; pictures are bytes.
+        seen: row of the last picture seen; the dream is of those after it.
+
+    Returns:
+        (B, H).
+    """
+    last = {name: observation[name][:, seen] for name in advection.names}
+    ahead = slice(seen + 1, seen + 1 + features.shape[1])
+    errors = [
+        (painted - colours(observation[name][:, ahead])).square().sum((-3, -2, -1))
+        for name, painted in advection.unroll(features.detach(), last).items()
+    ]
+    return torch.stack(errors).sum(0)
+
+
 def error_per_element(losses: Mapping[str, Tensor], observation: Observation) -> Tensor:
     """Mean squared error of one element, a scalar: of pictures, or of vectors where there is no picture.
 
@@ -63,10 +86,18 @@ def error_per_element(losses: Mapping[str, Tensor], observation: Observation) ->
         losses: name -> (B*T,), from `reconstruction_losses`.
         observation: name -> (B, T, ...).
     """
-    pictures = [name for name, value in observation.items() if value.ndim == 5]
-    names = pictures or list(observation)
-    elements = sum(observation[name][0, 0].numel() for name in names)
-    return torch.stack([losses[name] for name in names]).sum(0).mean() / elements
+    names = picture_names(observation) or list(observation)
+    return torch.stack([losses[name] for name in names]).sum(0).mean() / elements(observation, names)
+
+
+def picture_names(observation: Observation) -> list[str]:
+    """Which entries (B, T, ...) are pictures."""
+    return [name for name, value in observation.items() if value.ndim == 5]
+
+
+def elements(observation: Observation, names: list[str]) -> int:
+    """How many numbers these entries (B, T, ...) have in a row, together."""
+    return sum(observation[name][0, 0].numel() for name in names)
 
 
 def kl_losses(

@@ -5,11 +5,14 @@ from pydantic import BaseModel, Field
 from torch import Tensor
 
 from agent.behaviour.returns import replay_returns
+from agent.world_model.advection import Advection
 from agent.world_model.heads import TwoHotHead
 from agent.world_model.interface import Batch, Metrics, State
 from agent.world_model.losses import (
+    advection_loss,
     annealed,
     consistency_loss,
+    elements,
     error_per_element,
     masked_mean,
     picture_structure,
@@ -43,6 +46,11 @@ class ObjectiveConfig(BaseModel, extra="forbid", validate_assignment=True, use_a
     """Weight of the continue loss."""
     value_weight: float = Field(0.5, ge=0)
     """Weight of the value loss, on lambda-returns of the recorded rewards."""
+    advection_weight: float = Field(1.0, ge=0)
+    """Weight of the squared error of pictures painted from the last one seen, where the model does so; it
+    trains that head alone."""
+    advection_steps: int = Field(15, ge=1)
+    """Steps that are dreamt for it, as far as the sequence goes."""
     dynamics_weight: float = Field(1.0, ge=0)
     """Weight of the distance of predicted features from observed ones, summed over the features."""
     discount: float = Field(0.99, ge=0, le=1)
@@ -112,6 +120,10 @@ def objective(
         )
         loss = loss + config.ssim_weight * unlike.mean() + config.gradient_weight * rough.mean()
         metrics |= {"loss/ssim": unlike.detach().mean(), "loss/gradient": rough.detach().mean()}
+    if model.advection is not None and model.advection.names:
+        painted = _painted_error(model, model.advection, batch, terms.states.detach(), config.advection_steps)
+        loss = loss + config.advection_weight * painted
+        metrics["loss/advection"] = painted.detach() / elements(batch.observation, model.advection.names)
     metrics |= {
         "loss/reconstruction": error_per_element(terms.reconstruction, batch.observation).detach(),
         "loss/value": value.detach(),
@@ -121,3 +133,18 @@ def objective(
         "value/return": masked_mean(returns, valid),
     }
     return loss, metrics, terms.states
+
+
+def _painted_error(model: RSSM, advection: Advection, batch: Batch, states: State, steps: int) -> Tensor:
+    """The mean `advection_loss` of dreams from a row at random, the same one in all sequences."""
+    rows = batch.reward.shape[1]
+    steps = min(steps, rows - 1)
+    seen = int(torch.randint(rows - steps, ()))
+    recorded = iter(batch.action[:, seen + 1 :].unbind(1))
+    with torch.no_grad():
+        dream = model.imagine(states[:, seen], lambda _: next(recorded), steps)
+        features = model.features(dream.states[:, 1:])
+    error = advection_loss(advection, features, batch.observation, seen)
+    # Until another episode begins.
+    same = batch.is_first[:, seen + 1 : seen + 1 + steps].cumsum(1) == 0
+    return masked_mean(error, same)

@@ -10,6 +10,7 @@ from tensordict import TensorDict
 from torch import Tensor
 
 from agent.nets import NormName
+from agent.world_model.advection import Advection
 from agent.world_model.decoder import Decoder, DecoderConfig
 from agent.world_model.dynamics import Dynamics, DynamicsConfig
 from agent.world_model.encoder import Encoder, EncoderConfig, ObservationShapes
@@ -31,6 +32,9 @@ class RSSMConfig(BaseModel, extra="forbid", validate_assignment=True, use_attrib
     """Features to observations."""
     norm: NormName = "rms"
     """Normalisation: `rms` as in the recipe, `layer` where no GPU is (its CPU kernel is faster)."""
+    advection: bool = False
+    """Paint the pictures of dreams from the last one seen, moved and repainted; see `Advection`. Only the
+    objective of recorded driving trains it."""
     units: int = 256
     """Width of the reward, continue and value heads."""
     reward_layers: int = 1
@@ -104,6 +108,9 @@ class RSSM(WorldModel):
         self.feature_size = deter + self.dynamics.stoch
         self.feature_parts = {"observed": slice(deter, self.feature_size), "memory": slice(0, deter)}
         self.decoder = Decoder(config.decoder, self.feature_size, shapes, config.norm)
+        self.advection: Advection | None = None
+        if config.advection:
+            self.advection = Advection(config.decoder, self.feature_size, shapes, config.norm)
         size, units, norm = self.feature_size, config.units, config.norm
         self.reward_head = TwoHotHead(size, units, config.reward_layers, norm)
         self.continue_head = ContinueHead(size, units, config.continue_layers, norm)
@@ -176,6 +183,14 @@ class RSSM(WorldModel):
         features = self.features(state)
         decoded = self.decoder(features.flatten(0, -2))
         return {name: value.unflatten(0, features.shape[:-1]) for name, value in decoded.items()}
+
+    def paint(self, states: State, last: Observation) -> dict[str, Tensor]:
+        """Observations of a dream's states (B, H); see `WorldModel.paint`."""
+        painted = self.decode(states)
+        if self.advection is not None:
+            carried = self.advection.unroll(self.features(states), last)
+            painted |= {name: pictures.clamp(0.0, 1.0) for name, pictures in carried.items()}
+        return painted
 
     def reward(self, state: State) -> Tensor:
         """Expected reward that arrives with each state, (...)."""

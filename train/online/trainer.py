@@ -27,7 +27,7 @@ from train.online.parts import MakeConfiguredEnv, Parts, build_parts, warm_up
 from train.online.start import begin_with
 from train.options import flatten
 from train.progress import Progress
-from train.run import Change, Run, StopSignal, changes, refuse_changes
+from train.run import Change, Run, StopSignal, changes, refuse_changes, run_to_resume
 from train.tracking import Tracker
 
 # What may not change on resume, and why.
@@ -346,12 +346,11 @@ def train_agent(
     said = ""
     # Whatever may be wrong is found before anything is written.
     if resume:
-        if run_path is None:
-            raise DreamdriveError("cannot resume: expected the folder of the run")
-        changed = changes(Run.open(run_path).config(OnlineConfig), config)
+        begun = run_to_resume(run_path)
+        changed = changes(begun.config(OnlineConfig), config)
         refuse_changes(changed, _FIXED, _FREE)
         parts = build_parts(config, make_env)
-        run = Run.resume(run_path)
+        run = Run.resume(begun.path)
         run.write_config(config)
     else:
         parts = build_parts(config, make_env)

@@ -69,6 +69,9 @@ class WorldModelTrainConfig(
     """Weight of the gradient difference of the pictures, a mean over pixels, too."""
     structure_scales: int = Field(3, ge=1, le=4)
     """Sizes that SSIM and gradients are taken at, each half of the one before."""
+    advection_weight: float = Field(0.0, ge=0)
+    """Weight of the squared error of dreamt pictures that are painted from the last one seen, moved along a
+    flow and repainted where that fails; 0 has no such head, and dreams are decoded from the states alone."""
     kl_weight: float = Field(1.0, ge=0)
     """Weight of the KL loss, once it is annealed."""
     kl_balance: float = Field(0.8, ge=0, le=1)
@@ -191,6 +194,7 @@ class WorldModelTrainConfig(
             encoder=EncoderConfig(depth=self.depth),
             decoder=DecoderConfig(depth=self.depth),
             norm=self.norm,
+            advection=self.advection_weight > 0,
             units=self.hidden_dim,
         )
 
@@ -202,6 +206,8 @@ class WorldModelTrainConfig(
             ssim_weight=self.ssim_weight,
             gradient_weight=self.gradient_weight,
             structure_scales=self.structure_scales,
+            advection_weight=self.advection_weight,
+            advection_steps=self.imagination_horizon,
             kl_weight=self.kl_weight,
             kl_balance=self.kl_balance,
             free_nats=self.kl_free_bits,

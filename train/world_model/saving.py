@@ -46,6 +46,12 @@ def check_sizes(path: Path, state: Mapping[str, Any], config: WorldModelTrainCon
             raise DreamdriveError(
                 f"{path}: {name} is {saved.get(name)}, expected {now[name]} as in the config"
             )
+    painted = float(saved.get("advection_weight", 0.0))
+    if (painted > 0) != (config.advection_weight > 0):
+        raise DreamdriveError(
+            f"{path}: advection_weight is {painted:g}, expected "
+            f"{'0' if painted else 'more than 0'} as in the config"
+        )
 
 
 def order_of(config: Mapping[str, Any], fingerprint: str) -> str:

@@ -129,10 +129,12 @@ def visualize_imagination(
             image = (image.clamp(0, 1) * 255).round().byte()
         initial_obs = {"image": image}
     device = next(world_model.parameters()).device
-    state = world_model.encode({name: value.to(device) for name, value in initial_obs.items()})
+    seen = {name: value.to(device) for name, value in initial_obs.items()}
+    state = world_model.encode(seen)
     trajectory = world_model.imagine(state, policy, horizon)
     # (B, H+1, C, S, S)
-    decoded = world_model.decode(trajectory.states)["image"]
+    first, dreamt = trajectory.states[:, :1], trajectory.states[:, 1:]
+    decoded = torch.cat([world_model.decode(first)["image"], world_model.paint(dreamt, seen)["image"]], 1)
     figure = Figure(figsize=(15, 3), layout="constrained")
     for panel, axes in enumerate(figure.subplots(1, _PANELS)):
         axes.axis("off")

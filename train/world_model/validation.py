@@ -54,8 +54,9 @@ def validate(
         and `reward_mse_of_mean`, that of always predicting the mean; and of open-loop dreams after
         `imagination_context` rows, for steps k: `psnr/k` [dB], `ssim/k`, `kl/k` (of the posterior that knows
         the pictures from the dream's prior) [nats], and `psnr_repeat/k`, `psnr_mean/k`, of repeating the
-        last picture seen and of the mean picture. `psnr`, `psnr_repeat`, `psnr_mean`, `ssim` are the means
-        over all steps, `sharpness` compares reconstructions with the truth (1 is as sharp).
+        last picture seen and of the mean picture, and `psnr_decoded/k`, of pictures decoded from the states
+        alone, where the model paints them from the last one seen. Without `/k` they are the means over all
+        steps, and `sharpness` compares reconstructions with the truth (1 is as sharp).
         And the film of one sequence, on the first process, where there are pictures.
     """
     torch.manual_seed(config.seed)
@@ -121,13 +122,15 @@ def dream(
         # (B, T, C, S, S)
         truth = batch.observation[name].float() / 255.0
         future = truth[:, context : context + horizon]
-        decoded = model.decode(imagined)[name].float()
+        decoded = model.paint(imagined, {name: truth[:, context - 1]})[name].float()
         last = truth[:, context - 1 : context].expand_as(future)
         curves |= {
             "psnr": psnr(decoded, future).mean(0),
             "ssim": ssim(decoded, future).mean(0),
             "psnr_repeat": psnr(last, future).mean(0),
         }
+        if model.advection is not None and name in model.advection.names:
+            curves["psnr_decoded"] = psnr(model.decode(imagined)[name].float(), future).mean(0)
         if mean_picture.shape == future.shape[2:]:
             curves["psnr_mean"] = psnr(mean_picture.to(future.device).expand_as(future), future).mean(0)
         seen = model.decode(states[:, :context])[name].float()

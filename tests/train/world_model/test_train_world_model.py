@@ -104,10 +104,11 @@ def test_the_program_runs_by_its_path_from_anywhere(data: Path, runs: Path) -> N
     assert (runs / "a" / "best_model.pt").is_file() and "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize("painted", ["0", "1"])
 def test_the_command_trains_resumes_and_imagines(
-    data: Path, runs: Path, capsys: pytest.CaptureFixture[str]
+    data: Path, runs: Path, capsys: pytest.CaptureFixture[str], painted: str
 ) -> None:
-    where = ["--data-path", str(data), "--run", str(runs / "a")]
+    where = ["--data-path", str(data), "--run", str(runs / "a"), "--advection-weight", painted]
     assert dreamdrive(["train", "world-model", *TINY, *where, "--num-epochs", "1"]) == 0
     assert (
         dreamdrive(["train", "world-model", "--resume", "--run", str(runs / "a"), "--num-epochs", "2"]) == 0

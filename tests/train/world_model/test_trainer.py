@@ -150,6 +150,7 @@ def test_what_is_no_number_stops_with_the_files_and_leaves_the_checkpoint(data: 
         ({"num_categories": 8}, "num_categories is 4, expected 8"),
         ({"latent": "gaussian"}, "latent is categorical, expected gaussian"),
         ({"image_size": 32}, "image_size is 16, expected 32"),
+        ({"advection_weight": 1.0}, "advection_weight is 0, expected more than 0"),
     ],
 )
 def test_a_checkpoint_of_another_size_names_the_field(

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from agent.world_model.interface import Batch
 from agent.world_model.rssm import RSSM
 from tests.train.world_model.small import config, write_drives
 from train.world_model.config import WorldModelTrainConfig
@@ -92,3 +93,19 @@ def test_a_horizon_longer_than_the_sequence_is_cut(tmp_path: Path) -> None:
     found, film = validate(model, drives, options, mean_picture(drives), ALONE)
     assert "psnr/01" in found and "psnr/02" not in found
     assert film is not None and film.context == 7
+
+
+def test_pictures_painted_from_the_last_one_seen_stand_beside_decoded_ones(tmp_path: Path) -> None:
+    model, drives, options = setup(tmp_path, advection_weight=1.0)
+    batch = as_batch(drives.columns(drives.fixed_starts()), ALONE.device)
+    found, film = dream(model, batch, options, torch.zeros(0))
+    assert {f"psnr_decoded/{k:02d}" for k in (1, 2, 3, 4)} <= set(found)
+    # Untrained, it nearly keeps what it saw; a decoder has seen nothing yet.
+    assert found["psnr/01"] > found["psnr_decoded/01"] + 3
+    assert film is not None and "psnr_decoded" not in dream(*plain(tmp_path))[0]
+
+
+def plain(tmp_path: Path) -> tuple[RSSM, Batch, WorldModelTrainConfig, Tensor]:
+    model, drives, options = setup(tmp_path)
+    batch = as_batch(drives.columns(drives.fixed_starts()), ALONE.device)
+    return model, batch, options, torch.zeros(0)

@@ -1,0 +1,92 @@
+"""Pictures of a dream painted from the last one seen: moved along a flow, and painted anew where that fails.
+
+A decoder has to know by heart whatever it paints. On the road most of the next picture is the last one, seen
+from a little farther on: this head tells where each pixel came from, how far to trust that, and what to paint
+where it cannot be trusted. It follows the dynamic neural advection of Finn et al. (2016), with one flow a
+pixel instead of a kernel, and bilinear sampling (Jaderberg et al. 2015, equation 5).
+"""
+
+from collections.abc import Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from agent.nets import NormName, colours, from_patches
+from agent.world_model.decoder import DecoderConfig, ImageDecoder
+from agent.world_model.encoder import ObservationShapes
+
+_REACH = 0.125  # a flow of 1 moves by this share of the picture's side
+_TRUST = 3.0  # logit of how far the moved picture is trusted at first: 95%
+
+
+class Advection(nn.Module):
+    """The next pictures from features (N, F) of the state they are seen in, and the pictures before.
+
+    Args:
+        config: sizes of the network that gives flow, trust and paint; those of the picture's decoder.
+        features: F.
+        shapes: (C, S, S) of each picture, by name; vectors are left out.
+        norm_name: normalisation.
+
+    Attributes:
+        names: of the pictures.
+    """
+
+    def __init__(
+        self, config: DecoderConfig, features: int, shapes: ObservationShapes, norm_name: NormName
+    ) -> None:
+        super().__init__()
+        self.names = sorted(name for name, shape in shapes.items() if len(shape) == 3)
+        self.patch = config.patch
+        self.nets = nn.ModuleDict()
+        for name in self.names:
+            channels, *sides = shapes[name]
+            # Of each pixel: where it comes from, across and down; the logit of the trust; the paint.
+            net = ImageDecoder(config, features, (3 + channels, *sides), norm_name)
+            with torch.no_grad():
+                # At first the picture stays as it is, or nearly.
+                net.paint.weight.mul_(0.1)
+            self.nets[name] = net
+
+    def parts(self, name: str, features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """What becomes of a picture, for features (N, F).
+
+        Returns:
+            The flow (N, 2, S, S), across and down, from where a pixel is to where it comes from, in half
+            sides of the picture; the trust (N, 1, S, S) in (0, 1); the paint (N, C, S, S).
+        """
+        raw = from_patches(self.nets[name](features).float(), self.patch)
+        return raw[:, :2] * (2.0 * _REACH), torch.sigmoid(raw[:, 2:3] + _TRUST), raw[:, 3:] + 0.5
+
+    def step(self, name: str, features: Tensor, picture: Tensor) -> Tensor:
+        """The next picture: trust * moved + (1 - trust) * paint. `picture` (N, C, S, S) in [0, 1]; what is
+        given back may lie a little outside."""
+        flow, trust, paint = self.parts(name, features)
+        at = (torch.arange(flow.shape[-1], device=flow.device) + 0.5) * 2.0 / flow.shape[-1] - 1.0
+        down, across = torch.meshgrid(at, at, indexing="ij")
+        # (N, S, S, 2), places in [-1, 1]
+        source = (torch.stack([across, down]) + flow).permute(0, 2, 3, 1)
+        moved = F.grid_sample(picture, source, padding_mode="border", align_corners=False)
+        return trust * moved + (1.0 - trust) * paint
+
+    def unroll(self, features: Tensor, last: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Step by step along a dream.
+
+        Args:
+            features: (B, H, F).
+            last: the pictures before it, name -> (B, C, S, S), bytes or numbers in [0, 1].
+
+        Returns:
+            name -> (B, H, C, S, S), of those that `last` has.
+        """
+        painted: dict[str, Tensor] = {}
+        for name in self.names:
+            if name not in last:
+                continue
+            picture, pictures = colours(last[name]), []
+            for one in features.unbind(1):
+                picture = self.step(name, one, picture)
+                pictures.append(picture)
+            painted[name] = torch.stack(pictures, 1)
+        return painted
