@@ -59,34 +59,34 @@ class Advection(nn.Module):
         raw = from_patches(self.nets[name](features).float(), self.patch)
         return raw[:, :2] * (2.0 * _REACH), torch.sigmoid(raw[:, 2:3] + _TRUST), raw[:, 3:] + 0.5
 
-    def step(self, name: str, features: Tensor, picture: Tensor) -> Tensor:
-        """The next picture: trust * moved + (1 - trust) * paint. `picture` (N, C, S, S) in [0, 1]; what is
-        given back may lie a little outside."""
-        flow, trust, paint = self.parts(name, features)
-        at = (torch.arange(flow.shape[-1], device=flow.device) + 0.5) * 2.0 / flow.shape[-1] - 1.0
-        down, across = torch.meshgrid(at, at, indexing="ij")
-        # (N, S, S, 2), places in [-1, 1]
-        source = (torch.stack([across, down]) + flow).permute(0, 2, 3, 1)
-        moved = F.grid_sample(picture, source, padding_mode="border", align_corners=False)
-        return trust * moved + (1.0 - trust) * paint
-
     def unroll(self, features: Tensor, last: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Step by step along a dream.
+        """Step by step along a dream: a picture is trust * moved + (1 - trust) * paint.
 
         Args:
             features: (B, H, F).
             last: the pictures before it, name -> (B, C, S, S), bytes or numbers in [0, 1].
 
         Returns:
-            name -> (B, H, C, S, S), of those that `last` has.
+            name -> (B, H, C, S, S), of those that `last` has; they may lie a little outside [0, 1].
         """
+        b, h, _ = features.shape
         painted: dict[str, Tensor] = {}
         for name in self.names:
             if name not in last:
                 continue
             picture, pictures = colours(last[name]), []
-            for one in features.unbind(1):
-                picture = self.step(name, one, picture)
+            # What does not depend on the picture before is done for all steps at once: (B, H, ...)
+            flow, trust, paint = (
+                part.unflatten(0, (b, h)) for part in self.parts(name, features.flatten(0, 1))
+            )
+            at = (torch.arange(flow.shape[-1], device=flow.device) + 0.5) * 2.0 / flow.shape[-1] - 1.0
+            down, across = torch.meshgrid(at, at, indexing="ij")
+            # (B, H, S, S, 2), places in [-1, 1]
+            source = (torch.stack([across, down]) + flow).permute(0, 1, 3, 4, 2)
+            fresh = (1.0 - trust) * paint
+            for where, kept, new in zip(source.unbind(1), trust.unbind(1), fresh.unbind(1), strict=True):
+                moved = F.grid_sample(picture, where, padding_mode="border", align_corners=False)
+                picture = kept * moved + new
                 pictures.append(picture)
             painted[name] = torch.stack(pictures, 1)
         return painted

@@ -26,6 +26,13 @@ def add(simulators: Group) -> None:
         help="agent that shows how to drive as fast as possible, such as pretrained/car_racing "
         "(must be given)",
     )
+    parser.add_argument(
+        "--learner",
+        type=Path,
+        metavar="RUN",
+        help="policy of `train vla` that drives, told what is asked, while what the demonstrator would do in "
+        "its place is kept to learn from (default: the demonstrator drives)",
+    )
     add_episode_folder(parser)
     add_seed(parser, "tracks, of what is asked and of chance")
     parser.add_argument(
@@ -73,7 +80,7 @@ def _demonstrations(arguments: argparse.Namespace) -> None:
         option = "".join(f"--{name}: " for name in first["loc"][:1])
         raise DreamdriveError(option + one_line(first["msg"]).removeprefix("Value error, ")) from error
     shown = collect_demonstrations(
-        arguments.agent, arguments.episodes, arguments.output, arguments.seed, config
+        arguments.agent, arguments.episodes, arguments.output, arguments.seed, config, arguments.learner
     )
     print(f"{arguments.output}: {shown}")
 

@@ -11,7 +11,9 @@ import torch
 from numpy.typing import NDArray
 from pydantic import Field
 
+from agent.behaviour.vla.interface import Policy, require_policy
 from envs.car_racing import TRAINING_SEEDS, CarRacingConfig
+from envs.track import HALF_WIDTH
 from envs.view import View
 from train.agents import Trained, load_agent
 from train.carla.folder import EpisodeFiles, opened
@@ -21,10 +23,15 @@ from train.errors import DreamdriveError
 from train.progress import Progress
 from train.vla.driving.demonstrator import Mistakes, OrdersConfig, demonstrate, draw_orders, settled
 from train.vla.driving.seats import Seat
-from train.vla.language.hindsight import CAR_RACING_SPEEDS, Labels, asked_rows, obeys
+from train.vla.driving.told import Ride, told_by_run
+from train.vla.language.hindsight import CAR_RACING_SPEEDS, LEARNER_DROVE, Labels, asked_rows, obeys
+from train.vla.language.instructions import phrase
+from train.vla.policies.features import own_copy
+from train.vla.policies.fits import check_car_racing
 
 SETTLE = 12
 """Decisions after which an order is expected to be obeyed; about a second."""
+_LOST = 3.0  # half widths from the middle of the road, from where it may be out of the picture
 
 
 class DemonstrationsConfig(OrdersConfig):
@@ -37,12 +44,21 @@ class DemonstrationsConfig(OrdersConfig):
 
 
 class _Seat:
-    """A simulator, and the demonstration that is driven in it."""
+    """A simulator, and the demonstration that is driven in it, by the learner where there is one."""
 
-    def __init__(self, config: DemonstrationsConfig, env: CarRacingConfig, view: View) -> None:
-        self._config = config
+    def __init__(
+        self, config: DemonstrationsConfig, env: CarRacingConfig, view: View, learner: Policy | None
+    ) -> None:
+        self._config, self._learner = config, learner
         self.car = Seat(config.decisions, env, view)
         self.number = -1
+        self._ride: Ride | None = None
+
+    @property
+    def over(self) -> bool:
+        """Whether the episode has ended; a learner's also ends where the road is out of sight."""
+        lost = self._ride is not None and abs(self.car.car.offset) > _LOST * HALF_WIDTH
+        return self.car.over or lost
 
     def begin(self, number: int, seed: int) -> None:
         """Start the episode of that number; it depends on the seed and the number only."""
@@ -52,22 +68,34 @@ class _Seat:
         self.orders = draw_orders(self._config, self._config.decisions, rng)
         self._mistakes = Mistakes(self._config.mistakes, rng)
         self._perturbed: list[bool] = []
+        self._words = np.random.default_rng([seed, number, 61])
+        if self._learner is not None:
+            self._ride = Ride(own_copy(self._learner, int(self._words.integers(2**31))), "")
 
     def drive(self, agent: NDArray[np.float32]) -> None:
         """One decision, in which the agent would do (2,)."""
-        car = self.car
-        wanted = demonstrate(self.orders[len(car)], car.car, car.track, agent)
+        car, now = self.car, len(self.car)
+        wanted = demonstrate(self.orders[now], car.car, car.track, agent)
+        if self._ride is not None:
+            if not now or self.orders[now] != self.orders[now - 1]:
+                self._ride.instruction = phrase(self.orders[now], self._words)
+            car.drive(wanted, self._ride.act(car.observation))
+            return
         mistake = self._mistakes.step(car.car.speed)
         self._perturbed.append(mistake != 0.0)
-        car.drive(wanted, mistake)
+        done = wanted.copy()
+        done[0] = np.clip(wanted[0] + mistake, -1.0, 1.0)
+        car.drive(wanted, done)
 
     def episode(self) -> Episode:
         """The episode driven; for its extras see `collect_demonstrations`."""
         orders = self.orders[: len(self.car)]
+        learner = self._ride is not None
         return self.car.episode(
             {
                 "expert_actions": self.car.wanted,
-                "perturbed": np.array(self._perturbed),
+                "perturbed": np.full(len(orders), False) if learner else np.array(self._perturbed),
+                LEARNER_DROVE: np.full(len(orders), learner),
                 "asked_speeds": np.array([asked.speed or "" for asked in orders]),
                 "asked_places": np.array([asked.place or "" for asked in orders]),
             }
@@ -117,15 +145,20 @@ def obeyed_rows(episode: Episode, orders: Sequence[Labels]) -> NDArray[np.bool_]
 
 
 def collect_demonstrations(
-    agent: Path, episodes: int, output: Path, seed: int, config: DemonstrationsConfig
+    agent: Path,
+    episodes: int,
+    output: Path,
+    seed: int,
+    config: DemonstrationsConfig,
+    learner: Path | None = None,
 ) -> Shown:
     """Drive until there are `episodes` demonstrations in the folder `output`; run again, it goes on.
 
     The files are `train.data.episodes`'s, with pictures, the vector "state" (see `envs.track.state_vector`),
     and these extras, row t the moment of observation t: `speeds` (T,) m/s; `offsets` (T,) from the middle of
     the road, left positive, and `half_widths` (T,) m; `expert_actions` (T, 2), what the demonstrator wanted;
-    `perturbed` (T,) bool, where a mistake was made instead; `asked_speeds`, `asked_places` (T,), what was
-    asked, "" for nothing; and `seed` of the track.
+    `perturbed` (T,) bool, where a mistake was made instead; `learner_drove` (T,) bool; `asked_speeds`,
+    `asked_places` (T,), what was asked, "" for nothing; and `seed` of the track.
 
     Args:
         agent: a run that drives CarRacing with steering and a pedal.
@@ -133,9 +166,13 @@ def collect_demonstrations(
         output: the folder; made if missing.
         seed: of everything: episode N is drawn from the seed and N.
         config: what is asked, and how often.
+        learner: a run with a policy that takes instructions. It drives, told what is asked, and what is kept
+            to learn is what the demonstrator would have done in its place (DAgger: Ross et al. 2011,
+            algorithm 3.1, with beta 0); no mistakes are added to its own. An episode ends where it is farther
+            from the middle of the road than three half widths.
 
     Raises:
-        DreamdriveError: the run is none, or drives something else; the folder holds other episodes; or the
+        DreamdriveError: a run is none, or drives something else; the folder holds other episodes; or the
             disk refuses.
     """
     trained = load_agent(agent)
@@ -144,8 +181,14 @@ def collect_demonstrations(
         raise DreamdriveError(f"{agent}: env.action {env.action}: expected 2d, steering and a pedal")
     made: dict[str, Any] = {"agent": str(agent), "seed": seed}
     made |= config.model_dump(mode="json", exclude={"simulators"})
+    driver = None
+    if learner is not None:
+        made["learner"] = str(learner)
+        told = told_by_run(learner)
+        check_car_racing(told.own, env, str(learner))
+        driver = require_policy(told.policy)
     with opened(output, made) as files:
-        return _Job(trained, env, config, files, seed).run(episodes, output)
+        return _Job(trained, env, config, files, seed, driver).run(episodes, output)
 
 
 class _Job:
@@ -158,16 +201,17 @@ class _Job:
         config: DemonstrationsConfig,
         files: EpisodeFiles,
         seed: int,
+        learner: Policy | None,
     ) -> None:
         self._trained, self._env, self._config = trained, env, config
-        self._files, self._seed = files, seed
+        self._files, self._seed, self._learner = files, seed, learner
 
     def run(self, episodes: int, output: Path) -> Shown:
         queue = deque(self._files.missing(episodes))
         shown, done = Shown(), len(self._files.numbers)
         view = View(self._env.image_size, self._env.crop_hud, self._env.instruments)
         count = min(self._config.simulators, len(queue))
-        seats = [_Seat(self._config, self._env, view) for _ in range(count)]
+        seats = [_Seat(self._config, self._env, view, self._learner) for _ in range(count)]
         torch.manual_seed(self._seed)
         state = self._trained.agent.world_model.initial(len(seats))
         with Progress(f"demonstrating {output}", episodes, "episodes", ("decisions",), done=done) as progress:
@@ -179,15 +223,15 @@ class _Job:
                     actions, state = self._agent(seats, state)
                     for seat, action in zip(seats, actions, strict=True):
                         seat.drive(action)
-                    for seat in [seat for seat in seats if seat.car.over]:
+                    for seat in [seat for seat in seats if seat.over]:
                         episode = seat.episode()
                         self._files.write(seat.number, episode)
                         shown.add(episode)
                         if queue:
                             seat.begin(queue.popleft(), self._seed)
-                    kept = [i for i, seat in enumerate(seats) if not seat.car.over]
+                    kept = [i for i, seat in enumerate(seats) if not seat.over]
                     for seat in seats:
-                        if seat.car.over:
+                        if seat.over:
                             seat.car.close()
                     seats, state = [seats[i] for i in kept], state[kept]
                     progress.update(

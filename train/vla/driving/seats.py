@@ -70,10 +70,9 @@ class Seat:
         self.car = car_on_track(self._simulator, self.track)
         self.action = np.zeros(self._env.action_size, np.float32)
 
-    def drive(self, wanted: NDArray[np.float32], mistake: float = 0.0) -> None:
-        """One decision (A,), with a mistake added to its steering."""
-        self.action = wanted.astype(np.float32)
-        self.action[0] = np.clip(wanted[0] + mistake, -1.0, 1.0)
+    def drive(self, wanted: NDArray[np.float32], done: NDArray[np.float32] | None = None) -> None:
+        """One decision: what was wanted, (A,), and what is done, where that is something else."""
+        self.action = (wanted if done is None else done).astype(np.float32)
         row = _Row(self.seen, self.car, wanted, self.action)
         native = native_action(self.action[None])[0]
         for _ in range(self._env.action_repeat):

@@ -20,6 +20,8 @@ SPEEDS = ("stop", "crawl", "slow", "brisk", "fast")
 PLACES = ("left", "centre", "right")
 MANOEUVRES = ("left", "right", "straight", "change")
 
+LEARNER_DROVE = "learner_drove"
+"""Extra (T,) bool of an episode: where a learner drove, and somebody else's actions are to be learnt."""
 _BORDER = 0.25  # offset in half widths that parts the centre from a side
 _DOUBT = 0.07  # a label's rows keep this far from a border [half widths]
 _SHARE = 0.8  # of a window's rows that must be of the class
@@ -97,7 +99,8 @@ def label_rows(episode: Episode, scale: SpeedScale, window: int) -> list[Labels]
     Row t is labelled from what rows t + 1 to t + window show. A speed or place is given where the window's
     mean and 80% of its rows are of that class, places keeping a distance from the classes' borders; a
     manoeuvre where it is the only one in the window and in at least half of its rows, and the car never
-    leaves its road or lane in it. Fewer than half a window of rows before the episode's end say nothing.
+    leaves its road or lane in it. Fewer than half a window of rows before the episode's end say nothing, nor
+    does a window in which a learner drove: what it did is not what its demonstrator wanted.
 
     Args:
         episode: of T actions, with extras in file order: `speeds` (T,) m/s; where places are known, `offsets`
@@ -122,10 +125,13 @@ def label_rows(episode: Episode, scale: SpeedScale, window: int) -> list[Labels]
     if "offsets" in episode.extras:
         places = _relative(_extra(episode, "offsets"), _extra(episode, "half_widths"))
     manoeuvres = _extra(episode, "manoeuvres", text=True) if "manoeuvres" in episode.extras else None
+    drove = np.zeros(rows, bool)
+    if LEARNER_DROVE in episode.extras:
+        drove |= _extra(episode, LEARNER_DROVE)
     labels = []
     for row in range(rows):
         after = slice(row + 1, min(row + 1 + window, rows))
-        if after.stop - after.start < (window + 1) // 2:
+        if after.stop - after.start < (window + 1) // 2 or drove[row : after.stop].any():
             labels.append(Labels())
             continue
         place = None if places is None else _place(places[after])
@@ -213,7 +219,7 @@ def _manoeuvre(words: Sequence[str] | NDArray[Any]) -> str | None:
 
 def _extra(episode: Episode, name: str, text: bool = False) -> NDArray[Any]:
     """An extra that holds one number, or word, a row."""
-    kind, expected = ("U", "text") if text else ("fiu", "numbers")
+    kind, expected = ("U", "text") if text else ("fiub", "numbers")
     if name not in episode.extras:
         raise DreamdriveError(f"episode: extra {name!r}: missing, expected ({len(episode)},) {expected}")
     array = np.asarray(episode.extras[name])

@@ -1,24 +1,31 @@
 """Demonstrations in CarRacing: what is asked, who shows it, and the episodes that are written."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import groupby, pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
+from torch import Tensor
 
+from agent.behaviour.vla.interface import TASK, Batch
 from envs.car_racing import TRAINING_SEEDS
 from envs.preprocess import native_action
 from envs.simulators import OfficialSimulator
 from envs.track import HALF_WIDTH, Track, car_on_track
 from train.data.episodes import read_episode
 from train.errors import DreamdriveError
+from train.vla.driving import demonstrations
 from train.vla.driving.demonstrations import DemonstrationsConfig, Shown, collect_demonstrations, obeyed_rows
 from train.vla.driving.demonstrator import SIDE, Mistakes, OrdersConfig, demonstrate, draw_orders, settled
+from train.vla.driving.told import Told
 from train.vla.language.hindsight import CAR_RACING_SPEEDS, SPEEDS, Labels, asked_rows, label_rows
+from train.vla.language.instructions import lookup
 
 _AGENT = Path(__file__).parents[4] / "pretrained" / "car_racing"
 
@@ -143,3 +150,56 @@ def test_demonstrations_are_written_and_go_on(tmp_path: Path) -> None:
     assert (tmp_path / names[0]).read_bytes() == before
     with pytest.raises(DreamdriveError, match="was collected with decisions 30, expected 31"):
         collect_demonstrations(_AGENT, 4, tmp_path, 4, config.model_copy(update={"decisions": 31}))
+
+
+class Straight:
+    """A learner that goes straight on with some gas, and notes what it is told."""
+
+    told: list[str] = []
+
+    def __init__(self, gas: float) -> None:
+        self.gas = gas
+
+    def reset(self) -> None:
+        """Nothing to forget."""
+
+    def select_action(self, batch: Batch) -> Tensor:
+        self.told += batch[TASK]
+        return torch.tensor([[0.0, self.gas]])
+
+    def predict_action_chunk(self, batch: Batch) -> Tensor:
+        raise NotImplementedError
+
+
+def test_a_learner_drives_and_what_the_demonstrator_would_do_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Straight.told.clear()
+    monkeypatch.setattr(demonstrations, "told_by_run", lambda _: Told(Straight(0.2)))
+    config = DemonstrationsConfig(decisions=30, simulators=1, shortest=12, longest=15)
+    collect_demonstrations(_AGENT, 1, tmp_path, 4, config, Path("runs/learner"))
+    episode = read_episode(tmp_path / "episode_000000.npz")
+    asked = asked_rows(episode)
+    assert asked is not None and len(set(asked)) > 1
+    np.testing.assert_allclose(episode.actions[1:], [[0.0, 0.2]] * 30)
+    # In its place the demonstrator steers, and by the order that holds.
+    wanted = episode.extras["expert_actions"]
+    assert abs(wanted[:, 0]).max() > 0.05 and len(set(wanted[:, 1].tolist())) > 5
+    assert episode.extras["learner_drove"].all() and not episode.extras["perturbed"].any()
+    # What it was told is what was asked; what it did teaches nothing.
+    assert [lookup(text) for text in Straight.told] == asked
+    assert not any(label_rows(episode, CAR_RACING_SPEEDS, 8))
+    by_itself = replace(episode, extras={**episode.extras, "learner_drove": np.zeros(30, bool)})
+    assert any(label_rows(by_itself, CAR_RACING_SPEEDS, 8))
+    with pytest.raises(DreamdriveError, match="was collected with learner runs/learner"):
+        collect_demonstrations(_AGENT, 2, tmp_path, 4, config)
+
+
+def test_a_learner_that_is_lost_begins_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(demonstrations, "told_by_run", lambda _: Told(Straight(1.0)))
+    config = DemonstrationsConfig(decisions=100, simulators=2)
+    shown = collect_demonstrations(_AGENT, 2, tmp_path, 4, config, Path("runs/learner"))
+    assert shown.episodes == 2 and shown.decisions < 200
+    for number in range(2):
+        extras = read_episode(tmp_path / f"episode_{number:06d}.npz").extras
+        assert (abs(extras["offsets"]) <= 3 * HALF_WIDTH).all()
