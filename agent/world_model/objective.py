@@ -50,7 +50,7 @@ class ObjectiveConfig(BaseModel, extra="forbid", validate_assignment=True, use_a
     """Weight of the squared error of pictures painted from the last one seen, where the model does so; it
     trains that head alone."""
     advection_steps: int = Field(15, ge=1)
-    """Steps that are dreamt for it, as far as the sequence goes."""
+    """Most steps that are dreamt for it, as far as the sequence goes."""
     dynamics_weight: float = Field(1.0, ge=0)
     """Weight of the distance of predicted features from observed ones, summed over the features."""
     discount: float = Field(0.99, ge=0, le=1)
@@ -136,9 +136,13 @@ def objective(
 
 
 def _painted_error(model: RSSM, advection: Advection, batch: Batch, states: State, steps: int) -> Tensor:
-    """The mean `advection_loss` of dreams from a row at random, the same one in all sequences."""
+    """The mean `advection_loss` of dreams from a row at random, the same one in all sequences.
+
+    They have up to `steps` steps, as chance has it: far steps are wrong by much more than near ones, which
+    would otherwise not count.
+    """
     rows = batch.reward.shape[1]
-    steps = min(steps, rows - 1)
+    steps = int(torch.randint(1, min(steps, rows - 1) + 1, ()))
     seen = int(torch.randint(rows - steps, ()))
     recorded = iter(batch.action[:, seen + 1 :].unbind(1))
     with torch.no_grad():
