@@ -36,6 +36,11 @@ def known(words: list[str]) -> bool:
     """Whether `make` has the target, or `dreamdrive` takes the arguments; other programs are not ours."""
     if words[0] == "make":
         return set(words[1:]) <= TARGETS
+    program = "train/world_model/train_world_model.py"
+    if words[0] == "torchrun" and words[1] == "--nproc-per-node" and words[3] == program:
+        # An option of torchrun's own begins with --run.
+        plain = not any(word.startswith("--run") for word in words[4:]) and (ROOT / program).is_file()
+        return plain and known(["dreamdrive", "train", "world-model", *words[4:]])
     if words[0] != "dreamdrive":
         extras = [["pip", "install", f"dreamdrive[{extra}]"] for extra in ("baselines", "vla")]
         return words[0] == "mlflow" or words in extras
@@ -75,6 +80,8 @@ def test_a_guide_has_commands(page: str) -> None:
         "dreamdrive train baseline --algo ppo --algo.buffer 1",
         "dreamdrive convert kitti here --output there --reward.speed 1",
         "dreamdrive train world-model --config configs/nowhere.yaml",
+        "torchrun --nproc-per-node 2 train/world_model/train_world_model.py --run runs/a",
+        "torchrun --nproc-per-node 2 train/world_model/train_world_model.py --no-such 1",
     ],
 )
 def test_a_command_that_is_none_is_found(line: str) -> None:

@@ -312,7 +312,7 @@ def test_a_bad_start_leaves_no_run_behind(tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
     with pytest.raises(DreamdriveError, match="no run at"):
         train_agent(tiny_config(), tmp_path / "run", True, counting)
-    with pytest.raises(DreamdriveError, match="expected the folder of the run"):
+    with pytest.raises(DreamdriveError, match="needs the run to go on with"):
         train_agent(tiny_config(), None, True, counting)
 
 
