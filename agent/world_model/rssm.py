@@ -186,11 +186,13 @@ class RSSM(WorldModel):
 
     def paint(self, states: State, last: Observation) -> dict[str, Tensor]:
         """Observations of a dream's states (B, H); see `WorldModel.paint`."""
-        painted = self.decode(states)
-        if self.advection is not None:
-            carried = self.advection.unroll(self.features(states), last)
-            painted |= {name: pictures.clamp(0.0, 1.0) for name, pictures in carried.items()}
-        return painted
+        if self.advection is None:
+            return self.decode(states)
+        carried = self.advection.unroll(self.features(states), last)
+        painted = {name: pictures.clamp(0.0, 1.0) for name, pictures in carried.items()}
+        # What is painted need not be decoded.
+        rest = self.decoder.vectors or painted.keys() != self.decoder.images.keys()
+        return (self.decode(states) if rest else {}) | painted
 
     def reward(self, state: State) -> Tensor:
         """Expected reward that arrives with each state, (...)."""

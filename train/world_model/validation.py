@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from agent.world_model.interface import Batch
+from agent.world_model.losses import picture_names
 from agent.world_model.objective import objective
 from agent.world_model.rssm import RSSM
 from agent.world_model.structure import ssim
@@ -114,7 +115,7 @@ def dream(
     # (B, H)
     kl = model.dynamics.latent.kl(posterior[:, context : context + horizon], model.prior(imagined))
     curves: dict[str, Tensor] = {"kl": kl.float().mean(0)}
-    pictures = [name for name, value in batch.observation.items() if value.ndim == 5]
+    pictures = picture_names(batch.observation)
     film = None
     result: dict[str, float] = {}
     if pictures:
