@@ -136,12 +136,14 @@ def open_carla(client: Client) -> Env:
 
 
 def check_version(server: str, client: str, address: Address) -> None:
-    """Raise CarlaSetupError unless server and client are of the same release."""
+    """Raise CarlaSetupError unless server and client are of the same release, SimulatorLost if it tells none."""
+    if not server:
+        raise SimulatorLost(f"the server at {address} hung up before it told its version")
     release = re.compile(r"\d+(\.\d+)*")
     ours, theirs = release.match(client), release.match(server)
     if ours is None or theirs is None or ours[0] != theirs[0]:
         raise CarlaSetupError(
-            f"the server at {address} is CARLA {server or '?'}, the client is {client}: expected the same "
+            f"the server at {address} is CARLA {server}, the client is {client}: expected the same "
             "version of both (pip install carla==VERSION changes the client's)"
         )
 

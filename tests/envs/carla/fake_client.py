@@ -38,8 +38,12 @@ class FakeEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
         self.observation_space = observation_space(config)
         self._config, self._seed, self._clock, self._frame = config, 0, 100, 0
         at = client.address
-        self._socket = socket.create_connection((at.host, at.port), timeout=config.timeout_seconds)
-        check_version(self._socket.makefile().readline().strip(), "0.9.16", at)
+        try:
+            self._socket = socket.create_connection((at.host, at.port), timeout=config.timeout_seconds)
+            version = self._socket.makefile().readline().strip()
+        except OSError as error:
+            raise SimulatorLost(f"no server answers at {at}") from error
+        check_version(version, "0.9.16", at)
         self._ask(b"o")
 
     def _ask(self, byte: bytes) -> None:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from envs.carla.client import ClientProcess
-from envs.carla.errors import CarlaSetupError
+from envs.carla.errors import CarlaSetupError, SimulatorLost
 from envs.carla.ports import Address, is_listening
 from envs.carla.server import ServerProcess
 from envs.carla.worker import DONE, READY, Client, check_version, closing_seconds, open_carla, order_seconds
@@ -97,10 +97,15 @@ def test_the_same_release_will_do(minor: int, patch: int, suffix: str) -> None:
         check_version(f"{release}.1", release, SOMEWHERE)
 
 
-@pytest.mark.parametrize("server", ["", "unknown", "0.9", "0.9.1", "0.9.166"])
+@pytest.mark.parametrize("server", ["unknown", "0.9", "0.9.1", "0.9.166"])
 def test_another_release_will_not(server: str) -> None:
     with pytest.raises(CarlaSetupError, match="expected the same version"):
         check_version(server, "0.9.16", SOMEWHERE)
+
+
+def test_a_server_that_dies_while_it_is_asked_is_lost_not_wrong() -> None:
+    with pytest.raises(SimulatorLost, match="somewhere:2000 hung up before it told its version"):
+        check_version("", "0.9.16", SOMEWHERE)
 
 
 def test_a_missing_client_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
