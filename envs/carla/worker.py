@@ -136,7 +136,7 @@ def open_carla(client: Client) -> Env:
 
 
 def check_version(server: str, client: str, address: Address) -> None:
-    """Raise CarlaSetupError unless server and client are of the same release, SimulatorLost if it tells none."""
+    """Raise CarlaSetupError unless both are of one release, SimulatorLost where the server tells none."""
     if not server:
         raise SimulatorLost(f"the server at {address} hung up before it told its version")
     release = re.compile(r"\d+(\.\d+)*")

@@ -18,7 +18,7 @@ from torch.utils.data import Dataset
 from agent.behaviour.actor_critic import ActorCritic
 from agent.behaviour.planner import Prior
 from agent.behaviour.vla.config import VLAConfig
-from agent.behaviour.vla.interface import IMAGE, STATE, TASK, Batch, observation_key, require_policy
+from agent.behaviour.vla.interface import IMAGE, STATE, TASK, Batch, Policy, observation_key, require_policy
 from agent.world_model.interface import State, WorldModel
 from train.agents import load_world_model
 from train.data.episodes import Episode
@@ -28,7 +28,7 @@ from train.vla.dreams.imagined import ImaginedConfig, imagine_data
 from train.vla.dreams.judge import Judge, JudgeConfig, Judged, Understand
 from train.vla.language.hindsight import CAR_RACING_SPEEDS, SpeedScale
 from train.vla.learning.rows import EpisodeRows, train_on
-from train.vla.policies.features import FeaturePolicy, FeatureReader
+from train.vla.policies.features import FeaturePolicy, FeatureReader, check_same, propose
 
 _METHODS = ("initial", "encode", "imagine_step", "features", "reward", "value", "cont", "noise")
 
@@ -91,8 +91,6 @@ class WorldModelGuidedTrainer:
                 f"world model: its actions have {world_model.action_size} numbers, expected {size}, as the "
                 "policy's"
             )
-        if isinstance(policy, FeaturePolicy):
-            raise DreamdriveError("policy: sees by a world model's features: expected one that sees patches")
         if candidates < 1 or (execute is not None and execute < 1):
             raise DreamdriveError(f"candidates {candidates}, execute {execute}: expected at least 1")
         self.world_model, self.candidates, self.gauges, self.scale = world_model, candidates, gauges, scale
@@ -142,6 +140,8 @@ class WorldModelGuidedTrainer:
             self._waiting = list(chunk[:, : self.execute].unbind(1))
         action = self._waiting.pop(0)
         self._action = action.to(self._reader.device)
+        if isinstance(self.policy, FeaturePolicy):
+            self.policy.follow(batch, action)
         return action
 
     @torch.no_grad()
@@ -155,17 +155,22 @@ class WorldModelGuidedTrainer:
         """Imagined variations of real drives, as rows to learn from; see `train.vla.dreams.imagined`.
 
         Raises:
-            DreamdriveError: there are no gauges, which filter and hindsight need; or as `imagine_data`.
+            DreamdriveError: there are no gauges, which filter and hindsight need; the policy sees by another
+                world model's features; or as `imagine_data`.
         """
         if self.gauges is None:
             raise DreamdriveError("imagined data need gauges: WorldModelGuidedTrainer(..., gauges=...)")
+        driver: Policy = self.policy
+        if isinstance(driver, FeaturePolicy):
+            check_same("policy", driver.reader.world_model, self.world_model)
+            driver = driver.policy
         made, _ = imagine_data(
             self.world_model,
             self.gauges,
             episodes,
             self.scale,
             config or ImaginedConfig(),
-            self.policy,
+            driver,
             self._observations,
             self._seed,
         )
@@ -188,22 +193,13 @@ class WorldModelGuidedTrainer:
 
     def _choose(self, batch: Batch, state: State) -> Tensor:
         """The best chunk (B, T, A) by what is imagined from states (B)."""
-        proposed = self._propose(batch).to(self._reader.device).float()
+        proposed = propose(self.policy, batch, self.candidates).to(self._reader.device).float()
         asked = None
         if self._understand is not None:
             asked = [self._understand(text) for text in batch[TASK]]
         self.last = judged = self._judge(state, proposed, asked)
         rows = torch.arange(len(proposed), device=proposed.device)
         return proposed[rows, judged.best()]
-
-    def _propose(self, batch: Batch) -> Tensor:
-        """K chunks for each of B, (B, K, T, A)."""
-        several = getattr(self.policy, "predict_action_chunks", None)
-        if callable(several):
-            chunks: Tensor = several(batch, self.candidates)
-            return chunks
-        # A policy without noise proposes the same K times; nothing is gained then.
-        return torch.stack([self.policy.predict_action_chunk(batch) for _ in range(self.candidates)], 1)
 
 
 def guide(
@@ -234,8 +230,10 @@ def guide(
     found = load_world_model(run, device)
     own = getattr(policy, "config", None)
     if isinstance(own, VLAConfig):
-        picture = (3, own.image_size, own.image_size)
-        for name, shape in (("image", picture), ("state", (own.state_size,))):
+        known: dict[str, tuple[int, ...]] = {"state": (own.state_size,)}
+        if own.vision == "patches":
+            known["image"] = (3, own.image_size, own.image_size)
+        for name, shape in known.items():
             if found.shapes.get(name, shape) != shape:
                 raise DreamdriveError(
                     f"{run}: observes {name} {found.shapes[name]}, expected {shape}, the policy's"

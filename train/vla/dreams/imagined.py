@@ -24,6 +24,7 @@ from train.vla.dreams.gauges import Gauges, GaugesConfig, Readings
 from train.vla.dreams.judge import any_labels
 from train.vla.language.hindsight import PLACES, SPEEDS, SpeedScale, label_rows
 from train.vla.language.instructions import phrase
+from train.vla.policies.features import FEATURES_OF, IMAGINED_FEATURES, fingerprint
 
 
 class ImaginedConfig(BaseModel, extra="forbid", validate_assignment=True, use_attribute_docstrings=True):
@@ -286,6 +287,7 @@ def _kept(
         setattr(report, name, getattr(report, name) + int(early.sum()))
     report.dreams += len(starts)
     report.steps += len(starts) * config.horizon
+    mark = np.array(fingerprint(model))
     episodes = []
     for number, length in enumerate(lengths.tolist()):
         if length < config.least:
@@ -293,7 +295,10 @@ def _kept(
         report.kept += 1
         report.kept_steps += length
         pictures = model.decode(dreamt.states[number, : length + 1])["image"]
-        episodes.append(_episode(starts[number], dreamt, read, pictures, number, length))
+        made = _episode(starts[number], dreamt, read, pictures, number, length)
+        made.extras[IMAGINED_FEATURES] = features[number, :length].half().cpu().numpy()
+        made.extras[FEATURES_OF] = mark
+        episodes.append(made)
     return episodes
 
 

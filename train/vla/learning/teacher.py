@@ -12,7 +12,7 @@ from torch import Tensor
 
 from agent.behaviour.actor_critic import ActorCritic
 from agent.behaviour.vla.advantage import Lesson, advantage_weights, lesson
-from agent.behaviour.vla.interface import TASK
+from agent.behaviour.vla.interface import FEATURES, TASK
 from agent.world_model.interface import State, WorldModel
 from train.agents import TrainedModel, load_world_model
 from train.data.episodes import read_episode, read_episodes
@@ -81,6 +81,7 @@ class TeacherLearner:
         found = load_world_model(Path(config.world_model), config.device)
         self._model = found.world_model.eval().requires_grad_(False)
         _check(self.original, self._model, config)
+        self._by_features = self.original.config.vision == "features"
         behaviour = found.trained.agent.behaviour if found.trained is not None else None
         actor = behaviour.policy if isinstance(behaviour, ActorCritic) else None
         changed: dict[str, float] = {"value": 0.0}
@@ -181,6 +182,8 @@ class TeacherLearner:
         batch[TASK] = [phrase(labels, rng, held_out) for labels in asked]
         where = next(self._model.parameters()).device
         states = self._model.expand({name: part[index].to(where) for name, part in starts.states.items()})
+        if self._by_features:
+            batch[FEATURES] = self._model.features(states).float()
         return to_device(batch, self.device), states, asked
 
     def _told(self, found: Labels, rng: np.random.Generator) -> Labels:
@@ -263,9 +266,10 @@ def _fit(model: WorldModel, found: TrainedModel, paths: Sequence[Path], config: 
 
 def _check(policy: VLAPolicy, model: WorldModel, config: TeacherConfig) -> None:
     """Raise `DreamdriveError` where a policy and a world model do not go together."""
-    if policy.config.vision != "patches":
+    if policy.config.vision == "features" and policy.config.feature_size != model.feature_size:
         raise DreamdriveError(
-            f"{config.start}: sees by a world model's features: expected a policy that sees patches"
+            f"{config.world_model}: has {model.feature_size} features, expected "
+            f"{policy.config.feature_size}, those that {config.start} sees by"
         )
     if policy.config.action_size != model.action_size:
         raise DreamdriveError(

@@ -2,11 +2,14 @@
 
 from pathlib import Path
 
+from train.agents import load_world_model
 from train.options import read_yaml, validate
 from train.run import Change, Run, changes, refuse_changes, run_to_resume
 from train.vla.learning.job import conduct, refuse_a_second_run
 from train.vla.learning.teacher import TeacherLearner
 from train.vla.learning.teacher_config import TeacherConfig
+from train.vla.policies.features import check_same
+from train.vla.policies.loading import sees_by
 from train.vla.policies.policy import Encoder
 
 TEACHER_JOB = "train-vla-teacher"
@@ -54,7 +57,8 @@ def train_teacher(
         The metrics of the last comparison with the original.
 
     Raises:
-        DreamdriveError: see `TeacherLearner`; the folder holds another run, or none to resume; options
+        DreamdriveError: see `TeacherLearner`; the policy sees by another world model's features; the folder
+            holds another run, or none to resume; options
             changed that may not.
     """
     changed: list[Change] = []
@@ -70,7 +74,7 @@ def train_teacher(
         original, gauges = opened.path / ORIGINAL, opened.path / GAUGES
     else:
         refuse_a_second_run(run_path)
-        config = _with_env(config)
+        config = _of_start(config)
     learner = TeacherLearner(config, original, gauges, encoder)
 
     def furnish(run: Run) -> None:
@@ -81,11 +85,18 @@ def train_teacher(
     return conduct(TEACHER_JOB, config, learner, run_path, resume, changed, greeting, _comparison, furnish)
 
 
-def _with_env(config: TeacherConfig) -> TeacherConfig:
-    """The config with the environment of the run that the policy comes from, if it comes from one."""
+def _of_start(config: TeacherConfig) -> TeacherConfig:
+    """The config with the environment of the run that the policy comes from, if it comes from one.
+
+    Raises:
+        DreamdriveError: that policy sees by the features of another world model than the one that dreams.
+    """
     start = Path(config.start)
     if not (start / "run.json").is_file():
         return config
+    if seen_by := sees_by(start):
+        models = [load_world_model(Path(path), "cpu").world_model for path in (seen_by, config.world_model)]
+        check_same(str(start), *models)
     env = read_yaml(Run.open(start).config_path).get("env")
     if env is None:
         return config

@@ -1,10 +1,12 @@
 """The features of a frozen world model in the place of the picture: while learning, and while driving."""
 
 import copy
+import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -14,6 +16,9 @@ from train.agents import load_world_model
 from train.data.episodes import Episode
 from train.errors import DreamdriveError
 from train.vla.dreams.drives import filter_drive
+
+IMAGINED_FEATURES, FEATURES_OF = "features", "features_of"
+"""Extras of an imagined episode: (T, F) float16, and the `fingerprint` of the world model they are of."""
 
 
 class FeatureReader:
@@ -39,6 +44,7 @@ class FeatureReader:
         self.world_model = world_model.eval().requires_grad_(False)
         self.device = device
         self._names = sorted(shapes)
+        self._fingerprint = fingerprint(self.world_model)
 
     @classmethod
     def of_run(cls, path: str, device: str = "auto") -> "FeatureReader":
@@ -55,10 +61,14 @@ class FeatureReader:
     def episode(self, episode: Episode) -> Tensor:
         """Features of the rows of an episode's file, (T, F) float32 on the CPU.
 
+        What this world model has imagined comes with the features that it was imagined in.
+
         Raises:
             DreamdriveError: it lacks an observation that the world model needs, or its actions have another
                 size.
         """
+        if str(episode.extras.get(FEATURES_OF, "")) == self._fingerprint:
+            return torch.from_numpy(episode.extras[IMAGINED_FEATURES].astype(np.float32))
         # The latents are drawn: the same episode shall have the same features.
         with torch.random.fork_rng():
             torch.manual_seed(0)
@@ -109,6 +119,11 @@ class FeaturePolicy:
         self.policy, self.reader = policy, reader
         self.reset()
 
+    @property
+    def config(self) -> Any:
+        """The policy's own; None where it has none."""
+        return getattr(self.policy, "config", None)
+
     def fork(self, seed: int) -> "FeaturePolicy":
         """This policy for another car; see `VLAPolicy.fork`. What the filter draws is torch's own."""
         return FeaturePolicy(own_copy(self.policy, seed), self.reader)
@@ -128,11 +143,55 @@ class FeaturePolicy:
         return action
 
     @torch.no_grad()
+    def follow(self, batch: Batch, action: Tensor) -> None:
+        """In the place of `select_action`, where somebody else chose: `batch` is seen, (B, A) is driven."""
+        self._state = self.reader.filter(batch, self._state, self._action)
+        self._action = action.to(self.reader.device)
+
     def predict_action_chunk(self, batch: Batch) -> Tensor:
         """A chunk of actions (B, T, A), after what was driven so far and what `batch` shows."""
-        state = self.reader.filter(batch, self._state, self._action)
-        return self.policy.predict_action_chunk(self._with_features(batch, state))
+        return self.policy.predict_action_chunk(self._seen(batch))
+
+    def predict_action_chunks(self, batch: Batch, samples: int) -> Tensor:
+        """K chunks (B, K, T, A), likewise; a policy that gives one at a time is asked K times."""
+        return propose(self.policy, self._seen(batch), samples)
+
+    @torch.no_grad()
+    def _seen(self, batch: Batch) -> dict[str, Any]:
+        """The batch with its features, of which no note is taken."""
+        return self._with_features(batch, self.reader.filter(batch, self._state, self._action))
 
     def _with_features(self, batch: Batch, state: State) -> dict[str, Any]:
         features = self.reader.world_model.features(state).float()
         return {**batch, FEATURES: features}
+
+
+def propose(policy: Policy, batch: Batch, samples: int) -> Tensor:
+    """K chunks (B, K, T, A) of any policy; one without noise proposes the same K times."""
+    several = getattr(policy, "predict_action_chunks", None)
+    if callable(several):
+        chunks: Tensor = several(batch, samples)
+        return chunks
+    return torch.stack([policy.predict_action_chunk(batch) for _ in range(samples)], 1)
+
+
+@torch.no_grad()
+def fingerprint(world_model: WorldModel) -> str:
+    """The same for two world models that give the same features: a digest of names and weights."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(world_model.state_dict().items()):
+        digest.update(f"{name} {tuple(tensor.shape)} ".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()[:16]
+
+
+def check_same(policy: str, reads: WorldModel, dreams: WorldModel) -> None:
+    """Raise `DreamdriveError` unless the world model that a policy reads is the one that dreams.
+
+    Args:
+        policy: what it is called.
+        reads: gives the policy its features.
+        dreams: whose features it is to be shown.
+    """
+    if fingerprint(reads) != fingerprint(dreams):
+        raise DreamdriveError(f"{policy}: sees by another world model's features: expected those of this one")

@@ -17,7 +17,7 @@ from train.vla.language.hindsight import Labels
 from train.vla.language.instructions import understand
 from train.vla.learning.config import speed_scale
 from train.vla.policies.features import FeaturePolicy, FeatureReader
-from train.vla.policies.policy import POLICY_FOLDER, VLAPolicy, load_policy
+from train.vla.policies.policy import POLICY_FOLDER, VLAPolicy, load_policy, read_policy_config
 
 
 @dataclass(frozen=True)
@@ -58,6 +58,16 @@ def learnt_in(path: Path) -> EnvConfig:
     return _learnt(path).env
 
 
+def sees_by(path: Path) -> str:
+    """The run whose world model's features the policy of the run in `path` sees; empty for pictures.
+
+    Raises:
+        DreamdriveError: as `learnt_in`.
+    """
+    learnt = _learnt(path)
+    return learnt.world_model if read_policy_config(path / POLICY_FOLDER).vision == "features" else ""
+
+
 def _learnt(path: Path) -> _Learnt:
     run = Run.open(path)
     if not has_policy(path):
@@ -86,12 +96,8 @@ def load_driver(
     policy = load_policy(path)
     driver: Policy = policy
     if policy.config.vision == "features":
-        if guided_by is not None:
-            raise DreamdriveError(
-                f"{path}: sees by a world model's features: expected one that sees patches to be guided"
-            )
         driver = FeaturePolicy(policy, FeatureReader.of_run(learnt.world_model))
-    elif guided_by is not None:
+    if guided_by is not None:
         known: dict[str, Labels] = {}
 
         def meaning(text: str) -> Labels:
@@ -100,5 +106,5 @@ def load_driver(
             return known[text]
 
         scale = speed_scale(learnt.env)
-        driver = guide(policy, guided_by, candidates, gauges, scale, meaning)
+        driver = guide(driver, guided_by, candidates, gauges, scale, meaning)
     return PolicyDriver(driver, policy, learnt.env)

@@ -192,7 +192,7 @@ class VLAPolicy(nn.Module):
             DreamdriveError: a file is missing or broken, or weights and config do not belong together.
         """
         folder = Path(folder)
-        config = _read_config(folder / "config.json")
+        config = read_policy_config(folder)
         tensors, _ = load_weights(folder, name="model")
         policy = cls(config, encoder or SentenceEncoder(most_pieces=config.text_max))
         for name, tensor in policy.state_dict().items():
@@ -258,8 +258,13 @@ def load_policy(path: str | Path, encoder: Encoder | None = None) -> VLAPolicy:
     )
 
 
-def _read_config(file: Path) -> VLAConfig:
-    """The config in `file`; raises `DreamdriveError` when it is missing, broken or of something else."""
+def read_policy_config(folder: Path) -> VLAConfig:
+    """The sizes of the policy saved in `folder`.
+
+    Raises:
+        DreamdriveError: its `config.json` is missing, broken or of something else.
+    """
+    file = folder / "config.json"
     if not file.is_file():
         raise DreamdriveError(f"no policy in {file.parent}: {file} is missing")
     try:

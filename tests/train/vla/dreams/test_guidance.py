@@ -1,10 +1,12 @@
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from agent.behaviour.planner import imagined_returns
-from agent.behaviour.vla.interface import IMAGE, Batch, Policy
+from agent.behaviour.vla.interface import FEATURES, IMAGE, Batch, Policy
 from agent.distributions import Deterministic
 from tests.train.vla.dreams.test_imagined import CONFIG, gauges
 from tests.train.vla.road import HALF, MOST, Random, Road, batch, drive, step
@@ -13,6 +15,7 @@ from train.vla.dreams.guidance import WorldModelGuidedTrainer
 from train.vla.dreams.judge import Judge, JudgeConfig, imagine_chunks, obedience
 from train.vla.language.hindsight import CAR_RACING_SPEEDS, Labels
 from train.vla.language.instructions import lookup
+from train.vla.policies.features import FeaturePolicy, FeatureReader
 
 
 def means(text: str) -> Labels:
@@ -89,6 +92,56 @@ def test_the_state_follows_what_was_driven() -> None:
     trainer.select_action(batch(0.0, 30.0))
     assert [fresh for fresh, _ in seen] == [True, False, True]
     assert seen[0][1] is None and torch.equal(seen[1][1], first)  # type: ignore[arg-type]
+
+
+class Steered:
+    """Reads features: proposes chunks that go to both sides and along, and notes what it was shown."""
+
+    config = SimpleNamespace(action_size=2, chunk=4, execute=2)
+
+    def __init__(self) -> None:
+        self.shown: list[Tensor] = []
+
+    def reset(self) -> None:
+        self.shown = []
+
+    def predict_action_chunk(self, batch: Batch) -> Tensor:
+        self.shown.append(batch[FEATURES])
+        side = (-1.0, 0.0, 1.0)[len(self.shown) % 3]
+        return torch.tensor([side, 0.0]).expand(len(batch[FEATURES]), 4, 2)
+
+    def select_action(self, batch: Batch) -> Tensor:
+        return self.predict_action_chunk(batch)[:, 0]
+
+
+def test_a_policy_of_features_is_guided_and_sees_what_was_driven() -> None:
+    """Its own filter goes on with the actions that the judge chose."""
+
+    class Leads(Road):
+        def encode(self, observation, state=None, action=None, is_first=None):  # type: ignore[no-untyped-def]
+            led.append(None if action is None else action.clone())
+            return super().encode(observation, state, action, is_first)
+
+    led: list[Tensor | None] = []
+    own = Steered()
+    reader = FeatureReader(Leads(), {"image": (3, 8, 8)}, torch.device("cpu"))
+    policy = FeaturePolicy(own, reader)
+    judge = JudgeConfig(horizon=4, returns=0.0)
+    trainer = WorldModelGuidedTrainer(
+        policy, Road(), None, 3, judge, gauges(), CAR_RACING_SPEEDS, means, observations=("image",)
+    )
+    _, left = drives(trainer, "left", 10)
+    assert left > 0.25 * HALF
+    # Shown when it proposes: 5 times 3 chunks; the offsets are those of the car.
+    assert len(own.shown) == 15 and own.shown[-1][0, 0] > 0.25
+    chosen = trainer.select_action(batch(0.0, 30.0, "left"))
+    trainer.select_action(batch(0.0, 30.0, "left"))
+    assert led[0] is None and torch.equal(led[-1], chosen)  # type: ignore[arg-type]
+    with pytest.raises(DreamdriveError, match="another world model's features"):
+        other = Road()
+        other.device.data.fill_(1.0)
+        strange = FeaturePolicy(own, FeatureReader(other, {"image": (3, 8, 8)}, torch.device("cpu")))
+        WorldModelGuidedTrainer(strange, Road(), gauges=gauges()).imagined_data([drive(0)], CONFIG)
 
 
 def test_plan_action_takes_our_names_and_lerobots() -> None:

@@ -15,6 +15,7 @@ from train.vla.dreams.imagined import ChunkDriver, ImaginedConfig, Report, imagi
 from train.vla.language.hindsight import CAR_RACING_SPEEDS, label_rows
 from train.vla.language.instructions import lookup
 from train.vla.learning.rows import EpisodeRows, joined, train_on
+from train.vla.policies.features import FeatureReader, fingerprint
 
 CONFIG = ImaginedConfig(horizon=10, starts=3, variations=2, least=4, skip=1, window=4)
 
@@ -55,6 +56,25 @@ def test_dreams_are_episodes_that_begin_in_real_rows_and_obey_the_world() -> Non
         shown = again.observations["image"][-1, :, 0, 0] / 255
         assert abs((shown[0] - 0.5) * 16 - float(offset)) < 0.3
         assert abs(shown[1] * MOST - float(true)) < 2.0
+
+
+def test_who_sees_by_the_same_world_model_learns_from_the_features_it_dreamt_in() -> None:
+    road, other = Road(), Road()
+    other.load_state_dict(road.state_dict())
+    assert fingerprint(road) == fingerprint(other)
+    other.device.data.fill_(1.0)
+    assert fingerprint(road) != fingerprint(other)
+    episodes, _ = imagine_data(road, gauges(), [drive(100)], CAR_RACING_SPEEDS, CONFIG, Random())
+    same = FeatureReader(road, {"image": (3, 8, 8)}, torch.device("cpu"))
+    another = FeatureReader(other, {"image": (3, 8, 8)}, torch.device("cpu"))
+    for episode in episodes:
+        again = from_file_order("x", to_file_order("x", episode))
+        kept = again.extras["features"]
+        assert kept.shape == (len(again), 2) and kept.dtype == np.float16
+        assert torch.equal(same.episode(again), torch.from_numpy(kept.astype(np.float32)))
+        # Of another one, by the pictures, which are whole grey levels.
+        torch.testing.assert_close(another.episode(again), same.episode(again), rtol=0, atol=0.02)
+        assert not torch.equal(another.episode(again), same.episode(again))
 
 
 def test_no_dream_leaves_the_road_or_goes_where_the_model_is_unsure() -> None:

@@ -16,6 +16,8 @@ from train.errors import DreamdriveError
 from train.run import Run, StopSignal
 from train.vla.dreams.gauges import load_gauges
 from train.vla.learning import teacher
+from train.vla.learning import train_teacher as train_teacher_module
+from train.vla.learning.config import VLATrainConfig
 from train.vla.learning.teacher import TeacherLearner
 from train.vla.learning.teacher_config import TeacherConfig
 from train.vla.learning.train_teacher import train_teacher
@@ -98,6 +100,47 @@ def test_what_the_dreams_reward_becomes_likelier_and_the_leash_holds(config: Tea
             assert gained[leash] > 0.1
             assert found["return"] > found["return_original"] and found["leash"] > 0
     assert gained[20.0] < 0.5 * gained[0.0]
+
+
+def test_a_policy_of_features_is_taught_by_the_world_model_that_it_reads(
+    config: TeacherConfig, tmp_path: Path
+) -> None:
+    sizes = load_policy(Path(config.start), encoder).config
+    for name, features in (("features", 2), ("many", 3)):
+        seen = sizes.model_copy(update={"vision": "features", "feature_size": features})
+        torch.manual_seed(0)
+        VLAPolicy(seen, encoder).save_pretrained(tmp_path / name)
+    changed = config.model_copy(
+        update={"start": str(tmp_path / "features"), "leash": 0.0, "updates": 40, "learning_rate": 3e-3}
+    )
+    learner = TeacherLearner(changed, encoder=encoder)
+    for _ in range(40):
+        learner.update()
+    found = learner.validate()
+    # The road rewards speed.
+    assert found["return"] > found["return_original"]
+    with pytest.raises(DreamdriveError, match="road: has 2 features, expected 3, those that"):
+        TeacherLearner(config.model_copy(update={"start": str(tmp_path / "many")}), encoder=encoder)
+
+
+def test_a_policy_of_another_world_models_features_is_not_taught(
+    config: TeacherConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes = load_policy(Path(config.start), encoder).config
+    seen = sizes.model_copy(update={"vision": "features", "feature_size": 2})
+    run = Run.create(tmp_path / "vla", "train-vla", VLATrainConfig(policy=seen, world_model="other"))
+    VLAPolicy(seen, encoder).save_pretrained(run.path / "policy")
+
+    def roads(path: Path, device: str = "auto") -> TrainedModel:
+        road = Road()
+        road.device.data.fill_(float(str(path) == "other"))
+        return TrainedModel(None, road, {"image": (3, 8, 8)}, torch.device("cpu"), 0, 12.5, None)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(train_teacher_module, "load_world_model", roads)
+    with pytest.raises(DreamdriveError, match="vla: sees by another world model's features"):
+        train_teacher(
+            config.model_copy(update={"start": str(run.path)}), tmp_path / "taught", encoder=encoder
+        )
 
 
 def test_a_run_is_left_that_drives_and_holds_what_it_came_from(config: TeacherConfig, runs: Path) -> None:
