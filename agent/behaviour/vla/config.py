@@ -23,7 +23,7 @@ class VLAConfig(BaseModel, extra="forbid", validate_assignment=True, use_attribu
     """Numbers in the vehicle's state."""
     action_size: int = Field(3, ge=1)
     """Numbers in an action."""
-    text_size: int = Field(384, ge=1)
+    text_size: int = Field(768, ge=1)
     """Numbers in the embedding of an instruction."""
     text_max: int = Field(256, ge=3, le=256)
     """Longest instruction [word pieces]; the sentence encoder reads no more than 256."""

@@ -63,8 +63,10 @@ class VLAModel(nn.Module):
         Args:
             vision: pictures (B, 3, H, W) in [0, 1], or features (B, F).
             state: (B, S), normalised.
-            text: (B, E), embeddings.
+            text: (B, E), embeddings of length 1.
         """
+        # Numbers near 1, as all others: in small ones the instruction is learnt late.
+        text = text * text.shape[-1] ** 0.5
         if self.config.vision == "patches":
             # (B, N, 3 * P * P), centred
             vision = functional.pixel_unshuffle(vision - 0.5, self.config.patch).flatten(2).mT

