@@ -1,10 +1,11 @@
 """When an episode of driving is over, and why."""
 
-from typing import Literal
+from typing import Literal, get_args
 
 from pydantic import BaseModel, Field
 
 Reason = Literal["collision", "off_lane", "stuck", "red_light", "goal", "time"]
+REASONS: tuple[str, ...] = get_args(Reason)
 
 _STANDING = 0.1  # slower than this is standing still [m/s]
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from envs.carla.actions import Actions
 from envs.carla.config import CarlaConfig
+from envs.carla.ends import REASONS
 from envs.carla.fleet import Fleet
 from envs.carla.server import ServerConfig
 from envs.carla.spaces import observation_space
@@ -43,7 +44,9 @@ class CarlaVectorEnv(VectorEnv[dict[str, Any], NDArray[Any], Any]):
     decision; "speed" (N,) m/s; "route_completion" (N,); "position" (N, 4), x, y, z [m] and yaw [degrees];
     "terms", a dictionary name -> (N,) of the reward's terms; and when episodes ended, "episode" with "r"
     (undiscounted return) and "l" (frames), "reason" (N,) of str, "infractions" (N,) of dictionaries
-    kind -> count, and "_episode", the mask of those that ended.
+    kind -> count, "logged", a dictionary name -> (N,) of what there is to log of an episode (share of the
+    route, sum of each term of the reward, which of the reasons it was), and "_episode", the mask of those
+    that ended.
 
     Args:
         config: what to drive, and how many.
@@ -63,6 +66,7 @@ class CarlaVectorEnv(VectorEnv[dict[str, Any], NDArray[Any], Any]):
         self._ended = np.zeros(n, bool)
         self._return = np.zeros(n)
         self._frames = np.zeros(n, np.int64)
+        self._terms: dict[str, NDArray[np.float64]] = {}
         self._seen = {
             name: np.zeros((n, *space.shape), space.dtype)
             for name, space in self.single_observation_space.spaces.items()
@@ -169,6 +173,11 @@ class CarlaVectorEnv(VectorEnv[dict[str, Any], NDArray[Any], Any]):
             info["episode"] = {"r": self._return.copy(), "l": self._frames.copy()}
             info["_episode"] = ended
             info["reason"], info["infractions"] = reason, infractions
+            info["logged"] = {
+                "episode/route_completion": info["route_completion"].copy(),
+                **{f"terms/{name}": total.copy() for name, total in self._terms.items()},
+                **{f"ended/{known}": (reason == known).astype(np.float32) for known in (*REASONS, LOST)},
+            }
         truncated |= info["away"] != ""
         self._ended = terminated | truncated
         return self._observation(), reward, terminated, truncated, info
@@ -197,6 +206,8 @@ class CarlaVectorEnv(VectorEnv[dict[str, Any], NDArray[Any], Any]):
         }
         for i, (observation, about) in answers.items():
             self._return[i] = self._frames[i] = 0
+            for total in self._terms.values():
+                total[i] = 0.0
             self._note(i, observation, about, info)
         return info
 
@@ -207,6 +218,7 @@ class CarlaVectorEnv(VectorEnv[dict[str, Any], NDArray[Any], Any]):
             info[name][i] = about.get(name, 0)
         for name, value in about.get("terms", {}).items():
             info["terms"].setdefault(name, np.zeros(self.num_envs, np.float32))[i] = value
+            self._terms.setdefault(name, np.zeros(self.num_envs))[i] += value
 
     def _observation(self) -> dict[str, Any]:
         return {name: value.copy() for name, value in self._seen.items()}

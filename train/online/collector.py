@@ -61,11 +61,13 @@ class Arrival:
 
 @dataclass
 class Score:
-    """What is reported of a finished training episode: undiscounted return, length, and when in the run."""
+    """What is reported of a finished training episode: undiscounted return, length, when in the run, and
+    what its environment has to log of it besides."""
 
     score: float
     frames: int
     at_frame: int
+    logged: dict[str, float]
 
 
 @dataclass
@@ -289,7 +291,8 @@ class Collector:
         if report and "episode" in info:
             for i in np.flatnonzero(info["_episode"]):
                 score, frames = float(info["episode"]["r"][i]), int(info["episode"]["l"][i])
-                self.finished.append(Score(score, frames, self._at.frames))
+                logged = {name: float(values[i]) for name, values in info.get("logged", {}).items()}
+                self.finished.append(Score(score, frames, self._at.frames, logged))
 
     def _without_away(self, row: Arrival, info: Mapping[str, Any]) -> Arrival:
         """The row, but streams whose simulators are away have that of the first one which is there."""

@@ -285,7 +285,8 @@ class Trainer:
         for score in finished:
             self.scores.append(score.score)
             means = {"score/episode": score.score, "score/train_return": float(np.mean(self.scores))}
-            self.tracker.log(means | {"score/episode_frames": float(score.frames)}, score.at_frame)
+            means |= {"score/episode_frames": float(score.frames), **score.logged}
+            self.tracker.log(means, score.at_frame)
         if finished:
             self.progress.update(self.collector.frames, {"score": float(np.mean(self.scores))})
         finished.clear()

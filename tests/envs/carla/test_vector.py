@@ -63,6 +63,8 @@ def test_episodes_follow_each_other(env: CarlaVectorEnv) -> None:
     assert info["episode"]["r"].tolist() == [15, 15] and info["episode"]["l"].tolist() == [10, 10]
     assert info["_episode"].all() and info["reason"].tolist() == ["goal", "goal"]
     assert info["infractions"][0] == {"collision": 1}
+    assert info["logged"]["terms/progress"].tolist() == [15, 15]
+    assert info["logged"]["ended/goal"].tolist() == [1, 1] and info["logged"]["ended/collision"].sum() == 0
     observation, reward, terminated, truncated, info = env.step(FORWARD)
     assert reward.tolist() == [0, 0] and not terminated.any() and info["frames"].tolist() == [0, 0]
     assert observation["state"][:, 1].tolist() == [0, 0] and observation["state"][0, 0] != seeds[0]
@@ -90,6 +92,7 @@ def test_a_lost_simulator_truncates_only_its_own_episode(env: CarlaVectorEnv, fa
     assert observation["state"][:, 1].tolist() == [1, 2] and reward.tolist() == [0, 2]
     assert info["reason"].tolist() == [LOST, ""] and info["frames"].tolist() == [0, 2]
     assert info["episode"]["r"][0] == 1 and info["episode"]["l"][0] == 2
+    assert info["logged"][f"ended/{LOST}"][0] == 1 and info["logged"]["terms/progress"][0] == 1
     observation, reward, terminated, truncated, info = env.step(FORWARD)
     assert not (terminated | truncated).any() and reward.tolist() == [0, 3]
     assert (

@@ -62,7 +62,10 @@ def test_an_agent_learns_without_pictures_and_goes_on(runs: Path) -> None:
     metrics = read_metrics(run.metrics_path)
     assert any("loss/world_model" in row for row in metrics)
     # Episodes of 5 frames that bring 1, 2, 3, 4 and 5.
-    assert {row["score/episode"] for row in metrics if "score/episode" in row} == {15.0}
+    ended = [row for row in metrics if "score/episode" in row]
+    assert {row["score/episode"] for row in ended} == {row["terms/progress"] for row in ended} == {15.0}
+    assert all(row["ended/goal"] == 1 and row["ended/stuck"] == 0 for row in ended)
+    assert all("episode/route_completion" in row for row in ended)
     assert not list(run.pictures.rglob("*.png"))
     again = train_agent(tiny(60), runs / "a", resume=True, make_env=fake)
     assert len(again.record.starts) == 2
