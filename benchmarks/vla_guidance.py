@@ -18,7 +18,7 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
-from agent.behaviour.vla.interface import IMAGE, STATE, TASK
+from agent.behaviour.vla.interface import IMAGE, STATE, TASK, Policy
 from agent.world_model.disagreement import DisagreementConfig
 from agent.world_model.probe import Probe, ProbeConfig
 from train.online.config import OnlineConfig
@@ -29,6 +29,7 @@ from train.vla.dreams.guidance import WorldModelGuidedTrainer
 from train.vla.dreams.judge import JudgeConfig
 from train.vla.language.hindsight import CAR_RACING_SPEEDS, Labels
 from train.vla.learning.config import VLATrainConfig
+from train.vla.policies.features import FeaturePolicy, FeatureReader
 from train.vla.policies.policy import VLAPolicy
 
 ACTIONS, STATES = 2, 4
@@ -41,7 +42,7 @@ def guided(
     """A policy and a world model of these sizes, and gauges, all untrained."""
     whole = agent.agent.build(SHAPES, ACTIONS).to(device).eval()
     model = whole.world_model
-    sizes = {"action_size": ACTIONS, "state_size": STATES}
+    sizes = {"action_size": ACTIONS, "state_size": STATES, "feature_size": model.feature_size}
     text = torch.randn(1, vla.policy.text_size, device=device)
 
     def encoder(texts: Sequence[str]) -> Tensor:
@@ -50,8 +51,11 @@ def guided(
     policy = VLAPolicy(vla.policy.model_copy(update=sizes), encoder).to(device).eval()
     probe = Probe(ProbeConfig(), model.feature_size, quantities(STATES))
     gauges = Gauges(DisagreementConfig().build(model), probe.eval(), 1.0, {}).to(device)
+    driver: Policy = policy
+    if policy.config.vision == "features":
+        driver = FeaturePolicy(policy, FeatureReader(model, SHAPES, device))
     return WorldModelGuidedTrainer(
-        policy,
+        driver,
         model,
         whole.actor_critic,
         candidates,
