@@ -108,6 +108,12 @@ def _add_instructions(parser: argparse.ArgumentParser) -> None:
         help="gauges of that world model, which see in a dream whether the instruction is obeyed (default: "
         "none, the best return is chosen)",
     )
+    group.add_argument(
+        "--execute",
+        type=count,
+        metavar="N",
+        help="decisions driven of a chunk before the next is asked for (default: the policy's own)",
+    )
 
 
 def _evaluate(arguments: argparse.Namespace) -> None:
@@ -115,7 +121,7 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     if arguments.instruction or arguments.suite:
         _evaluate_instructions(arguments, options)
         return
-    for name in ("shuffle", "guided_by", "gauges"):
+    for name in ("shuffle", "guided_by", "gauges", "execute"):
         if getattr(arguments, name):
             raise DreamdriveError(f"--{name.replace('_', '-')}: needs --instruction or --suite")
     if (arguments.env or _where(arguments.run)) == _CARLA:
@@ -143,7 +149,7 @@ def _evaluate_instructions(arguments: argparse.Namespace, options: dict[str, str
         arguments.suite,
         arguments.shuffle,
     )
-    guided = Guided(arguments.guided_by, arguments.candidates, arguments.gauges)
+    guided = Guided(arguments.guided_by, arguments.candidates, arguments.gauges, arguments.execute)
     if (arguments.env or learnt_in(run).kind.replace("_", "-")) == _CARLA:
         from train.vla.driving.evaluate_carla import evaluate_vla_in_carla
 

@@ -89,6 +89,8 @@ def test_a_run_that_takes_no_instructions_and_options_that_miss_them(
     wrong = [
         (["eval", str(run)], "eval RUN --instruction TEXT"),
         (["eval", str(run), "--shuffle"], "--shuffle: needs --instruction or --suite"),
+        (["eval", str(run), "--execute", "2"], "--execute: needs --instruction or --suite"),
+        (["eval", str(run), "--suite", "--execute", "99"], "expected together at most chunk"),
         (["eval", str(run), "--suite", "--instruction", "halt"], "either --instruction"),
         (["eval", str(run), "--suite", "--env", "carla"], "drives in car_racing, expected carla"),
         (["eval", str(run), "--suite", "--first-seed", "5"], "expected 1000000 or more"),

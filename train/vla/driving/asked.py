@@ -13,7 +13,7 @@ from train.vla.language.sentences import SentenceEncoder
 
 @dataclass(frozen=True)
 class Guided:
-    """Who chooses among a policy's chunks."""
+    """Who chooses among a policy's chunks, and how much of one is driven."""
 
     by: Path | None = None
     """A run, whose world model does; None drives the first chunk."""
@@ -21,6 +21,8 @@ class Guided:
     """Chunks to choose from."""
     gauges: Path | None = None
     """Folder of that world model's gauges; None judges by its returns alone."""
+    execute: int | None = None
+    """Decisions driven of a chunk; None takes the policy's own."""
 
 
 @dataclass(frozen=True)

@@ -68,6 +68,8 @@ class ObedienceScores:
     guided_by: str
     """The run whose world model chose among the candidates; empty where none did."""
     candidates: int
+    execute: int
+    """Decisions driven of a chunk."""
     shuffled: bool
     """Whether each episode was told what another one was asked for: the control."""
     episodes: int
@@ -144,7 +146,7 @@ def evaluate_vla(
             `drive_trials` as well.
     """
     guided = guided or Guided()
-    driver = load_driver(run, guided.by, guided.candidates, guided.gauges)
+    driver = load_driver(run, guided.by, guided.candidates, guided.gauges, guided.execute)
     env = require_car_racing(driver.env, str(run))
     trials = asked.trials()
     # Chunks are drawn from noise: the same run on the same tracks shall get the same scores.
@@ -159,6 +161,7 @@ def evaluate_vla(
         asked,
         guided,
         drives,
+        execute=driver.own.config.execute,
         ms_per_decision=ms,
         cars_at_once=slots,
         versions={name: version(name) for name in names},
@@ -172,6 +175,7 @@ def summed_up(
     asked: Asked,
     guided: Guided,
     drives: list[EpisodeScore],
+    execute: int,
     ms_per_decision: float,
     cars_at_once: int,
     versions: dict[str, str],
@@ -183,6 +187,7 @@ def summed_up(
         environment=environment,
         guided_by=str(guided.by or ""),
         candidates=guided.candidates if guided.by is not None else 1,
+        execute=execute,
         shuffled=asked.shuffle,
         episodes=len(drives),
         settle=SETTLE,

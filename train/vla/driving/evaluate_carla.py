@@ -44,7 +44,7 @@ def evaluate_vla_in_carla(
             `Asked.trials` and `drive_carla_trials` as well.
     """
     guided = guided or Guided()
-    driver = load_driver(run, guided.by, guided.candidates, guided.gauges)
+    driver = load_driver(run, guided.by, guided.candidates, guided.gauges, guided.execute)
     learnt = require_carla(driver.env, str(run))
     trials = asked.trials(junctions=True)
     config, words = scored_where(learnt, overrides or {})
@@ -77,6 +77,7 @@ def evaluate_vla_in_carla(
         asked,
         guided,
         found.drives,
+        execute=driver.own.config.execute,
         ms_per_decision=found.ms_per_decision,
         cars_at_once=found.cars_at_once,
         versions=versions(),

@@ -79,7 +79,11 @@ def _learnt(path: Path) -> _Learnt:
 
 
 def load_driver(
-    path: Path, guided_by: Path | None = None, candidates: int = 16, gauges: Path | None = None
+    path: Path,
+    guided_by: Path | None = None,
+    candidates: int = 16,
+    gauges: Path | None = None,
+    execute: int | None = None,
 ) -> PolicyDriver:
     """The policy of the run in `path`, with what it needs to see by, and the environment it learnt in.
 
@@ -88,12 +92,16 @@ def load_driver(
         guided_by: a run whose world model chooses among the policy's chunks; None drives the first.
         candidates: chunks to choose from.
         gauges: of that world model, by which it sees in its dreams whether the instruction is obeyed.
+        execute: decisions driven of a chunk; None takes the policy's own.
 
     Raises:
-        DreamdriveError: no such run, or one without such a policy; the world models do not fit.
+        DreamdriveError: no such run, or one without such a policy; the world models do not fit; a chunk is
+            shorter than `execute`.
     """
     learnt = _learnt(path)
     policy = load_policy(path)
+    if execute is not None:
+        policy.drive_by(execute)
     driver: Policy = policy
     if policy.config.vision == "features":
         driver = FeaturePolicy(policy, FeatureReader.of_run(learnt.world_model))

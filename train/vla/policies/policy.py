@@ -91,6 +91,15 @@ class VLAPolicy(nn.Module):
         """Forget the chunks of the episode, of all rows together."""
         self._queue.reset()
 
+    def drive_by(self, execute: int) -> None:
+        """Drive `execute` decisions of each chunk from now on; forgets the episode.
+
+        Raises:
+            DreamdriveError: a chunk is shorter than that, or than that and the delay.
+        """
+        c = self.config = validate(VLAConfig, {**self.config.model_dump(), "execute": execute}, "policy")
+        self._queue = ChunkQueue(c.chunk, c.execute, c.delay, c.guidance)
+
     def fork(self, seed: int) -> VLAPolicy:
         """This policy for another car: the same weights and encoder, chunks and noise of its own.
 

@@ -156,6 +156,23 @@ def test_chunks_are_driven_action_by_action() -> None:
     assert torch.equal(driven, torch.cat([first[:, :2], second[:, :2]], 1).transpose(0, 1))
 
 
+def test_how_much_of_a_chunk_is_driven_may_be_changed() -> None:
+    policy = make()
+    seen = batch()
+    policy.generator = torch.Generator().manual_seed(0)
+    policy.select_action(seen)
+    policy.drive_by(1)
+    assert policy.config.execute == 1 and policy.fork(0).config.execute == 1
+    policy.generator = torch.Generator().manual_seed(0)
+    driven = [policy.select_action(seen) for _ in range(3)]
+    generator = torch.Generator().manual_seed(0)
+    for action in driven:
+        # The first of a new chunk each time.
+        assert torch.equal(action, policy.predict_action_chunks(seen, 1, generator)[:, 0, 0])
+    with pytest.raises(DreamdriveError, match="execute: 9 .*expected together at most chunk, 4"):
+        policy.drive_by(9)
+
+
 def test_with_a_delay_the_old_chunk_goes_on_and_the_new_one_continues_it() -> None:
     policy = make(chunk=6, execute=3, delay=2)
     driven = drive(policy, 7)
