@@ -18,6 +18,7 @@ from train.vla.dreams.drives import filter_drive
 from train.vla.dreams.gauges import Gauges, GaugesConfig, fit_gauges, load_gauges
 from train.vla.dreams.imagined import ImaginedConfig, Report, imagine_data
 from train.vla.language.hindsight import CAR_RACING_SPEEDS, CARLA_SPEEDS
+from train.vla.policies.loading import check_sees_by
 from train.vla.policies.policy import load_policy
 
 _FIT_EPISODES = 64
@@ -51,7 +52,8 @@ def collect_imagined(
         seed: of everything random.
 
     Raises:
-        DreamdriveError: no such run, it does not fit the drives, or the output holds episodes.
+        DreamdriveError: no such run, it does not fit the drives, or the output holds episodes; the policy
+            sees by another world model's features.
     """
     config = config or ImaginedConfig()
     if output.is_dir() and any(output.glob("*.npz")):
@@ -62,6 +64,8 @@ def collect_imagined(
             f"{model}: its world model observes {', '.join(sorted(found.shapes))}: expected pictures, 'image'"
         )
     driver = load_policy(policy) if policy is not None else None
+    if policy is not None:
+        check_sees_by(policy, found.world_model)
     if count is not None:
         order = np.random.default_rng([seed, 60]).permutation(len(paths))
         paths = [paths[i] for i in sorted(order[:count])]

@@ -8,8 +8,7 @@ from train.run import Change, Run, changes, refuse_changes, run_to_resume
 from train.vla.learning.job import conduct, refuse_a_second_run
 from train.vla.learning.teacher import TeacherLearner
 from train.vla.learning.teacher_config import TeacherConfig
-from train.vla.policies.features import check_same
-from train.vla.policies.loading import sees_by
+from train.vla.policies.loading import check_sees_by
 from train.vla.policies.policy import Encoder
 
 TEACHER_JOB = "train-vla-teacher"
@@ -94,9 +93,7 @@ def _of_start(config: TeacherConfig) -> TeacherConfig:
     start = Path(config.start)
     if not (start / "run.json").is_file():
         return config
-    if seen_by := sees_by(start):
-        models = [load_world_model(Path(path), "cpu").world_model for path in (seen_by, config.world_model)]
-        check_same(str(start), *models)
+    check_sees_by(start, load_world_model(Path(config.world_model), "cpu").world_model)
     env = read_yaml(Run.open(start).config_path).get("env")
     if env is None:
         return config

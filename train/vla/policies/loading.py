@@ -7,7 +7,9 @@ from typing import Any
 from pydantic import BaseModel, Field, field_validator
 
 from agent.behaviour.vla.interface import Policy
+from agent.world_model.interface import WorldModel
 from envs.car_racing import CarRacingConfig
+from train.agents import load_world_model
 from train.environments import EnvConfig, with_kind
 from train.errors import DreamdriveError
 from train.options import read_yaml, validate
@@ -16,7 +18,7 @@ from train.vla.dreams.guidance import guide
 from train.vla.language.hindsight import Labels
 from train.vla.language.instructions import understand
 from train.vla.learning.config import speed_scale
-from train.vla.policies.features import FeaturePolicy, FeatureReader
+from train.vla.policies.features import FeaturePolicy, FeatureReader, check_same
 from train.vla.policies.policy import POLICY_FOLDER, VLAPolicy, load_policy, read_policy_config
 
 
@@ -58,14 +60,16 @@ def learnt_in(path: Path) -> EnvConfig:
     return _learnt(path).env
 
 
-def sees_by(path: Path) -> str:
-    """The run whose world model's features the policy of the run in `path` sees; empty for pictures.
+def check_sees_by(path: Path, world_model: WorldModel) -> None:
+    """Raise `DreamdriveError` unless the policy in `path` sees pictures, or the features of `world_model`.
 
-    Raises:
-        DreamdriveError: as `learnt_in`.
+    Args:
+        path: a run; of a folder with a saved policy alone nobody knows whose features it sees.
+        world_model: that is to show it features.
     """
-    learnt = _learnt(path)
-    return learnt.world_model if read_policy_config(path / POLICY_FOLDER).vision == "features" else ""
+    if (path / "run.json").is_file() and read_policy_config(path / POLICY_FOLDER).vision == "features":
+        learnt = _learnt(path)
+        check_same(str(path), load_world_model(Path(learnt.world_model), "cpu").world_model, world_model)
 
 
 def _learnt(path: Path) -> _Learnt:

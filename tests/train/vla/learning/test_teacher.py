@@ -21,6 +21,7 @@ from train.vla.learning.config import VLATrainConfig
 from train.vla.learning.teacher import TeacherLearner
 from train.vla.learning.teacher_config import TeacherConfig
 from train.vla.learning.train_teacher import train_teacher
+from train.vla.policies import loading
 from train.vla.policies.policy import VLAPolicy, load_policy
 
 TEXT = 8
@@ -136,7 +137,8 @@ def test_a_policy_of_another_world_models_features_is_not_taught(
         road.device.data.fill_(float(str(path) == "other"))
         return TrainedModel(None, road, {"image": (3, 8, 8)}, torch.device("cpu"), 0, 12.5, None)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(train_teacher_module, "load_world_model", roads)
+    for module in (train_teacher_module, loading):
+        monkeypatch.setattr(module, "load_world_model", roads)
     with pytest.raises(DreamdriveError, match="vla: sees by another world model's features"):
         train_teacher(
             config.model_copy(update={"start": str(run.path)}), tmp_path / "taught", encoder=encoder
