@@ -64,11 +64,17 @@ class FeatureReader:
         What this world model has imagined comes with the features that it was imagined in.
 
         Raises:
-            DreamdriveError: it lacks an observation that the world model needs, or its actions have another
-                size.
+            DreamdriveError: it lacks an observation that the world model needs, or its actions or the
+                features kept in it have another size.
         """
         if str(episode.extras.get(FEATURES_OF, "")) == self._fingerprint:
-            return torch.from_numpy(episode.extras[IMAGINED_FEATURES].astype(np.float32))
+            kept = np.asarray(episode.extras.get(IMAGINED_FEATURES, []))
+            shape = (len(episode), self.size)
+            if kept.shape != shape or kept.dtype.kind != "f" or not np.isfinite(kept).all():
+                raise DreamdriveError(
+                    f"extra {IMAGINED_FEATURES!r}: {kept.shape} {kept.dtype}, expected {shape}, finite"
+                )
+            return torch.from_numpy(kept.astype(np.float32))
         # The latents are drawn: the same episode shall have the same features.
         with torch.random.fork_rng():
             torch.manual_seed(0)

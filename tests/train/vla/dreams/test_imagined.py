@@ -75,6 +75,10 @@ def test_who_sees_by_the_same_world_model_learns_from_the_features_it_dreamt_in(
         # Of another one, by the pictures, which are whole grey levels.
         torch.testing.assert_close(another.episode(again), same.episode(again), rtol=0, atol=0.02)
         assert not torch.equal(another.episode(again), same.episode(again))
+    again.extras["features"] = kept[1:]
+    shapes = f".{len(kept) - 1}, 2. float16, expected .{len(kept)}, 2"
+    with pytest.raises(DreamdriveError, match=f"'features': {shapes}"):
+        same.episode(again)
 
 
 def test_no_dream_leaves_the_road_or_goes_where_the_model_is_unsure() -> None:
