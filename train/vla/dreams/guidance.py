@@ -97,6 +97,8 @@ class WorldModelGuidedTrainer:
         self.last: Judged | None = None
         device = next((p.device for p in world_model.parameters()), torch.device("cpu"))
         self._reader = FeatureReader(world_model, dict.fromkeys(observations, ()), device)
+        # A policy that reads this world model's features has filtered already what the judge dreams from.
+        self._shared = isinstance(self.policy, FeaturePolicy) and self.policy.reader.same(self._reader)
         prior = actor.policy if isinstance(actor, ActorCritic) else actor
         self._judge = Judge(world_model, config or JudgeConfig(), prior, gauges, scale)
         self._understand = understand
@@ -134,14 +136,14 @@ class WorldModelGuidedTrainer:
         """The next action (B, A); judges new chunks when the driven part of the last one is used up."""
         if self.candidates == 1:
             return self.policy.select_action(batch)
-        self._state = self._reader.filter(batch, self._state, self._action)
+        seen, own = self._see(batch)
         if not self._waiting:
-            chunk = self._choose(batch, self._state)
+            chunk = self._choose(batch, seen, own)
             self._waiting = list(chunk[:, : self.execute].unbind(1))
         action = self._waiting.pop(0)
-        self._action = action.to(self._reader.device)
+        self._state, self._action = seen, action.to(self._reader.device)
         if isinstance(self.policy, FeaturePolicy):
-            self.policy.follow(batch, action)
+            self.policy.follow(own, action)
         return action
 
     @torch.no_grad()
@@ -149,7 +151,7 @@ class WorldModelGuidedTrainer:
         """The best of the chunks proposed here, (B, T, A), after what was driven so far."""
         if self.candidates == 1:
             return self.policy.predict_action_chunk(batch)
-        return self._choose(batch, self._reader.filter(batch, self._state, self._action))
+        return self._choose(batch, *self._see(batch))
 
     def imagined_data(self, episodes: Sequence[Episode], config: ImaginedConfig | None = None) -> EpisodeRows:
         """Imagined variations of real drives, as rows to learn from; see `train.vla.dreams.imagined`.
@@ -191,9 +193,21 @@ class WorldModelGuidedTrainer:
         """
         return train_on(self.policy, dataset, updates, batch_size, rate, self._seed)
 
-    def _choose(self, batch: Batch, state: State) -> Tensor:
-        """The best chunk (B, T, A) by what is imagined from states (B)."""
-        proposed = propose(self.policy, batch, self.candidates).to(self._reader.device).float()
+    def _see(self, batch: Batch) -> tuple[State, State]:
+        """The states (B) after the batch: what is dreamt from, and the policy's own where it keeps any."""
+        own = self.policy.see(batch) if isinstance(self.policy, FeaturePolicy) else None
+        if own is not None and self._shared:
+            return own, own
+        seen = self._reader.filter(batch, self._state, self._action)
+        return seen, seen if own is None else own
+
+    def _choose(self, batch: Batch, state: State, own: State) -> Tensor:
+        """The best chunk (B, T, A) by what is imagined from states (B), the policy being in its `own`."""
+        if isinstance(self.policy, FeaturePolicy):
+            proposed = self.policy.propose(batch, own, self.candidates)
+        else:
+            proposed = propose(self.policy, batch, self.candidates)
+        proposed = proposed.to(self._reader.device).float()
         asked = None
         if self._understand is not None:
             asked = [self._understand(text) for text in batch[TASK]]

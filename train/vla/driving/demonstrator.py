@@ -19,10 +19,13 @@ from train.vla.language.hindsight import CAR_RACING_SPEEDS, PLACES, SPEEDS, Labe
 SIDE = 0.5
 """Where the sides of the road are driven, in half widths from its middle."""
 _WHEELBASE = 3.24  # [m]
+_STOPS_THERE = 0.5  # share of the stops that keep the place asked before
 _NEAREST, _AHEAD = 6.0, 0.3  # the point steered at is at least so far [m], and so much of a speed [s]
 _DAMPING = 0.05  # of the yaw rate's error [s]
 _PEDAL = 0.08  # for each m/s too slow or too fast
 _HARDEST_BRAKE = 0.8  # from 0.9 on CarRacing locks the wheels
+_PULLS_OVER = 12.0  # who is asked to stop elsewhere on the road drives there first [m/s]
+_BESIDE = 0.15  # so near to the wanted line is on it, for who stops there [half widths]
 _FASTEST_FOLLOWED = 62.0  # what the path is followed at when asked to be fast [m/s]
 _GRIP, _FULL_GRIP = 100.0, 180.0  # sideways acceleration in bends: at ease, and when asked to be fast [m/s2]
 _LOOK, _LOOK_SECONDS = 5.0, 0.6  # bends are seen from so far [m], and so much of a speed [s]
@@ -41,10 +44,10 @@ class OrdersConfig(BaseModel, extra="forbid", validate_assignment=True, use_attr
     """Least that an order holds [decisions]."""
     longest: int = Field(60, ge=1)
     """Most that an order holds [decisions]; the last one ends with the episode."""
-    shortest_stop: int = Field(12, ge=1)
-    """Least that the car is asked to stand [decisions]."""
-    longest_stop: int = Field(20, ge=1)
-    """Most that the car is asked to stand [decisions]."""
+    shortest_stop: int = Field(15, ge=1)
+    """Least that an order to stop holds [decisions]; the car may have to pull over first."""
+    longest_stop: int = Field(30, ge=1)
+    """Most that an order to stop holds [decisions]."""
     mistakes: float = Field(0.02, ge=0, le=1)
     """Chance that a decision begins a mistake: a wrong steering for 2 to 5 decisions, which is to be
     corrected."""
@@ -77,7 +80,7 @@ def _known(words: tuple[str, ...], known: tuple[str, ...]) -> tuple[str, ...]:
 def draw_orders(config: OrdersConfig, decisions: int, rng: np.random.Generator) -> list[Labels]:
     """What is asked in each of an episode's decisions; an order holds for a while, and another follows.
 
-    No stop follows a stop, and a stop keeps the place asked before it.
+    No stop follows a stop; half of the stops keep the place asked before.
     """
     moving = [speed for speed in config.speeds if speed != "stop"]
     orders: list[Labels] = []
@@ -85,12 +88,13 @@ def draw_orders(config: OrdersConfig, decisions: int, rng: np.random.Generator) 
     standing, place = False, None
     while len(orders) < decisions:
         standing = stops and not standing and rng.random() < 1 / len(config.speeds)
+        if not (standing and rng.random() < _STOPS_THERE):
+            open_place = not config.places or rng.random() < config.no_place
+            place = None if open_place else str(rng.choice(config.places))
         if standing:
             asked = Labels("stop", place)
             length = int(rng.integers(config.shortest_stop, config.longest_stop + 1))
         else:
-            open_place = not config.places or rng.random() < config.no_place
-            place = None if open_place else str(rng.choice(config.places))
             asked = Labels(str(rng.choice(moving)), place)
             length = int(rng.integers(config.shortest, config.longest + 1))
         orders += [asked] * length
@@ -101,6 +105,8 @@ def demonstrate(
     asked: Labels, car: CarOnTrack, track: Track, agent: NDArray[np.float32]
 ) -> NDArray[np.float32]:
     """The action (2,), steering and pedal in [-1, 1], of somebody who does what is asked.
+
+    Asked to stop at a place where the car is not, it pulls over: drives there slowly, and stops then.
 
     Args:
         asked: speed and place.
@@ -113,6 +119,8 @@ def demonstrate(
         return agent
     offset = {None: 0.0, "left": SIDE, "centre": 0.0, "right": -SIDE}[asked.place] * HALF_WIDTH
     target = None if asked.speed is None else CAR_RACING_SPEEDS.middle(asked.speed)
+    if target == 0.0 and asked.place is not None and abs(car.offset - offset) > _BESIDE * HALF_WIDTH:
+        target = _PULLS_OVER
     limit, grip = (_FASTEST_FOLLOWED, _FULL_GRIP) if target is None else (target, _GRIP)
     return np.array([_steering(car, track, offset), _pedal(car, track, limit, grip)], np.float32)
 

@@ -26,7 +26,7 @@ _KEPT_JOINTS = (" and please ", ", and ")
 # The longest first, so that none is taken for a part of another.
 _JOINT = re.compile("|".join(sorted(map(re.escape, _LEARNT_JOINTS + _KEPT_JOINTS), key=len, reverse=True)))
 _CLAUSE = re.compile(r"[,.;:!?]|\b(?:and|but|while|then)\b")
-_JOINED = 40  # sentences for each combination of labels
+_JOINED = 120  # sentences for each combination of labels
 _SIDE = re.compile(r"\b(?:left|right)\b")
 _RUNS = range(2, 5)  # words
 _NEAR, _NEAR_RUN = 0.6, 0.8  # least cosine between a clause, or words of one, and the nearest phrasing
@@ -35,7 +35,7 @@ _NEAR, _NEAR_RUN = 0.6, 0.8  # least cosine between a clause, or words of one, a
 def phrase(labels: Labels, rng: np.random.Generator, held_out: bool = False) -> str:
     """Some way to say what is asked for: a phrasing for each label, in any order, joined.
 
-    There are 40 joined sentences for the same labels, drawn once and for all: an encoder needs its time for
+    There are 120 joined sentences for the same labels, drawn once and for all: an encoder needs its time for
     each new one.
 
     Args:

@@ -46,6 +46,11 @@ class FeatureReader:
         self._names = sorted(shapes)
         self._fingerprint = fingerprint(self.world_model)
 
+    def same(self, other: "FeatureReader") -> bool:
+        """Whether the other one gives the same features of the same observations, on the same device."""
+        mine, theirs = ((one._fingerprint, one._names, one.device) for one in (self, other))
+        return mine == theirs
+
     @classmethod
     def of_run(cls, path: str, device: str = "auto") -> "FeatureReader":
         """The world model of the run at `path`. Raises `DreamdriveError` where there is none."""
@@ -143,30 +148,28 @@ class FeaturePolicy:
     @torch.no_grad()
     def select_action(self, batch: Batch) -> Tensor:
         """The next action (B, A)."""
-        self._state = self.reader.filter(batch, self._state, self._action)
-        action = self.policy.select_action(self._with_features(batch, self._state))
-        self._action = action.to(self.reader.device)
+        state = self.see(batch)
+        action = self.policy.select_action(self._with_features(batch, state))
+        self.follow(state, action)
         return action
-
-    @torch.no_grad()
-    def follow(self, batch: Batch, action: Tensor) -> None:
-        """In the place of `select_action`, where somebody else chose: `batch` is seen, (B, A) is driven."""
-        self._state = self.reader.filter(batch, self._state, self._action)
-        self._action = action.to(self.reader.device)
 
     def predict_action_chunk(self, batch: Batch) -> Tensor:
         """A chunk of actions (B, T, A), after what was driven so far and what `batch` shows."""
-        return self.policy.predict_action_chunk(self._seen(batch))
+        return self.policy.predict_action_chunk(self._with_features(batch, self.see(batch)))
 
-    def predict_action_chunks(self, batch: Batch, samples: int) -> Tensor:
-        """K chunks (B, K, T, A), likewise; a policy that gives one at a time is asked K times."""
-        return propose(self.policy, self._seen(batch), samples)
+    def see(self, batch: Batch) -> State:
+        """The state (B) after what was driven so far and what `batch` shows, of which no note is taken."""
+        return self.reader.filter(batch, self._state, self._action)
+
+    def propose(self, batch: Batch, state: State, samples: int) -> Tensor:
+        """K chunks (B, K, T, A) from states that `see` gave; see `propose` of any policy."""
+        return propose(self.policy, self._with_features(batch, state), samples)
+
+    def follow(self, state: State, action: Tensor) -> None:
+        """In the place of `select_action`: from states that `see` gave, somebody else's (B, A) is driven."""
+        self._state, self._action = state, action.to(self.reader.device)
 
     @torch.no_grad()
-    def _seen(self, batch: Batch) -> dict[str, Any]:
-        """The batch with its features, of which no note is taken."""
-        return self._with_features(batch, self.reader.filter(batch, self._state, self._action))
-
     def _with_features(self, batch: Batch, state: State) -> dict[str, Any]:
         features = self.reader.world_model.features(state).float()
         return {**batch, FEATURES: features}

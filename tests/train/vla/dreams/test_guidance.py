@@ -114,8 +114,9 @@ class Steered:
         return self.predict_action_chunk(batch)[:, 0]
 
 
-def test_a_policy_of_features_is_guided_and_sees_what_was_driven() -> None:
-    """Its own filter goes on with the actions that the judge chose."""
+@pytest.mark.parametrize("shared", [True, False])
+def test_a_policy_of_features_is_guided_and_sees_what_was_driven(shared: bool) -> None:
+    """Its own filter goes on with the actions that the judge chose, and is the judge's where it may be."""
 
     class Leads(Road):
         def encode(self, observation, state=None, action=None, is_first=None):  # type: ignore[no-untyped-def]
@@ -126,9 +127,11 @@ def test_a_policy_of_features_is_guided_and_sees_what_was_driven() -> None:
     own = Steered()
     reader = FeatureReader(Leads(), {"image": (3, 8, 8)}, torch.device("cpu"))
     policy = FeaturePolicy(own, reader)
-    judge = JudgeConfig(horizon=4, returns=0.0)
+    judge, dreams = JudgeConfig(horizon=4, returns=0.0), Leads()
+    if shared:
+        dreams.load_state_dict(reader.world_model.state_dict())
     trainer = WorldModelGuidedTrainer(
-        policy, Road(), None, 3, judge, gauges(), CAR_RACING_SPEEDS, means, observations=("image",)
+        policy, dreams, None, 3, judge, gauges(), CAR_RACING_SPEEDS, means, observations=("image",)
     )
     _, left = drives(trainer, "left", 10)
     assert left > 0.25 * HALF
@@ -137,6 +140,8 @@ def test_a_policy_of_features_is_guided_and_sees_what_was_driven() -> None:
     chosen = trainer.select_action(batch(0.0, 30.0, "left"))
     trainer.select_action(batch(0.0, 30.0, "left"))
     assert led[0] is None and torch.equal(led[-1], chosen)  # type: ignore[arg-type]
+    # Pictures are filtered once where policy and judge read the same world model.
+    assert len(led) == (12 if shared else 24)
     with pytest.raises(DreamdriveError, match="another world model's features"):
         other = Road()
         other.device.data.fill_(1.0)

@@ -24,7 +24,7 @@ from train.vla.driving import demonstrations
 from train.vla.driving.demonstrations import DemonstrationsConfig, Shown, collect_demonstrations, obeyed_rows
 from train.vla.driving.demonstrator import SIDE, Mistakes, OrdersConfig, demonstrate, draw_orders, settled
 from train.vla.driving.told import Told
-from train.vla.language.hindsight import CAR_RACING_SPEEDS, SPEEDS, Labels, asked_rows, label_rows
+from train.vla.language.hindsight import CAR_RACING_SPEEDS, SPEEDS, Labels, asked_rows, label_rows, obeys
 from train.vla.language.instructions import lookup
 
 _AGENT = Path(__file__).parents[4] / "pretrained" / "car_racing"
@@ -39,9 +39,9 @@ def test_orders_hold_for_a_while_and_stops_are_short(seed: int, decisions: int, 
     held = [(asked, len(list(rows))) for asked, rows in groupby(orders)]
     # The same may be asked twice in a row; the last order may be cut short.
     for asked, length in held[:-1]:
-        assert 12 <= length <= 20 if asked.speed == "stop" else length >= 25
+        assert 15 <= length <= 30 if asked.speed == "stop" else length >= 25
     for (before, _), (after, _) in pairwise(held):
-        assert after.speed != "stop" or (before.speed != "stop" and after.place == before.place)
+        assert after.speed != "stop" or before.speed != "stop"
     assert no_place < 1 or {asked.place for asked in orders} == {None}
 
 
@@ -111,6 +111,24 @@ def test_the_demonstrator_does_what_it_is_asked(simulator: OfficialSimulator, sp
         for _ in range(4):
             simulator.step(native_action(action[None])[0])
     assert car_on_track(simulator, track).speed < CAR_RACING_SPEEDS.stop
+
+
+@pytest.mark.parametrize("place", ["left", "right"])
+def test_who_is_asked_to_stop_elsewhere_pulls_over(simulator: OfficialSimulator, place: str) -> None:
+    simulator.reset(8)
+    track, asked = Track.of(simulator), Labels("stop", place)
+    for wanted in (asked, Labels("stop", "centre")):
+        begin = car_on_track(simulator, track).along
+        for _ in range(30):
+            action = demonstrate(
+                wanted, car_on_track(simulator, track), track, np.full(2, np.nan, np.float32)
+            )
+            for _ in range(4):
+                simulator.step(native_action(action[None])[0])
+        car = car_on_track(simulator, track)
+        facts = (np.array([number]) for number in (car.speed, car.offset, HALF_WIDTH))
+        assert obeys(wanted, *facts, CAR_RACING_SPEEDS).all(), wanted
+        assert 3 < car.along - begin < 40
 
 
 def test_as_fast_as_possible_anywhere_is_the_agents_own_driving(simulator: OfficialSimulator) -> None:
