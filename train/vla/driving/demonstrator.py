@@ -24,7 +24,7 @@ _NEAREST, _AHEAD = 6.0, 0.3  # the point steered at is at least so far [m], and 
 _DAMPING = 0.05  # of the yaw rate's error [s]
 _PEDAL = 0.08  # for each m/s too slow or too fast
 _HARDEST_BRAKE = 0.8  # from 0.9 on CarRacing locks the wheels
-_PULLS_OVER = 12.0  # who is asked to stop elsewhere on the road drives there first [m/s]
+_PULLS_OVER, _GENTLY = 12.0, 0.3  # to stop elsewhere on the road: speed on the way there [m/s], most gas
 _BESIDE = 0.15  # so near to the wanted line is on it, for who stops there [half widths]
 _FASTEST_FOLLOWED = 62.0  # what the path is followed at when asked to be fast [m/s]
 _GRIP, _FULL_GRIP = 100.0, 180.0  # sideways acceleration in bends: at ease, and when asked to be fast [m/s2]
@@ -119,10 +119,14 @@ def demonstrate(
         return agent
     offset = {None: 0.0, "left": SIDE, "centre": 0.0, "right": -SIDE}[asked.place] * HALF_WIDTH
     target = None if asked.speed is None else CAR_RACING_SPEEDS.middle(asked.speed)
-    if target == 0.0 and asked.place is not None and abs(car.offset - offset) > _BESIDE * HALF_WIDTH:
-        target = _PULLS_OVER
+    steering = _steering(car, track, offset)
+    if target == 0.0:
+        away = asked.place is not None and abs(car.offset - offset) > _BESIDE * HALF_WIDTH
+        # A foot that stays on the brake also stops a learner that sometimes takes itself for away.
+        pedal = min(_pedal(car, track, _PULLS_OVER, _GRIP), _GENTLY) if away else -_HARDEST_BRAKE
+        return np.array([steering, pedal], np.float32)
     limit, grip = (_FASTEST_FOLLOWED, _FULL_GRIP) if target is None else (target, _GRIP)
-    return np.array([_steering(car, track, offset), _pedal(car, track, limit, grip)], np.float32)
+    return np.array([steering, _pedal(car, track, limit, grip)], np.float32)
 
 
 def _steering(car: CarOnTrack, track: Track, offset: float) -> float:

@@ -1,6 +1,7 @@
 """The phrasings of every instruction: those to learn from, and those kept for testing alone.
 
-No phrasing holds a joint by which `train.vla.language.instructions` joins two: " and ", a comma, ...
+No phrasing holds a joint by which `train.vla.language.instructions` joins two (" and ", a comma, ...), or
+begins with the end of one, "please".
 Most of those to learn from were written by somebody who had not seen those that are kept; what both had
 thought of is kept.
 """
@@ -28,7 +29,7 @@ SPEED_PHRASES = {
         """
         stop; stop the car; come to a stop; hit the brakes until we stand; bring the car to a halt; do not
         move; hold the car still; stand still here; brake to zero; pull up right here; let us wait here
-        without moving; whoa; please stop here; slam on the brakes; stop right now please; come to a complete
+        without moving; whoa; stop here please; slam on the brakes; stop right now please; come to a complete
         stop; would you stop the car please; could you come to a standstill; hold it right there; freeze; park
         it right here; don't move another inch; stay put; stop dead; stop immediately; i need you to stop this
         instant; kindly bring the vehicle to rest; we need to stop now; brake to a full stop; not one metre
@@ -72,7 +73,7 @@ SPEED_PHRASES = {
         please; leisurely; at a leisurely pace please; just cruise along gently; sunday drive speed; just
         potter along; mosey along; we've got all day; we have plenty of time; ease off a little; could you
         drive a bit slower please; gently does it; steady on driver; less speed please; i'm in no hurry at
-        all; please reduce your speed; drive like you're on holiday; no need to hurry today; kindly proceed at
+        all; reduce your speed please; drive like you're on holiday; no need to hurry today; kindly proceed at
         an unhurried pace; cool it a bit; calm down with the speed; back off the gas some; let's enjoy the
         scenery; take it slow; drive like there's a sleeping baby in the back; easy on the pedal; chill out a
         bit up there; keep the speed down please; a gentle unhurried drive would be lovely; like a sunday
@@ -114,7 +115,7 @@ SPEED_PHRASES = {
         like a bat out of hell; burn rubber; drive for your life; warp speed; like a rocket; foot down all the
         way; hold nothing back; drive like a racing driver; go at breakneck speed; as quickly as the car can
         possibly travel; faster than you've ever driven; wide open throttle; hammer down; let it rip; pretend
-        this is a grand prix; i want every bit of speed she has; please drive at the greatest possible speed;
+        this is a grand prix; i want every bit of speed she has; drive at the greatest possible speed please;
         it's life or death so drive flat out; bury the needle; open her up all the way; race as if we had to
         win; go like the clappers; lightning speed
         """,
@@ -179,8 +180,8 @@ PLACE_PHRASES = {
         road; move over to the right side; remain on the right hand side; leave room on the left side; drive
         along the right border; keep to the right; right side please; stay on the right hand side; stick to
         the right; drive on the right; drive along the right hand edge; stay near the right kerb; hug the
-        right curb; keep close to the right verge; hold to the right side of the road; please remain on the
-        right; could you keep over to the right; tuck in to the right; stay well to the right; cling to the
+        right curb; keep close to the right verge; hold to the right side of the road; remain on the right
+        please; could you keep over to the right; tuck in to the right; stay well to the right; cling to the
         right side; keep the car on the right; we belong on the right side; kindly keep towards the right hand
         side; favor the right side; run close to the right shoulder; stay right of centre; keep right of the
         middle; leave the whole left half free; ride along the right border; follow the right edge of the
@@ -207,7 +208,7 @@ MANOEUVRE_PHRASES = {
         crossroads; could you turn left up ahead; make a left hand turn; take the road on the left; turn off
         to the left; swing left at the corner; left at the lights; take the first left; bear left at the
         junction; we're turning left here; head left at the next crossing; go round the corner to the left;
-        please make the next left; left here; we want the turning on the left; i need you to go left ahead;
+        make the next left please; left here; we want the turning on the left; i need you to go left ahead;
         peel off left; chuck a left; turn the car left at the corner; kindly turn left at the next
         opportunity; next street on the left; hook a left; bang a left; our way is left at the fork; cut left
         at the intersection; it's a left coming up; veer left into the side street; follow the road that goes
@@ -229,8 +230,8 @@ MANOEUVRE_PHRASES = {
         please; right at the intersection; right at the crossroads; right at the traffic lights; would you
         turn right at the corner; make a right hand turn; take the turning on the right; turn off to the
         right; swing right at the crossing; take the first right; bear right at the fork; we need to turn
-        right here; head right at the intersection; round the corner to the right; please turn right when you
-        can; the next road on the right; you want the right turn up ahead; i'd like you to turn right; peel
+        right here; head right at the intersection; round the corner to the right; turn right when you can
+        please; the next road on the right; you want the right turn up ahead; i'd like you to turn right; peel
         off to the right; chuck a right; hook a right; steer right at the junction; kindly take the right
         turning; at the corner go right; first street on the right please; bang a right up here; the way is to
         the right at the crossroads; cut right at the corner; there's a right coming up take it; veer off
@@ -255,8 +256,8 @@ MANOEUVRE_PHRASES = {
         turning; straight as an arrow; follow the road ahead; head on through the crossing; proceed directly
         ahead at the intersection; neither left nor right just ahead; keep on this street; skip the next
         turning; forward at the lights; onward through the crossroads; pass through without turning; continue
-        along this road please; follow your nose; drive on over the intersection; please proceed straight
-        ahead; no turn at the next junction; go past the side street; keep heading forward at the junction;
+        along this road please; follow your nose; drive on over the intersection; proceed straight ahead
+        please; no turn at the next junction; go past the side street; keep heading forward at the junction;
         leave that turn alone; continue in the same direction; could you go straight across; dead ahead; hold
         your course at the crossing; don't turn off just carry on; we're not turning here; straight across the
         intersection
@@ -276,7 +277,7 @@ MANOEUVRE_PHRASES = {
         lane; use the lane next to us; slide over into the next lane; jump lanes; cross into the other lane;
         pull out into the other lane; move across to the adjoining lane; get out of this lane; we should be in
         the other lane; drift over to the next lane; let's try the lane beside us; pick the other lane; kindly
-        execute a lane change; ease into the lane alongside; please move to a different lane; i'd prefer the
+        execute a lane change; ease into the lane alongside; move to a different lane please; i'd prefer the
         lane beside this one; scoot over a lane; nip into the other lane; wrong lane please swap; go one lane
         across; transfer to the neighboring lane; pop over into the next lane; other lane please; time to
         change lane; duck into the adjacent lane; move into the lane alongside ours; cut over one lane; lane

@@ -207,8 +207,14 @@ class Batches:
 
 
 def choose(labels: Labels, both_share: float, rng: np.random.Generator) -> Labels:
-    """One of the labels, or with the chance `both_share` two of them, as far as there are so many."""
+    """One of the labels, or with the chance `both_share` two of them, as far as there are so many.
+
+    Where the car is to stop is never left out, nor that it is: on its way there it still moves, and no car
+    that stands shows how to keep left.
+    """
     known = [kind for kind in _KINDS if getattr(labels, kind) is not None]
+    if labels.speed == "stop":
+        return Labels("stop", labels.place)
     count = 2 if rng.random() < both_share else 1
     kept = set(rng.permutation(known)[:count])
     return Labels(**{kind: getattr(labels, kind) for kind in known if kind in kept})
