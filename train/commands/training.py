@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from train.commands import baseline, vla, vla_teacher, world_model
+from train.commands import baseline, vla, world_model
 from train.commands.arguments import Group, add_command, add_group, add_run_options, resumed_config
 
 if TYPE_CHECKING:
@@ -17,7 +17,6 @@ def add(group: Group) -> None:
     jobs = add_group(group, "train", "train something from a config", "jobs", "JOB")
     world_model.add(jobs)
     vla.add(jobs)
-    vla_teacher.add(jobs)
     baseline.add(jobs)
     parser = add_command(
         jobs,
