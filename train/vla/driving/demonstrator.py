@@ -25,7 +25,10 @@ _DAMPING = 0.05  # of the yaw rate's error [s]
 _PEDAL = 0.08  # for each m/s too slow or too fast
 _HARDEST_BRAKE = 0.8  # from 0.9 on CarRacing locks the wheels
 _PULLS_OVER, _GENTLY = 12.0, 0.3  # to stop elsewhere on the road: speed on the way there [m/s], most gas
-_BESIDE = 0.15  # so near to the wanted line is on it, for who stops there [half widths]
+_STOPS_WITHIN, _STAYS_WITHIN = (
+    0.1,
+    0.22,
+)  # of the wanted line [half widths]: who comes stops, who stands stays
 _FASTEST_FOLLOWED = 62.0  # what the path is followed at when asked to be fast [m/s]
 _GRIP, _FULL_GRIP = 100.0, 180.0  # sideways acceleration in bends: at ease, and when asked to be fast [m/s2]
 _LOOK, _LOOK_SECONDS = 5.0, 0.6  # bends are seen from so far [m], and so much of a speed [s]
@@ -121,7 +124,9 @@ def demonstrate(
     target = None if asked.speed is None else CAR_RACING_SPEEDS.middle(asked.speed)
     steering = _steering(car, track, offset)
     if target == 0.0:
-        away = asked.place is not None and abs(car.offset - offset) > _BESIDE * HALF_WIDTH
+        # Where a car comes to a stop is well within where it stays: a learner sees its place only roughly.
+        near = _STAYS_WITHIN if car.speed < CAR_RACING_SPEEDS.stop else _STOPS_WITHIN
+        away = asked.place is not None and abs(car.offset - offset) > near * HALF_WIDTH
         # A foot that stays on the brake also stops a learner that sometimes takes itself for away.
         pedal = min(_pedal(car, track, _PULLS_OVER, _GRIP), _GENTLY) if away else -_HARDEST_BRAKE
         return np.array([steering, pedal], np.float32)
