@@ -3,7 +3,7 @@
 No phrasing holds a joint by which `train.vla.language.instructions` joins two (" and ", a comma, ...), or
 begins with the end of one, "please".
 Most of those to learn from were written by somebody who had not seen those that are kept; what both had
-thought of is kept.
+thought of is kept, and no longer part of a kept one is learnt.
 """
 
 from dataclasses import dataclass
@@ -110,14 +110,14 @@ SPEED_PHRASES = {
         drive as fast as you can; push the car to its limit; set the best lap time you can; give it
         everything; drive like you are in a race; flat out; full speed; full throttle; pedal to the metal; as
         fast as you can; as fast as this car will go; top speed please; put your foot to the floor; drive like
-        you stole it; maximum speed; gun it; drive like a maniac; go like the wind; all out; full steam ahead;
-        max it out; drive like the devil is after us; give it everything it's got; go hell for leather; go
-        like a bat out of hell; burn rubber; drive for your life; warp speed; like a rocket; foot down all the
-        way; hold nothing back; drive like a racing driver; go at breakneck speed; as quickly as the car can
-        possibly travel; faster than you've ever driven; wide open throttle; hammer down; let it rip; pretend
-        this is a grand prix; i want every bit of speed she has; drive at the greatest possible speed please;
-        it's life or death so drive flat out; bury the needle; open her up all the way; race as if we had to
-        win; go like the clappers; lightning speed
+        you stole it; gun it; drive like a maniac; go like the wind; all out; full steam ahead; max it out;
+        drive like the devil is after us; give it everything it's got; go hell for leather; go like a bat out
+        of hell; burn rubber; drive for your life; warp speed; like a rocket; hold nothing back; drive like a
+        racing driver; go at breakneck speed; as quickly as the car can possibly travel; faster than you've
+        ever driven; wide open throttle; hammer down; let it rip; pretend this is a grand prix; i want every
+        bit of speed she has; drive at the greatest possible speed please; it's life or death so drive flat
+        out; bury the needle; open her up all the way; race as if we had to win; go like the clappers;
+        lightning speed
         """,
         """
         go at top speed; go as quickly as you possibly can; put your foot down all the way; race at maximum
@@ -133,17 +133,16 @@ PLACE_PHRASES = {
         side; on the left side; use the left half of the road; stay close to the left edge of the road; move
         over to the left side; remain on the left hand side; leave room on the right side; drive along the
         left border; keep to the left; stay on the left side of the road; stick to the left please; left side
-        please; drive along the left edge; keep over to the left; hold the left; stay over on the left hand
-        side; hug the left kerb; keep near the left verge; stay close to the left shoulder; favour the left
-        side; use the left part of the road; would you keep to the left side please; remain on the left; left
-        of the road please; be on the left; shift over to the left side; ride the left edge; drive on the
-        left; stay well over to the left; keep the car on the left half; cling to the left border; kindly stay
-        towards the left; run along the left margin; keep us over on the left; i'd like us on the left side;
-        leave the whole right half free; stay left of the middle; keep left of centre; travel down the left
-        side; left hand side of the road; scoot over to the left edge; tuck in on the left; stay glued to the
-        left side; follow the left edge line; position yourself on the left; maintain a position on the left
-        please; drive by the left hand kerb; stay in the left third of the road; stick with the left hand
-        part; squeeze over to the left
+        please; drive along the left edge; hold the left; stay over on the left hand side; hug the left kerb;
+        keep near the left verge; stay close to the left shoulder; favour the left side; use the left part of
+        the road; would you keep to the left side please; remain on the left; left of the road please; be on
+        the left; shift over to the left side; ride the left edge; drive on the left; stay well over to the
+        left; keep the car on the left half; cling to the left border; kindly stay towards the left; run along
+        the left margin; keep us over on the left; i'd like us on the left side; leave the whole right half
+        free; stay left of the middle; keep left of centre; travel down the left side; left hand side of the
+        road; scoot over to the left edge; tuck in on the left; stay glued to the left side; follow the left
+        edge line; position yourself on the left; maintain a position on the left please; drive by the left
+        hand kerb; stay in the left third of the road; stick with the left hand part; squeeze over to the left
         """,
         """
         stick to the left side; keep over to the left of the road; stay near the left hand edge; hold to the
@@ -157,16 +156,16 @@ PLACE_PHRASES = {
         down the middle; keep an equal distance from both sides; use the middle of the road; hold the centre
         of the road; keep to the middle; stay in the centre; middle of the road please; hold the centre; drive
         down the middle; stay central; keep dead centre; straddle the centre line; smack in the middle; stay
-        in the center of the road; keep the car centred; centre; middle please; take the middle; halfway
-        between the two edges; neither left nor right stay in the middle; same distance from both sides; keep
-        off both edges; slap bang in the middle; stick to the center; run along the central line; equal room
-        on either side please; steer along the road's midline; smack dab in the middle; stay midway across the
-        road; drive on the crown of the road; remain centered please; would you stay in the middle please;
-        keep us in the middle part; the middle third of the road; put the car bang in the centre; kindly
-        maintain a central position; split the road down the middle; hug the centre line; dead center all the
-        way; stay away from either side; get back to the middle of the road; position yourself centrally; stay
-        between the two sides; leave as much room left as right; i'd like us in the center; own the middle of
-        the road; balance us between both kerbs; down the centre
+        in the center of the road; centre; middle please; take the middle; halfway between the two edges;
+        neither left nor right stay in the middle; same distance from both sides; keep off both edges; slap
+        bang in the middle; stick to the center; run along the central line; equal room on either side please;
+        steer along the road's midline; smack dab in the middle; stay midway across the road; drive on the
+        crown of the road; remain centered please; would you stay in the middle please; keep us in the middle
+        part; the middle third of the road; put the car bang in the centre; kindly maintain a central
+        position; split the road down the middle; hug the centre line; dead center all the way; stay away from
+        either side; get back to the middle of the road; position yourself centrally; stay between the two
+        sides; leave as much room left as right; i'd like us in the center; own the middle of the road;
+        balance us between both kerbs; down the centre
         """,
         """
         stick to the middle; remain in the centre of the road; keep the car centred between the edges; drive
@@ -178,18 +177,18 @@ PLACE_PHRASES = {
         stay on the right; keep to the right side of the road; keep right; hug the right edge; drive on the
         right side; on the right side; use the right half of the road; stay close to the right edge of the
         road; move over to the right side; remain on the right hand side; leave room on the left side; drive
-        along the right border; keep to the right; right side please; stay on the right hand side; stick to
-        the right; drive on the right; drive along the right hand edge; stay near the right kerb; hug the
-        right curb; keep close to the right verge; hold to the right side of the road; remain on the right
-        please; could you keep over to the right; tuck in to the right; stay well to the right; cling to the
-        right side; keep the car on the right; we belong on the right side; kindly keep towards the right hand
-        side; favor the right side; run close to the right shoulder; stay right of centre; keep right of the
-        middle; leave the whole left half free; ride along the right border; follow the right edge of the
-        road; over on the right please; travel on the right hand part; stay pinned to the right edge; occupy
-        the right part of the road; i'd rather be on the right side; put us on the right hand side; the right
-        third of the road please; slide over to the right edge; stay far right; over by the right hand
-        roadside please; let's stick with the right side; take up a position on the right; keep your wheels by
-        the right edge; right half of the road please; squeeze up against the right kerb
+        along the right border; keep to the right; right side please; stay on the right hand side; drive on
+        the right; drive along the right hand edge; stay near the right kerb; hug the right curb; keep close
+        to the right verge; hold to the right side of the road; remain on the right please; could you keep
+        over to the right; tuck in to the right; stay well to the right; cling to the right side; keep the car
+        on the right; we belong on the right side; kindly keep towards the right hand side; favor the right
+        side; run close to the right shoulder; stay right of centre; keep right of the middle; leave the whole
+        left half free; ride along the right border; follow the right edge of the road; over on the right
+        please; travel on the right hand part; stay pinned to the right edge; occupy the right part of the
+        road; i'd rather be on the right side; put us on the right hand side; the right third of the road
+        please; slide over to the right edge; stay far right; over by the right hand roadside please; let's
+        stick with the right side; take up a position on the right; keep your wheels by the right edge; right
+        half of the road please; squeeze up against the right kerb
         """,
         """
         stick to the right side; keep over to the right of the road; stay near the right hand edge; hold to
@@ -249,18 +248,17 @@ MANOEUVRE_PHRASES = {
         go straight; go straight on at the junction; drive straight ahead at the crossing; continue straight;
         go straight across the intersection; cross the junction without turning; do not turn at the junction;
         head straight over the crossroads; at the next junction carry straight on; ignore the turnings; stay
-        on this road at the junction; straight on; straight ahead; keep going straight; carry on straight
-        ahead; don't turn; straight through the junction; straight over at the crossroads; no turning here;
-        drive through the intersection; stay on this road; keep to the same road; straight over; directly
-        ahead please; don't take any turns; just keep straight; go across the junction; carry on past the
-        turning; straight as an arrow; follow the road ahead; head on through the crossing; proceed directly
-        ahead at the intersection; neither left nor right just ahead; keep on this street; skip the next
-        turning; forward at the lights; onward through the crossroads; pass through without turning; continue
-        along this road please; follow your nose; drive on over the intersection; proceed straight ahead
-        please; no turn at the next junction; go past the side street; keep heading forward at the junction;
-        leave that turn alone; continue in the same direction; could you go straight across; dead ahead; hold
-        your course at the crossing; don't turn off just carry on; we're not turning here; straight across the
-        intersection
+        on this road at the junction; straight on; carry on straight ahead; don't turn; straight through the
+        junction; straight over at the crossroads; no turning here; drive through the intersection; stay on
+        this road; keep to the same road; directly ahead please; don't take any turns; just keep straight; go
+        across the junction; carry on past the turning; straight as an arrow; follow the road ahead; head on
+        through the crossing; proceed directly ahead at the intersection; neither left nor right just ahead;
+        keep on this street; skip the next turning; forward at the lights; onward through the crossroads; pass
+        through without turning; continue along this road please; follow your nose; drive on over the
+        intersection; proceed straight ahead please; no turn at the next junction; go past the side street;
+        keep heading forward at the junction; leave that turn alone; continue in the same direction; could you
+        go straight across; dead ahead; hold your course at the crossing; don't turn off just carry on; we're
+        not turning here; straight across the intersection
         """,
         """
         keep going straight ahead; go straight over the next intersection; carry straight on at the crossing;
