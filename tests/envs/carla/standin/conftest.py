@@ -140,7 +140,7 @@ def start_client(script: Callable[[], Any], port: int, **environment: str) -> su
 
 def run_client(script: Callable[[], Any], port: int, **environment: str) -> Any:
     """Run `script` to its end; returns its `RESULT`."""
-    # The client's library has races of its own, and was seen to crash once on a busy machine; a mistake of the
+    # The client's library has races of its own, and was seen to crash on a busy machine; a mistake of the
     # server's crashes it each time.
     for _ in range(2):
         process = start_client(script, port, **environment)
