@@ -25,10 +25,8 @@ _DAMPING = 0.05  # of the yaw rate's error [s]
 _PEDAL = 0.08  # for each m/s too slow or too fast
 _HARDEST_BRAKE = 0.8  # from 0.9 on CarRacing locks the wheels
 _PULLS_OVER, _GENTLY = 12.0, 0.3  # to stop elsewhere on the road: speed on the way there [m/s], most gas
-_STOPS_WITHIN, _STAYS_WITHIN = (
-    0.1,
-    0.22,
-)  # of the wanted line [half widths]: who comes stops, who stands stays
+# So near to the wanted line who comes to stop there stops, and who stands there stays [half widths].
+_STOPS_WITHIN, _STAYS_WITHIN = 0.1, 0.22
 _FASTEST_FOLLOWED = 62.0  # what the path is followed at when asked to be fast [m/s]
 _GRIP, _FULL_GRIP = 100.0, 180.0  # sideways acceleration in bends: at ease, and when asked to be fast [m/s2]
 _LOOK, _LOOK_SECONDS = 5.0, 0.6  # bends are seen from so far [m], and so much of a speed [s]
@@ -121,15 +119,15 @@ def demonstrate(
     if fast and asked.place is None:
         return agent
     offset = {None: 0.0, "left": SIDE, "centre": 0.0, "right": -SIDE}[asked.place] * HALF_WIDTH
-    target = None if asked.speed is None else CAR_RACING_SPEEDS.middle(asked.speed)
     steering = _steering(car, track, offset)
-    if target == 0.0:
+    if asked.speed == "stop":
         # Where a car comes to a stop is well within where it stays: a learner sees its place only roughly.
         near = _STAYS_WITHIN if car.speed < CAR_RACING_SPEEDS.stop else _STOPS_WITHIN
         away = asked.place is not None and abs(car.offset - offset) > near * HALF_WIDTH
         # A foot that stays on the brake also stops a learner that sometimes takes itself for away.
         pedal = min(_pedal(car, track, _PULLS_OVER, _GRIP), _GENTLY) if away else -_HARDEST_BRAKE
         return np.array([steering, pedal], np.float32)
+    target = None if asked.speed is None else CAR_RACING_SPEEDS.middle(asked.speed)
     limit, grip = (_FASTEST_FOLLOWED, _FULL_GRIP) if target is None else (target, _GRIP)
     return np.array([steering, _pedal(car, track, limit, grip)], np.float32)
 
