@@ -2,6 +2,7 @@
 
 import math
 import weakref
+from collections.abc import Sequence
 from typing import Any
 
 import gymnasium
@@ -13,6 +14,7 @@ from envs.carla.birdseye import CAR, EGO, Birdseye, Box, light_bar
 from envs.carla.config import CarlaConfig
 from envs.carla.episode import Episode
 from envs.carla.errors import CarlaSetupError, SimulatorLost
+from envs.carla.manner import Manner
 from envs.carla.ports import Address
 from envs.carla.route import Route
 from envs.carla.simulator import Simulator
@@ -21,7 +23,7 @@ from envs.carla.state import gap_ahead, state_vector
 
 Observation = dict[str, NDArray[Any]]
 
-_OPTIONS = {"drive_autopilot", "town", "weather", "start", "goal"}
+_OPTIONS = {"drive_autopilot", "manners", "town", "weather", "start", "goal"}
 _PATIENCE = 2.0  # for the first picture, before another frame is tried [s]
 _LEAD_EVERY = 10  # the autopilot is told its way again after this many [frames]
 _TRIES = 10  # starts tried where others are blocked
@@ -82,6 +84,7 @@ class CarlaEnv(gymnasium.Env[Any, Any]):
 
         Options: "drive_autopilot" (bool) lets the Traffic Manager drive along the route: then `step` with the
         `hands_off` of `Actions` does what it wants, and any other action overrides it for that decision.
+        "manners", a list of `Manner`, asks it for one in each decision, the last one to the end.
         "town", "weather", "start" and "goal" stand in for the config's.
 
         Raises:
@@ -102,6 +105,9 @@ class CarlaEnv(gymnasium.Env[Any, Any]):
         weather = weathers[int(self.np_random.integers(len(weathers)))]
         self._weather = str(given.get("weather", weather))
         self._autopilot = bool(given.get("drive_autopilot", False))
+        self._manners: Sequence[Manner] = given.get("manners", ())
+        if self._manners and not self._autopilot:
+            raise CarlaSetupError("reset option manners: expected drive_autopilot, too")
         simulator = self._simulator
         simulator.clear()
         simulator.load(str(given.get("town", town)), self._weather)
@@ -124,6 +130,8 @@ class CarlaEnv(gymnasium.Env[Any, Any]):
         self._frame = self._simulator.tick()
         self._simulator.collisions()
         episode = Episode(self.config, route, self._simulator.state())
+        self._decisions = 0
+        self._asked: tuple[float | None, float] | None = None
         observation = self._observe(episode, patience)
         self._episode = episode
         return observation, self._info(episode)
@@ -143,6 +151,9 @@ class CarlaEnv(gymnasium.Env[Any, Any]):
             raise ValueError("CARLA action: hands off the wheel, but no autopilot drives this episode")
         terms: dict[str, float] = {}
         first = episode.frames
+        if self._manners:
+            self._ask(episode, self._manners[min(self._decisions, len(self._manners) - 1)])
+        self._decisions += 1
         for _ in range(self.config.action_repeat):
             if self._autopilot and episode.frames % _LEAD_EVERY == 0:
                 self._simulator.lead_autopilot(episode.route, episode.place.s)
@@ -171,6 +182,15 @@ class CarlaEnv(gymnasium.Env[Any, Any]):
         """Destroy our actors and hand the simulator back, not synchronous; a second time does nothing."""
         self._finish()
         self._episode = None
+
+    def _ask(self, episode: Episode, manner: Manner) -> None:
+        """Tell the autopilot what is asked now, where that is news."""
+        width = episode.half_width
+        offset = -episode.place.lateral / width
+        asked = manner.pace(episode.car.speed, offset), manner.line(offset) * width
+        if asked != self._asked:
+            self._simulator.ask_autopilot(*asked)
+            self._asked = asked
 
     def _spawn(self, start: Any, goal: Any) -> Route:
         """Plan a route and put the cars there; of random routes, another where the start is blocked."""

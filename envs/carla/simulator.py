@@ -175,6 +175,12 @@ class Simulator:
         with simulator_calls():
             self._traffic.lead(self.car, route, s, self._carla.Location)
 
+    def ask_autopilot(self, speed: float | None, offset: float) -> None:
+        """Have it drive at `speed` [m/s], None for the traffic's, and `offset` to the left of its lane's
+        middle [m]."""
+        with simulator_calls():
+            self._traffic.manner(self.car, speed, offset)
+
     def apply(self, control: Control) -> None:
         """Tell our car what to do in the next frame, the autopilot's wish notwithstanding."""
         command = self._carla.VehicleControl(

@@ -13,6 +13,7 @@ _SEEDS = 2**31
 _CLEAR = 8.0  # nearer to our car no other one is spawned [m]
 _PASSED = 3.0  # places nearer than this ahead of the car are behind it for the Traffic Manager [m]
 _BEFORE_JUNCTION = 6.0  # its own points are 5 m apart [m]
+_KMH = 3.6  # in a metre a second
 _GUIDE_EVERY = 8.0  # between two points that the Traffic Manager is led along [m]
 
 
@@ -75,6 +76,16 @@ class Traffic:
         points = guide_points(route, s + _PASSED)
         if len(points):
             self._start().set_path(car, [location(*map(float, point)) for point in points])
+
+    def manner(self, car: Any, speed: float | None, offset: float) -> None:
+        """Have our car drive at `speed` [m/s], None for the traffic's, and `offset` to the left of its lane's
+        middle [m]."""
+        manager = self._start()
+        if speed is None:
+            manager.vehicle_percentage_speed_difference(car, self._config.speed_difference)
+        else:
+            manager.set_desired_speed(car, speed * _KMH)
+        manager.vehicle_lane_offset(car, -offset)
 
     def destroy(self, car: Any, destroy: Callable[[list[Any]], None], tick: Callable[[], object]) -> None:
         """Destroy the cars, and ours where it is not None.

@@ -15,7 +15,7 @@ from envs.carla.supervised import Lost, Supervised, wait_for
 from envs.carla.worker import OpenEnv, open_carla
 from train.carla.config import CollectConfig
 from train.carla.folder import EpisodeFiles, opened
-from train.carla.pilots import Pilot, Policy
+from train.carla.pilots import Pilot, Policy, manner
 from train.carla.recording import Recording
 from train.errors import DreamdriveError, one_line
 from train.progress import Progress
@@ -132,7 +132,9 @@ class Collector:
         drawn = np.random.SeedSequence([self.seed, number, attempt]).generate_state(2)
         seat.number, seat.seed, seat.recording = number, int(drawn[0]) % TRAINING_SEEDS, None
         seat.pilot = self.policy.pilot(self.config, int(drawn[1]))
-        options = {"drive_autopilot": True} if seat.pilot.autopilot else None
+        options: dict[str, Any] | None = None
+        if seat.pilot.autopilot:
+            options = {"drive_autopilot": True, "manners": [manner(one) for one in seat.pilot.orders]}
         seat.simulator.order(("reset", seat.seed, options))
 
     def _take(self, seat: _Seat, answer: Any) -> None:
@@ -143,7 +145,9 @@ class Collector:
             return
         if seat.recording is None:
             observation, info = answer
-            seat.recording = Recording(self._actions, observation, info, seat.pilot.instruction)
+            seat.recording = Recording(
+                self._actions, observation, info, seat.pilot.instruction, seat.pilot.orders
+            )
         else:
             observation, reward, terminated, truncated, info = answer
             self._frames += info["frames"]
@@ -215,7 +219,7 @@ def collect(
         DreamdriveError: the user must change something, `output` holds something else or is in use, the disk
             refuses, or no simulator works.
     """
-    policy.check(config.env)
+    policy.check(config)
     if not (config.env.image or config.env.state):
         raise DreamdriveError(
             "env: image and state are off, expected one of them on: pictures from above and semantic ones "
@@ -247,6 +251,8 @@ def _notes(config: CollectConfig, policy: Policy, seed: int) -> dict[str, Any]:
     """What the episodes depend on."""
     env = config.env.model_dump(mode="json", exclude={"num_envs", "servers", "timeout_seconds"})
     noise = config.noise.model_dump(mode="json")
-    made = {"policy": policy.name, "seed": seed, "env": env, "noise": noise}
+    made: dict[str, Any] = {"policy": policy.name, "seed": seed, "env": env, "noise": noise}
+    if config.asked:
+        made["orders"] = config.orders.model_dump(mode="json")
     told = policy.told.instructions if policy.told is not None else ()
     return made | ({"instructions": list(told)} if told else {})

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from envs.carla.actions import Actions, Control
 from envs.carla.config import CarlaConfig
+from envs.carla.manner import Manner
 from envs.carla.spaces import observation_space
 from train.agents import TrainedModel, load_world_model
 from train.carla.config import CollectConfig
@@ -17,11 +18,14 @@ from train.carla.noise import Bursts
 from train.environments import require_carla
 from train.errors import DreamdriveError, one_line
 from train.online.drivers import Driver, Single, is_run, load_policy, make_driver
+from train.vla.driving.orders import across, draw_orders
 from train.vla.driving.told import Ride, Told, told_by_run
+from train.vla.language.hindsight import CARLA_SPEEDS, Labels
 from train.vla.policies.fits import check_carla
 from train.vla.policies.loading import has_policy
 
 AUTOPILOT = "autopilot"
+_FAST = 9.0  # for who is asked to be fast: beyond 30 km/h [m/s]
 Floats = NDArray[np.float32]
 
 
@@ -34,6 +38,8 @@ class Pilot(Protocol):
     """Whether the latest action was a mistake made on purpose."""
     instruction: str
     """What the pilot was told to do; "" for nothing."""
+    orders: Sequence[Labels]
+    """What is asked of it in each decision, if it is asked in labels."""
 
     def act(self, observation: dict[str, NDArray[Any]]) -> Any:
         """The environment's action for what is seen."""
@@ -51,15 +57,19 @@ class DisturbedAutopilot:
     pull, pedals included, counts as the expert's.
 
     Args:
-        config: of the environment and the noise.
+        config: of the environment, the noise and what is asked.
         rng: where the noise comes from.
+        orders: what is asked in each decision; empty for nothing.
     """
 
     autopilot = True
     instruction = ""
 
-    def __init__(self, config: CollectConfig, rng: np.random.Generator) -> None:
+    def __init__(
+        self, config: CollectConfig, rng: np.random.Generator, orders: Sequence[Labels] = ()
+    ) -> None:
         env = config.env
+        self.orders = orders
         self._actions = Actions(env)
         self._bursts = Bursts(config.noise, env.step_seconds * env.action_repeat, rng)
         self._wish = self._actions.action(Control())
@@ -94,6 +104,7 @@ class PolicyPilot:
     autopilot = False
     perturbed = False
     instruction = ""
+    orders: Sequence[Labels] = ()
 
     def __init__(self, config: CarlaConfig, driver: Driver) -> None:
         self._actions, self._driver = Actions(config), driver
@@ -121,6 +132,7 @@ class ToldPilot:
 
     autopilot = False
     perturbed = False
+    orders: Sequence[Labels] = ()
 
     def __init__(self, config: CarlaConfig, ride: Ride) -> None:
         self._actions, self._ride = Actions(config), ride
@@ -133,6 +145,14 @@ class ToldPilot:
     def expert(self, applied: Floats) -> Floats | None:
         """See `Pilot`."""
         return None
+
+
+def manner(asked: Labels) -> Manner:
+    """How the autopilot drives who is asked for this speed and this place in the lane."""
+    speed = CARLA_SPEEDS.middle(asked.speed) if asked.speed is not None else None
+    if asked.speed == "fast":
+        speed = _FAST
+    return Manner(speed, None if asked.place is None else across(asked.place))
 
 
 def choice(actions: Actions, action: Floats) -> Any:
@@ -166,8 +186,14 @@ class Policy:
             return env.model_dump()
         return {"image_size": env.image_size, "action": env.action}
 
-    def check(self, config: CarlaConfig) -> None:
-        """Raise `DreamdriveError` where the environment shows or asks something that it does not know."""
+    def check(self, config: CollectConfig) -> None:
+        """Raise `DreamdriveError` where the environment shows or asks something that it does not know, or
+        orders are for the autopilot and somebody else drives."""
+        if config.asked and self.name != AUTOPILOT:
+            raise DreamdriveError(f"--asked: {self.name} takes no such orders, expected --policy {AUTOPILOT}")
+        self._check_env(config.env)
+
+    def _check_env(self, config: CarlaConfig) -> None:
         if self.told is not None:
             check_carla(self.told.own, config, self.name)
         if self.learnt is None:
@@ -186,7 +212,11 @@ class Policy:
     def pilot(self, config: CollectConfig, seed: int) -> Pilot:
         """The pilot of an episode. Raises `DreamdriveError` for brownian driving of discrete actions."""
         if self.name == AUTOPILOT:
-            return DisturbedAutopilot(config, np.random.default_rng(seed))
+            orders: Sequence[Labels] = ()
+            if config.asked:
+                decisions = -(-config.env.max_frames // config.env.action_repeat)
+                orders = draw_orders(config.orders, decisions, np.random.default_rng([seed, 62]))
+            return DisturbedAutopilot(config, np.random.default_rng(seed), orders)
         if self.told is not None:
             return ToldPilot(config.env, self.told.begin(seed))
         try:

@@ -1,5 +1,6 @@
 """One episode of driving in CARLA, gathered step by step, and what its file says besides the format."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -7,6 +8,7 @@ from numpy.typing import NDArray
 
 from envs.carla.actions import Actions
 from train.data.episodes import Episode
+from train.vla.language.hindsight import Labels
 
 PICTURES = ("semantic", "birdseye")
 """Observations that the format keeps as extras: its pictures are the front camera's."""
@@ -19,6 +21,7 @@ class Recording:
         actions: of the environment.
         observation, info: what `reset` gave.
         instruction: what the driver is told; "" for nothing.
+        orders: what is asked in each step; empty for nothing.
     """
 
     def __init__(
@@ -27,8 +30,9 @@ class Recording:
         observation: dict[str, NDArray[Any]],
         info: dict[str, Any],
         instruction: str = "",
+        orders: Sequence[Labels] = (),
     ) -> None:
-        self._actions, self._instruction = actions, instruction
+        self._actions, self._instruction, self._orders = actions, instruction, orders
         self._observations, self._infos = [observation], [info]
         self._taken: list[NDArray[np.float32]] = []
         self._wanted: list[NDArray[np.float32]] = []
@@ -73,7 +77,8 @@ class Recording:
         `half_widths` (T,) of it [m], `manoeuvres` (T,), what the route does ahead, "" for nothing,
         `semantic`, `birdseye` (T, C, S, S) where they are observed; and for the step that follows it
         `steering` (T,), `perturbed` (T,) bool, `expert_actions` (T, A) where an expert drives, `terms.NAME`
-        (T,) of the reward. Of the whole: `town`, `weather`, `reason`, text, and `instruction`, where the
+        (T,) of the reward, `asked_speeds` and `asked_places` (T,), where the driver is asked for them, "" for
+        nothing. Of the whole: `town`, `weather`, `reason`, text, and `instruction`, where the
         driver was told one; `place`, the frame of the positions, which is the town; `route_completion`;
         `infractions.KIND`, counts; `seed` of the episode.
         """
@@ -112,6 +117,10 @@ class Recording:
             "route_completion": np.array(last["route_completion"], np.float32),
             "seed": np.array(seed),
         }
+        if self._orders:
+            orders = self._orders[: len(self)]
+            extras["asked_speeds"] = np.array([asked.speed or "" for asked in orders])
+            extras["asked_places"] = np.array([asked.place or "" for asked in orders])
         if self._instruction:
             extras["instruction"] = np.array(self._instruction)
         for name in PICTURES:

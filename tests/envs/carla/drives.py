@@ -17,6 +17,7 @@ from gymnasium.utils.env_checker import check_env
 from envs.carla.config import CarlaConfig
 from envs.carla.env import CarlaEnv
 from envs.carla.errors import CarlaSetupError
+from envs.carla.manner import Manner
 from envs.carla.ports import Address, is_listening
 from envs.carla.server import ServerConfig, ServerProcess, start_command
 
@@ -288,6 +289,30 @@ def by_autopilot(address: Address) -> dict[str, Any]:
         "overridden": [info["applied_action"].tolist() for info in overridden],
         "end": infos[-1],
         "speeds": [info["speed"] for info in infos],
+        "refused": refused,
+    }
+
+
+def in_manners(address: Address) -> dict[str, Any]:
+    """The Traffic Manager drives slowly on the right of its lane, then stops there."""
+    import carla
+
+    env = make(address, max_frames=220, route={"start": (-60.0, -6.0), "goal": (50.0, 1.75)})
+    manners = [Manner(3.0, -0.5)] * 120 + [Manner(0.0, -0.5)]
+    env.reset(seed=1, options={"drive_autopilot": True, "manners": manners})
+    for light in env._simulator._world.get_actors().filter("traffic.traffic_light"):
+        light.set_state(carla.TrafficLightState.Green)
+        light.freeze(True)
+    infos = [env.step(env._actions.hands_off)[4] for _ in range(150)]
+    try:
+        env.reset(options={"manners": manners})
+        refused = ""
+    except CarlaSetupError as error:
+        refused = str(error)
+    env.close()
+    return {
+        "speeds": [info["speed"] for info in infos],
+        "offsets": [info["lane_offset"] / info["half_width"] for info in infos],
         "refused": refused,
     }
 

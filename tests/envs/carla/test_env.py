@@ -140,6 +140,15 @@ def test_the_autopilot_drives_the_route_and_can_be_overridden(simulator: Address
     assert "no autopilot" in drive["refused"]
 
 
+def test_the_autopilot_drives_in_the_manner_that_is_asked_for(simulator: Address) -> None:
+    drive = in_child(drives.in_manners, simulator)
+    speeds, offsets = np.array(drive["speeds"]), np.array(drive["offsets"])
+    assert speeds[60:120].mean() == pytest.approx(3.0, abs=0.4)
+    assert offsets[90:120].mean() == pytest.approx(-0.5, abs=0.15)
+    assert speeds[140:].max() < 0.1 and offsets[140:] == pytest.approx(-0.5, abs=0.2)
+    assert "reset option manners: expected drive_autopilot, too" in drive["refused"]
+
+
 @pytest.mark.parametrize(
     ("state", "ends", "reason", "ran"),
     [("Red", True, "red_light", 1), ("Red", False, "goal", 1), ("Green", True, "goal", 0)],

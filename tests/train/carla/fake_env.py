@@ -1,10 +1,12 @@
 """The fake environment of the environment's tests with all that collecting asks of one. Imports little: each
 client process does."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
+from envs.carla.manner import Manner
 from envs.carla.worker import Client
 from tests.envs.carla.fake_client import FakeEnv, open_fake
 
@@ -13,10 +15,14 @@ TERMS = ("progress", "speed")
 
 class DrivingEnv(FakeEnv):
     """The fake with all that `CarlaEnv`'s info has. It starts at x = 0 and moves 1 m a step; the autopilot
-    always steers 0.25; the town is the parity of the seed."""
+    always steers 0.25; the town is the parity of the seed. The state's third and fourth number are what the
+    autopilot is asked for in the next step."""
+
+    _manners: Sequence[Manner] = ()
 
     def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[dict[str, Any], dict[str, Any]]:
         """See `FakeEnv`."""
+        self._manners = (options or {}).get("manners", ())
         observation, info = super().reset(seed=seed, options=None)
         self._autopilot = bool((options or {}).get("drive_autopilot"))
         return observation, self._more(info)
@@ -29,6 +35,13 @@ class DrivingEnv(FakeEnv):
         observation, reward, terminated, truncated, info = super().step(np.zeros(2) if hands_off else done)
         info |= {"frames": 1, "applied_action": done, "terms": dict.fromkeys(TERMS, reward / 2)}
         return observation, reward, terminated, truncated, self._more(info)
+
+    def _observe(self) -> dict[str, Any]:
+        seen = super()._observe()
+        if self._manners:
+            asked = self._manners[self._frame]
+            seen["state"][2:4] = asked.speed, asked.offset
+        return seen
 
     def _more(self, info: dict[str, Any]) -> dict[str, Any]:
         place = {"position": (float(self._frame), 2.0, 3.0, 90.0), "speed": float(self._frame)}

@@ -20,6 +20,7 @@ from train.carla.config import CollectConfig
 from train.carla.pilots import Pilot, Policy, open_policy
 from train.data.episodes import Episode, read_episode
 from train.errors import DreamdriveError
+from train.vla.language.hindsight import Labels, asked_rows
 
 pytestmark = pytest.mark.usefixtures("nothing_left_behind")
 
@@ -55,6 +56,15 @@ def test_an_episode_is_all_that_was_driven(tmp_path: Path) -> None:
         assert str(extras["town"]) == str(extras["place"]) == f"town{int(extras['seed']) % 2}"
         assert (str(extras["weather"]), str(extras["reason"])) == ("ClearNoon", "goal")
         assert int(extras["infractions.collision"]) == 1
+
+
+def test_what_the_autopilot_is_asked_is_kept(tmp_path: Path) -> None:
+    gather(tmp_path, 1, asked=True, orders={"speeds": ["crawl"], "places": ["left"], "no_place": 0})
+    (episode,) = episodes(tmp_path).values()
+    assert asked_rows(episode) == [Labels("crawl", "left")] * FRAMES
+    assert episode.observations["state"][0, 2:4].tolist() == [1.25, 0.5]  # what reached the simulator
+    with pytest.raises(DreamdriveError, match="orders"):
+        gather(tmp_path, 2, asked=True, orders={"speeds": ["slow"]})
 
 
 def test_mistakes_are_marked_and_the_file_holds_what_was_done(tmp_path: Path) -> None:

@@ -8,8 +8,9 @@ import pytest
 from envs.carla.actions import Actions, Control
 from envs.carla.config import CarlaConfig
 from train.carla.config import CollectConfig
-from train.carla.pilots import DisturbedAutopilot, Policy, open_policy
+from train.carla.pilots import DisturbedAutopilot, Policy, manner, open_policy
 from train.errors import DreamdriveError
+from train.vla.language.hindsight import CARLA_SPEEDS, PLACES, SPEEDS, Labels, obeys
 
 ALWAYS = {"strength": 0.4, "seconds": 100.0, "every_seconds": 1e-6}
 
@@ -83,4 +84,30 @@ def test_a_run_that_is_none(tmp_path: Any) -> None:
 
 def test_the_autopilot_asks_nothing_of_the_environment() -> None:
     assert Policy("autopilot").env() == {}
-    Policy("autopilot").check(CarlaConfig())
+    Policy("autopilot").check(CollectConfig())
+
+
+def test_the_autopilot_is_asked_for_speeds_and_places_of_each_decision() -> None:
+    given = CollectConfig(env=CarlaConfig(max_frames=301, action_repeat=2), asked=True)
+    orders = Policy("autopilot").pilot(given, 3).orders
+    assert len(orders) == 151 and len(set(orders)) > 1
+    assert orders == Policy("autopilot").pilot(given, 3).orders != Policy("autopilot").pilot(given, 4).orders
+    assert not Policy("autopilot").pilot(CollectConfig(), 3).orders
+    given.orders.speeds, given.orders.places = ("slow",), ()
+    assert set(Policy("autopilot").pilot(given, 3).orders) == {Labels("slow")}
+
+
+@pytest.mark.parametrize("speed", SPEEDS)
+@pytest.mark.parametrize("place", [None, *PLACES])
+def test_who_drives_as_asked_is_as_asked(speed: str, place: str | None) -> None:
+    asked = Labels(speed, place)
+    how = manner(asked)
+    assert how.speed is not None
+    facts = [np.array([value]) for value in (how.speed, 2.0 * (how.offset or 0.0), 2.0)]
+    assert obeys(asked, *facts, CARLA_SPEEDS).all()
+    assert manner(Labels(place=place)).speed is None
+
+
+def test_orders_are_for_the_autopilot() -> None:
+    with pytest.raises(DreamdriveError, match="--asked: random takes no such orders"):
+        open_policy("random").check(CollectConfig(asked=True))

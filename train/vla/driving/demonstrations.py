@@ -21,7 +21,8 @@ from train.data.episodes import Episode
 from train.environments import require_car_racing
 from train.errors import DreamdriveError
 from train.progress import Progress
-from train.vla.driving.demonstrator import Mistakes, OrdersConfig, demonstrate, draw_orders, settled
+from train.vla.driving.demonstrator import Mistakes, demonstrate
+from train.vla.driving.orders import OrdersConfig, draw_orders, settled
 from train.vla.driving.seats import Seat
 from train.vla.driving.told import Ride, told_by_run
 from train.vla.language.hindsight import CAR_RACING_SPEEDS, LEARNER_DROVE, Labels, asked_rows, obeys
@@ -39,6 +40,9 @@ class DemonstrationsConfig(OrdersConfig):
 
     decisions: int = Field(120, ge=2)
     """Length of an episode [decisions]."""
+    mistakes: float = Field(0.02, ge=0, le=1)
+    """Chance that a decision begins a mistake: a wrong steering for 2 to 5 decisions, which is to be
+    corrected."""
     simulators: int = Field(8, ge=1)
     """Driven at the same time."""
 

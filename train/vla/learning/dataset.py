@@ -1,7 +1,7 @@
 """Demonstrations as batches: each row's picture and state, a sentence that it obeys, the chunk to learn."""
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -100,7 +100,11 @@ def read_rows(
             )
         begin = len(found)
         found += labels
-        asked += wanted or [Labels()] * len(labels)
+        if wanted is None:
+            asked += [Labels()] * len(labels)
+        else:
+            # Nobody is asked for a manoeuvre while demonstrating: the route says it.
+            asked += [replace(a, manoeuvre=f.manoeuvre) for a, f in zip(wanted, labels, strict=True)]
         end.append(np.full(len(labels), begin + len(labels), np.int64))
     usable = np.flatnonzero([bool(a) or bool(b) for a, b in zip(found, asked, strict=True)])
     if not len(usable):

@@ -22,7 +22,8 @@ from train.data.episodes import read_episode
 from train.errors import DreamdriveError
 from train.vla.driving import demonstrations
 from train.vla.driving.demonstrations import DemonstrationsConfig, Shown, collect_demonstrations, obeyed_rows
-from train.vla.driving.demonstrator import SIDE, Mistakes, OrdersConfig, demonstrate, draw_orders, settled
+from train.vla.driving.demonstrator import Mistakes, demonstrate
+from train.vla.driving.orders import SIDE, OrdersConfig, draw_orders, settled
 from train.vla.driving.told import Told
 from train.vla.language.hindsight import CAR_RACING_SPEEDS, SPEEDS, Labels, asked_rows, label_rows, obeys
 from train.vla.language.instructions import lookup
