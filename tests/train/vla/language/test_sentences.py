@@ -101,6 +101,19 @@ def test_a_folder_keeps_them_from_run_to_run(network: Counting, tmp_path: Path) 
     assert [p.name for p in (tmp_path / "cache").iterdir()] == ["sentences.safetensors"]
 
 
+def test_the_file_is_written_when_a_tenth_is_new(network: Counting, tmp_path: Path) -> None:
+    encoder = SentenceEncoder(tmp_path)
+    encoder([f"go {'fast' * i}" for i in range(20)])
+    file = tmp_path / "sentences.safetensors"
+    before = file.read_bytes()
+    encoder(["stop"])
+    encoder(["stop"])
+    assert file.read_bytes() == before
+    encoder(["turn left", "turn right"])
+    SentenceEncoder(tmp_path)(["stop", "turn left", "turn right"])
+    assert file.read_bytes() != before and len(network.texts) == 23
+
+
 @pytest.mark.parametrize("damage", ["noise", "short", "foreign"])
 def test_a_broken_file_is_named(network: Counting, tmp_path: Path, damage: str) -> None:
     SentenceEncoder(tmp_path)(["go"])
