@@ -1,6 +1,6 @@
 """The sizes of the vision-language-action policy, and how it draws and drives chunks."""
 
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 from pydantic import BaseModel, Field, model_validator
 
@@ -25,6 +25,9 @@ class VLAConfig(BaseModel, extra="forbid", validate_assignment=True, use_attribu
     """Numbers in an action."""
     text_size: int = Field(768, ge=1)
     """Numbers in the embedding of an instruction."""
+    reading: tuple[Annotated[int, Field(ge=2)], ...] = ()
+    """Classes of each kind of thing that an instruction can say, for a reader that learns them first; the
+    policy then drives by what was read. () drives by the embedding itself."""
     text_max: int = Field(256, ge=3, le=256)
     """Longest instruction [word pieces]; the sentence encoder reads no more than 256."""
     chunk: int = Field(8, ge=1)
@@ -79,6 +82,11 @@ class VLAConfig(BaseModel, extra="forbid", validate_assignment=True, use_attribu
         if self.background and self.delay == 0:
             raise ValueError("background: expected a delay of at least 1 to compute in")
         return self
+
+    @property
+    def instruction_size(self) -> int:
+        """Numbers that the policy gets of an instruction."""
+        return sum(self.reading) or self.text_size
 
     def build(self) -> "VLAModel":
         """The model of these sizes, freshly initialised."""

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from agent.behaviour.vla.config import VLAConfig
+from agent.behaviour.vla.reading import InstructionReader
 
 Part = Callable[[Tensor], Tensor]
 """A part of a layer: (B, K, T, W) -> the same."""
@@ -50,7 +51,8 @@ class VLAModel(nn.Module):
         inputs = 3 * config.patch**2 if config.vision == "patches" else config.feature_size
         self.vision = nn.Linear(inputs, width)
         self.state = nn.Linear(config.state_size, width)
-        self.text = nn.Linear(config.text_size, width)
+        self.reader = InstructionReader(config.text_size, config.reading) if config.reading else None
+        self.text = nn.Linear(config.instruction_size, width)
         # One for each token: those of the picture, the state, the text.
         self.positions = nn.Parameter(torch.randn(seen + 2, width) * _LAST_SCALE)
         layers = [EncoderLayer(width, config.heads) for _ in range(config.layers)]
@@ -65,8 +67,11 @@ class VLAModel(nn.Module):
             state: (B, S), normalised.
             text: (B, E), embeddings of length 1.
         """
-        # Numbers near 1, as all others: in small ones the instruction is learnt late.
-        text = text * text.shape[-1] ** 0.5
+        if self.reader is not None:
+            text = self.reader(text)
+        else:
+            # Numbers near 1, as all others: in small ones the instruction is learnt late.
+            text = text * text.shape[-1] ** 0.5
         if self.config.vision == "patches":
             # (B, N, 3 * P * P), centred
             vision = functional.pixel_unshuffle(vision - 0.5, self.config.patch).flatten(2).mT
@@ -133,7 +138,7 @@ class ActionExpert(nn.Module):
         self.action = nn.Linear(config.action_size, width)
         self.positions = nn.Parameter(torch.randn(config.chunk, width) * _LAST_SCALE)
         self.time = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width))
-        self.text = nn.Linear(config.text_size, width)
+        self.text = nn.Linear(config.instruction_size, width)
         self.layers = nn.ModuleList([ExpertLayer(config) for _ in range(config.expert_layers)])
         self.norm = nn.LayerNorm(width)
         self.velocity = nn.Linear(width, config.action_size)
@@ -141,7 +146,7 @@ class ActionExpert(nn.Module):
         nn.init.zeros_(self.velocity.bias)
 
     def read(self, tokens: Tensor, text: Tensor) -> Context:
-        """The context of tokens (B, N, W) and embedded instructions (B, E)."""
+        """The context of tokens (B, N, W) and instructions (B, `config.instruction_size`)."""
         # (B, 1, W)
         instruction = self.text(text).unsqueeze(1)
         layers = [layer.read(tokens) for layer in self.layers if isinstance(layer, ExpertLayer)]

@@ -13,6 +13,7 @@ from train.data.episodes import read_episodes
 from train.device import pick_device, set_up_cpu
 from train.errors import DreamdriveError
 from train.run import changes
+from train.vla.language.reading import READING, fit_reader
 from train.vla.language.sentences import SentenceEncoder
 from train.vla.learning.config import VLATrainConfig
 from train.vla.learning.dataset import Batches, Rows, moments, read_rows, split_paths, to_device
@@ -33,18 +34,20 @@ class VLALearner:
     Args:
         config: of the run.
         encoder: of sentences.
+        resumed: `load` comes next, so that there is nothing to teach a reader.
 
     Attributes:
         config: with the sizes that the data have.
         policy: what learns.
         averaged: the running mean of its weights, which drives; the policy itself where there is none.
         step: updates done.
+        reads: share of the kept sentences that its reader, just taught, reads aright; None without one.
 
     Raises:
         DreamdriveError: data that are bad or do not fit the policy.
     """
 
-    def __init__(self, config: VLATrainConfig, encoder: Encoder | None = None) -> None:
+    def __init__(self, config: VLATrainConfig, encoder: Encoder | None = None, resumed: bool = False) -> None:
         self.device = pick_device(config.device)
         set_up_cpu(config.threads)
         reader = FeatureReader.of_run(config.world_model, config.device) if config.world_model else None
@@ -52,12 +55,16 @@ class VLALearner:
         self.config = config = _sized(config, self.training)
         torch.manual_seed(config.seed)
         encoder = encoder or SentenceEncoder()
+        self.reads: float | None = None
         if config.start:
             self.policy = load_policy(Path(config.start))
             _check_start(config, self.policy)
         else:
             self.policy = VLAPolicy(config.policy, encoder)
             self.policy.normalise_states(*moments([self.training.seen[STATE]]))
+            if self.policy.model.reader is not None and not resumed:
+                _check_reading(config.policy.reading)
+                self.reads = fit_reader(self.policy.model.reader, encoder, config.seed)
         self.policy.to(self.device)
         self.averaged = self.policy
         if config.average:
@@ -161,6 +168,15 @@ def _sized(config: VLATrainConfig, rows: Rows) -> VLATrainConfig:
     if expected != found:
         raise DreamdriveError(f"policy.{name} {expected}: expected {found}, as in the data")
     return config.model_copy(update={"policy": policy})
+
+
+def _check_reading(found: tuple[int, ...]) -> None:
+    """Raise `DreamdriveError` where a reader has other classes than our instructions say."""
+    if found != READING:
+        raise DreamdriveError(
+            f"policy.reading {list(found)}: expected {list(READING)}, speeds, places and manoeuvres with a "
+            "class for none of each, or [] for no reader"
+        )
 
 
 def _check_start(config: VLATrainConfig, policy: VLAPolicy) -> None:

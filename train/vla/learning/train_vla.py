@@ -54,7 +54,7 @@ def train_vla(
         refuse_changes(changed, _FIXED, _FREE)
     else:
         refuse_a_second_run(run_path)
-    learner = VLALearner(config, encoder)
+    learner = VLALearner(config, encoder, resume)
     return conduct(VLA_JOB, learner.config, learner, run_path, resume, changed, _greeting(learner))
 
 
@@ -66,4 +66,5 @@ def _greeting(learner: VLALearner) -> str:
         for part, what in zip(rows, ("to learn from", "to validate on", "imagined"), strict=True)
         if part is not None
     ]
-    return f"{size:,} parameters on {learner.device}; {', '.join(counts)}"
+    words = "" if learner.reads is None else f"; reads {learner.reads:.1%} of the sentences kept for testing"
+    return f"{size:,} parameters on {learner.device}; {', '.join(counts)}{words}"

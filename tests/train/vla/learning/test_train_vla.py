@@ -88,6 +88,23 @@ def test_a_resumed_run_is_bit_identical(
     assert len(Run.open(runs / "halves").record.starts) == 2
 
 
+def test_a_reader_is_taught_first_and_never_again(tmp_path: Path, runs: Path) -> None:
+    data = write(tmp_path / "d")
+    policy = {**TINY.model_dump(), "reading": [6, 4, 5]}
+    train_vla(config(data, policy=policy, updates=2), runs / "vla", encoder=encode)
+    learner = VLALearner(config(data, policy=policy), encode)
+    assert learner.reads is not None and 0 <= learner.reads < 0.5  # noise for embeddings
+    assert VLALearner(config(data), encode).reads is None
+    trained, taught = load_policy(runs / "vla", encode).model, learner.policy.model
+    assert trained.reader is not None and taught.reader is not None
+    for name, value in trained.reader.state_dict().items():
+        torch.testing.assert_close(taught.reader.state_dict()[name], value)
+    more = config(data, policy=policy, start=str(runs / "vla"))
+    assert VLALearner(more, encode).reads is None
+    with pytest.raises(DreamdriveError, match=r"policy.reading \[3, 3\]: expected \[6, 4, 5\]"):
+        VLALearner(config(data, policy={**policy, "reading": [3, 3]}), encode)
+
+
 def test_ctrl_c_saves(tmp_path: Path, runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     interrupt_after(monkeypatch, 1, signal.SIGINT)
     train_vla(config(write(tmp_path / "d")), runs / "vla", encoder=encode)
