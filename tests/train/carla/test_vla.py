@@ -24,7 +24,7 @@ ROOT = Path(__file__).parents[3]
 STANDIN = ["--env.servers.map", "village", "--env.timeout_seconds", "20"]
 SIDE = 32
 SIZES = TINY.model_copy(update={"image_size": SIDE, "patch": 16}).model_dump(
-    exclude={"state_size", "action_size"}
+    mode="json", exclude={"state_size", "action_size"}
 )
 POLICY = [word for name, value in SIZES.items() for word in (f"--policy.{name}", str(value))]
 FEW = ["--updates", "2", "--batch-size", "4", "--validation-batches", "1", "--device", "cpu"]

@@ -141,13 +141,13 @@ def test_a_policy_drives_carla_as_it_is_told() -> None:
     config = CollectConfig(env=env)
     policy = Policy("tiny", told=Told(tiny(22), ["crawl along"], learnt=env))
     assert policy.env()["image_size"] == 16
-    policy.check(env)
+    policy.check(config)
     pilot = policy.pilot(config, 0)
     assert pilot.instruction == "crawl along" and not pilot.autopilot
     seen = {"image": np.zeros((3, 16, 16), np.uint8), "state": np.zeros(22, np.float32)}
     action = pilot.act(seen)
     assert action.shape == (2,) and pilot.expert(action) is None
     with pytest.raises(DreamdriveError, match="--env.image_size 64: expected 16, as tiny learnt"):
-        policy.check(CarlaConfig())
+        policy.check(CollectConfig(env=CarlaConfig()))
     with pytest.raises(DreamdriveError, match="drives in car_racing, expected carla"):
         Policy("tiny", told=Told(tiny(), learnt=ENV)).env()
