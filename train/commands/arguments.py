@@ -48,6 +48,13 @@ def seed(text: str) -> int:
     return int(text)
 
 
+def png(text: str) -> Path:
+    """The path of a PNG file to write."""
+    if Path(text).suffix.lower() != ".png":
+        raise argparse.ArgumentTypeError(f"expected a file that ends in .png, not {text!r}")
+    return Path(text)
+
+
 def with_servers(arguments: argparse.Namespace, overrides: dict[str, str]) -> dict[str, str]:
     """Dotted options, with those that `--servers` and `--server-command` are short for.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from train.commands.arguments import Group, add_command, count, seed, with_servers
+from train.commands.arguments import Group, add_command, count, png, seed, with_servers
 from train.errors import DreamdriveError
 
 _CAR_RACING, _CARLA = "car-racing", "carla"
@@ -114,6 +114,12 @@ def _add_instructions(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="decisions driven of a chunk before the next is asked for (default: the policy's own)",
     )
+    group.add_argument(
+        "--picture",
+        type=png,
+        metavar="PNG",
+        help="draw the speed and place driven beside those asked for, there (default: not drawn)",
+    )
 
 
 def _evaluate(arguments: argparse.Namespace) -> None:
@@ -121,7 +127,7 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     if arguments.instruction or arguments.suite:
         _evaluate_instructions(arguments, options)
         return
-    for name in ("shuffle", "guided_by", "gauges", "execute"):
+    for name in ("shuffle", "guided_by", "gauges", "execute", "picture"):
         if getattr(arguments, name):
             raise DreamdriveError(f"--{name.replace('_', '-')}: needs --instruction or --suite")
     if (arguments.env or _where(arguments.run)) == _CARLA:
@@ -153,13 +159,13 @@ def _evaluate_instructions(arguments: argparse.Namespace, options: dict[str, str
     if (arguments.env or learnt_in(run).kind.replace("_", "-")) == _CARLA:
         from train.vla.driving.evaluate_carla import evaluate_vla_in_carla
 
-        evaluate_vla_in_carla(run, asked, guided, arguments.json, options)
+        evaluate_vla_in_carla(run, asked, guided, arguments.json, arguments.picture, options)
         return
     if options:
         raise DreamdriveError(f"--env.{min(options)}: for CARLA; CarRacing is scored as the run learnt it")
     from train.vla.driving.evaluate import evaluate_vla
 
-    evaluate_vla(run, asked, guided, arguments.json)
+    evaluate_vla(run, asked, guided, arguments.json, arguments.picture)
 
 
 def _env_options(arguments: argparse.Namespace) -> dict[str, str]:

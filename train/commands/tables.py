@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from train.commands.arguments import Group, add_command
+from train.commands.arguments import Group, add_command, png
 
 
 def add(group: Group) -> None:
@@ -26,7 +26,7 @@ def add(group: Group) -> None:
         help="draw this metric, too; may be repeated (default: the score alone)",
     )
     parser.add_argument(
-        "--output", type=Path, metavar="PNG", help="picture to write (default: compare.png in --folder)"
+        "--output", type=png, metavar="PNG", help="picture to write (default: compare.png in --folder)"
     )
     parser.add_argument("--folder", type=Path, default=Path("runs"), metavar="DIR", help=folder)
 

@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from PIL import Image
 
 from tests.train.vla.tiny_demonstrations import TINY, Sentences, write
 from train.cli import main
@@ -38,8 +39,11 @@ def test_from_demonstrations_to_obedience(tmp_path: Path, runs: Path) -> None:
     assert main(["train", "vla", "--config", str(file), "--run", str(run)]) == 0
     assert main(["train", "vla", "--run", str(run), "--resume", "--updates", "3"]) == 0
     told = ["--instruction", "stop the car", "--instruction", "crawl along"]
+    picture = tmp_path / "driven.png"
     words = ["eval", str(run), *told, "--episodes", "1", "--json", str(result)]
-    assert main(words) == 0
+    assert main([*words, "--picture", str(picture)]) == 0
+    width, height = Image.open(picture).size
+    assert width > 500 and height > 500
     found = json.loads(result.read_text())
     assert 0.0 <= found["obedience"]["low"] <= found["obedience"]["mean"] <= found["obedience"]["high"] <= 1.0
     assert [cell["asked"] for cell in found["cells"]] == ["stop", "crawl"]
@@ -89,6 +93,7 @@ def test_a_run_that_takes_no_instructions_and_options_that_miss_them(
     wrong = [
         (["eval", str(run)], "eval RUN --instruction TEXT"),
         (["eval", str(run), "--shuffle"], "--shuffle: needs --instruction or --suite"),
+        (["eval", str(run), "--picture", "a.png"], "--picture: needs --instruction or --suite"),
         (["eval", str(run), "--execute", "2"], "--execute: needs --instruction or --suite"),
         (["eval", str(run), "--suite", "--execute", "99"], "expected together at most chunk"),
         (["eval", str(run), "--suite", "--instruction", "halt"], "either --instruction"),
@@ -113,3 +118,5 @@ def test_a_run_that_takes_no_instructions_and_options_that_miss_them(
     for words, expected in wrong:
         assert main(words) == 1, words
         assert expected in capsys.readouterr().err
+    assert main(["eval", str(run), "--suite", "--picture", "a.jpg"]) == 2
+    assert "--picture: expected a file that ends in .png, not 'a.jpg'" in capsys.readouterr().err

@@ -14,24 +14,19 @@ from train.errors import DreamdriveError, one_line
 from train.evaluate import finished
 from train.progress import Progress
 from train.vla.driving.obedience import SETTLE, EpisodeScore, Trial, score_drive
-from train.vla.driving.trials import Instructed, Moment, opened
+from train.vla.driving.trials import Instructed, Moment, Trials, opened
 from train.vla.learning.config import speed_scale
 from train.vla.policies.fits import check_carla
 
 
 @dataclass
-class CarlaTrials:
+class CarlaTrials(Trials):
     """What became of the trials in CARLA, in their order; lost ones are left out."""
 
-    drives: list[EpisodeScore] = field(default_factory=list)
-    """How each did as it was told."""
     routes: list[RouteScore] = field(default_factory=list)
     """How CARLA's leaderboard scores it."""
     lost: int = 0
     """Routes whose simulator was lost each time they were driven."""
-    ms_per_decision: float = 0.0
-    """Time of the policy for one decision of one car [ms]."""
-    cars_at_once: int = 1
 
 
 def drive_carla_trials(
@@ -101,5 +96,6 @@ def drive_carla_trials(
                     progress.update(len(scored) + found.lost, {"obedience": mean})
         found.ms_per_decision, found.cars_at_once = chooser.ms_per_decision, course.num_envs
     found.drives = [scored[i][0] for i in sorted(scored)]
+    found.driven = [chooser.driven[i] for i in sorted(scored)]
     found.routes = [scored[i][1] for i in sorted(scored)]
     return found

@@ -23,19 +23,22 @@ from train.errors import DreamdriveError
 from train.progress import Progress
 from train.vla.driving.asked import Asked, Guided
 from train.vla.driving.carla_trials import drive_carla_trials
+from train.vla.driving.driven_picture import draw_driven
 from train.vla.driving.obedience import (
     SETTLE,
     CellScore,
+    Driven,
     EpisodeScore,
     Interval,
     Trial,
     overall,
     score_cells,
 )
-from train.vla.driving.trials import drive_trials
-from train.vla.language.hindsight import Labels
+from train.vla.driving.trials import Trials, drive_trials
+from train.vla.language.hindsight import Labels, SpeedScale
 from train.vla.language.instructions import understand
 from train.vla.language.sentences import SentenceEncoder
+from train.vla.learning.config import speed_scale
 from train.vla.policies.loading import load_driver
 
 _INTERVAL = "95% percentile bootstrap over episodes, stratified by what is asked"
@@ -127,19 +130,24 @@ def evaluate_policy(
     trials = [Trial(seed, labels, text) for seed, text, labels in by_turns]
     if isinstance(env, CarlaConfig):
         return drive_carla_trials(policy, trials, env, settle).drives
-    return drive_trials(policy, trials, env or CarRacingConfig(), settle, slots, workers)[0]
+    return drive_trials(policy, trials, env or CarRacingConfig(), settle, slots, workers).drives
 
 
 def evaluate_vla(
-    run: Path, asked: Asked, guided: Guided | None = None, json_path: Path | None = None
+    run: Path,
+    asked: Asked,
+    guided: Guided | None = None,
+    json_path: Path | None = None,
+    picture_path: Path | None = None,
 ) -> ObedienceScores:
-    """Evaluate a run's policy in CarRacing and print its scores; write them to `json_path`, too, if given.
+    """Evaluate a run's policy in CarRacing and print its scores.
 
     Args:
         run: of the job that trains such policies.
         asked: what is asked of it, on which tracks.
         guided: by which world model; None drives alone.
-        json_path: where to write the result.
+        json_path: where to write the result, too.
+        picture_path: where to draw what was driven; see `draw_driven`.
 
     Raises:
         DreamdriveError: no such run, or one of another job or environment; see `Asked.trials` and
@@ -153,20 +161,18 @@ def evaluate_vla(
     torch.manual_seed(asked.first_seed)
     slots = min(8, len(trials))
     with Progress(f"evaluating {run} on CarRacing-v3", len(trials), "episodes") as progress:
-        drives, ms = drive_trials(driver.policy, trials, env, slots=slots, progress=progress)
+        found = drive_trials(driver.policy, trials, env, slots=slots, progress=progress)
     names = ("gymnasium", "box2d", "torch")
     result = summed_up(
         run,
         "CarRacing-v3",
         asked,
         guided,
-        drives,
+        found,
         execute=driver.own.config.execute,
-        ms_per_decision=ms,
-        cars_at_once=slots,
         versions={name: version(name) for name in names},
     )
-    return report(result, json_path)
+    return report(result, found.driven, speed_scale(env), json_path, picture_path)
 
 
 def summed_up(
@@ -174,14 +180,13 @@ def summed_up(
     environment: str,
     asked: Asked,
     guided: Guided,
-    drives: list[EpisodeScore],
+    found: Trials,
     execute: int,
-    ms_per_decision: float,
-    cars_at_once: int,
     versions: dict[str, str],
     in_carla: CarlaFigures | None = None,
 ) -> ObedienceScores:
-    """The result of an evaluation: means over `drives`, at least one, and what the others say."""
+    """The result of an evaluation: means over what was driven, at least one, and what the others say."""
+    drives = found.drives
     return ObedienceScores(
         run=str(run),
         environment=environment,
@@ -197,8 +202,8 @@ def summed_up(
         interval=_INTERVAL,
         score=float(np.mean([drive.score for drive in drives])),
         off_road=float(np.mean([drive.off_road for drive in drives])),
-        ms_per_decision=ms_per_decision,
-        cars_at_once=cars_at_once,
+        ms_per_decision=found.ms_per_decision,
+        cars_at_once=found.cars_at_once,
         versions=versions,
         cells=score_cells(drives),
         drives=drives,
@@ -206,11 +211,25 @@ def summed_up(
     )
 
 
-def report(result: ObedienceScores, json_path: Path | None) -> ObedienceScores:
-    """Write the result to `json_path`, if given, and print it; gives it back."""
+def report(
+    result: ObedienceScores,
+    driven: Sequence[Driven],
+    scale: SpeedScale,
+    json_path: Path | None,
+    picture_path: Path | None,
+) -> ObedienceScores:
+    """Write the result to `json_path`, print it, and draw what was driven to `picture_path`; each if given.
+
+    Gives it back.
+    """
     if json_path is not None:
         write_text_aside(json_path, json.dumps(asdict(result), indent=1) + "\n")
     show(result)
+    if picture_path is not None:
+        guide = f", guided by {result.guided_by}" if result.guided_by else ""
+        told = ", told what another was asked for" if result.shuffled else ""
+        title = f"{result.run}{guide}{told}: {result.obedience.mean:.0%} of the decisions as asked"
+        draw_driven(picture_path, driven, scale, title)
     return result
 
 

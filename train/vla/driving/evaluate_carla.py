@@ -14,6 +14,7 @@ from train.progress import Progress
 from train.vla.driving.asked import Asked, Guided
 from train.vla.driving.carla_trials import drive_carla_trials
 from train.vla.driving.evaluate import CarlaFigures, ObedienceScores, report, summed_up
+from train.vla.learning.config import speed_scale
 from train.vla.policies.fits import check_carla
 from train.vla.policies.loading import load_driver
 
@@ -23,10 +24,11 @@ def evaluate_vla_in_carla(
     asked: Asked,
     guided: Guided | None = None,
     json_path: Path | None = None,
+    picture_path: Path | None = None,
     overrides: Mapping[str, str] | None = None,
     open_env: OpenEnv = open_carla,
 ) -> ObedienceScores:
-    """Evaluate a run's policy on CARLA routes and print its scores; write them to `json_path`, too, if given.
+    """Evaluate a run's policy on CARLA routes and print its scores.
 
     The routes are those of `train.carla.evaluate`: in towns that the run was not trained in, with the
     leaderboard's ends and time.
@@ -35,7 +37,8 @@ def evaluate_vla_in_carla(
         run: of the job that trains such policies, in CARLA.
         asked: what is asked of it, on which routes.
         guided: by which world model; None drives alone.
-        json_path: where to write the result.
+        json_path: where to write the result, too.
+        picture_path: where to draw what was driven; see `draw_driven`.
         overrides: options of `CarlaConfig`, as text.
         open_env: makes the environment in each client's process.
 
@@ -76,11 +79,9 @@ def evaluate_vla_in_carla(
         f"CARLA ({figures.simulator})",
         asked,
         guided,
-        found.drives,
+        found,
         execute=driver.own.config.execute,
-        ms_per_decision=found.ms_per_decision,
-        cars_at_once=found.cars_at_once,
         versions=versions(),
         in_carla=figures,
     )
-    return report(result, json_path)
+    return report(result, found.driven, speed_scale(learnt), json_path, picture_path)

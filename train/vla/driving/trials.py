@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
@@ -33,6 +33,19 @@ class Moment:
     """[m]."""
     manoeuvre: str = ""
     """What the route does ahead, "" for nothing."""
+
+
+@dataclass
+class Trials:
+    """What became of the trials, in their order."""
+
+    drives: list[EpisodeScore] = field(default_factory=list)
+    """How each did as it was told."""
+    driven: list[Driven] = field(default_factory=list)
+    """What it drove, an entry for each of `drives`."""
+    ms_per_decision: float = 0.0
+    """Time of the policy for one decision of one car [ms]."""
+    cars_at_once: int = 1
 
 
 class Slots(Protocol):
@@ -148,7 +161,7 @@ def drive_trials(
     slots: int = 8,
     workers: int = 2,
     progress: Progress | None = None,
-) -> tuple[list[EpisodeScore], float]:
+) -> Trials:
     """Drive every trial on its own official track.
 
     Args:
@@ -161,7 +174,7 @@ def drive_trials(
         progress: shows how far it is.
 
     Returns:
-        The score of each trial, and the policy's time for a decision of one car [ms].
+        The scores, and what was driven.
 
     Raises:
         DreamdriveError: a method is missing, an instruction cannot be scored here, seeds that are not
@@ -200,4 +213,5 @@ def drive_trials(
             if progress is not None:
                 mean = float(np.mean([score.obedience for score in scored.values()]))
                 progress.update(len(scored), {"obedience": mean})
-    return [scored[i] for i in range(len(trials))], chooser.ms_per_decision
+    scores = [scored[i] for i in range(len(trials))]
+    return Trials(scores, chooser.driven, chooser.ms_per_decision, course.num_envs)

@@ -19,10 +19,10 @@ from train.errors import DreamdriveError
 SPEEDS = ("stop", "crawl", "slow", "brisk", "fast")
 PLACES = ("left", "centre", "right")
 MANOEUVRES = ("left", "right", "straight", "change")
-
+PLACE_BORDER = 0.25
+"""Offset that parts the centre from a side [half widths]."""
 LEARNER_DROVE = "learner_drove"
 """Extra (T,) bool of an episode: where a learner drove, and somebody else's actions are to be learnt."""
-_BORDER = 0.25  # offset in half widths that parts the centre from a side
 _DOUBT = 0.07  # a label's rows keep this far from a border [half widths]
 _SHARE = 0.8  # of a window's rows that must be of the class
 _MANOEUVRE_SHARE = 0.5  # junctions come and go within a window
@@ -123,7 +123,7 @@ def label_rows(episode: Episode, scale: SpeedScale, window: int) -> list[Labels]
     speed_classes = scale.classes(speeds)
     places = None
     if "offsets" in episode.extras:
-        places = _relative(_extra(episode, "offsets"), _extra(episode, "half_widths"))
+        places = in_half_widths(_extra(episode, "offsets"), _extra(episode, "half_widths"))
     manoeuvres = _extra(episode, "manoeuvres", text=True) if "manoeuvres" in episode.extras else None
     drove = np.zeros(rows, bool)
     if LEARNER_DROVE in episode.extras:
@@ -178,9 +178,15 @@ def obeys(
     if asked.speed is not None:
         result &= scale.classes(speeds) == SPEEDS.index(asked.speed)
     if asked.place is not None:
-        relative = _relative(offsets, half_widths)
+        relative = in_half_widths(offsets, half_widths)
         result &= np.isfinite(relative) & (_places(relative) == PLACES.index(asked.place))
     return result
+
+
+def in_half_widths(offsets: NDArray[Any], half_widths: NDArray[Any]) -> NDArray[np.float64]:
+    """Offsets (T,) [m] in half widths of the road or lane; NaN where there is none."""
+    result: NDArray[np.float64] = np.full(len(offsets), np.nan)
+    return np.divide(offsets, half_widths, out=result, where=half_widths > 0)
 
 
 def _speed(speeds: NDArray[Any], classes: NDArray[np.intp], scale: SpeedScale) -> str | None:
@@ -188,15 +194,9 @@ def _speed(speeds: NDArray[Any], classes: NDArray[np.intp], scale: SpeedScale) -
     return SPEEDS[index] if (classes == index).mean() >= _SHARE else None
 
 
-def _relative(offsets: NDArray[Any], half_widths: NDArray[Any]) -> NDArray[np.float64]:
-    """Offsets in half widths; NaN where there is no road."""
-    result: NDArray[np.float64] = np.full(len(offsets), np.nan)
-    return np.divide(offsets, half_widths, out=result, where=half_widths > 0)
-
-
 def _places(relative: NDArray[np.float64]) -> NDArray[np.intp]:
     """The place of each offset in half widths, as its index in PLACES; left is positive."""
-    return np.where(relative > _BORDER, 0, np.where(relative < -_BORDER, 2, 1))
+    return np.where(relative > PLACE_BORDER, 0, np.where(relative < -PLACE_BORDER, 2, 1))
 
 
 def _on_road(relative: NDArray[np.float64]) -> bool:
@@ -207,7 +207,7 @@ def _place(relative: NDArray[np.float64]) -> str | None:
     if not _on_road(relative):
         return None  # off the road is no place on it
     index = int(_places(np.array([relative.mean()]))[0])
-    clear = (_places(relative) == index) & (abs(abs(relative) - _BORDER) > _DOUBT)
+    clear = (_places(relative) == index) & (abs(abs(relative) - PLACE_BORDER) > _DOUBT)
     return PLACES[index] if clear.mean() >= _SHARE else None
 
 
