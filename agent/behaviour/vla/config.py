@@ -8,6 +8,12 @@ if TYPE_CHECKING:
     from agent.behaviour.vla.model import VLAModel
 
 
+DRIVING = frozenset(
+    {"execute", "delay", "background", "guidance", "flow_steps", "temperature"},
+)
+"""Fields of `VLAConfig` that say how chunks are drawn and driven, not which weights there are."""
+
+
 class VLAConfig(BaseModel, extra="forbid", validate_assignment=True, use_attribute_docstrings=True):
     """A compact vision-language-action policy."""
 
@@ -52,6 +58,9 @@ class VLAConfig(BaseModel, extra="forbid", validate_assignment=True, use_attribu
     """Its attention heads."""
     flow_steps: int = Field(5, ge=1)
     """Steps from noise to a chunk."""
+    temperature: float = Field(1.0, ge=0)
+    """The noise that a driven chunk is drawn from is scaled by it: below 1 the likelier chunks are driven, at
+    0 the same one wherever the same is seen."""
     flow_time: Literal["uniform", "beta"] = "uniform"
     """How times are drawn for learning: evenly, or more often near the noise as pi0 does."""
     flow_draws: int = Field(2, ge=1)

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from agent.behaviour.vla.config import DRIVING
 from agent.behaviour.vla.interface import ACTION, FEATURES, PAD, STATE, TASK
 from train.data.episodes import read_episodes
 from train.device import pick_device, set_up_cpu
@@ -57,8 +58,10 @@ class VLALearner:
         encoder = encoder or SentenceEncoder()
         self.reads: float | None = None
         if config.start:
-            self.policy = load_policy(Path(config.start))
-            _check_start(config, self.policy)
+            begun = load_policy(Path(config.start))
+            _check_start(config, begun)
+            self.policy = VLAPolicy(config.policy, encoder)
+            self.policy.load_state_dict(begun.state_dict())
         else:
             self.policy = VLAPolicy(config.policy, encoder)
             self.policy.normalise_states(*moments([self.training.seen[STATE]]))
@@ -182,6 +185,8 @@ def _check_reading(found: tuple[int, ...]) -> None:
 def _check_start(config: VLATrainConfig, policy: VLAPolicy) -> None:
     """Raise `DreamdriveError` where the policy that is learnt on has other sizes than the config says."""
     for change in changes(policy.config, config.policy):
+        if change.name in DRIVING:
+            continue
         raise DreamdriveError(
             f"policy.{change.name} {change.new}: expected {change.old}, as in {config.start}"
         )

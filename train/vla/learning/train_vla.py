@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from agent.behaviour.vla.config import DRIVING
 from train.agents import VLA_JOB
 from train.run import Change, changes, refuse_changes, run_to_resume
 from train.vla.learning.config import VLATrainConfig
@@ -17,10 +18,7 @@ _FIXED = {
     "start": "the run has begun from it",
     "batch_size": "the batches that were learnt from had it",
 }
-# These change how chunks are drawn and driven, not which weights there are.
-_FREE = {"data.max_bytes"} | {
-    f"policy.{name}" for name in ("execute", "flow_steps", "delay", "background", "guidance")
-}
+_FREE = {"data.max_bytes"} | {f"policy.{name}" for name in DRIVING}
 
 
 def train_vla(

@@ -121,11 +121,12 @@ class VLAPolicy(nn.Module):
 
         Every `execute` decisions a new chunk is begun from what is seen now. With a `delay` it comes into
         force that many decisions later, whether it is computed here or in the background: the actions are
-        the same.
+        the same. The noise is scaled by `temperature`.
         """
         seen = check_observation(self.config, batch, self.device)
         if self._queue.due():
-            prefix, noise = self._queue.prefix(), self._noise(len(seen.state), 1, self.generator)
+            noise = self.config.temperature * self._noise(len(seen.state), 1, self.generator)
+            prefix = self._queue.prefix()
             if prefix is not None and len(prefix.actions) != len(seen.state):
                 raise DreamdriveError(
                     f"batch: {len(seen.state)} rows, expected {len(prefix.actions)} as before; reset() first"

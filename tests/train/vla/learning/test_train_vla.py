@@ -172,6 +172,10 @@ def test_a_run_begins_from_a_saved_policy(tmp_path: Path) -> None:
     saved.save_pretrained(start)
     learner = VLALearner(config(folder, start=str(start)), encode)
     assert same(dict(learner.policy.state_dict()), dict(saved.state_dict()))
+    cooler = {**TINY.model_dump(), "temperature": 0.5}
+    cooled = VLALearner(config(folder, start=str(start), policy=cooler), encode)
+    assert cooled.policy.config.temperature == cooled.averaged.config.temperature == 0.5
+    assert same(dict(cooled.policy.state_dict()), dict(saved.state_dict()))
     other = {**TINY.model_dump(), "layers": 2}
     with pytest.raises(DreamdriveError, match=r"policy.layers 2: expected 1, as in"):
         VLALearner(config(folder, start=str(start), policy=other), encode)

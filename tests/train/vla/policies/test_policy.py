@@ -173,6 +173,21 @@ def test_how_much_of_a_chunk_is_driven_may_be_changed() -> None:
         policy.drive_by(9)
 
 
+def test_cool_policies_drive_the_likelier_actions() -> None:
+    def driven(temperature: float) -> Tensor:
+        """What 64 cars that see the same do first, (64, 2)."""
+        policy = make(temperature=temperature)
+        same = {IMAGE: torch.full((64, 3, 16, 16), 0.5), STATE: torch.zeros(64, 2)}
+        return policy.select_action(batch(64, **same))
+
+    hot, cool, frozen = (driven(temperature).std(0) for temperature in (1.0, 0.3, 0.0))
+    assert (hot > cool).all() and (cool > frozen).all()
+    torch.testing.assert_close(frozen, torch.zeros(2), atol=1e-6, rtol=0.0)
+    # What is proposed to a judge is as varied as it was learnt.
+    proposed = [make(temperature=t).predict_action_chunks(batch(), 3, generator(7)) for t in (1.0, 0.0)]
+    torch.testing.assert_close(*proposed)
+
+
 def test_with_a_delay_the_old_chunk_goes_on_and_the_new_one_continues_it() -> None:
     policy = make(chunk=6, execute=3, delay=2)
     driven = drive(policy, 7)
