@@ -115,6 +115,13 @@ def _add_instructions(parser: argparse.ArgumentParser) -> None:
         help="decisions driven of a chunk before the next is asked for (default: the policy's own)",
     )
     group.add_argument(
+        "--temperature",
+        type=float,
+        metavar="T",
+        help="scale of the noise that a driven chunk is drawn from; what a judge chooses among keeps 1 "
+        "(default: the policy's own)",
+    )
+    group.add_argument(
         "--picture",
         type=png,
         metavar="PNG",
@@ -127,8 +134,8 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     if arguments.instruction or arguments.suite:
         _evaluate_instructions(arguments, options)
         return
-    for name in ("shuffle", "guided_by", "gauges", "execute", "picture"):
-        if getattr(arguments, name):
+    for name in ("shuffle", "guided_by", "gauges", "execute", "temperature", "picture"):
+        if getattr(arguments, name) != arguments.parser.get_default(name):
             raise DreamdriveError(f"--{name.replace('_', '-')}: needs --instruction or --suite")
     if (arguments.env or _where(arguments.run)) == _CARLA:
         from train.carla.evaluate import evaluate_carla
@@ -155,7 +162,9 @@ def _evaluate_instructions(arguments: argparse.Namespace, options: dict[str, str
         arguments.suite,
         arguments.shuffle,
     )
-    guided = Guided(arguments.guided_by, arguments.candidates, arguments.gauges, arguments.execute)
+    guided = Guided(
+        arguments.guided_by, arguments.candidates, arguments.gauges, arguments.execute, arguments.temperature
+    )
     if (arguments.env or learnt_in(run).kind.replace("_", "-")) == _CARLA:
         from train.vla.driving.evaluate_carla import evaluate_vla_in_carla
 

@@ -52,8 +52,9 @@ def test_from_demonstrations_to_obedience(tmp_path: Path, runs: Path) -> None:
     assert all(drive["decisions"] == 42 for drive in found["drives"])
     assert found["first_seed"] == 1_000_000 and found["episodes"] == 2 and not found["shuffled"]
     assert found["ms_per_decision"] > 0 and "bootstrap" in found["interval"]
-    assert main([*words, "--shuffle"]) == 0
+    assert main([*words, "--shuffle", "--temperature", "0.5"]) == 0
     mixed = json.loads(result.read_text())
+    assert (found["temperature"], mixed["temperature"]) == (1.0, 0.5)
     assert mixed["shuffled"] and [d["told"] for d in mixed["drives"]] == ["crawl along", "stop the car"]
     assert [d["asked"] for d in mixed["drives"]] == ["stop", "crawl"]
     driven = tmp_path / "driven"
@@ -94,6 +95,11 @@ def test_a_run_that_takes_no_instructions_and_options_that_miss_them(
         (["eval", str(run)], "eval RUN --instruction TEXT"),
         (["eval", str(run), "--shuffle"], "--shuffle: needs --instruction or --suite"),
         (["eval", str(run), "--picture", "a.png"], "--picture: needs --instruction or --suite"),
+        (["eval", str(run), "--temperature", "0"], "--temperature: needs --instruction or --suite"),
+        (
+            ["eval", str(run), "--suite", "--temperature", "-1"],
+            "temperature: must be greater than or equal to 0, not -1.0",
+        ),
         (["eval", str(run), "--execute", "2"], "--execute: needs --instruction or --suite"),
         (["eval", str(run), "--suite", "--execute", "99"], "expected together at most chunk"),
         (["eval", str(run), "--suite", "--instruction", "halt"], "either --instruction"),

@@ -13,7 +13,7 @@ from train.vla.language.sentences import SentenceEncoder
 
 @dataclass(frozen=True)
 class Guided:
-    """Who chooses among a policy's chunks, and how much of one is driven."""
+    """Who chooses among a policy's chunks, how they are drawn, and how much of one is driven."""
 
     by: Path | None = None
     """A run, whose world model does; None drives the first chunk."""
@@ -23,6 +23,8 @@ class Guided:
     """Folder of that world model's gauges; None judges by its returns alone."""
     execute: int | None = None
     """Decisions driven of a chunk; None takes the policy's own."""
+    temperature: float | None = None
+    """Of the noise that a driven chunk is drawn from; None takes the policy's own."""
 
 
 @dataclass(frozen=True)

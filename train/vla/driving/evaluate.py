@@ -13,6 +13,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from agent.behaviour.vla.config import VLAConfig
 from envs.car_racing import CarRacingConfig
 from envs.carla.config import CarlaConfig
 from train.carla.scores_table import show as show_routes
@@ -73,6 +74,8 @@ class ObedienceScores:
     candidates: int
     execute: int
     """Decisions driven of a chunk."""
+    temperature: float
+    """Of the noise that a chunk driven without a guide is drawn from."""
     shuffled: bool
     """Whether each episode was told what another one was asked for: the control."""
     episodes: int
@@ -154,7 +157,7 @@ def evaluate_vla(
             `drive_trials` as well.
     """
     guided = guided or Guided()
-    driver = load_driver(run, guided.by, guided.candidates, guided.gauges, guided.execute)
+    driver = load_driver(run, guided.by, guided.candidates, guided.gauges, guided.execute, guided.temperature)
     env = require_car_racing(driver.env, str(run))
     trials = asked.trials()
     # Chunks are drawn from noise: the same run on the same tracks shall get the same scores.
@@ -169,7 +172,7 @@ def evaluate_vla(
         asked,
         guided,
         found,
-        execute=driver.own.config.execute,
+        policy=driver.own.config,
         versions={name: version(name) for name in names},
     )
     return report(result, found.driven, speed_scale(env), json_path, picture_path)
@@ -181,7 +184,7 @@ def summed_up(
     asked: Asked,
     guided: Guided,
     found: Trials,
-    execute: int,
+    policy: VLAConfig,
     versions: dict[str, str],
     in_carla: CarlaFigures | None = None,
 ) -> ObedienceScores:
@@ -192,7 +195,8 @@ def summed_up(
         environment=environment,
         guided_by=str(guided.by or ""),
         candidates=guided.candidates if guided.by is not None else 1,
-        execute=execute,
+        execute=policy.execute,
+        temperature=policy.temperature,
         shuffled=asked.shuffle,
         episodes=len(drives),
         settle=SETTLE,

@@ -47,7 +47,7 @@ def evaluate_vla_in_carla(
             `Asked.trials` and `drive_carla_trials` as well.
     """
     guided = guided or Guided()
-    driver = load_driver(run, guided.by, guided.candidates, guided.gauges, guided.execute)
+    driver = load_driver(run, guided.by, guided.candidates, guided.gauges, guided.execute, guided.temperature)
     learnt = require_carla(driver.env, str(run))
     trials = asked.trials(junctions=True)
     config, words = scored_where(learnt, overrides or {})
@@ -80,7 +80,7 @@ def evaluate_vla_in_carla(
         asked,
         guided,
         found,
-        execute=driver.own.config.execute,
+        policy=driver.own.config,
         versions=versions(),
         in_carla=figures,
     )

@@ -88,6 +88,7 @@ def load_driver(
     candidates: int = 16,
     gauges: Path | None = None,
     execute: int | None = None,
+    temperature: float | None = None,
 ) -> PolicyDriver:
     """The policy of the run in `path`, with what it needs to see by, and the environment it learnt in.
 
@@ -96,16 +97,15 @@ def load_driver(
         guided_by: a run whose world model chooses among the policy's chunks; None drives the first.
         candidates: chunks to choose from.
         gauges: of that world model, by which it sees in its dreams whether the instruction is obeyed.
-        execute: decisions driven of a chunk; None takes the policy's own.
+        execute, temperature: of what is driven, see `VLAConfig`; None takes the policy's own.
 
     Raises:
         DreamdriveError: no such run, or one without such a policy; the world models do not fit; a chunk is
-            shorter than `execute`.
+            shorter than `execute`, or the temperature is below 0.
     """
     learnt = _learnt(path)
     policy = load_policy(path)
-    if execute is not None:
-        policy.drive_by(execute)
+    policy.drive_by(execute, temperature)
     driver: Policy = policy
     if policy.config.vision == "features":
         driver = FeaturePolicy(policy, FeatureReader.of_run(learnt.world_model))

@@ -91,13 +91,18 @@ class VLAPolicy(nn.Module):
         """Forget the chunks of the episode, of all rows together."""
         self._queue.reset()
 
-    def drive_by(self, execute: int) -> None:
-        """Drive `execute` decisions of each chunk from now on; forgets the episode.
+    def drive_by(self, execute: int | None = None, temperature: float | None = None) -> None:
+        """Drive `execute` decisions of each chunk from now on, drawn at `temperature`; forgets the episode.
+
+        Args:
+            execute, temperature: see `VLAConfig`; None keeps what it is.
 
         Raises:
-            DreamdriveError: a chunk is shorter than that, or than that and the delay.
+            DreamdriveError: a chunk is shorter than that, or than that and the delay; a temperature below 0.
         """
-        c = self.config = validate(VLAConfig, {**self.config.model_dump(), "execute": execute}, "policy")
+        given = {"execute": execute, "temperature": temperature}
+        changed = {name: value for name, value in given.items() if value is not None}
+        c = self.config = validate(VLAConfig, {**self.config.model_dump(), **changed}, "policy")
         self._queue = ChunkQueue(c.chunk, c.execute, c.delay, c.guidance)
 
     def fork(self, seed: int) -> VLAPolicy:
