@@ -8,9 +8,7 @@ if TYPE_CHECKING:
     from agent.behaviour.vla.model import VLAModel
 
 
-DRIVING = frozenset(
-    {"execute", "delay", "background", "guidance", "flow_steps", "temperature"},
-)
+DRIVING = frozenset({"execute", "delay", "background", "guidance", "flow_steps", "temperature"})
 """Fields of `VLAConfig` that say how chunks are drawn and driven, not which weights there are."""
 
 

@@ -58,7 +58,7 @@ class VLALearner:
         encoder = encoder or SentenceEncoder()
         self.reads: float | None = None
         if config.start:
-            begun = load_policy(Path(config.start))
+            begun = load_policy(Path(config.start), encoder)
             _check_start(config, begun)
             self.policy = VLAPolicy(config.policy, encoder)
             self.policy.load_state_dict(begun.state_dict())

@@ -187,7 +187,7 @@ class Straight:
         return torch.tensor([[0.0, self.gas]])
 
     def predict_action_chunk(self, batch: Batch) -> Tensor:
-        raise NotImplementedError
+        raise AssertionError("who drives asks for actions, never for chunks")
 
 
 def test_a_learner_drives_and_what_the_demonstrator_would_do_is_kept(
