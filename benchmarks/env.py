@@ -17,10 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 
-from envs.car_racing import CarRacingConfig, make_car_racing
-from envs.preprocess import native_action
-from envs.simulators import EnvPoolSimulators
-from envs.view import View
+from envs.car_racing.env import CarRacingConfig, make_car_racing
+from envs.car_racing.observation import native_action
+from envs.car_racing.simulators import EnvPoolSimulators
+from envs.car_racing.view import View
 
 TARGET = 8.0
 """How many times as many frames a second as Gymnasium's loop are asked for."""

@@ -18,9 +18,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from envs.car_racing import CarRacingConfig
-from envs.preprocess import grass_share, native_action
-from envs.view import View
+from envs.car_racing.env import CarRacingConfig
+from envs.car_racing.observation import grass_share, native_action
+from envs.car_racing.view import View
 from train.agents import load_agent
 from train.errors import DreamdriveError
 

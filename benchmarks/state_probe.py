@@ -15,9 +15,9 @@ import numpy as np
 import torch
 
 from agent.world_model.probe import Probe, ProbeConfig, fit_probe, r_squared
-from envs.car_racing import TRAINING_SEEDS
-from envs.evaluation import OfficialTracks
-from envs.track import CarOnTrack
+from envs.car_racing.env import TRAINING_SEEDS
+from envs.car_racing.official_tracks import OfficialTracks
+from envs.car_racing.track import CarOnTrack
 from train.agents import load_agent
 from train.environments import require_car_racing
 from train.errors import DreamdriveError

@@ -131,7 +131,7 @@ def test_imports_go_one_way() -> None:
     [
         ("agent/a.py", "import train.errors", ["train"]),
         ("agent/a.py", "def f():\n    from envs import car_racing", ["envs"]),
-        ("envs/car_racing.py", "from agent.nets import mlp\nimport train", ["agent", "train"]),
+        ("envs/car_racing/env.py", "from agent.nets import mlp\nimport train", ["agent", "train"]),
         ("envs/dream.py", "from agent.nets import mlp", []),
         ("train/a.py", "import scripts.go", ["scripts"]),
         ("train/a.py", "import agent, envs, train.run, torch\nfrom . import agents", []),

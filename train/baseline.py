@@ -15,7 +15,7 @@ from pydantic import BaseModel, Field, model_validator
 from torch import Tensor
 
 from agent.world_model.interface import State
-from envs.car_racing import CarRacingConfig, make_car_racing
+from envs.car_racing.env import CarRacingConfig, make_car_racing
 from envs.dream import DreamConfig, DreamVectorEnv
 from train.agents import BASELINE_JOB, Trained, export, load_agent
 from train.baseline_algorithms import Kind, PPOConfig, SACConfig

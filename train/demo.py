@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from envs.view import View
+from envs.car_racing.view import View
 from train.agents import Trained, load_agent
 from train.charts import Episodes, Evaluations, learning_curve
 from train.checkpoint import write_text_aside

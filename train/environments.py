@@ -6,10 +6,10 @@ from typing import Any, TypeAlias
 
 from gymnasium.vector import VectorEnv
 
-from envs.car_racing import CarRacingConfig, make_car_racing
+from envs.car_racing.env import CarRacingConfig, make_car_racing
 from envs.carla.config import CarlaConfig
 from envs.carla.errors import CarlaSetupError, SimulatorLost
-from envs.processes import WorkerDied
+from envs.workers import WorkerDied
 from train.errors import DreamdriveError, one_line
 
 EnvConfig: TypeAlias = CarRacingConfig | CarlaConfig

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from agent.world_model.interface import State, WorldModel
-from envs.car_racing import TRAINING_SEEDS, CarRacingConfig
-from envs.evaluation import OfficialTracks
+from envs.car_racing.env import TRAINING_SEEDS, CarRacingConfig
+from envs.car_racing.official_tracks import OfficialTracks
 from train.agents import BASELINE_JOB, Trained, load_agent
 from train.checkpoint import write_text_aside
 from train.environments import require_car_racing

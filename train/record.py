@@ -7,10 +7,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from envs.car_racing import CarRacingConfig
-from envs.preprocess import native_action
-from envs.simulators import OfficialSimulator
-from envs.view import View
+from envs.car_racing.env import CarRacingConfig
+from envs.car_racing.observation import native_action
+from envs.car_racing.simulators import OfficialSimulator
+from envs.car_racing.view import View
 from train.agents import Trained
 from train.data.episodes import Episode
 

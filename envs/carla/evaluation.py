@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from envs.car_racing import TRAINING_SEEDS
+from envs.car_racing.env import TRAINING_SEEDS
 from envs.carla.actions import Actions
 from envs.carla.config import CarlaConfig
 from envs.carla.errors import CarlaSetupError, SimulatorLost
@@ -61,7 +61,7 @@ class Drive:
 
 
 class CarlaRoutes:
-    """Drive each route once; a slot that is done takes the next. Used like `envs.evaluation.OfficialTracks`.
+    """Drive each route once; a slot that is done takes the next. Used like `envs.car_racing.official_tracks.OfficialTracks`.
 
     A route whose simulator is lost is driven again from its start, three times at most.
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from envs.car_racing import TRAINING_SEEDS
+from envs.car_racing.env import TRAINING_SEEDS
 from envs.carla.errors import SimulatorLost
 from envs.carla.server import ServerConfig
 from envs.carla.supervised import Lost, Supervised, wait_for

@@ -15,7 +15,7 @@ import torch
 from tensordict import TensorDict
 
 from agent.world_model.interface import State
-from envs.car_racing import CarRacing, CarRacingConfig, make_car_racing
+from envs.car_racing.env import CarRacing, CarRacingConfig, make_car_racing
 from envs.dream import DreamConfig, DreamVectorEnv
 from tests.agent.tiny import LinearWorld
 from train.baseline_checkpoint import algorithm_state, load_algorithm

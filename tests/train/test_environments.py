@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import yaml
 
-from envs.car_racing import CarRacing, CarRacingConfig
+from envs.car_racing.env import CarRacing, CarRacingConfig
 from envs.carla.config import CarlaConfig
 from envs.carla.errors import CarlaSetupError, SimulatorLost
 from envs.carla.vector import CarlaVectorEnv

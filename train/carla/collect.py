@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from envs.car_racing import TRAINING_SEEDS
+from envs.car_racing.env import TRAINING_SEEDS
 from envs.carla.actions import Actions
 from envs.carla.errors import CarlaSetupError
 from envs.carla.supervised import Lost, Supervised, wait_for

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from gymnasium.vector import VectorEnv
 
-from envs.car_racing import CarRacingConfig, make_car_racing
+from envs.car_racing.env import CarRacingConfig, make_car_racing
 from train.agents import Trained
 from train.data.episodes import Episode, read_episode, write_episode
 from train.data.hdf5 import RolloutFile, is_hdf5

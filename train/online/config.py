@@ -5,7 +5,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, Field, field_validator
 
 from agent.dreamer import DreamerConfig, OptimizerConfig
-from envs.car_racing import CarRacingConfig
+from envs.car_racing.env import CarRacingConfig
 from train.data.replay import ReplayConfig
 from train.environments import EnvConfig, with_kind
 

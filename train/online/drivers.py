@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from envs.car_racing import CarRacingConfig
-from envs.preprocess import native_action
+from envs.car_racing.env import CarRacingConfig
+from envs.car_racing.observation import native_action
 from train.agents import Trained, load_agent
 from train.errors import DreamdriveError
 from train.online.brownian import Brownian, BrownianConfig, Wandering

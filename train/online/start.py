@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from agent.dreamer import Dreamer
-from envs.car_racing import CarRacingConfig
+from envs.car_racing.env import CarRacingConfig
 from train.agents import WORLD_MODEL_JOB, agent_config
 from train.checkpoint import load_weights
 from train.errors import DreamdriveError

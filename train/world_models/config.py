@@ -9,7 +9,7 @@ from agent.behaviour.evolution import ControllerConfig
 from agent.dreamer import DreamerConfig, OptimizerConfig
 from agent.tokenizer.fsq_vae import FSQVAEConfig
 from agent.world_model.lstm import LSTMConfig
-from envs.car_racing import CarRacingConfig
+from envs.car_racing.env import CarRacingConfig
 from train.world_models.collect import CollectConfig
 
 

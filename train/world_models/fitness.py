@@ -10,7 +10,7 @@ from torch import Tensor
 
 from agent.behaviour.evolution import EvolutionaryController, Population, dream_fitness
 from agent.world_model.interface import State, WorldModel
-from envs.car_racing import CarRacingConfig, make_car_racing
+from envs.car_racing.env import CarRacingConfig, make_car_racing
 from train.errors import DreamdriveError, one_line
 from train.world_models.tokens import Tokens
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from envs.preprocess import native_action
+from envs.car_racing.observation import native_action
 from train.online.brownian import Brownian, BrownianConfig
 
 

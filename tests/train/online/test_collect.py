@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from envs.car_racing import CarRacingConfig
+from envs.car_racing.env import CarRacingConfig
 from tests.train.online.tiny_envs import REPEAT, Counting, TinyEnv, count_reward, ends_after
 from train.data.episodes import read_episode
 from train.errors import DreamdriveError

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tensordict import TensorDict
 
-from envs.car_racing import CarRacingConfig
-from envs.preprocess import native_action
+from envs.car_racing.env import CarRacingConfig
+from envs.car_racing.observation import native_action
 from tests.train.online.tiny_envs import Counting
 from train.agents import Trained
 from train.errors import DreamdriveError

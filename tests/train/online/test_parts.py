@@ -12,7 +12,7 @@ from agent.behaviour.actor_critic import ActorCriticConfig
 from agent.behaviour.evolution import ControllerConfig
 from agent.dreamer import DreamerConfig
 from agent.world_model.lstm import LSTMConfig, LSTMWorldModel
-from envs.car_racing import CarRacingConfig
+from envs.car_racing.env import CarRacingConfig
 from tests.agent.tiny import LSTM
 from tests.train.online.tiny_envs import TinyEnv
 from train.data.replay import ReplayConfig

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from envs.car_racing import CarRacingConfig
+from envs.car_racing.env import CarRacingConfig
 from tests.train.online.tiny_envs import Counting, counting, signalling, tiny_config
 from train.checkpoint import load_checkpoint, load_weights
 from train.errors import DreamdriveError

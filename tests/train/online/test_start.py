@@ -10,7 +10,7 @@ import torch
 
 from agent.dreamer import DreamerConfig
 from agent.tokenizer.fsq_vae import FSQVAE
-from envs.car_racing import CarRacingConfig
+from envs.car_racing.env import CarRacingConfig
 from tests.agent.tiny import LSTM
 from tests.train.online.tiny_envs import SIDE, Sides, sides, tiny_config
 from tests.train.world_models.small import small_config

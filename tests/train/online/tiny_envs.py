@@ -15,7 +15,7 @@ from agent.world_model.decoder import DecoderConfig
 from agent.world_model.dynamics import DynamicsConfig
 from agent.world_model.encoder import EncoderConfig
 from agent.world_model.rssm import RSSMConfig
-from envs.car_racing import CarRacingConfig
+from envs.car_racing.env import CarRacingConfig
 from train.data.replay import ReplayConfig
 from train.online.config import OnlineConfig, TrainerConfig
 

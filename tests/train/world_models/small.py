@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from envs.car_racing import CarRacingConfig
+from envs.car_racing.env import CarRacingConfig
 from tests.train.online.tiny_envs import TinyEnv
 from train.data.episodes import Episode
 from train.data.hdf5 import RolloutFile

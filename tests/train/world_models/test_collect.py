@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from envs.car_racing import CarRacingConfig
+from envs.car_racing.env import CarRacingConfig
 from tests.train.data.test_episodes import assert_same
 from tests.train.online.tiny_envs import SIDE, Counting
 from train.cli import main

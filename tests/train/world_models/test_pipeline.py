@@ -14,7 +14,7 @@ import torch
 
 from agent.world_model.lstm import LSTMWorldModel
 from agent.world_model.token_heads import DigitHead
-from envs.car_racing import CarRacingConfig
+from envs.car_racing.env import CarRacingConfig
 from tests.train.world_models.small import SIDE, make_steering, wandering
 from tests.train.world_models.stages import STEERED, failed, records, tiny_config, words
 from train.agents import load_agent

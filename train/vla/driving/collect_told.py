@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from envs.car_racing import TRAINING_SEEDS, CarRacingConfig
-from envs.view import View
+from envs.car_racing.env import TRAINING_SEEDS, CarRacingConfig
+from envs.car_racing.view import View
 from train.carla.folder import EpisodeFiles, opened
 from train.data.hdf5 import is_hdf5
 from train.environments import require_car_racing

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from agent.behaviour.vla.interface import Policy, require_policy
-from envs.car_racing import TRAINING_SEEDS, CarRacingConfig
-from envs.track import HALF_WIDTH
-from envs.view import View
+from envs.car_racing.env import TRAINING_SEEDS, CarRacingConfig
+from envs.car_racing.track import HALF_WIDTH
+from envs.car_racing.view import View
 from train.agents import Trained, load_agent
 from train.carla.folder import EpisodeFiles, opened
 from train.data.episodes import Episode
@@ -158,7 +158,7 @@ def collect_demonstrations(
 ) -> Shown:
     """Drive until there are `episodes` demonstrations in the folder `output`; run again, it goes on.
 
-    The files are `train.data.episodes`'s, with pictures, the vector "state" (see `envs.track.state_vector`),
+    The files are `train.data.episodes`'s, with pictures, the vector "state" (see `envs.car_racing.track.state_vector`),
     and these extras, row t the moment of observation t: `speeds` (T,) m/s; `offsets` (T,) from the middle of
     the road, left positive, and `half_widths` (T,) m; `expert_actions` (T, 2), what the demonstrator wanted;
     `perturbed` (T,) bool, where a mistake was made instead; `learner_drove` (T,) bool; `asked_speeds`,

@@ -10,7 +10,7 @@ So the agent drives only where it is the better demonstrator: as fast as possibl
 import numpy as np
 from numpy.typing import NDArray
 
-from envs.track import HALF_WIDTH, CarOnTrack, Track
+from envs.car_racing.track import HALF_WIDTH, CarOnTrack, Track
 from train.vla.driving.orders import across
 from train.vla.language.hindsight import CAR_RACING_SPEEDS, Labels
 

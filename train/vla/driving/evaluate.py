@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from agent.behaviour.vla.config import VLAConfig
-from envs.car_racing import CarRacingConfig
+from envs.car_racing.env import CarRacingConfig
 from envs.carla.config import CarlaConfig
 from train.carla.scores_table import show as show_routes
 from train.carla.scoring import RouteScore, Summary

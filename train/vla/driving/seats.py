@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from envs.car_racing import CarRacingConfig
-from envs.preprocess import native_action
-from envs.simulators import OfficialSimulator
-from envs.track import HALF_WIDTH, CarOnTrack, Track, car_on_track, state_vector
-from envs.view import View
+from envs.car_racing.env import CarRacingConfig
+from envs.car_racing.observation import native_action
+from envs.car_racing.simulators import OfficialSimulator
+from envs.car_racing.track import HALF_WIDTH, CarOnTrack, Track, car_on_track, state_vector
+from envs.car_racing.view import View
 from train.data.episodes import Episode
 
 
@@ -52,7 +52,7 @@ class Seat:
 
     @property
     def observation(self) -> dict[str, NDArray[Any]]:
-        """What is seen now, with the vector "state" (4,); see `envs.track.state_vector`."""
+        """What is seen now, with the vector "state" (4,); see `envs.car_racing.track.state_vector`."""
         return {**self.seen, "state": state_vector(self.car)}
 
     @property

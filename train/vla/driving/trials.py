@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from torch import nn
 
 from agent.behaviour.vla.interface import IMAGE, TASK, Policy, observation_key, require_policy
-from envs.car_racing import CarRacingConfig
-from envs.evaluation import OfficialTracks
-from envs.track import HALF_WIDTH
+from envs.car_racing.env import CarRacingConfig
+from envs.car_racing.official_tracks import OfficialTracks
+from envs.car_racing.track import HALF_WIDTH
 from train.errors import DreamdriveError, one_line
 from train.evaluate import finished
 from train.progress import Progress

@@ -5,7 +5,7 @@ from typing import Any, Self
 from pydantic import BaseModel, Field, field_validator, model_validator
 
 from agent.behaviour.vla.config import VLAConfig
-from envs.car_racing import CarRacingConfig
+from envs.car_racing.env import CarRacingConfig
 from train.environments import EnvConfig, with_kind
 from train.vla.language.hindsight import CAR_RACING_SPEEDS, CARLA_SPEEDS, SpeedScale
 

@@ -4,9 +4,9 @@ Of a policy that is not ours nothing is known, and nothing is said.
 """
 
 from agent.behaviour.vla.config import VLAConfig
-from envs.car_racing import CarRacingConfig
+from envs.car_racing.env import CarRacingConfig
+from envs.car_racing.track import STATE_SIZE
 from envs.carla.config import CarlaConfig
-from envs.track import STATE_SIZE
 from train.environments import EnvConfig
 from train.errors import DreamdriveError
 

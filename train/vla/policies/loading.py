@@ -8,7 +8,7 @@ from pydantic import BaseModel, Field, field_validator
 
 from agent.behaviour.vla.interface import Policy
 from agent.world_model.interface import WorldModel
-from envs.car_racing import CarRacingConfig
+from envs.car_racing.env import CarRacingConfig
 from train.agents import load_world_model
 from train.environments import EnvConfig, with_kind
 from train.errors import DreamdriveError

@@ -14,10 +14,10 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from agent.behaviour.vla.interface import TASK, Batch
-from envs.car_racing import TRAINING_SEEDS
-from envs.preprocess import native_action
-from envs.simulators import OfficialSimulator
-from envs.track import HALF_WIDTH, Track, car_on_track
+from envs.car_racing.env import TRAINING_SEEDS
+from envs.car_racing.observation import native_action
+from envs.car_racing.simulators import OfficialSimulator
+from envs.car_racing.track import HALF_WIDTH, Track, car_on_track
 from train.data.episodes import read_episode
 from train.errors import DreamdriveError
 from train.vla.driving import demonstrations

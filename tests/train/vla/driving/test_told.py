@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from agent.behaviour.vla.interface import TASK, Batch
-from envs.car_racing import CarRacingConfig
+from envs.car_racing.env import CarRacingConfig
 from envs.carla.config import CarlaConfig
 from tests.train.vla.tiny_demonstrations import TINY, encode
 from train.carla.config import CollectConfig

@@ -10,10 +10,10 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from numpy.typing import NDArray
 from pydantic import BaseModel, Field, model_validator
 
-from envs.decisions import Apart, Deciding, Decision, Here
-from envs.preprocess import grass_share, native_action
-from envs.simulators import EnvPoolSimulators, GymnasiumSimulators, envpool_available, seeds_below
-from envs.view import View
+from envs.car_racing.frame_skip import Apart, Deciding, Decision, Here
+from envs.car_racing.observation import grass_share, native_action
+from envs.car_racing.simulators import EnvPoolSimulators, GymnasiumSimulators, envpool_available, seeds_below
+from envs.car_racing.view import View
 
 TRAINING_SEEDS = 1_000_000
 """Training uses seeds below this, evaluation those from it on."""

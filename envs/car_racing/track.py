@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from envs.simulators import OfficialSimulator
+from envs.car_racing.simulators import OfficialSimulator
 
 HALF_WIDTH = 40 / 6
 """From the middle of the road to its edge [m]."""

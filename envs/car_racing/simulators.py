@@ -8,7 +8,7 @@ import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
-from envs.drawing import NearbyRoad
+from envs.car_racing.fast_render import NearbyRoad
 
 Bools = NDArray[np.bool_]
 
@@ -39,7 +39,7 @@ class Simulators(Protocol):
     """What the vector environment needs of its simulators."""
 
     antialias: bool
-    """Whether the pictures need smoothing to look like Gymnasium's: see `envs.preprocess.Picture`."""
+    """Whether the pictures need smoothing to look like Gymnasium's: see `envs.car_racing.observation.Picture`."""
     tells_off_road: bool
     """Whether they tell who has left the road."""
 

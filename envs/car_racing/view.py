@@ -6,8 +6,8 @@ import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
-from envs.instruments import INSTRUMENTS, read_instruments
-from envs.preprocess import Picture
+from envs.car_racing.instruments import INSTRUMENTS, read_instruments
+from envs.car_racing.observation import Picture
 
 
 class View:

@@ -2,10 +2,10 @@ import gymnasium
 import numpy as np
 import pytest
 
-from envs.instruments import INSTRUMENTS, read_instruments
-from envs.simulators import OfficialSimulator
-from envs.view import View
-from tests.envs.fakes import follow_the_road
+from envs.car_racing.instruments import INSTRUMENTS, read_instruments
+from envs.car_racing.simulators import OfficialSimulator
+from envs.car_racing.view import View
+from tests.envs.car_racing.fakes import follow_the_road
 
 
 @pytest.mark.parametrize("seed", [4, 1_000_005])

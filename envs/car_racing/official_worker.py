@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from envs.processes import obey
-from envs.simulators import OfficialSimulator
-from envs.track import CarOnTrack, Track, car_on_track
+from envs.car_racing.simulators import OfficialSimulator
+from envs.car_racing.track import CarOnTrack, Track, car_on_track
+from envs.workers import obey
 
 
 def serve(pipe: Connection, count: int, max_frames: int, repeat: int, measured: bool = False) -> None:

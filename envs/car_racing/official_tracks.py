@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from envs.car_racing import TRAINING_SEEDS, CarRacingConfig
-from envs.preprocess import native_action
-from envs.processes import Processes
-from envs.track import STATE_SIZE, CarOnTrack, state_vector
-from envs.view import View
-from envs.worker import serve
+from envs.car_racing.env import TRAINING_SEEDS, CarRacingConfig
+from envs.car_racing.observation import native_action
+from envs.car_racing.official_worker import serve
+from envs.car_racing.track import STATE_SIZE, CarOnTrack, state_vector
+from envs.car_racing.view import View
+from envs.workers import Processes
 
 
 @dataclass
@@ -37,7 +37,7 @@ class OfficialTracks:
         seeds: tracks, each 1,000,000 or more.
         slots: episodes driven at the same time.
         workers: processes that share the slots.
-        measured: observe the car, too: the vector `state` (N, 4), see `envs.track.state_vector`, and `cars`.
+        measured: observe the car, too: the vector `state` (N, 4), see `envs.car_racing.track.state_vector`, and `cars`.
         together: a slot that is done waits for the others, so that episodes always begin in all at once.
 
     Attributes:

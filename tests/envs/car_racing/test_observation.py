@@ -3,7 +3,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from envs.preprocess import Picture, grass_share, native_action, resize_matrix
+from envs.car_racing.observation import Picture, grass_share, native_action, resize_matrix
 
 
 def frames(count: int = 2) -> np.ndarray:

@@ -6,10 +6,10 @@ import gymnasium
 import numpy as np
 import pytest
 
-from envs.car_racing import TRAINING_SEEDS, CarRacingConfig
-from envs.evaluation import OfficialTracks, Result
-from envs.preprocess import Picture, native_action
-from envs.processes import WorkerDied
+from envs.car_racing.env import TRAINING_SEEDS, CarRacingConfig
+from envs.car_racing.observation import Picture, native_action
+from envs.car_racing.official_tracks import OfficialTracks, Result
+from envs.workers import WorkerDied
 
 SEEDS = [TRAINING_SEEDS + i for i in (0, 5, 2, 9, 4)]
 CONFIG = CarRacingConfig(max_frames=30, image_size=32)  # 30 is no multiple of the action repeat

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from envs.simulators import OfficialSimulator
-from envs.track import HALF_WIDTH, STATE_SIZE, CarOnTrack, Track, car_on_track, state_vector, wrap
+from envs.car_racing.simulators import OfficialSimulator
+from envs.car_racing.track import HALF_WIDTH, STATE_SIZE, CarOnTrack, Track, car_on_track, state_vector, wrap
 
 _RADIUS = 50.0
 

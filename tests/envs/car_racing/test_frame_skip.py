@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from gymnasium.error import AlreadyPendingCallError, NoAsyncCallError
 
-from envs.car_racing import CarRacingConfig, make_car_racing
-from envs.decisions import Apart, Decision, Here
-from envs.processes import WorkerDied
-from envs.simulators import envpool_available
-from tests.envs.fakes import FakeSimulators
+from envs.car_racing.env import CarRacingConfig, make_car_racing
+from envs.car_racing.frame_skip import Apart, Decision, Here
+from envs.car_racing.simulators import envpool_available
+from envs.workers import WorkerDied
+from tests.envs.car_racing.fakes import FakeSimulators
 
 LENGTHS = [[5, 9], [3], [100], [1], [8, 2, 4]]
 BACKENDS = ["gymnasium", *(["envpool"] if envpool_available() else [])]

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from envs.simulators import Bools, Frame
+from envs.car_racing.simulators import Bools, Frame
 
 
 class FakeSimulators:

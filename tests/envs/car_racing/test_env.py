@@ -7,10 +7,10 @@ import pytest
 from gymnasium.vector import AutoresetMode
 from pydantic import ValidationError
 
-from envs.car_racing import TRAINING_SEEDS, CarRacing, CarRacingConfig, make_car_racing
-from envs.decisions import Here
-from envs.simulators import OfficialSimulator, envpool_available
-from tests.envs.fakes import FakeSimulators, follow_the_road
+from envs.car_racing.env import TRAINING_SEEDS, CarRacing, CarRacingConfig, make_car_racing
+from envs.car_racing.frame_skip import Here
+from envs.car_racing.simulators import OfficialSimulator, envpool_available
+from tests.envs.car_racing.fakes import FakeSimulators, follow_the_road
 
 BACKENDS = [
     "gymnasium",

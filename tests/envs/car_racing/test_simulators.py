@@ -6,15 +6,15 @@ import gymnasium
 import numpy as np
 import pytest
 
-from envs.preprocess import Picture
-from envs.simulators import (
+from envs.car_racing.observation import Picture
+from envs.car_racing.simulators import (
     EnvPoolSimulators,
     GymnasiumSimulators,
     OfficialSimulator,
     envpool_available,
     seeds_below,
 )
-from tests.envs.fakes import follow_the_road
+from tests.envs.car_racing.fakes import follow_the_road
 
 needs_envpool = pytest.mark.skipif(not envpool_available(), reason="EnvPool is made for Linux")
 

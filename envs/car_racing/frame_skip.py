@@ -8,8 +8,8 @@ from typing import Protocol, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from envs.processes import Processes, obey
-from envs.simulators import Bools, Simulators
+from envs.car_racing.simulators import Bools, Simulators
+from envs.workers import Processes, obey
 
 _TILE_REWARD = 0.5  # a visited tile brings 1000 / (about 300 tiles); a frame costs 0.1
 

@@ -1,0 +1,1 @@
+"""The simulator's files in a folder of their own."""
