@@ -109,7 +109,7 @@ class Faults(threading.Thread):
 def soak(minutes: float, servers: int, every: float, seed: int, folder: Path) -> dict[str, object]:
     """Collect for so long, and count."""
     from envs.carla.config import CarlaConfig
-    from envs.carla.server import ServerConfig
+    from envs.carla.servers.server import ServerConfig
     from train.carla.collect import collect
     from train.carla.config import CollectConfig
     from train.carla.pilots import open_policy

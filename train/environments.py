@@ -27,7 +27,7 @@ def make_env(config: EnvConfig, seed: int) -> VectorEnv[Any, Any, Any]:
     if isinstance(config, CarRacingConfig):
         return make_car_racing(config, seed)
     # Here, for nothing else needs processes and ports.
-    from envs.carla.vector import make_carla
+    from envs.carla.servers.vector_env import make_carla
 
     return make_carla(config, seed)
 

@@ -10,12 +10,12 @@ import numpy as np
 from envs.carla.actions import Control
 from envs.carla.config import CarlaConfig
 from envs.carla.errors import CarlaSetupError, SimulatorLost
-from envs.carla.ports import Address
 from envs.carla.route import Floats, RoadGraph, Route
 from envs.carla.sensors import CAMERAS, Camera, CollisionSensor
+from envs.carla.servers.client_worker import check_version
+from envs.carla.servers.ports import Address
 from envs.carla.state import CarState, OtherCar, car_state
 from envs.carla.traffic import Traffic
-from envs.carla.worker import check_version
 
 _LOAD_SECONDS = 60.0  # a town of the real simulator takes long to load
 _DROP = 0.3  # cars are spawned this far above the road, as CARLA's own spawn points are [m]

@@ -7,7 +7,7 @@ import numpy as np
 
 from envs.carla.config import TrafficConfig
 from envs.carla.route import Floats, Route
-from envs.carla.waker import Waker
+from envs.carla.traffic_watchdog import Waker
 
 _SEEDS = 2**31
 _CLEAR = 8.0  # nearer to our car no other one is spawned [m]

@@ -9,7 +9,7 @@ import yaml
 from envs.car_racing.env import CarRacing, CarRacingConfig
 from envs.carla.config import CarlaConfig
 from envs.carla.errors import CarlaSetupError, SimulatorLost
-from envs.carla.vector import CarlaVectorEnv
+from envs.carla.servers.vector_env import CarlaVectorEnv
 from train.environments import (
     decisions_per_second,
     explain_simulator_errors,

@@ -11,8 +11,8 @@ import numpy as np
 from envs.car_racing.env import TRAINING_SEEDS
 from envs.carla.actions import Actions
 from envs.carla.errors import CarlaSetupError
-from envs.carla.supervised import Lost, Supervised, wait_for
-from envs.carla.worker import OpenEnv, open_carla
+from envs.carla.servers.client_worker import OpenEnv, open_carla
+from envs.carla.servers.supervisor import Lost, Supervised, wait_for
 from train.carla.config import CollectConfig
 from train.carla.folder import EpisodeFiles, opened
 from train.carla.pilots import Pilot, Policy, manner

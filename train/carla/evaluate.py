@@ -14,10 +14,10 @@ import torch
 import envs.carla.standin
 from envs.carla.config import CarlaConfig
 from envs.carla.ends import EndsConfig
-from envs.carla.evaluation import LOST, CarlaRoutes, Task
-from envs.carla.server import ServerConfig
+from envs.carla.servers.client_worker import OpenEnv, open_carla
+from envs.carla.servers.routes import LOST, CarlaRoutes, Task
+from envs.carla.servers.server import ServerConfig
 from envs.carla.spaces import observation_space
-from envs.carla.worker import OpenEnv, open_carla
 from train.agents import load_agent
 from train.carla.baselines import BASELINES, ConstantSpeed, Uniform
 from train.carla.job import choose_servers, is_standin

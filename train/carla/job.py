@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from envs.carla.ports import is_listening
-from envs.carla.server import ServerConfig
+from envs.carla.servers.ports import is_listening
+from envs.carla.servers.server import ServerConfig
 from train.carla.collect import collect
 from train.carla.config import CollectConfig
 from train.carla.pilots import open_policy

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from envs.carla.actions import Actions, Control
+from envs.carla.autopilot_target import Manner
 from envs.carla.config import CarlaConfig
-from envs.carla.manner import Manner
 from envs.carla.spaces import observation_space
 from train.agents import TrainedModel, load_world_model
 from train.carla.config import CollectConfig

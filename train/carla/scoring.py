@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from envs.carla.evaluation import Drive
+from envs.carla.servers.routes import Drive
 
 PENALTIES: dict[str, float] = {
     "collision_walker": 0.50,

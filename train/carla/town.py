@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from envs.carla.actions import Actions
 from envs.carla.config import CarlaConfig
 from envs.carla.ends import EndsConfig
-from envs.carla.supervised import Lost, Supervised
-from envs.carla.worker import OpenEnv, open_carla
+from envs.carla.servers.client_worker import OpenEnv, open_carla
+from envs.carla.servers.supervisor import Lost, Supervised
 from train.carla.job import choose_servers
 from train.environments import explain_simulator_errors
 from train.errors import DreamdriveError

@@ -16,11 +16,11 @@ import numpy as np
 
 from envs.carla.config import CarlaConfig
 from envs.carla.errors import CarlaSetupError, SimulatorLost
-from envs.carla.ports import is_listening
-from envs.carla.server import ServerConfig, ServerProcess
+from envs.carla.servers.client_worker import Client, check_version
+from envs.carla.servers.ports import is_listening
+from envs.carla.servers.server import ServerConfig, ServerProcess
+from envs.carla.servers.supervisor import Supervised
 from envs.carla.spaces import observation_space
-from envs.carla.supervised import Supervised
-from envs.carla.worker import Client, check_version
 
 SERVER = Path(__file__).with_name("fake_server.py")
 FAKE_ROOT = str(Path(__file__).parents[3])

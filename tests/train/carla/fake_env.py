@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from envs.carla.manner import Manner
-from envs.carla.worker import Client
+from envs.carla.autopilot_target import Manner
+from envs.carla.servers.client_worker import Client
 from tests.envs.carla.fake_client import FakeEnv, open_fake
 
 TERMS = ("progress", "speed")

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from envs.carla.config import CarlaConfig
-from envs.carla.server import ServerConfig
+from envs.carla.servers.server import ServerConfig
 from tests.envs.carla.fake_client import servers
 from tests.train.carla.fake_env import open_driving
 from train.carla.collect import Collected, collect

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from envs.carla.worker import Client
+from envs.carla.servers.client_worker import Client
 from tests.envs.carla.fake_client import FakeEnv, open_fake
 
 BREAKS_ONCE, BREAKS_ALWAYS = 1_000_003, 1_000_004

@@ -9,7 +9,7 @@ import pytest
 
 from envs.carla.actions import Actions
 from envs.carla.config import CarlaConfig
-from envs.carla.evaluation import LOST, CarlaRoutes, Drive, Task
+from envs.carla.servers.routes import LOST, CarlaRoutes, Drive, Task
 from tests.envs.carla.fake_client import servers
 from tests.train.carla.scored_env import BREAKS_ALWAYS, BREAKS_ONCE, open_scored
 from train.carla import evaluate

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from envs.carla.config import CarlaConfig
-from envs.carla.server import ServerConfig
-from envs.carla.vector import CarlaVectorEnv, make_carla
+from envs.carla.servers.server import ServerConfig
+from envs.carla.servers.vector_env import CarlaVectorEnv, make_carla
 from tests.envs.carla.fake_client import group, open_fake, servers
 from train.cli import main
 from train.environments import EnvConfig

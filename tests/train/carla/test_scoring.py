@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from envs.carla.evaluation import Drive, Task
 from envs.carla.reward import RewardConfig
+from envs.carla.servers.routes import Drive, Task
 from train.carla.scores_table import rows
 from train.carla.scoring import KINDS, PENALTIES, penalty, score_route, summarise
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from envs.carla.config import CarlaConfig
-from envs.carla.evaluation import LOST, CarlaRoutes, Task
-from envs.carla.worker import OpenEnv, open_carla
+from envs.carla.servers.client_worker import OpenEnv, open_carla
+from envs.carla.servers.routes import LOST, CarlaRoutes, Task
 from train.carla.scoring import RouteScore, score_route
 from train.environments import explain_simulator_errors
 from train.errors import DreamdriveError, one_line

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from envs.carla.worker import OpenEnv, open_carla
+from envs.carla.servers.client_worker import OpenEnv, open_carla
 from train.carla.evaluate import check_steps, scored_where, versions, which_simulator
 from train.carla.scoring import PENALTIES, summarise
 from train.environments import require_carla

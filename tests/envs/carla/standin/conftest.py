@@ -46,7 +46,7 @@ def synchronous(world, step=0.1):
 
 def traffic_manager():
     "A Traffic Manager in step with the simulator, and what the world is ticked with: see its module."
-    from envs.carla.waker import Waker
+    from envs.carla.traffic_watchdog import Waker
 
     port = free_port()
     manager = client.get_trafficmanager(port)

@@ -9,8 +9,8 @@ import numpy as np
 
 from envs.car_racing.env import TRAINING_SEEDS
 from envs.carla.errors import SimulatorLost
-from envs.carla.server import ServerConfig
-from envs.carla.supervised import Lost, Supervised, wait_for
+from envs.carla.servers.server import ServerConfig
+from envs.carla.servers.supervisor import Lost, Supervised, wait_for
 
 
 class Fleet:

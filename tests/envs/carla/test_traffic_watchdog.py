@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import msgpack
 import pytest
 
-from envs.carla.waker import Waker
+from envs.carla.traffic_watchdog import Waker
 
 LOOK = 0.02
 LONG = 10 * LOOK

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from envs.carla.manner import Manner
+from envs.carla.autopilot_target import Manner
 
 WIDTHS = st.floats(-1, 1)
 

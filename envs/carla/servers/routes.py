@@ -13,9 +13,9 @@ from envs.car_racing.env import TRAINING_SEEDS
 from envs.carla.actions import Actions
 from envs.carla.config import CarlaConfig
 from envs.carla.errors import CarlaSetupError, SimulatorLost
+from envs.carla.servers.client_worker import OpenEnv, open_carla
+from envs.carla.servers.supervisor import Lost, Supervised, wait_for
 from envs.carla.spaces import observation_space
-from envs.carla.supervised import Lost, Supervised, wait_for
-from envs.carla.worker import OpenEnv, open_carla
 
 LOST = "simulator_lost"
 """The reason of a drive that was given up because its simulator was lost each time."""

@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from envs.carla import supervised as module
 from envs.carla.errors import CarlaSetupError
-from envs.carla.ports import is_listening
-from envs.carla.server import ServerConfig, ServerProcess
-from envs.carla.supervised import Lost, Supervised
+from envs.carla.servers import supervisor as module
+from envs.carla.servers.ports import is_listening
+from envs.carla.servers.server import ServerConfig, ServerProcess
+from envs.carla.servers.supervisor import Lost, Supervised
 from tests.envs.carla.fake_client import (
     BUG,
     CRASH,
@@ -132,8 +132,8 @@ def test_several_are_driven_from_threads_and_do_not_wait_for_each_other(simulato
 
 
 def test_a_client_that_hangs_is_replaced(simulator: Supervised, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("envs.carla.supervised.order_seconds", lambda *_: 1.0)
-    monkeypatch.setattr("envs.carla.supervised._LOOK_SECONDS", 0.01)
+    monkeypatch.setattr("envs.carla.servers.supervisor.order_seconds", lambda *_: 1.0)
+    monkeypatch.setattr("envs.carla.servers.supervisor._LOOK_SECONDS", 0.01)
     simulator.reset(1)
     before = set(children())
     assert simulator.step(np.full(2, HANG)) == Lost("its client hangs")
@@ -245,8 +245,8 @@ def test_nothing_is_left_behind_however_the_parent_ends(
     script.write_text(
         textwrap.dedent(f"""
         import sys
-        from envs.carla.server import ServerConfig
-        from envs.carla.supervised import Supervised
+        from envs.carla.servers.server import ServerConfig
+        from envs.carla.servers.supervisor import Supervised
         from tests.envs.carla.fake_client import config, open_fake, servers
 
         if __name__ == "__main__":

@@ -9,11 +9,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from envs.carla.client import ClientProcess
 from envs.carla.errors import CarlaSetupError, SimulatorLost
-from envs.carla.ports import Address, is_listening
-from envs.carla.server import ServerProcess
-from envs.carla.worker import DONE, READY, Client, check_version, closing_seconds, open_carla, order_seconds
+from envs.carla.servers.client_process import ClientProcess
+from envs.carla.servers.client_worker import (
+    DONE,
+    READY,
+    Client,
+    check_version,
+    closing_seconds,
+    open_carla,
+    order_seconds,
+)
+from envs.carla.servers.ports import Address, is_listening
+from envs.carla.servers.server import ServerProcess
 from tests.envs.carla.fake_client import config, eventually, open_fake, words
 
 pytestmark = pytest.mark.usefixtures("nothing_left_behind")
@@ -71,7 +79,7 @@ def test_a_client_that_is_left_restores_a_server_that_lives_on(
 
 def test_the_kernel_ends_a_client_that_hangs() -> None:
     hang = """
-        from envs.carla.worker import _KERNEL_SECONDS, _at_most
+        from envs.carla.servers.client_worker import _KERNEL_SECONDS, _at_most
         with _at_most(0.5 - _KERNEL_SECONDS):
             pass
         with _at_most(0.1 - _KERNEL_SECONDS):

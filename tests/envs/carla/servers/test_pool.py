@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from envs.carla import fleet as module
 from envs.carla.errors import SimulatorLost
-from envs.carla.fleet import Fleet
-from envs.carla.server import ServerConfig
-from envs.carla.supervised import Lost
+from envs.carla.servers import pool as module
+from envs.carla.servers.pool import Fleet
+from envs.carla.servers.server import ServerConfig
+from envs.carla.servers.supervisor import Lost
 
 BEGUN = ("observation", {})
 PATIENCE = 0.05
