@@ -19,7 +19,7 @@ from rich.console import Console
 from torch import Tensor
 
 from agent.behaviour.vla.interface import IMAGE, STATE, TASK, Policy
-from agent.world_model.disagreement import DisagreementConfig
+from agent.world_model.ensemble import DisagreementConfig
 from agent.world_model.probe import Probe, ProbeConfig
 from train.online.config import OnlineConfig
 from train.options import build

@@ -9,9 +9,9 @@ import torch
 from pydantic import BaseModel
 from torch import Tensor, nn
 
-from agent.behaviour.returns import ReturnScale, lambda_returns, replay_returns
 from agent.distributions import BoundedNormal, OneHot, Policy
 from agent.nets import NormName, init_fan_in, linear, mlp
+from agent.returns import ReturnScale, lambda_returns, replay_returns
 from agent.world_model.heads import TwoHotHead
 from agent.world_model.interface import Batch, Metrics, State, Trajectory, WorldModel
 

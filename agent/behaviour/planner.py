@@ -3,7 +3,7 @@
 Three ways to make a plan of candidates and their imagined returns: random shooting (the best candidate), the
 cross-entropy method (Hafner et al. 2019, algorithm 2) and model predictive path integral control (Williams et
 al. 2017). As in TD-MPC (Hansen et al. 2022) some candidates follow the policy, and the critic says what comes
-after the horizon. Actions are continuous or one-hot: see `agent.behaviour.candidates`.
+after the horizon. Actions are continuous or one-hot: see `agent.behaviour.action_sampling`.
 """
 
 from collections.abc import Callable
@@ -14,7 +14,7 @@ import torch
 from pydantic import BaseModel, Field, model_validator
 from torch import Tensor
 
-from agent.behaviour.candidates import Candidates, ContinuousCandidates, DiscreteCandidates, Policy
+from agent.behaviour.action_sampling import Candidates, ContinuousCandidates, DiscreteCandidates, Policy
 from agent.world_model.interface import State, Trajectory, WorldModel
 
 Method = Literal["shooting", "cem", "mppi"]

@@ -12,9 +12,9 @@ from agent.nets import colours
 from agent.world_model.advection import Advection
 from agent.world_model.decoder import Decoder
 from agent.world_model.heads import ContinueHead, TwoHotHead
+from agent.world_model.image_losses import structure_losses
 from agent.world_model.interface import Observation
 from agent.world_model.latents import Latent
-from agent.world_model.structure import structure_losses
 
 
 def reconstruction_losses(

@@ -4,7 +4,7 @@ import torch
 from pydantic import BaseModel, Field
 from torch import Tensor
 
-from agent.behaviour.returns import replay_returns
+from agent.returns import replay_returns
 from agent.world_model.advection import Advection
 from agent.world_model.heads import TwoHotHead
 from agent.world_model.interface import Batch, Metrics, State

@@ -24,7 +24,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from agent.behaviour.returns import lambda_returns
+from agent.returns import lambda_returns
 from agent.world_model.interface import State, WorldModel
 from train.charts import save
 from train.cli import main as dreamdrive
@@ -77,7 +77,7 @@ def compute_lambda_returns(
     lambda_: float = 0.95,
     continues: Tensor | None = None,
 ) -> Tensor:
-    """Lambda-returns of imagined trajectories; see `agent.behaviour.returns.lambda_returns`.
+    """Lambda-returns of imagined trajectories; see `agent.returns.lambda_returns`.
 
     Args:
         rewards: (B, H).

@@ -7,11 +7,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from agent.world_model.image_losses import ssim
 from agent.world_model.interface import Batch
 from agent.world_model.losses import picture_names
 from agent.world_model.objective import objective
 from agent.world_model.rssm import RSSM
-from agent.world_model.structure import ssim
 from train.device import autocast
 from train.world_model.config import WorldModelTrainConfig
 from train.world_model.dataset import SequenceDataset, as_batch

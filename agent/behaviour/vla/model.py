@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from agent.behaviour.vla.config import VLAConfig
-from agent.behaviour.vla.reading import InstructionReader
+from agent.behaviour.vla.instruction_classifier import InstructionReader
 
 Part = Callable[[Tensor], Tensor]
 """A part of a layer: (B, K, T, W) -> the same."""

@@ -7,8 +7,8 @@ import torch
 from tensordict import TensorDict
 from torch import Tensor
 
+from agent.behaviour.action_sampling import DiscreteCandidates
 from agent.behaviour.actor_critic import ActorCriticConfig
-from agent.behaviour.candidates import DiscreteCandidates
 from agent.behaviour.planner import Method, Planner, PlannerConfig
 from agent.distributions import BoundedNormal, OneHot
 from agent.world_model.interface import State

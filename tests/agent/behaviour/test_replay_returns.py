@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from agent.behaviour.returns import replay_returns
+from agent.returns import replay_returns
 from agent.world_model.interface import Batch
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from agent.behaviour.returns import replay_returns
+from agent.returns import replay_returns
 from agent.world_model.interface import Batch, Metrics
 from agent.world_model.objective import ObjectiveConfig, objective
 from agent.world_model.rssm import RSSM

@@ -1,7 +1,7 @@
 """The gauges of a dream: how unsure the world model is, and how fast and where on the road the car is in it.
 
 A world model that was taught pictures knows nothing of metres and seconds; two small networks on its frozen
-features, fitted on real drives, do (`agent.world_model.probe`, `agent.world_model.disagreement`).
+features, fitted on real drives, do (`agent.world_model.probe`, `agent.world_model.ensemble`).
 """
 
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ import torch
 from pydantic import BaseModel, Field, ValidationError
 from torch import Tensor
 
-from agent.world_model.disagreement import Disagreement, DisagreementConfig, fit_disagreement
+from agent.world_model.ensemble import Disagreement, DisagreementConfig, fit_disagreement
 from agent.world_model.interface import WorldModel
 from agent.world_model.probe import Probe, ProbeConfig, fit_probe, r_squared
 from train.checkpoint import load_weights, save_weights

@@ -5,7 +5,7 @@ from itertools import combinations, product
 import numpy as np
 import torch
 
-from agent.behaviour.vla.reading import InstructionReader
+from agent.behaviour.vla.instruction_classifier import InstructionReader
 from train.vla.language.hindsight import MANOEUVRES, PLACES, SPEEDS, Labels
 from train.vla.language.instructions import Encoder, phrase, phrasings
 

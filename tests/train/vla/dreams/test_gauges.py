@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from agent.world_model.disagreement import DisagreementConfig
+from agent.world_model.ensemble import DisagreementConfig
 from agent.world_model.probe import ProbeConfig
 from tests.agent.tiny import tiny_rssm
 from tests.train.vla.road import HALF, Road, drive

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from agent.behaviour.vla.reading import InstructionReader
+from agent.behaviour.vla.instruction_classifier import InstructionReader
 from train.vla.language.hindsight import Labels
 from train.vla.language.instructions import lookup
 from train.vla.language.reading import READING, classes, fit_reader, lessons

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from agent.behaviour.vla.config import VLAConfig
-from agent.behaviour.vla.reading import InstructionReader
+from agent.behaviour.vla.instruction_classifier import InstructionReader
 
 
 def sentences() -> tuple[Tensor, Tensor]:

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torchrl.objectives.value.functional import td_lambda_return_estimate, vec_td_lambda_return_estimate
 
-from agent.behaviour.returns import ReturnScale, lambda_returns
+from agent.returns import ReturnScale, lambda_returns
 
 
 @pytest.mark.parametrize("lambda_", [0.0, 0.3, 0.95, 1.0])

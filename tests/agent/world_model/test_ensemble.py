@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from agent.world_model.disagreement import DisagreementConfig, fit_disagreement
+from agent.world_model.ensemble import DisagreementConfig, fit_disagreement
 from tests.agent.tiny import LinearWorld, tiny_rssm
 
 CONFIG = DisagreementConfig(heads=4, units=16, layers=1)

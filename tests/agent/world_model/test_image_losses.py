@@ -5,8 +5,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from agent.world_model.image_losses import gradient_difference, ssim, structure_losses
 from agent.world_model.losses import picture_structure
-from agent.world_model.structure import gradient_difference, ssim, structure_losses
 from tests.agent.tiny import CONFIG, batch, tiny_rssm
 
 
