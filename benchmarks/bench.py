@@ -13,8 +13,8 @@ import torch
 from rich.table import Table
 from torch.utils.flop_counter import FlopCounterMode
 
-from train.checkpoint import write_text_aside
-from train.device import fast_bf16, pick_device
+from train.run.checkpoint import write_text_aside
+from train.run.device import fast_bf16, pick_device
 
 
 def parser(doc: str | None) -> argparse.ArgumentParser:

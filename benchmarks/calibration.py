@@ -14,13 +14,13 @@ import numpy as np
 import torch
 
 from train.agents import load_agent
-from train.checkpoint import load_checkpoint
 from train.data.episodes import Episode
 from train.data.replay import Replay
 from train.environments import make_env
-from train.errors import DreamdriveError
 from train.online.config import OnlineConfig
 from train.online.parts import build_parts
+from train.run.checkpoint import load_checkpoint
+from train.run.errors import DreamdriveError
 
 _WARM = 10  # rows that are seen before a dream begins
 _EVERY = 5  # rows between two beginnings

@@ -18,7 +18,7 @@ from agent.dreamer import DreamerConfig
 from agent.world_model.interface import State, WorldModel
 from agent.world_model.lstm import LSTMConfig
 from train.online.config import OnlineConfig
-from train.options import build
+from train.run.options import build
 
 ACTIONS = 3
 SHAPES = {"image": (3, 64, 64)}

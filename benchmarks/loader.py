@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from train.data.episodes import Episode, write_episode
-from train.device import pick_device
+from train.run.device import pick_device
 from train.world_model.config import WorldModelTrainConfig
 from train.world_model.dataset import SequenceDataset
 from train.world_model.distributed import Team

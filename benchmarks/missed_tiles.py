@@ -22,7 +22,7 @@ from envs.car_racing.env import CarRacingConfig
 from envs.car_racing.observation import grass_share, native_action
 from envs.car_racing.view import View
 from train.agents import load_agent
-from train.errors import DreamdriveError
+from train.run.errors import DreamdriveError
 
 _ZOOM_FRAMES = 50  # the camera zooms in during the first second
 _LIMITS = (0.6, 0.65, 0.9)

@@ -23,8 +23,8 @@ from agent.nets import colours
 from agent.world_model.interface import Batch
 from train.agents import TrainedModel, load_world_model
 from train.data.episodes import read_episodes
-from train.errors import DreamdriveError
 from train.imagine import fitted, picture_name
+from train.run.errors import DreamdriveError
 from train.world_model.quality import psnr
 
 _TOGETHER = 16  # windows dreamt at once

@@ -17,7 +17,7 @@ from agent.behaviour.actor_critic import ActorCritic
 from agent.behaviour.planner import PlannerConfig
 from agent.dreamer import DreamerConfig
 from train.online.config import OnlineConfig
-from train.options import build
+from train.run.options import build
 
 
 def decisions(

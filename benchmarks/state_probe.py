@@ -20,7 +20,7 @@ from envs.car_racing.official_tracks import OfficialTracks
 from envs.car_racing.track import CarOnTrack
 from train.agents import load_agent
 from train.environments import require_car_racing
-from train.errors import DreamdriveError
+from train.run.errors import DreamdriveError
 
 _NUMBERS = ("forward", "sideways", "yaw_rate", "heading_error", "offset")
 _UNITS = {"forward": "m/s", "sideways": "m/s", "yaw_rate": "rad/s", "heading_error": "rad", "offset": "m"}

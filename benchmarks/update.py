@@ -14,7 +14,7 @@ from agent.behaviour.actor_critic import ActorCriticConfig
 from agent.dreamer import Dreamer, OptimizerConfig
 from agent.sizes import SIZES, sized
 from agent.world_model.interface import Batch
-from train.device import autocast, resolved
+from train.run.device import autocast, resolved
 
 
 def random_batch(batch: int, length: int, actions: int, device: torch.device) -> Batch:

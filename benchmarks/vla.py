@@ -19,7 +19,7 @@ from torch import nn
 
 from agent.behaviour.vla.config import VLAConfig
 from agent.behaviour.vla.interface import ACTION, FEATURES, IMAGE, PAD, STATE, TASK
-from train.options import build
+from train.run.options import build
 from train.vla.learning.config import VLATrainConfig
 from train.vla.policies.policy import VLAPolicy
 

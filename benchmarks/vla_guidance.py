@@ -22,7 +22,7 @@ from agent.behaviour.vla.interface import IMAGE, STATE, TASK, Policy
 from agent.world_model.ensemble import DisagreementConfig
 from agent.world_model.probe import Probe, ProbeConfig
 from train.online.config import OnlineConfig
-from train.options import build
+from train.run.options import build
 from train.vla.dreams.drives import quantities
 from train.vla.dreams.gauges import Gauges
 from train.vla.dreams.guidance import WorldModelGuidedTrainer

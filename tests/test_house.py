@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel
 
-from train.errors import DreamdriveError
 from train.online.config import OnlineConfig
-from train.options import build
+from train.run.errors import DreamdriveError
+from train.run.options import build
 from train.vla.learning.config import VLATrainConfig
 from train.world_model.config import WorldModelTrainConfig
 from train.world_models.config import WorldModelAgentConfig
@@ -129,12 +129,12 @@ def test_imports_go_one_way() -> None:
 @pytest.mark.parametrize(
     ("path", "code", "found"),
     [
-        ("agent/a.py", "import train.errors", ["train"]),
+        ("agent/a.py", "import train.run.errors", ["train"]),
         ("agent/a.py", "def f():\n    from envs import car_racing", ["envs"]),
         ("envs/car_racing/env.py", "from agent.nets import mlp\nimport train", ["agent", "train"]),
         ("envs/dream.py", "from agent.nets import mlp", []),
         ("train/a.py", "import scripts.go", ["scripts"]),
-        ("train/a.py", "import agent, envs, train.run, torch\nfrom . import agents", []),
+        ("train/a.py", "import agent, envs, train.run.folder, torch\nfrom . import agents", []),
     ],
 )
 def test_a_wrong_import_is_found(path: str, code: str, found: list[str]) -> None:

@@ -8,8 +8,8 @@ import pytest
 
 from train.cli import _parser
 from train.commands.arguments import FieldsHelp
-from train.errors import DreamdriveError
-from train.options import build, parse_overrides
+from train.run.errors import DreamdriveError
+from train.run.options import build, parse_overrides
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()

@@ -13,12 +13,12 @@ from torch import nn
 from agent.dreamer import Dreamer
 from agent.world_model.encoder import ObservationShapes
 from agent.world_model.interface import WorldModel
-from train.checkpoint import load_weights, save_weights, write_text_aside
-from train.device import pick_device
 from train.environments import decisions_per_second
-from train.errors import DreamdriveError, explain_os_errors
 from train.online.config import OnlineConfig
-from train.run import Run
+from train.run.checkpoint import load_weights, save_weights, write_text_aside
+from train.run.device import pick_device
+from train.run.errors import DreamdriveError, explain_os_errors
+from train.run.folder import Run
 
 if TYPE_CHECKING:
     from train.world_models.config import WorldModelAgentConfig

@@ -20,15 +20,15 @@ from envs.dream import DreamConfig, DreamVectorEnv
 from train.agents import BASELINE_JOB, Trained, export, load_agent
 from train.baseline_algorithms import Kind, PPOConfig, SACConfig
 from train.baseline_checkpoint import FIXED
-from train.checkpoint import load_checkpoint, load_weights
-from train.device import pick_device, set_up_cpu
 from train.dream_starts import DreamStartsConfig, dream_starts, recorded_starts
-from train.errors import DreamdriveError, one_line
 from train.evaluate import Chooser, Filtering
-from train.options import flatten
-from train.progress import Progress
-from train.run import Change, Run, StopSignal, changes, refuse_changes, run_to_resume
-from train.tracking import Tracker
+from train.run.checkpoint import load_checkpoint, load_weights
+from train.run.device import pick_device, set_up_cpu
+from train.run.errors import DreamdriveError, one_line
+from train.run.folder import Change, Run, StopSignal, changes, refuse_changes, run_to_resume
+from train.run.options import flatten
+from train.run.progress import Progress
+from train.run.tracking import Tracker
 
 if TYPE_CHECKING:
     from train.baseline_learner import BaselineLearner

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from train.errors import DreamdriveError, one_line
+from train.run.errors import DreamdriveError, one_line
 
 FIXED = {
     "algo.kind": "the checkpoint is of that algorithm",

@@ -15,11 +15,11 @@ from stable_baselines3.common.logger import Logger
 from train.baseline_algorithms import PPOConfig, SACConfig
 from train.baseline_checkpoint import algorithm_state, generators, load_algorithm
 from train.baseline_env import Adapted, Watch, Writer
-from train.checkpoint import rng_state, save_checkpoint, save_weights, set_rng_state
-from train.errors import DreamdriveError, one_line
-from train.progress import Progress
-from train.run import Run, StopSignal
-from train.tracking import Tracker
+from train.run.checkpoint import rng_state, save_checkpoint, save_weights, set_rng_state
+from train.run.errors import DreamdriveError, one_line
+from train.run.folder import Run, StopSignal
+from train.run.progress import Progress
+from train.run.tracking import Tracker
 
 _RECENT = 20
 

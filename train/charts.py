@@ -14,7 +14,6 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 from numpy.typing import ArrayLike, NDArray
 
-from train.errors import DreamdriveError
 from train.pictures import (
     DREAMED,
     FAINT,
@@ -27,6 +26,7 @@ from train.pictures import (
     open_loop_error,
     written_aside,
 )
+from train.run.errors import DreamdriveError
 
 TRAINING = "#3b78b8"
 EVALUATION = "#c2410c"

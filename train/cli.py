@@ -24,7 +24,7 @@ from train.commands import (
     world_models,
 )
 from train.commands.arguments import Command
-from train.errors import DreamdriveError, describe_os_error, one_line
+from train.run.errors import DreamdriveError, describe_os_error, one_line
 
 
 def main(argv: Sequence[str] | None = None) -> int:

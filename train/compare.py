@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table
 
-from train.checkpoint import write_aside
 from train.curves import EVALUATION, SCORE, VALIDATION, Curve, Point, Tracked, draw, filmstrip_of, stack
-from train.errors import DreamdriveError, explain_os_errors, one_line
-from train.options import flatten, read_yaml
-from train.progress import duration
-from train.run import Run
-from train.tracking import mlflow_client, read_metrics
+from train.run.checkpoint import write_aside
+from train.run.errors import DreamdriveError, explain_os_errors, one_line
+from train.run.folder import Run
+from train.run.options import flatten, read_yaml
+from train.run.progress import duration
+from train.run.tracking import mlflow_client, read_metrics
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

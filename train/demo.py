@@ -14,20 +14,20 @@ from numpy.typing import NDArray
 from envs.car_racing.view import View
 from train.agents import Trained, load_agent
 from train.charts import Episodes, Evaluations, learning_curve
-from train.checkpoint import write_text_aside
-from train.device import pick_device
 from train.environments import require_car_racing
-from train.errors import explain_os_errors
 from train.evaluate import Scores, drive, follow_policy, summarise
 from train.imagine import draw_dream, open_loop
 from train.online.config import OnlineConfig
 from train.online.trainer import train_agent
-from train.options import build
 from train.pictures import write_mp4
-from train.progress import Progress
 from train.record import record_episode
-from train.run import Run
-from train.tracking import Tracker, read_metrics
+from train.run.checkpoint import write_text_aside
+from train.run.device import pick_device
+from train.run.errors import explain_os_errors
+from train.run.folder import Run
+from train.run.options import build
+from train.run.progress import Progress
+from train.run.tracking import Tracker, read_metrics
 
 _FIRST_SEED = 1_000_000
 _EPISODES = 5

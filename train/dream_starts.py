@@ -12,10 +12,10 @@ from envs.dream import states_after
 from train.agents import Trained
 from train.data.hdf5 import open_rollouts
 from train.environments import require_car_racing
-from train.errors import DreamdriveError
 from train.online.brownian import BrownianConfig
 from train.online.collect import record
 from train.online.drivers import Policy
+from train.run.errors import DreamdriveError
 
 _WINDOWS = 16  # starts of each episode, if dreams may begin anywhere
 

@@ -10,7 +10,7 @@ from envs.car_racing.env import CarRacingConfig, make_car_racing
 from envs.carla.config import CarlaConfig
 from envs.carla.errors import CarlaSetupError, SimulatorLost
 from envs.workers import WorkerDied
-from train.errors import DreamdriveError, one_line
+from train.run.errors import DreamdriveError, one_line
 
 EnvConfig: TypeAlias = CarRacingConfig | CarlaConfig
 """Of any environment that an agent can learn in."""

@@ -16,11 +16,11 @@ from agent.world_model.interface import State, WorldModel
 from envs.car_racing.env import TRAINING_SEEDS, CarRacingConfig
 from envs.car_racing.official_tracks import OfficialTracks
 from train.agents import BASELINE_JOB, Trained, load_agent
-from train.checkpoint import write_text_aside
 from train.environments import require_car_racing
-from train.errors import DreamdriveError
-from train.progress import Progress
-from train.run import Run
+from train.run.checkpoint import write_text_aside
+from train.run.errors import DreamdriveError
+from train.run.folder import Run
+from train.run.progress import Progress
 
 SOLVED = 900.0
 Episode = TypeVar("Episode", covariant=True)

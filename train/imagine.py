@@ -13,9 +13,9 @@ from train.agents import TrainedModel, load_world_model
 from train.charts import filmstrip
 from train.data.episodes import Episode, read_episode
 from train.data.scale import scaled
-from train.errors import DreamdriveError
 from train.pictures import dream_gif, open_loop_error
 from train.record import record_episode
+from train.run.errors import DreamdriveError
 
 Frames = NDArray[np.uint8]
 _STRIP = 12  # columns of the filmstrip

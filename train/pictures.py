@@ -17,7 +17,7 @@ from matplotlib import colormaps
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from train.errors import DreamdriveError, explain_os_errors
+from train.run.errors import DreamdriveError, explain_os_errors
 
 Frames = NDArray[np.uint8]
 

@@ -16,14 +16,14 @@ from agent.behaviour.actor_critic import ActorCritic
 from agent.behaviour.planner import Plan, Planner, PlannerConfig
 from agent.world_model.interface import State
 from train.agents import Trained, load_agent
-from train.checkpoint import write_text_aside
 from train.environments import require_car_racing
-from train.errors import explain_os_errors
 from train.evaluate import Filtering, Scores, drive, follow_policy, held_out, summarise
 from train.imagine import to_pixels
-from train.options import validate
 from train.plan_pictures import Thought, draw_thoughts, rank
-from train.progress import Progress
+from train.run.checkpoint import write_text_aside
+from train.run.errors import explain_os_errors
+from train.run.options import validate
+from train.run.progress import Progress
 
 _DISCOUNT = 0.99  # of a behaviour that has no critic
 

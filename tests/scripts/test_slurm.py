@@ -13,8 +13,8 @@ import pytest
 
 from tests.scripts.cluster import Cluster, missing, running
 from tests.train.world_model.small import write_drives
-from train.checkpoint import load_checkpoint
-from train.run import Run
+from train.run.checkpoint import load_checkpoint
+from train.run.folder import Run
 
 ROOT = Path(__file__).resolve().parents[2]
 pytestmark = [

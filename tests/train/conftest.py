@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from train.tracking import mlflow_client
+from train.run.tracking import mlflow_client
 
 
 @pytest.fixture(scope="session")

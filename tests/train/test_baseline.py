@@ -19,11 +19,11 @@ from envs.car_racing.env import CarRacing, CarRacingConfig, make_car_racing
 from envs.dream import DreamConfig, DreamVectorEnv
 from tests.agent.tiny import LinearWorld
 from train.baseline_checkpoint import algorithm_state, load_algorithm
-from train.checkpoint import load_checkpoint, save_checkpoint
 from train.cli import main
-from train.errors import DreamdriveError
-from train.run import Run
-from train.tracking import read_metrics
+from train.run.checkpoint import load_checkpoint, save_checkpoint
+from train.run.errors import DreamdriveError
+from train.run.folder import Run
+from train.run.tracking import read_metrics
 
 pytest.importorskip("stable_baselines3", reason="the extra baselines is not installed")
 

@@ -9,7 +9,7 @@ import pytest
 from pydantic import BaseModel, Field
 
 from train.cli import main
-from train.errors import DreamdriveError
+from train.run.errors import DreamdriveError
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -133,7 +133,7 @@ def test_training_gets_its_config_from_file_and_options(calls: list[tuple[Any, .
 
 
 def test_a_resumed_training_starts_from_its_own_config(calls: list[tuple[Any, ...]], tmp_path: Path) -> None:
-    from train.run import Run
+    from train.run.folder import Run
 
     config = OnlineConfig(seed=9, agent=Agent(lr=1.0))
     run = Run.create(tmp_path / "a", "train-agent", config)

@@ -8,8 +8,8 @@ import pytest
 
 from train.cli import main
 from train.data.episodes import read_episode
-from train.run import Run
-from train.tracking import read_metrics
+from train.run.folder import Run
+from train.run.tracking import read_metrics
 
 ROOT = Path(__file__).parents[2]
 TINY = [

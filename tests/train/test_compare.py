@@ -8,10 +8,10 @@ from pydantic import BaseModel
 from rich.console import Console
 
 from train.compare import compare, find, show_runs
-from train.errors import DreamdriveError
-from train.options import flatten
-from train.run import Run
-from train.tracking import Tracker
+from train.run.errors import DreamdriveError
+from train.run.folder import Run
+from train.run.options import flatten
+from train.run.tracking import Tracker
 
 
 class Part(BaseModel):

@@ -17,10 +17,10 @@ from train.environments import (
     require_car_racing,
     require_carla,
 )
-from train.errors import DreamdriveError
 from train.online.config import OnlineConfig
 from train.online.parts import build_parts
-from train.options import build, to_yaml, validate
+from train.run.errors import DreamdriveError
+from train.run.options import build, to_yaml, validate
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 

@@ -8,7 +8,6 @@ import pytest
 from PIL import Image
 
 from train.charts import Episodes, Evaluations, filmstrip, learning_curve, running_mean, thousands, time_unit
-from train.errors import DreamdriveError
 from train.pictures import (
     contact_sheet,
     dream_frames,
@@ -20,6 +19,7 @@ from train.pictures import (
     write_mp4,
     written_aside,
 )
+from train.run.errors import DreamdriveError
 
 NONE = Evaluations([], [], [], [])
 

@@ -17,8 +17,8 @@ from train.carla.config import CollectConfig
 from train.carla.folder import EpisodeFiles, opened
 from train.carla.pilots import Pilot, Policy, manner
 from train.carla.recording import Recording
-from train.errors import DreamdriveError, one_line
-from train.progress import Progress
+from train.run.errors import DreamdriveError, one_line
+from train.run.progress import Progress
 
 _SAME_SEED = 3  # times that an episode which was lost is driven again before another takes its place
 _HOPELESS = 20  # losses in a row after which a simulator is given up

@@ -23,12 +23,12 @@ from train.carla.baselines import BASELINES, ConstantSpeed, Uniform
 from train.carla.job import choose_servers, is_standin
 from train.carla.scores_table import show
 from train.carla.scoring import PENALTIES, RouteScore, Summary, score_route, summarise
-from train.checkpoint import write_text_aside
 from train.environments import explain_simulator_errors, require_carla
-from train.errors import DreamdriveError, one_line
 from train.evaluate import Chooser, finished, follow_policy, held_out
-from train.options import build
-from train.progress import Progress
+from train.run.checkpoint import write_text_aside
+from train.run.errors import DreamdriveError, one_line
+from train.run.options import build
+from train.run.progress import Progress
 
 _REAL_TOWNS = ("Town02", "Town05")  # of the real simulator; what most publications hold out
 # The leaderboard's ends: no infraction ends a route, only leaving it, standing still, or time.

@@ -9,10 +9,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from train.checkpoint import write_text_aside
 from train.data.episodes import Episode, write_episode
-from train.errors import DreamdriveError, explain_os_errors
-from train.options import flatten
+from train.run.checkpoint import write_text_aside
+from train.run.errors import DreamdriveError, explain_os_errors
+from train.run.options import flatten
 
 NOTES = "collect.json"
 _NAME = re.compile(r"episode_(\d+)\.npz")

@@ -11,7 +11,7 @@ from train.carla.collect import collect
 from train.carla.config import CollectConfig
 from train.carla.pilots import open_policy
 from train.carla.report import write_report
-from train.options import build
+from train.run.options import build
 
 USUAL_PORT = 2000
 """Where CARLA's servers listen unless told otherwise."""

@@ -13,11 +13,11 @@ from rich.console import Console
 from rich.table import Table
 
 from train.carla.folder import numbered
-from train.checkpoint import write_text_aside
 from train.data.episodes import EpisodeLimits
 from train.data.npz import read_npz
-from train.errors import DreamdriveError
 from train.pictures import contact_sheet
+from train.run.checkpoint import write_text_aside
+from train.run.errors import DreamdriveError
 
 SPEEDS = (0.0, 0.5, 2.0, 4.0, 6.0, 8.0, 10.0, 15.0, 20.0)
 """Where the bins of speed begin [m/s]; the last has no end."""

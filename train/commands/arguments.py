@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from train.errors import DreamdriveError
+from train.run.errors import DreamdriveError
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -25,7 +25,7 @@ class FieldsHelp(argparse.Action):
 
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
         """Print all, and leave."""
-        from train.options import help_text
+        from train.run.options import help_text
 
         assert callable(self.const)
         parser.print_help()
@@ -153,7 +153,7 @@ def resumed_config(arguments: argparse.Namespace) -> dict[str, Any] | None:
 
     Raises `DreamdriveError` where `--run` does not name it, or there is none.
     """
-    from train.options import read_yaml
-    from train.run import run_to_resume
+    from train.run.folder import run_to_resume
+    from train.run.options import read_yaml
 
     return read_yaml(run_to_resume(arguments.run).config_path) if arguments.resume else None

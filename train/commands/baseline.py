@@ -56,8 +56,8 @@ def _config() -> type[BaselineConfig]:
 
 def _baseline(arguments: argparse.Namespace) -> None:
     from train.baseline import BaselineConfig, require_stable_baselines, train_baseline
-    from train.options import build, parse_overrides
-    from train.run import Run
+    from train.run.folder import Run
+    from train.run.options import build, parse_overrides
 
     require_stable_baselines()
     base = resumed_config(arguments) or {}

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from train.commands.arguments import Group, add_command, add_group, seed
-from train.errors import DreamdriveError, describe_os_error
+from train.run.errors import DreamdriveError, describe_os_error
 
 
 def add(group: Group) -> None:

@@ -18,7 +18,7 @@ from train.commands.arguments import (
     count,
     with_servers,
 )
-from train.errors import DreamdriveError
+from train.run.errors import DreamdriveError
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -108,7 +108,7 @@ def _carla_config() -> type[BaseModel]:
 
 def _carla(arguments: argparse.Namespace) -> None:
     from train.carla.job import collect_carla
-    from train.options import parse_overrides
+    from train.run.options import parse_overrides
 
     overrides = with_servers(arguments, parse_overrides(arguments.rest))
     collect_carla(
@@ -123,7 +123,7 @@ def _carla(arguments: argparse.Namespace) -> None:
 
 def _car_racing(arguments: argparse.Namespace) -> None:
     from train.online.collect import collect_car_racing
-    from train.options import parse_overrides
+    from train.run.options import parse_overrides
     from train.vla.driving.collect_told import collect_told
     from train.vla.driving.told import told_by_run
     from train.vla.policies.loading import has_policy

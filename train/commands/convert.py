@@ -124,7 +124,7 @@ def _convert(
 ) -> None:
     from train.data.recorded.convert import convert
     from train.data.recorded.recording import ConvertConfig
-    from train.options import build, parse_overrides
+    from train.run.options import build, parse_overrides
 
     base = {"image_size": None} if name == "hdf5" else None
     fields = parse_overrides(arguments.rest)
@@ -177,7 +177,7 @@ def _lerobot(arguments: argparse.Namespace) -> None:
 
 def _export(arguments: argparse.Namespace) -> None:
     from train.data.lerobot.export import export
-    from train.options import build, parse_overrides
+    from train.run.options import build, parse_overrides
 
     config = build(_export_config(), arguments.config, parse_overrides(arguments.rest))
     export(arguments.source, arguments.output, config)

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from train.commands.arguments import Group, add_command, add_episode_folder, add_seed, count
-from train.errors import DreamdriveError, one_line
+from train.run.errors import DreamdriveError, one_line
 
 
 def add(simulators: Group) -> None:

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from train.commands.arguments import Group, add_command, count, png, seed, with_servers
-from train.errors import DreamdriveError
+from train.run.errors import DreamdriveError
 
 _CAR_RACING, _CARLA = "car-racing", "carla"
 _TRACKS, _ROUTES, _TRIALS = 100, 50, 10
@@ -179,7 +179,7 @@ def _evaluate_instructions(arguments: argparse.Namespace, options: dict[str, str
 
 def _env_options(arguments: argparse.Namespace) -> dict[str, str]:
     """Options of the environment by name, without `env.` before it."""
-    from train.options import parse_overrides
+    from train.run.options import parse_overrides
 
     unknown = [word for word in arguments.rest if word.startswith("--") and not word.startswith("--env.")]
     if unknown:
@@ -192,7 +192,7 @@ def _where(run: str) -> str:
     """Where a run learnt, or the only place where a driver without one drives."""
     from train.agents import BASELINE_JOB, agent_config
     from train.carla.baselines import BASELINES
-    from train.run import Run
+    from train.run.folder import Run
 
     if run in BASELINES:
         return _CARLA

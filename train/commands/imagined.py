@@ -78,14 +78,14 @@ def _config() -> type[ImaginedConfig]:
 
 def _imagined(arguments: argparse.Namespace) -> None:
     from train.data.episodes import read_episodes
-    from train.options import build, parse_overrides
+    from train.run.options import build, parse_overrides
     from train.vla.dreams.collect_imagined import collect_imagined
     from train.vla.dreams.imagined import ImaginedConfig
 
     if arguments.episodes is not None:
         paths = read_episodes(arguments.episodes).paths
     else:
-        from train.run import Run
+        from train.run.folder import Run
         from train.vla.learning.config import VLATrainConfig
         from train.vla.learning.dataset import split_paths
 

@@ -46,7 +46,7 @@ def _online_config() -> type[OnlineConfig]:
 def _agent(arguments: argparse.Namespace) -> None:
     from train.online.config import OnlineConfig
     from train.online.trainer import train_agent
-    from train.options import build, parse_overrides
+    from train.run.options import build, parse_overrides
 
     options = parse_overrides(arguments.rest)
     if arguments.size is not None:

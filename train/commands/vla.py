@@ -52,7 +52,7 @@ def _teacher_config() -> type[TeacherConfig]:
 
 
 def _vla(arguments: argparse.Namespace) -> None:
-    from train.options import build, parse_overrides
+    from train.run.options import build, parse_overrides
     from train.vla.learning.train_vla import train_vla
 
     options = parse_overrides(arguments.rest)
@@ -61,7 +61,7 @@ def _vla(arguments: argparse.Namespace) -> None:
 
 
 def _teacher(arguments: argparse.Namespace) -> None:
-    from train.options import build, parse_overrides
+    from train.run.options import build, parse_overrides
     from train.vla.learning.train_teacher import train_teacher
 
     options = parse_overrides(arguments.rest)

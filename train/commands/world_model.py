@@ -49,9 +49,9 @@ def _config() -> type[WorldModelTrainConfig]:
 
 
 def _world_model(arguments: argparse.Namespace) -> None:
-    from train.errors import DreamdriveError
-    from train.options import build, parse_overrides, read_yaml
-    from train.run import Run
+    from train.run.errors import DreamdriveError
+    from train.run.folder import Run
+    from train.run.options import build, parse_overrides, read_yaml
     from train.world_model.config import WorldModelTrainConfig
     from train.world_model.trainer import train_world_model
 

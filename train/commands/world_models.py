@@ -54,7 +54,7 @@ def _config() -> type[WorldModelAgentConfig]:
 
 
 def _world_models(arguments: argparse.Namespace) -> None:
-    from train.options import build, parse_overrides, read_yaml
+    from train.run.options import build, parse_overrides, read_yaml
     from train.world_models.config import WorldModelAgentConfig
     from train.world_models.pipeline import train_world_models
 

@@ -27,9 +27,9 @@ from typing import IO
 import numpy as np
 from pydantic import BaseModel, Field
 
-from train.checkpoint import write_aside
+from train.run.checkpoint import write_aside
 from train.data.npz import read_npz
-from train.errors import DreamdriveError
+from train.run.errors import DreamdriveError
 
 _OURS = ("observations", "final_observation", "actions", "rewards", "dones", "terminated", "truncated")
 

@@ -11,7 +11,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from train.errors import DreamdriveError, one_line
+from train.run.errors import DreamdriveError, one_line
 
 _CHUNK_BYTES = 256 * 1024
 # Booleans, integers, floats and bytes; HDF5's other types are objects to numpy, or structures.

@@ -38,7 +38,7 @@ from train.data.episodes import Episode, EpisodeLimits, from_file_order, to_file
 from train.data.h5arrays import broken_is_one_line, load_arrays, member, save_array
 from train.data.journal import Transaction, journal_of, recover
 from train.data.rollouts import RolloutFolder, RolloutSource
-from train.errors import DreamdriveError, describe_os_error, explain_os_errors
+from train.run.errors import DreamdriveError, describe_os_error, explain_os_errors
 
 __all__ = ["RolloutFile", "RolloutSource", "is_hdf5", "open_rollouts"]
 

@@ -23,8 +23,8 @@ import struct
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from train.checkpoint import write_aside
-from train.errors import DreamdriveError
+from train.run.checkpoint import write_aside
+from train.run.errors import DreamdriveError
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer

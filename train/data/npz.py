@@ -9,7 +9,7 @@ from typing import IO
 
 import numpy as np
 
-from train.errors import DreamdriveError, describe_os_error, one_line
+from train.run.errors import DreamdriveError, describe_os_error, one_line
 
 # The only ways of storing that numpy uses; the others unpack without a bound on memory.
 _COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)

@@ -21,12 +21,12 @@ import numpy as np
 import torch
 from pydantic import BaseModel, BeforeValidator, ByteSize, Field, TypeAdapter
 
-from train.checkpoint import write_text_aside
+from train.run.checkpoint import write_text_aside
 from train.data.batch import Batch
 from train.data.episodes import Episode
 from train.data.ring import Ring
 from train.data.rows import ReplaySpec, as_fields
-from train.errors import DreamdriveError, explain_os_errors
+from train.run.errors import DreamdriveError, explain_os_errors
 
 _FORMAT = 1
 # Room for replay.json and for what file systems round up.

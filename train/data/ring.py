@@ -13,8 +13,8 @@ from typing import IO
 
 import numpy as np
 
-from train.checkpoint import write_aside
-from train.errors import DreamdriveError, explain_os_errors
+from train.run.checkpoint import write_aside
+from train.run.errors import DreamdriveError, explain_os_errors
 
 # Rows of disk space claimed at a time. Claiming as the ring fills keeps a short run small on disk; claiming
 # before writing turns a full disk into an error (a mapped write to a full disk would kill the process).

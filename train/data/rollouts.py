@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Self
 
 from train.data.episodes import Episode, EpisodeLimits, read_episode
-from train.errors import DreamdriveError
+from train.run.errors import DreamdriveError
 
 
 @dataclass(frozen=True)

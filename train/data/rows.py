@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from train.data.ring import Field
-from train.errors import DreamdriveError
+from train.run.errors import DreamdriveError
 
 
 @dataclass(frozen=True)

@@ -14,10 +14,10 @@ from train.agents import Trained
 from train.data.episodes import Episode, read_episode, write_episode
 from train.data.hdf5 import RolloutFile, is_hdf5
 from train.environments import require_car_racing
-from train.errors import DreamdriveError, explain_os_errors, one_line
 from train.online.drivers import Driver, Policy, check_policy, load_policy, make_driver
-from train.options import build
-from train.progress import Progress
+from train.run.errors import DreamdriveError, explain_os_errors, one_line
+from train.run.options import build
+from train.run.progress import Progress
 
 _NAME = re.compile(r"episode_(\d+)\.npz")
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from agent.dreamer import Dreamer
 from agent.world_model.interface import State
 from train.data.replay import Replay
-from train.errors import DreamdriveError
+from train.run.errors import DreamdriveError
 
 MakeEnv = Callable[[int], VectorEnv[Any, Any, Any]]
 

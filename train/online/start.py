@@ -8,10 +8,10 @@ from torch import Tensor
 from agent.dreamer import Dreamer
 from envs.car_racing.env import CarRacingConfig
 from train.agents import WORLD_MODEL_JOB, agent_config
-from train.checkpoint import load_weights
-from train.errors import DreamdriveError
 from train.online.config import OnlineConfig
-from train.run import Run
+from train.run.checkpoint import load_weights
+from train.run.errors import DreamdriveError
+from train.run.folder import Run
 
 _MODEL, _BEHAVIOUR = "world_model.", "behaviour."
 # Of a World Models run whose controller is not trained yet: what holds weights, and what they are of.

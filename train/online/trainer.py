@@ -13,22 +13,22 @@ from torch import Tensor
 from agent.averaging import follow
 from agent.world_model.interface import Batch
 from train.agents import Trained
-from train.checkpoint import load_checkpoint, rng_state, save_checkpoint, save_weights, set_rng_state
 from train.data.replay import Replay
-from train.device import autocast, usable_cores
 from train.environments import explain_simulator_errors, make_env
-from train.errors import DreamdriveError
-from train.memory import release_freed
 from train.online.collector import Collector, Score
 from train.online.config import OnlineConfig
 from train.online.dreams import dream_of_newest
 from train.online.pace import Pace
 from train.online.parts import MakeConfiguredEnv, Parts, build_parts, warm_up
 from train.online.start import begin_with
-from train.options import flatten
-from train.progress import Progress
-from train.run import Change, Run, StopSignal, changes, refuse_changes, run_to_resume
-from train.tracking import Tracker
+from train.run.checkpoint import load_checkpoint, rng_state, save_checkpoint, save_weights, set_rng_state
+from train.run.device import autocast, usable_cores
+from train.run.errors import DreamdriveError
+from train.run.folder import Change, Run, StopSignal, changes, refuse_changes, run_to_resume
+from train.run.memory import release_freed
+from train.run.options import flatten
+from train.run.progress import Progress
+from train.run.tracking import Tracker
 
 # What may not change on resume, and why.
 _FIXED = {

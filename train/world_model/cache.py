@@ -20,12 +20,12 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from train.checkpoint import write_text_aside
 from train.data.episodes import Episode
 from train.data.rollouts import Sizes
 from train.data.scale import scaled
-from train.errors import DreamdriveError, describe_os_error, explain_os_errors
-from train.progress import Progress
+from train.run.checkpoint import write_text_aside
+from train.run.errors import DreamdriveError, describe_os_error, explain_os_errors
+from train.run.progress import Progress
 from train.world_model.sources import Source, read_sources
 
 _FORMAT = 1

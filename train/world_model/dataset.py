@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from agent.world_model.interface import Batch
-from train.errors import DreamdriveError
+from train.run.errors import DreamdriveError
 from train.world_model.balance import acceptance, accepted
 from train.world_model.cache import Cache, open_cache
 from train.world_model.config import WorldModelTrainConfig

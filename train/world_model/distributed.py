@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import torch
 import torch.distributed as dist
 
-from train.device import pick_device
-from train.errors import DreamdriveError, one_line
+from train.run.device import pick_device
+from train.run.errors import DreamdriveError, one_line
 
 
 @dataclass(frozen=True)

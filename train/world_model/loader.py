@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from agent.world_model.interface import Batch
-from train.errors import DreamdriveError, one_line
+from train.run.errors import DreamdriveError, one_line
 from train.world_model.dataset import SequenceDataset, as_batch
 
 _AHEAD = 2  # batches that wait, for each worker

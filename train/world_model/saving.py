@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from train.errors import DreamdriveError
+from train.run.errors import DreamdriveError
 from train.world_model.config import WorldModelTrainConfig
 
 # The options that decide which weights there are.

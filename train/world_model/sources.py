@@ -6,7 +6,7 @@ from pathlib import Path
 
 from train.data.episodes import Episode, read_episode
 from train.data.hdf5 import RolloutFile, is_hdf5
-from train.errors import DreamdriveError, explain_os_errors
+from train.run.errors import DreamdriveError, explain_os_errors
 
 GROUPS = ("train", "val", "test")
 

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from train.errors import DreamdriveError
+from train.run.errors import DreamdriveError
 from train.world_model.cache import Cache
 from train.world_model.sources import GROUPS
 

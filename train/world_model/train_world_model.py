@@ -28,7 +28,7 @@ from agent.returns import lambda_returns
 from agent.world_model.interface import State, WorldModel
 from train.charts import save
 from train.cli import main as dreamdrive
-from train.errors import DreamdriveError
+from train.run.errors import DreamdriveError
 from train.world_model.config import WorldModelTrainConfig
 from train.world_model.dataset import SequenceDataset
 from train.world_model.trainer import WorldModelTrainer

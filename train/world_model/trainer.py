@@ -14,15 +14,15 @@ from agent.world_model.heads import TwoHotHead
 from agent.world_model.interface import State, Trajectory
 from train.agents import WORLD_MODEL_JOB
 from train.charts import filmstrip
-from train.checkpoint import load_checkpoint, save_checkpoint, save_weights
-from train.device import set_up_cpu
-from train.errors import DreamdriveError
 from train.imagine import strip_steps
-from train.memory import release_freed
-from train.options import flatten
-from train.progress import Progress
-from train.run import Run, StopSignal
-from train.tracking import Tracker
+from train.run.checkpoint import load_checkpoint, save_checkpoint, save_weights
+from train.run.device import set_up_cpu
+from train.run.errors import DreamdriveError
+from train.run.folder import Run, StopSignal
+from train.run.memory import release_freed
+from train.run.options import flatten
+from train.run.progress import Progress
+from train.run.tracking import Tracker
 from train.world_model.checks import Checks
 from train.world_model.config import WorldModelTrainConfig
 from train.world_model.dataset import SequenceDataset, open_data

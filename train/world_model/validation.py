@@ -12,7 +12,7 @@ from agent.world_model.interface import Batch
 from agent.world_model.losses import picture_names
 from agent.world_model.objective import objective
 from agent.world_model.rssm import RSSM
-from train.device import autocast
+from train.run.device import autocast
 from train.world_model.config import WorldModelTrainConfig
 from train.world_model.dataset import SequenceDataset, as_batch
 from train.world_model.distributed import Team

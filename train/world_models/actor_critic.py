@@ -7,8 +7,8 @@ from torch import Tensor
 from agent.behaviour.actor_critic import ActorCritic
 from agent.dreamer import DreamerConfig
 from agent.world_model.lstm import LSTMWorldModel
-from train.checkpoint import rng_state, set_rng_state
-from train.errors import DreamdriveError
+from train.run.checkpoint import rng_state, set_rng_state
+from train.run.errors import DreamdriveError
 from train.world_models.config import WorldModelAgentConfig
 from train.world_models.loop import Saves, Stopped, Watch
 from train.world_models.rollouts import split

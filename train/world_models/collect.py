@@ -9,7 +9,7 @@ from envs.car_racing.env import CarRacingConfig
 from train.online.brownian import BrownianConfig
 from train.online.collect import record
 from train.online.drivers import Mixture, Policy, check_policy, is_run, load_policy
-from train.progress import Progress
+from train.run.progress import Progress
 
 
 class ShareConfig(BaseModel, extra="forbid", validate_assignment=True, use_attribute_docstrings=True):

@@ -12,9 +12,9 @@ from agent.behaviour.actor_critic import ActorCritic
 from agent.behaviour.evolution import EvolutionaryController, Population
 from agent.tokenizer.fsq_vae import FSQVAE
 from agent.world_model.lstm import LSTMWorldModel
-from train.checkpoint import load_weights
-from train.device import pick_device
-from train.errors import DreamdriveError, one_line
+from train.run.checkpoint import load_weights
+from train.run.device import pick_device
+from train.run.errors import DreamdriveError, one_line
 from train.world_models.actor_critic import learn_in_dream
 from train.world_models.cma_es import Evolution
 from train.world_models.config import WorldModelAgentConfig

@@ -11,7 +11,7 @@ from torch import Tensor
 from agent.behaviour.evolution import EvolutionaryController, Population, dream_fitness
 from agent.world_model.interface import State, WorldModel
 from envs.car_racing.env import CarRacingConfig, make_car_racing
-from train.errors import DreamdriveError, one_line
+from train.run.errors import DreamdriveError, one_line
 from train.world_models.tokens import Tokens
 
 MakeEnv = Callable[[CarRacingConfig, int, int], VectorEnv[Any, Any, Any]]

@@ -11,11 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from train.checkpoint import load_checkpoint, rng_state, save_checkpoint, set_rng_state
-from train.errors import DreamdriveError
-from train.progress import Progress, Value
-from train.run import StopSignal
-from train.tracking import Tracker
+from train.run.checkpoint import load_checkpoint, rng_state, save_checkpoint, set_rng_state
+from train.run.errors import DreamdriveError
+from train.run.folder import StopSignal
+from train.run.progress import Progress, Value
+from train.run.tracking import Tracker
 
 _LOG_SECONDS = 5.0
 _FINAL_RATE = 0.05

@@ -5,7 +5,7 @@ import torch
 
 from agent.tokenizer.fsq_vae import FSQVAE
 from agent.world_model.lstm import LSTMWorldModel
-from train.device import pick_device
+from train.run.device import pick_device
 from train.world_models.config import WorldModelAgentConfig
 from train.world_models.loop import Saves, Task, Watch, fit
 from train.world_models.rollouts import split

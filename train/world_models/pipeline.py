@@ -15,14 +15,14 @@ import torch
 from agent.dreamer import Dreamer
 from agent.tokenizer.fsq_vae import FSQVAE
 from agent.world_model.lstm import LSTMWorldModel
-from train.checkpoint import save_weights
-from train.device import set_up_cpu
-from train.errors import DreamdriveError
 from train.online.start import weights_file
-from train.options import flatten
-from train.progress import Progress
-from train.run import Run, StopSignal
-from train.tracking import Tracker
+from train.run.checkpoint import save_weights
+from train.run.device import set_up_cpu
+from train.run.errors import DreamdriveError
+from train.run.folder import Run, StopSignal
+from train.run.options import flatten
+from train.run.progress import Progress
+from train.run.tracking import Tracker
 from train.world_models.collect import DataCollector
 from train.world_models.config import WorldModelAgentConfig
 from train.world_models.controller import ControllerTrainer

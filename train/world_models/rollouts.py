@@ -10,7 +10,7 @@ from torch import Tensor
 
 from train.data.episodes import Episode
 from train.data.hdf5 import RolloutSource, open_rollouts
-from train.errors import DreamdriveError
+from train.run.errors import DreamdriveError
 
 _SAMPLED = 16  # episodes whose contents the fingerprint reads
 

@@ -10,8 +10,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ValidationError
 
-from train.checkpoint import write_text_aside
-from train.errors import DreamdriveError, explain_os_errors, one_line
+from train.run.checkpoint import write_text_aside
+from train.run.errors import DreamdriveError, explain_os_errors, one_line
 from train.world_models.config import TrainingConfig, WorldModelAgentConfig
 
 Stage = Literal["collect", "vae", "world_model", "controller"]

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from agent.tokenizer.fsq_vae import FSQVAE
 from agent.world_model.interface import Batch
-from train.checkpoint import write_text_aside
-from train.errors import DreamdriveError, explain_os_errors
+from train.run.checkpoint import write_text_aside
+from train.run.errors import DreamdriveError, explain_os_errors
 from train.world_models.loop import Stopped, Watch
 from train.world_models.rollouts import Rollouts
 

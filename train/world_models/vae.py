@@ -8,7 +8,7 @@ from torch import Tensor
 
 from agent.tokenizer.fsq_vae import FSQVAE
 from agent.tokenizer.vae import VAE, VAEConfig
-from train.device import pick_device
+from train.run.device import pick_device
 from train.world_models.config import WorldModelAgentConfig
 from train.world_models.loop import Saves, Task, Watch, fit
 from train.world_models.rollouts import Rollouts, some_pictures, split, stream_pictures

@@ -9,10 +9,10 @@ from torch import nn
 
 from agent.tokenizer.fsq_vae import FSQVAE, FSQVAEConfig
 from agent.world_model.lstm import LSTMWorldModel
-from train.checkpoint import load_weights
-from train.errors import DreamdriveError, one_line
 from train.online.start import learnt_by
-from train.run import Run
+from train.run.checkpoint import load_weights
+from train.run.errors import DreamdriveError, one_line
+from train.run.folder import Run
 
 Module = TypeVar("Module", bound=nn.Module)
 

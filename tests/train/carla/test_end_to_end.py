@@ -16,11 +16,11 @@ import pytest
 from agent.dreamer import DreamerConfig
 from tests.agent.tiny import CONFIG
 from tests.envs.carla.fake_client import children, eventually
-from train.checkpoint import save_weights
 from train.cli import main
 from train.data.episodes import read_episode
 from train.online.config import OnlineConfig
-from train.run import Run
+from train.run.checkpoint import save_weights
+from train.run.folder import Run
 
 pytest.importorskip("carla")
 ROOT = Path(__file__).parents[3]

@@ -15,8 +15,8 @@ from tests.train.carla.scored_env import BREAKS_ALWAYS, BREAKS_ONCE, open_scored
 from train.carla import evaluate
 from train.carla.baselines import ConstantSpeed, Uniform
 from train.carla.evaluate import CarlaScores, evaluate_carla, scored_config, standin_towns
-from train.errors import DreamdriveError
 from train.evaluate import finished
+from train.run.errors import DreamdriveError
 
 pytestmark = pytest.mark.usefixtures("nothing_left_behind")
 

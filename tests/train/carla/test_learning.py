@@ -15,12 +15,12 @@ from envs.carla.servers.vector_env import CarlaVectorEnv, make_carla
 from tests.envs.carla.fake_client import group, open_fake, servers
 from train.cli import main
 from train.environments import EnvConfig
-from train.errors import DreamdriveError
 from train.online.config import OnlineConfig
 from train.online.trainer import train_agent
-from train.options import build
-from train.run import Run
-from train.tracking import read_metrics
+from train.run.errors import DreamdriveError
+from train.run.folder import Run
+from train.run.options import build
+from train.run.tracking import read_metrics
 
 pytestmark = pytest.mark.usefixtures("nothing_left_behind")
 

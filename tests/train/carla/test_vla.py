@@ -9,11 +9,11 @@ import pytest
 from agent.dreamer import DreamerConfig
 from tests.agent.tiny import CONFIG
 from tests.train.vla.tiny_demonstrations import TINY, Sentences
-from train.checkpoint import save_weights
 from train.cli import main
 from train.data.episodes import read_episode
 from train.online.config import OnlineConfig
-from train.run import Run
+from train.run.checkpoint import save_weights
+from train.run.folder import Run
 from train.vla.driving import asked, evaluate
 from train.vla.learning import learner
 from train.vla.policies import policy

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from train.data.episodes import Episode, EpisodeLimits, read_episode, read_episodes, write_episode
-from train.errors import DreamdriveError
+from train.run.errors import DreamdriveError
 
 
 def gym_arrays(steps: int = 3) -> dict[str, np.ndarray]:

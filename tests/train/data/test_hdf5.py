@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from tests.train.data.test_episodes import assert_same, episodes, gym_arrays, save
 from train.data.episodes import Episode, EpisodeLimits, from_file_order, read_episode, write_episode
 from train.data.hdf5 import RolloutFile, open_rollouts
-from train.errors import DreamdriveError
+from train.run.errors import DreamdriveError
 
 
 def episode(number: int, steps: int = 4, side: int = 6) -> Episode:

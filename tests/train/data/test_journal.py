@@ -21,7 +21,7 @@ from tests.train.data.test_hdf5 import episode, filled
 from train.data import journal
 from train.data.hdf5 import RolloutFile
 from train.data.journal import Transaction, journal_of, recover
-from train.errors import DreamdriveError
+from train.run.errors import DreamdriveError
 
 ROOT = Path(__file__).parents[3]
 

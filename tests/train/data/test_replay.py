@@ -18,7 +18,7 @@ from tests.train.data.counted_rows import (
     trained,
 )
 from train.data.replay import Replay, ReplayConfig
-from train.errors import DreamdriveError
+from train.run.errors import DreamdriveError
 
 
 @pytest.mark.parametrize("rows_added", [5, 13, 45, 60, 61, 100, 250])

@@ -17,10 +17,10 @@ from tests.train.data.counted_rows import (
     make_config,
     run,
 )
-from train.checkpoint import load_checkpoint, save_checkpoint
+from train.run.checkpoint import load_checkpoint, save_checkpoint
 from train.data.batch import Batch
 from train.data.replay import Replay
-from train.errors import DreamdriveError
+from train.run.errors import DreamdriveError
 
 
 def disk_bytes(directory: Path) -> int:

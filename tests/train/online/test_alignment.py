@@ -13,9 +13,9 @@ from torch import Tensor
 from tests.train.online.tiny_envs import Counting, TinyEnv, count_reward, counting, ends_after, tiny_config
 from train.online.parts import build_parts
 from train.online.trainer import Trainer, loop
-from train.progress import Progress
-from train.run import Run, StopSignal
-from train.tracking import Tracker
+from train.run.folder import Run, StopSignal
+from train.run.progress import Progress
+from train.run.tracking import Tracker
 
 
 def start(run_path: Path, **fields: Any) -> Trainer:

@@ -7,9 +7,9 @@ import torch
 
 from tests.train.online.test_resume import assert_same_end
 from tests.train.online.tiny_envs import counting, signalling, tiny_config
-from train.checkpoint import load_checkpoint, load_weights
 from train.online.config import OnlineConfig
 from train.online.trainer import train_agent
+from train.run.checkpoint import load_checkpoint, load_weights
 
 
 def averaging(frames: int, average: float = 0.9) -> OnlineConfig:

@@ -10,11 +10,11 @@ import torch
 
 from agent.dreamer import Dreamer
 from tests.train.online.tiny_envs import Choices, Sides, choices, sides, tiny_config
-from train.checkpoint import load_weights
-from train.errors import DreamdriveError
 from train.online.config import OnlineConfig
 from train.online.trainer import train_agent
-from train.tracking import read_metrics
+from train.run.checkpoint import load_weights
+from train.run.errors import DreamdriveError
+from train.run.tracking import read_metrics
 
 CHANCE, BEST = Sides.length / 2, float(Sides.length)
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from tests.train.online.tiny_envs import tiny_config
-from train.checkpoint import load_checkpoint
 from train.online import trainer
+from train.run.checkpoint import load_checkpoint
 
 
 def test_a_run_learns_the_same_beside_its_simulators(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

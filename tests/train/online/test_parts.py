@@ -17,9 +17,9 @@ from tests.agent.tiny import LSTM
 from tests.train.online.tiny_envs import TinyEnv
 from train.data.replay import ReplayConfig
 from train.data.ring import Field
-from train.errors import DreamdriveError
 from train.online.config import OnlineConfig
 from train.online.parts import build_parts, warm_up
+from train.run.errors import DreamdriveError
 
 
 class Colours(TinyEnv):

@@ -14,13 +14,13 @@ import torch
 
 from envs.car_racing.env import CarRacingConfig
 from tests.train.online.tiny_envs import Counting, counting, signalling, tiny_config
-from train.checkpoint import load_checkpoint, load_weights
-from train.errors import DreamdriveError
 from train.online.config import OnlineConfig
 from train.online.pace import Pace
 from train.online.trainer import train_agent
-from train.run import Run
-from train.tracking import mlflow_client, read_metrics
+from train.run.checkpoint import load_checkpoint, load_weights
+from train.run.errors import DreamdriveError
+from train.run.folder import Run
+from train.run.tracking import mlflow_client, read_metrics
 
 ROOT = Path(__file__).parents[3]
 FRAMES = 360

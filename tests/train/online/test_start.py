@@ -15,11 +15,11 @@ from tests.agent.tiny import LSTM
 from tests.train.online.tiny_envs import SIDE, Sides, sides, tiny_config
 from tests.train.world_models.small import small_config
 from train.agents import WORLD_MODEL_JOB, load_agent
-from train.checkpoint import load_checkpoint, load_weights, save_weights
-from train.errors import DreamdriveError
 from train.online.config import OnlineConfig
 from train.online.trainer import train_agent
-from train.run import Run
+from train.run.checkpoint import load_checkpoint, load_weights, save_weights
+from train.run.errors import DreamdriveError
+from train.run.folder import Run
 from train.world_model.config import WorldModelTrainConfig
 
 

@@ -8,7 +8,7 @@ import pytest
 from tests.train.world_model.small import config, episode, write_drives
 from train.data.episodes import Episode, write_episode
 from train.data.hdf5 import RolloutFile
-from train.errors import DreamdriveError
+from train.run.errors import DreamdriveError
 from train.world_model.cache import Cache
 from train.world_model.dataset import open_data
 from train.world_model.sources import find_sources

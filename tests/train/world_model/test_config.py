@@ -3,8 +3,8 @@ from pathlib import Path
 import pytest
 
 from agent.world_model.latents import GaussianLatent
-from train.errors import DreamdriveError
-from train.options import build, to_yaml, validate
+from train.run.errors import DreamdriveError
+from train.run.options import build, to_yaml, validate
 from train.world_model.config import WorldModelTrainConfig
 
 SEED = {

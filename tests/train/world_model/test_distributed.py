@@ -8,8 +8,8 @@ import torch
 
 from tests.train.world_model.gradients import main as write_gradients
 from tests.train.world_model.small import write_drives
-from train.checkpoint import load_checkpoint
-from train.errors import DreamdriveError
+from train.run.checkpoint import load_checkpoint
+from train.run.errors import DreamdriveError
 from train.world_model.distributed import Team
 
 SCRIPT = Path(__file__).with_name("gradients.py")

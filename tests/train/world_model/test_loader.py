@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from tests.train.world_model.small import config, write_drives
-from train.errors import DreamdriveError
+from train.run.errors import DreamdriveError
 from train.world_model.dataset import SequenceDataset
 from train.world_model.loader import Loader, shares
 

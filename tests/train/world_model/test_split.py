@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from train.errors import DreamdriveError
+from train.run.errors import DreamdriveError
 from train.world_model.cache import Cache
 from train.world_model.split import Segments, split_by_file, split_by_place
 

@@ -12,7 +12,7 @@ from PIL import Image
 
 from tests.train.world_model.small import config, write_drives
 from train.cli import main as dreamdrive
-from train.errors import DreamdriveError
+from train.run.errors import DreamdriveError
 from train.world_model.train_world_model import (
     SequenceDataset,
     WorldModelTrainConfig,

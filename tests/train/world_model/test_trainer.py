@@ -11,11 +11,11 @@ import torch
 
 from tests.train.world_model.small import config, episode, write_drives
 from train.agents import load_agent, load_world_model
-from train.checkpoint import load_checkpoint
 from train.data.episodes import write_episode
-from train.errors import DreamdriveError
-from train.run import Run
-from train.tracking import read_metrics
+from train.run.checkpoint import load_checkpoint
+from train.run.errors import DreamdriveError
+from train.run.folder import Run
+from train.run.tracking import read_metrics
 from train.world_model.learner import Learner
 from train.world_model.trainer import WorldModelTrainer, train_world_model
 

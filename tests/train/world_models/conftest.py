@@ -8,7 +8,7 @@ import pytest
 
 from tests.train.world_models.stages import tiny_config, words
 from train.cli import main
-from train.options import to_yaml
+from train.run.options import to_yaml
 
 
 @pytest.fixture(scope="module")

@@ -9,9 +9,9 @@ import torch
 
 from tests.train.world_models.small import make_steering
 from tests.train.world_models.stages import STEERED, failed, records, tiny_config, words
-from train.checkpoint import load_weights, save_weights
 from train.cli import main
-from train.run import Run
+from train.run.checkpoint import load_weights, save_weights
+from train.run.folder import Run
 from train.world_models.config import WorldModelAgentConfig
 from train.world_models.pipeline import train_world_models
 

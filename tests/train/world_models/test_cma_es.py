@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from train.checkpoint import load_checkpoint, save_checkpoint
+from train.run.checkpoint import load_checkpoint, save_checkpoint
 from train.world_models.cma_es import Array, Evolution
 
 

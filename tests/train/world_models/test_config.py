@@ -7,8 +7,8 @@ import train.world_models as names
 from agent.dreamer import DreamerConfig
 from agent.world_model.lstm import LSTMWorldModel
 from tests.train.world_models.small import small_config
-from train.errors import DreamdriveError
-from train.options import build, to_yaml
+from train.run.errors import DreamdriveError
+from train.run.options import build, to_yaml
 from train.world_models import WorldModelAgentConfig
 
 

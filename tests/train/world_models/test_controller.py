@@ -10,8 +10,8 @@ from agent.tokenizer.fsq_vae import FSQVAE
 from agent.world_model.lstm import LSTMWorldModel
 from tests.train.world_models.small import SIDE, counted_tokens, make_steering, small_config
 from tests.train.world_models.test_tokens import StopAfter
-from train.checkpoint import load_checkpoint
-from train.errors import DreamdriveError
+from train.run.checkpoint import load_checkpoint
+from train.run.errors import DreamdriveError
 from train.world_models.config import WorldModelAgentConfig
 from train.world_models.controller import ControllerTrainer
 from train.world_models.fitness import (

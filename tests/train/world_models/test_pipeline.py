@@ -18,13 +18,13 @@ from envs.car_racing.env import CarRacingConfig
 from tests.train.world_models.small import SIDE, make_steering, wandering
 from tests.train.world_models.stages import STEERED, failed, records, tiny_config, words
 from train.agents import load_agent
-from train.checkpoint import load_checkpoint, load_weights
 from train.cli import main
 from train.data.episodes import write_episode
 from train.data.hdf5 import open_rollouts
-from train.progress import Progress
-from train.run import Run
-from train.tracking import mlflow_client
+from train.run.checkpoint import load_checkpoint, load_weights
+from train.run.folder import Run
+from train.run.progress import Progress
+from train.run.tracking import mlflow_client
 from train.world_models.config import WorldModelAgentConfig
 from train.world_models.pipeline import train_world_models
 from train.world_models.stages import STAGES

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tests.train.world_models.small import counted_tokens, open_small, small_config, write_rollouts
-from train.errors import DreamdriveError
+from train.run.errors import DreamdriveError
 from train.world_models.loop import Stopped, Watch
 from train.world_models.tokens import Tokens, tokenize_rollouts
 

@@ -6,7 +6,7 @@ import torch
 from agent.tokenizer.fsq_vae import FSQVAE
 from tests.train.world_models.small import open_small, small_config, write_rollouts
 from tests.train.world_models.test_tokens import StopAfter
-from train.errors import DreamdriveError
+from train.run.errors import DreamdriveError
 from train.world_models.loop import Saves, Stopped, Watch
 from train.world_models.rollouts import Rollouts
 from train.world_models.vae import VAETrainer, codebook_metrics

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from agent.behaviour.vla.interface import ACTION
 from train.data.episodes import Episode, from_file_order
 from train.data.lerobot.layout import DONE, EXTRA, OBSERVATION, REWARD, TRUNCATED, Feature
-from train.errors import DreamdriveError
+from train.run.errors import DreamdriveError
 
 Columns = dict[str, NDArray[Any]]
 """Arrays by the name of their column, each (T, ...)."""

@@ -14,8 +14,8 @@ from train.data.lerobot.columns import TASK_EXTRA, rowwise_extras
 from train.data.lerobot.config import ExportConfig
 from train.data.lerobot.layout import Info
 from train.data.lerobot.writer import DataSetWriter
-from train.errors import DreamdriveError, explain_os_errors
-from train.progress import Progress
+from train.run.errors import DreamdriveError, explain_os_errors
+from train.run.progress import Progress
 
 
 def export(episodes: Path, output: Path, config: ExportConfig, progress: Progress | None = None) -> Info:

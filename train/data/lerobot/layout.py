@@ -21,7 +21,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field, ValidationError, field_validator
 
-from train.errors import DreamdriveError, explain_os_errors, one_line
+from train.run.errors import DreamdriveError, explain_os_errors, one_line
 
 Version = Literal["v2.1", "v3.0"]
 

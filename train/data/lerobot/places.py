@@ -8,7 +8,7 @@ from typing import Any
 
 from train.data.lerobot.layout import INFO, OLD_EPISODES, Info, located
 from train.data.lerobot.tables import number_of, read_lines, read_parquet
-from train.errors import DreamdriveError
+from train.run.errors import DreamdriveError
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ from train.data.lerobot.tables import read_parquet, read_tasks
 from train.data.lerobot.video import read_pictures
 from train.data.recorded.pictures import fitted
 from train.data.recorded.recording import ConvertConfig, Named, Recording
-from train.errors import DreamdriveError, one_line
+from train.run.errors import DreamdriveError, one_line
 
 _NO_NUMBERS = ("video", "image", "string")
 

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 
 from train.data.lerobot.layout import OLD_TASKS, STATS, TASKS, Feature, Version
 from train.data.lerobot.statistics import QUANTILES, Statistics, plain
-from train.errors import DreamdriveError, explain_os_errors, one_line
+from train.run.errors import DreamdriveError, explain_os_errors, one_line
 
 
 def write_tasks(root: Path, version: Version, tasks: Mapping[str, int]) -> None:

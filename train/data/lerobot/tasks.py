@@ -7,7 +7,7 @@ from pydantic import BaseModel, Field
 
 from train.data.episodes import Episode
 from train.data.lerobot.columns import TASK_EXTRA
-from train.errors import DreamdriveError
+from train.run.errors import DreamdriveError
 from train.vla.language.hindsight import CAR_RACING_SPEEDS, CARLA_SPEEDS, Labels, asked_rows, label_rows
 from train.vla.language.instructions import phrase
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, Field
 
-from train.errors import DreamdriveError, one_line
+from train.run.errors import DreamdriveError, one_line
 
 _ACCURATE = ["-sws_flags", "bicubic+accurate_rnd+full_chroma_int"]
 """How ffmpeg turns RGB into YUV and back: without shortcuts, which cost about 1 dB each way."""

@@ -14,7 +14,7 @@ from train.data.lerobot.shelves import Shelves
 from train.data.lerobot.statistics import Statistics, merged, number_statistics, picture_statistics
 from train.data.lerobot.tables import write_stats, write_tasks
 from train.data.lerobot.tasks import row_tasks
-from train.errors import DreamdriveError
+from train.run.errors import DreamdriveError
 
 
 class DataSetWriter:

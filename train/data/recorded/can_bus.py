@@ -11,7 +11,7 @@ import numpy as np
 
 from train.data.recorded.motion import Floats, Motion
 from train.data.recorded.tables import NUMBER, numbers_of, table_rows
-from train.errors import DreamdriveError
+from train.run.errors import DreamdriveError
 
 _UNKNOWN = 0.5  # seconds without messages that may be bridged: they come every 0.02
 

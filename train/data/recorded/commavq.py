@@ -32,7 +32,7 @@ from train.data.recorded.motion import Floats, Motion, between
 from train.data.recorded.pictures import tiled
 from train.data.recorded.recording import Broken, ConvertConfig, Named, Recording, assemble, kept_rows
 from train.data.recorded.video import video_pictures
-from train.errors import DreamdriveError, explain_os_errors, one_line
+from train.run.errors import DreamdriveError, explain_os_errors, one_line
 
 PLACES, KINDS, RATE = 128, 1024, 20.0
 """Tokens of a picture; values of a token; pictures a second."""

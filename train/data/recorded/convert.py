@@ -18,11 +18,11 @@ from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
-from train.checkpoint import write_text_aside
+from train.run.checkpoint import write_text_aside
 from train.data.episodes import write_episode
 from train.data.recorded.recording import ConvertConfig, Named, Recording
-from train.errors import DreamdriveError, explain_os_errors, one_line
-from train.progress import Progress
+from train.run.errors import DreamdriveError, explain_os_errors, one_line
+from train.run.progress import Progress
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]*")
 _SHOWN = 20  # reasons for skipping that are printed

@@ -24,7 +24,7 @@ from train.data.episodes import Episode
 from train.data.recorded.motion import Floats, Motion
 from train.data.recorded.pictures import read_picture, tiled
 from train.data.recorded.recording import Broken, ConvertConfig, Named, Recording, assemble, kept_rows
-from train.errors import DreamdriveError, explain_os_errors
+from train.run.errors import DreamdriveError, explain_os_errors
 
 CAMERAS = ("00", "01", "02", "03")
 """Grey left and right, colour left and right."""

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, Field
 
-from train.errors import DreamdriveError
+from train.run.errors import DreamdriveError
 
 Floats = NDArray[np.float64]
 

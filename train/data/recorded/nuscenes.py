@@ -27,7 +27,7 @@ from train.data.recorded.motion import Floats, heading_of, motion_from_poses
 from train.data.recorded.pictures import MOST_CAMERAS, read_picture, tiled
 from train.data.recorded.recording import Broken, ConvertConfig, Named, Recording, assemble, kept_rows
 from train.data.recorded.tables import Fields, numbers_of, table_rows
-from train.errors import DreamdriveError
+from train.run.errors import DreamdriveError
 
 CAMERAS = ("CAM_FRONT", "CAM_BACK", "CAM_FRONT_LEFT", "CAM_FRONT_RIGHT", "CAM_BACK_LEFT", "CAM_BACK_RIGHT")
 """All six. In this order the tiles of a picture are: front, back; front left, right; back left, right."""

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from train.errors import DreamdriveError, one_line
+from train.run.errors import DreamdriveError, one_line
 
 Fit = Literal["crop", "squeeze"]
 

@@ -12,7 +12,7 @@ from train.data.episodes import Episode
 from train.data.recorded.motion import ControlsConfig, Floats, Motion, controls
 from train.data.recorded.pictures import Fit
 from train.data.recorded.rewards import RewardConfig, driving_reward
-from train.errors import DreamdriveError
+from train.run.errors import DreamdriveError
 
 CONTROLS = 3
 """Numbers in an action: steering, throttle, brake; see `train.data.recorded.motion.controls`."""

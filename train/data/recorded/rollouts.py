@@ -16,7 +16,7 @@ from train.data.episodes import Episode
 from train.data.hdf5 import RolloutFile
 from train.data.recorded.pictures import Fit, fitted
 from train.data.recorded.recording import Broken, ConvertConfig, Named, Recording
-from train.errors import DreamdriveError
+from train.run.errors import DreamdriveError
 
 _ENDINGS = (".h5", ".hdf5")
 

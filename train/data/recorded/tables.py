@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from train.errors import DreamdriveError, explain_os_errors, one_line
+from train.run.errors import DreamdriveError, explain_os_errors, one_line
 
 Fields = Mapping[str, type | tuple[type, ...]]
 NUMBER = (int, float)

@@ -7,7 +7,7 @@ import imageio_ffmpeg
 import numpy as np
 from PIL import Image
 
-from train.errors import DreamdriveError, one_line
+from train.run.errors import DreamdriveError, one_line
 
 
 def video_pictures(path: Path, expected: int, keep: slice) -> Iterator[Image.Image]:

@@ -20,7 +20,7 @@ from train.data.recorded.raster import Raster, corners, in_frame
 from train.data.recorded.recording import Broken, ConvertConfig, Named, Recording, assemble, kept_rows
 from train.data.recorded.scenario import HEADING, LENGTH, VALID, WIDTH, Scenario, X, Z, read_scenario
 from train.data.recorded.tfrecord import find_records, read_record
-from train.errors import DreamdriveError
+from train.run.errors import DreamdriveError
 
 _FILE = re.compile(r".+\.tfrecord(-\d+-of-\d+)?")
 

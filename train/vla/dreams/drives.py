@@ -9,7 +9,7 @@ from torch import Tensor
 
 from agent.world_model.interface import State, WorldModel
 from train.data.episodes import Episode
-from train.errors import DreamdriveError
+from train.run.errors import DreamdriveError
 
 
 @dataclass

@@ -16,8 +16,8 @@ from torch import Tensor
 from agent.world_model.ensemble import Disagreement, DisagreementConfig, fit_disagreement
 from agent.world_model.interface import WorldModel
 from agent.world_model.probe import Probe, ProbeConfig, fit_probe, r_squared
-from train.checkpoint import load_weights, save_weights
-from train.errors import DreamdriveError, one_line
+from train.run.checkpoint import load_weights, save_weights
+from train.run.errors import DreamdriveError, one_line
 from train.vla.dreams.drives import Drive, quantities, state_size, truth
 
 NAME = "gauges"

@@ -22,7 +22,7 @@ from agent.behaviour.vla.interface import IMAGE, STATE, TASK, Batch, Policy, obs
 from agent.world_model.interface import State, WorldModel
 from train.agents import load_world_model
 from train.data.episodes import Episode
-from train.errors import DreamdriveError, one_line
+from train.run.errors import DreamdriveError, one_line
 from train.vla.dreams.gauges import Gauges, load_gauges
 from train.vla.dreams.imagined import ImaginedConfig, imagine_data
 from train.vla.dreams.judge import Judge, JudgeConfig, Judged, Understand

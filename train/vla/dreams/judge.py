@@ -16,7 +16,7 @@ from torch import Tensor
 
 from agent.behaviour.planner import Prior, imagined_returns
 from agent.world_model.interface import State, Trajectory, WorldModel
-from train.errors import DreamdriveError
+from train.run.errors import DreamdriveError
 from train.vla.dreams.gauges import Gauges
 from train.vla.language.hindsight import PLACES, SPEEDS, Labels, SpeedScale
 

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from train.errors import DreamdriveError
 from train.evaluate import held_out
+from train.run.errors import DreamdriveError
 from train.vla.driving.obedience import Trial, repeated, shuffled, suite
 from train.vla.language.instructions import understand
 from train.vla.language.sentences import SentenceEncoder

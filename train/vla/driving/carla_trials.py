@@ -10,9 +10,9 @@ from envs.carla.servers.client_worker import OpenEnv, open_carla
 from envs.carla.servers.routes import LOST, CarlaRoutes, Task
 from train.carla.scoring import RouteScore, score_route
 from train.environments import explain_simulator_errors
-from train.errors import DreamdriveError, one_line
 from train.evaluate import finished
-from train.progress import Progress
+from train.run.errors import DreamdriveError, one_line
+from train.run.progress import Progress
 from train.vla.driving.obedience import SETTLE, EpisodeScore, Trial, score_drive
 from train.vla.driving.trials import Instructed, Moment, Trials, opened
 from train.vla.learning.config import speed_scale

@@ -12,9 +12,9 @@ from envs.car_racing.view import View
 from train.carla.folder import EpisodeFiles, opened
 from train.data.hdf5 import is_hdf5
 from train.environments import require_car_racing
-from train.errors import DreamdriveError
-from train.options import build
-from train.progress import Progress
+from train.run.errors import DreamdriveError
+from train.run.options import build
+from train.run.progress import Progress
 from train.vla.driving.seats import Seat
 from train.vla.driving.told import Ride, Told
 from train.vla.policies.fits import check_car_racing

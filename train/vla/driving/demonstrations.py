@@ -19,8 +19,8 @@ from train.agents import Trained, load_agent
 from train.carla.folder import EpisodeFiles, opened
 from train.data.episodes import Episode
 from train.environments import require_car_racing
-from train.errors import DreamdriveError
-from train.progress import Progress
+from train.run.errors import DreamdriveError
+from train.run.progress import Progress
 from train.vla.driving.demonstrator import Mistakes, demonstrate
 from train.vla.driving.orders import OrdersConfig, draw_orders, settled
 from train.vla.driving.seats import Seat

@@ -10,8 +10,8 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 
 from train.charts import plain, save
-from train.errors import DreamdriveError
 from train.pictures import FAINT, INK, SEEN
+from train.run.errors import DreamdriveError
 from train.vla.driving.obedience import SETTLE, Driven
 from train.vla.language.hindsight import PLACE_BORDER, SPEEDS, SpeedScale, in_half_widths
 

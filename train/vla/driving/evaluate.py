@@ -18,10 +18,10 @@ from envs.car_racing.env import CarRacingConfig
 from envs.carla.config import CarlaConfig
 from train.carla.scores_table import show as show_routes
 from train.carla.scoring import RouteScore, Summary
-from train.checkpoint import write_text_aside
 from train.environments import EnvConfig, require_car_racing
-from train.errors import DreamdriveError
-from train.progress import Progress
+from train.run.checkpoint import write_text_aside
+from train.run.errors import DreamdriveError
+from train.run.progress import Progress
 from train.vla.driving.asked import Asked, Guided
 from train.vla.driving.carla_trials import drive_carla_trials
 from train.vla.driving.driven_picture import draw_driven

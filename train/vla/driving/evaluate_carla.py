@@ -9,8 +9,8 @@ from envs.carla.servers.client_worker import OpenEnv, open_carla
 from train.carla.evaluate import check_steps, scored_where, versions, which_simulator
 from train.carla.scoring import PENALTIES, summarise
 from train.environments import require_carla
-from train.errors import DreamdriveError
-from train.progress import Progress
+from train.run.errors import DreamdriveError
+from train.run.progress import Progress
 from train.vla.driving.asked import Asked, Guided
 from train.vla.driving.carla_trials import drive_carla_trials
 from train.vla.driving.evaluate import CarlaFigures, ObedienceScores, report, summed_up

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from train.errors import DreamdriveError
+from train.run.errors import DreamdriveError
 from train.vla.language.hindsight import PLACES, SPEEDS, Labels, SpeedScale, obeys
 from train.vla.language.instructions import phrase
 

@@ -12,7 +12,7 @@ from torch import nn
 
 from agent.behaviour.vla.interface import Policy, require_policy
 from train.environments import EnvConfig
-from train.errors import DreamdriveError, one_line
+from train.run.errors import DreamdriveError, one_line
 from train.vla.driving.trials import as_told
 from train.vla.language.hindsight import MANOEUVRES, PLACES, SPEEDS, Labels
 from train.vla.language.instructions import phrase

@@ -14,9 +14,9 @@ from agent.behaviour.vla.interface import IMAGE, TASK, Policy, observation_key, 
 from envs.car_racing.env import CarRacingConfig
 from envs.car_racing.official_tracks import OfficialTracks
 from envs.car_racing.track import HALF_WIDTH
-from train.errors import DreamdriveError, one_line
 from train.evaluate import finished
-from train.progress import Progress
+from train.run.errors import DreamdriveError, one_line
+from train.run.progress import Progress
 from train.vla.driving.obedience import SETTLE, Driven, EpisodeScore, Trial, score_drive
 from train.vla.learning.config import speed_scale
 

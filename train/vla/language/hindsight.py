@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from train.data.episodes import Episode
-from train.errors import DreamdriveError
+from train.run.errors import DreamdriveError
 
 SPEEDS = ("stop", "crawl", "slow", "brisk", "fast")
 PLACES = ("left", "centre", "right")

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from train.errors import DreamdriveError, one_line
+from train.run.errors import DreamdriveError, one_line
 from train.vla.language.hindsight import Labels
 from train.vla.language.phrasebook import MANOEUVRE_PHRASES, PLACE_PHRASES, SPEED_PHRASES, Phrasings
 

@@ -24,8 +24,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from train.checkpoint import write_aside
-from train.errors import DreamdriveError, explain_os_errors, one_line
+from train.run.checkpoint import write_aside
+from train.run.errors import DreamdriveError, explain_os_errors, one_line
 
 TEXT_SIZE = 768
 """Numbers in an embedding: 384 of the sentence, 384 of its words."""

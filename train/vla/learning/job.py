@@ -10,12 +10,12 @@ from pydantic import BaseModel
 from torch import Tensor
 
 from train.charts import losses
-from train.checkpoint import save_checkpoint
-from train.errors import DreamdriveError
-from train.options import flatten
-from train.progress import Progress
-from train.run import Change, Run, StopSignal, run_to_resume
-from train.tracking import Tracker, read_metrics
+from train.run.checkpoint import save_checkpoint
+from train.run.errors import DreamdriveError
+from train.run.folder import Change, Run, StopSignal, run_to_resume
+from train.run.options import flatten
+from train.run.progress import Progress
+from train.run.tracking import Tracker, read_metrics
 from train.vla.policies.policy import POLICY_FOLDER, VLAPolicy
 from train.world_models.loop import Watch
 

@@ -11,9 +11,9 @@ from torch import Tensor
 from agent.behaviour.vla.config import DRIVING
 from agent.behaviour.vla.interface import ACTION, FEATURES, PAD, STATE, TASK
 from train.data.episodes import read_episodes
-from train.device import pick_device, set_up_cpu
-from train.errors import DreamdriveError
-from train.run import changes
+from train.run.device import pick_device, set_up_cpu
+from train.run.errors import DreamdriveError
+from train.run.folder import changes
 from train.vla.language.reading import READING, fit_reader
 from train.vla.language.sentences import SentenceEncoder
 from train.vla.learning.config import VLATrainConfig

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from agent.averaging import follow
-from train.checkpoint import load_checkpoint
-from train.errors import DreamdriveError, one_line
+from train.run.checkpoint import load_checkpoint
+from train.run.errors import DreamdriveError, one_line
 
 _FINAL_RATE = 0.05  # of the learning rate is left at the end
 

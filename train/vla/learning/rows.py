@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from agent.behaviour.vla.interface import ACTION, IMAGE, PAD, STATE, TASK, require_policy
 from train.data.episodes import Episode
-from train.errors import DreamdriveError, one_line
+from train.run.errors import DreamdriveError, one_line
 from train.vla.language.hindsight import Labels, SpeedScale, label_rows
 from train.vla.language.instructions import phrase
 

@@ -16,8 +16,8 @@ from agent.behaviour.vla.interface import FEATURES, TASK
 from agent.world_model.interface import State, WorldModel
 from train.agents import TrainedModel, load_world_model
 from train.data.episodes import read_episode, read_episodes
-from train.device import pick_device, set_up_cpu
-from train.errors import DreamdriveError
+from train.run.device import pick_device, set_up_cpu
+from train.run.errors import DreamdriveError
 from train.vla.dreams.drives import filter_drive
 from train.vla.dreams.gauges import Gauges, fit_gauges, load_gauges
 from train.vla.dreams.judge import Judge, Judged, any_labels

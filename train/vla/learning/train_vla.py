@@ -4,7 +4,7 @@ from pathlib import Path
 
 from agent.behaviour.vla.config import DRIVING
 from train.agents import VLA_JOB
-from train.run import Change, changes, refuse_changes, run_to_resume
+from train.run.folder import Change, changes, refuse_changes, run_to_resume
 from train.vla.learning.config import VLATrainConfig
 from train.vla.learning.job import conduct, refuse_a_second_run
 from train.vla.learning.learner import Encoder, VLALearner

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from agent.behaviour.vla.config import VLAConfig
 from agent.behaviour.vla.interface import ACTION, FEATURES, IMAGE, IMAGES, PAD, STATE, TASK, Batch
-from train.errors import DreamdriveError
+from train.run.errors import DreamdriveError
 
 _ROUNDING = 1e-3
 """How far a number may be outside its range: pictures are scaled in half precision, too."""

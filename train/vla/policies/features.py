@@ -14,7 +14,7 @@ from agent.behaviour.vla.interface import FEATURES, Batch, Policy, observation_k
 from agent.world_model.interface import State, WorldModel
 from train.agents import load_world_model
 from train.data.episodes import Episode
-from train.errors import DreamdriveError
+from train.run.errors import DreamdriveError
 from train.vla.dreams.drives import filter_drive
 
 IMAGINED_FEATURES, FEATURES_OF = "features", "features_of"

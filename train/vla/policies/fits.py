@@ -8,7 +8,7 @@ from envs.car_racing.env import CarRacingConfig
 from envs.car_racing.track import STATE_SIZE
 from envs.carla.config import CarlaConfig
 from train.environments import EnvConfig
-from train.errors import DreamdriveError
+from train.run.errors import DreamdriveError
 
 
 def check_carla(policy: object, env: CarlaConfig, where: str) -> None:

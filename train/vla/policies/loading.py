@@ -11,9 +11,9 @@ from agent.world_model.interface import WorldModel
 from envs.car_racing.env import CarRacingConfig
 from train.agents import load_world_model
 from train.environments import EnvConfig, with_kind
-from train.errors import DreamdriveError
-from train.options import read_yaml, validate
-from train.run import Run
+from train.run.errors import DreamdriveError
+from train.run.folder import Run
+from train.run.options import read_yaml, validate
 from train.vla.dreams.guidance import guide
 from train.vla.language.hindsight import Labels
 from train.vla.language.instructions import understand

@@ -18,7 +18,7 @@ from train.data.lerobot.columns import (
     rowwise_extras,
 )
 from train.data.lerobot.layout import Feature
-from train.errors import DreamdriveError
+from train.run.errors import DreamdriveError
 
 CAMERA = "observation.images.front"
 

@@ -16,7 +16,7 @@ from train.data.lerobot.config import ExportConfig
 from train.data.lerobot.export import export
 from train.data.lerobot.tasks import TaskConfig
 from train.data.lerobot.video import VideoConfig, read_pictures
-from train.errors import DreamdriveError
+from train.run.errors import DreamdriveError
 
 CAMERA = "observation.images.front"
 LENGTHS = (9, 4, 12)

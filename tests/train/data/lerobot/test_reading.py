@@ -21,7 +21,7 @@ from train.data.lerobot.export import export
 from train.data.lerobot.layout import located, read_info
 from train.data.lerobot.reading import find_lerobot, read_lerobot
 from train.data.lerobot.video import VideoConfig, VideoWriter
-from train.errors import DreamdriveError
+from train.run.errors import DreamdriveError
 
 CAMERA = "observation.images.front"
 DRIVES = [drive(number, steps, terminated=number == 1) for number, steps in enumerate((9, 4, 12))]

@@ -5,7 +5,7 @@ import pytest
 
 from tests.train.data.lerobot.drives import drive
 from train.data.lerobot.tasks import TaskConfig, row_tasks
-from train.errors import DreamdriveError
+from train.run.errors import DreamdriveError
 from train.vla.language.hindsight import CAR_RACING_SPEEDS, Labels, label_rows
 from train.vla.language.instructions import phrasings
 

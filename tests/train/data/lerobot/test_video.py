@@ -7,7 +7,7 @@ import pytest
 
 from tests.train.data.lerobot.drives import pictures, psnr
 from train.data.lerobot.video import VideoConfig, VideoWriter, read_pictures
-from train.errors import DreamdriveError
+from train.run.errors import DreamdriveError
 
 
 def write(path: Path, parts: list[np.ndarray], fps: float = 12.5, config: VideoConfig | None = None) -> Path:

@@ -12,7 +12,7 @@ import pytest
 from train.data.episodes import Episode, read_episode, write_episode
 from train.data.recorded.commavq import find_segments
 from train.data.recorded.recording import ConvertConfig, Recording
-from train.errors import DreamdriveError
+from train.run.errors import DreamdriveError
 
 SMALL = ConvertConfig(image_size=8)
 SEGMENT = "0123456789abcdef0123456789abcdef_7"

@@ -24,8 +24,8 @@ from train.data.recorded.convert import Outcome, convert
 from train.data.recorded.kitti import find_drives
 from train.data.recorded.recording import ConvertConfig, Named
 from train.data.recorded.rollouts import find_rollouts
-from train.errors import DreamdriveError
-from train.progress import Progress
+from train.run.errors import DreamdriveError
+from train.run.progress import Progress
 
 SMALL = ConvertConfig(image_size=8)
 

@@ -10,7 +10,7 @@ from tests.train.data.recorded.kitti_layout import DATE, DRIVE, packet, write_dr
 from train.data.episodes import Episode
 from train.data.recorded.kitti import east_north_up, find_drives
 from train.data.recorded.recording import ConvertConfig
-from train.errors import DreamdriveError
+from train.run.errors import DreamdriveError
 
 SMALL = ConvertConfig(image_size=8)
 

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from train.data.recorded.motion import ControlsConfig, Motion, controls, heading_of, motion_from_poses
-from train.errors import DreamdriveError
+from train.run.errors import DreamdriveError
 
 
 def circle(radius: float, speed: float, rows: int = 21) -> Motion:

@@ -24,7 +24,7 @@ from train.data.episodes import Episode
 from train.data.recorded import tables
 from train.data.recorded.nuscenes import CAMERAS, find_scenes
 from train.data.recorded.recording import ConvertConfig
-from train.errors import DreamdriveError
+from train.run.errors import DreamdriveError
 
 SMALL = ConvertConfig(image_size=12)
 # The devkit wants numpy below 2, which no environment of ours has, so it lives in one of its own.

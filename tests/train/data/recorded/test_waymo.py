@@ -18,7 +18,7 @@ from train.data.recorded.recording import ConvertConfig
 from train.data.recorded.scenario import HEADING, VALID, VELOCITY_Y, WIDTH, X, Y, read_scenario
 from train.data.recorded.tfrecord import crc32c, masked_crc32c
 from train.data.recorded.waymo import find_scenarios, gap_ahead
-from train.errors import DreamdriveError
+from train.run.errors import DreamdriveError
 
 FILE = "training.tfrecord-00000-of-01000"
 SMALL = ConvertConfig(image_size=64)

@@ -10,7 +10,7 @@ from tests.train.vla.road import Road, drive
 from train.agents import TrainedModel
 from train.cli import main
 from train.data.episodes import read_episodes, write_episode
-from train.errors import DreamdriveError
+from train.run.errors import DreamdriveError
 from train.vla.dreams import collect_imagined as job
 from train.vla.dreams.collect_imagined import collect_imagined
 from train.vla.dreams.gauges import load_gauges

@@ -9,7 +9,7 @@ from agent.world_model.ensemble import DisagreementConfig
 from agent.world_model.probe import ProbeConfig
 from tests.agent.tiny import tiny_rssm
 from tests.train.vla.road import HALF, Road, drive
-from train.errors import DreamdriveError
+from train.run.errors import DreamdriveError
 from train.vla.dreams.drives import filter_drive, truth
 from train.vla.dreams.gauges import Gauges, GaugesConfig, fit_gauges, load_gauges
 

@@ -9,7 +9,7 @@ from agent.behaviour.vla.interface import ACTION, IMAGE, PAD, STATE, TASK
 from tests.train.vla.dreams.test_gauges import fitted
 from tests.train.vla.road import HALF, MOST, Random, Road, drive, step
 from train.data.episodes import Episode, from_file_order, to_file_order
-from train.errors import DreamdriveError
+from train.run.errors import DreamdriveError
 from train.vla.dreams.gauges import Gauges
 from train.vla.dreams.imagined import ChunkDriver, ImaginedConfig, Report, imagine_data
 from train.vla.language.hindsight import CAR_RACING_SPEEDS, label_rows

@@ -19,7 +19,7 @@ from envs.car_racing.observation import native_action
 from envs.car_racing.simulators import OfficialSimulator
 from envs.car_racing.track import HALF_WIDTH, Track, car_on_track
 from train.data.episodes import read_episode
-from train.errors import DreamdriveError
+from train.run.errors import DreamdriveError
 from train.vla.driving import demonstrations
 from train.vla.driving.demonstrations import DemonstrationsConfig, Shown, collect_demonstrations, obeyed_rows
 from train.vla.driving.demonstrator import Mistakes, demonstrate

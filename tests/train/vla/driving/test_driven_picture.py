@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from train.errors import DreamdriveError
+from train.run.errors import DreamdriveError
 from train.vla.driving.driven_picture import draw_driven
 from train.vla.driving.obedience import Driven, Trial
 from train.vla.language.hindsight import CAR_RACING_SPEEDS, Labels

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from agent.behaviour.vla.interface import IMAGE, STATE, TASK, Batch
 from envs.car_racing.env import CarRacingConfig
-from train.errors import DreamdriveError
+from train.run.errors import DreamdriveError
 from train.vla.driving.evaluate import evaluate_policy
 from train.vla.driving.obedience import (
     Driven,

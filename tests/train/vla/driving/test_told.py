@@ -14,7 +14,7 @@ from tests.train.vla.tiny_demonstrations import TINY, encode
 from train.carla.config import CollectConfig
 from train.carla.pilots import Policy
 from train.data.episodes import read_episode
-from train.errors import DreamdriveError
+from train.run.errors import DreamdriveError
 from train.vla.driving.collect_told import collect_told
 from train.vla.driving.told import Told, draw_instruction
 from train.vla.language.hindsight import CAR_RACING_SPEEDS, label_rows

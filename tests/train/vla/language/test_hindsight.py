@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from train.data.episodes import Episode
-from train.errors import DreamdriveError
+from train.run.errors import DreamdriveError
 from train.vla.language.hindsight import (
     CAR_RACING_SPEEDS,
     CARLA_SPEEDS,

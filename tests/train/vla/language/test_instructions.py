@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from train.errors import DreamdriveError
+from train.run.errors import DreamdriveError
 from train.vla.language.hindsight import MANOEUVRES, PLACES, SPEEDS, Labels
 from train.vla.language.instructions import lookup, phrase, phrasings, understand
 

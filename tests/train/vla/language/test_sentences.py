@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from train.errors import DreamdriveError
+from train.run.errors import DreamdriveError
 from train.vla.language import sentences
 from train.vla.language.sentences import SentenceEncoder
 

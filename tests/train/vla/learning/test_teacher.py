@@ -10,10 +10,10 @@ from agent.behaviour.vla.config import VLAConfig
 from tests.train.vla.dreams.test_gauges import CONFIG
 from tests.train.vla.road import Road, drive
 from train.agents import TrainedModel
-from train.checkpoint import load_checkpoint
 from train.data.episodes import write_episode
-from train.errors import DreamdriveError
-from train.run import Run, StopSignal
+from train.run.checkpoint import load_checkpoint
+from train.run.errors import DreamdriveError
+from train.run.folder import Run, StopSignal
 from train.vla.dreams.gauges import load_gauges
 from train.vla.learning import teacher
 from train.vla.learning import train_teacher as train_teacher_module

@@ -8,10 +8,10 @@ import torch
 
 from agent.behaviour.vla.interface import IMAGE, STATE, TASK
 from tests.train.vla.tiny_demonstrations import TINY, config, encode, write
-from train.checkpoint import load_checkpoint
-from train.errors import DreamdriveError
-from train.run import Run
-from train.tracking import read_metrics
+from train.run.checkpoint import load_checkpoint
+from train.run.errors import DreamdriveError
+from train.run.folder import Run
+from train.run.tracking import read_metrics
 from train.vla.learning import learner as learner_module
 from train.vla.learning.config import VLATrainConfig
 from train.vla.learning.learner import VLALearner

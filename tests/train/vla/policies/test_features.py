@@ -6,7 +6,7 @@ import torch
 from agent.behaviour.vla.interface import FEATURES, IMAGE, STATE, TASK, Batch
 from tests.agent.tiny import CONFIG, PICTURES, tiny_lstm
 from tests.train.vla.tiny_demonstrations import TINY, config, encode, episode, write
-from train.errors import DreamdriveError
+from train.run.errors import DreamdriveError
 from train.vla.learning.learner import VLALearner
 from train.vla.policies.features import FeaturePolicy, FeatureReader
 

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from agent.behaviour.vla.config import VLAConfig
 from agent.behaviour.vla.interface import ACTION, FEATURES, IMAGE, PAD, STATE, TASK, require_policy
-from train.errors import DreamdriveError
-from train.run import Run
+from train.run.errors import DreamdriveError
+from train.run.folder import Run
 from train.vla import VLAPolicy, load_policy
 
 WORDS = ("left", "right", "slow")

@@ -6,8 +6,8 @@ from contextlib import AbstractContextManager, nullcontext
 
 import torch
 
-from train.errors import DreamdriveError
-from train.memory import keep_freed
+from train.run.errors import DreamdriveError
+from train.run.memory import keep_freed
 
 
 def pick_device(name: str) -> torch.device:

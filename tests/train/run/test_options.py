@@ -9,9 +9,9 @@ from agent.behaviour.evolution import ControllerConfig
 from agent.tokenizer.fsq_vae import FSQVAEConfig
 from agent.world_model.lstm import LSTMConfig
 from agent.world_model.rssm import RSSMConfig
-from train.errors import DreamdriveError
 from train.online.config import OnlineConfig
-from train.options import build, flatten, help_text, parse_overrides, to_yaml
+from train.run.errors import DreamdriveError
+from train.run.options import build, flatten, help_text, parse_overrides, to_yaml
 
 
 class Plain(BaseModel, extra="forbid", use_attribute_docstrings=True):

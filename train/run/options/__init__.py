@@ -4,9 +4,9 @@ Later wins: the defaults of the pydantic model, then the file, then the options 
 the command line are read as YAML, too. The same model gives the help text.
 """
 
-from train.options.fields import flatten
-from train.options.help import help_text
-from train.options.layers import build, parse_overrides, validate
-from train.options.yaml_text import read_yaml, to_yaml
+from train.run.options.fields import flatten
+from train.run.options.help import help_text
+from train.run.options.layers import build, parse_overrides, validate
+from train.run.options.yaml_text import read_yaml, to_yaml
 
 __all__ = ["build", "flatten", "help_text", "parse_overrides", "read_yaml", "to_yaml", "validate"]

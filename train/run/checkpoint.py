@@ -23,7 +23,7 @@ import safetensors
 import safetensors.torch
 import torch
 
-from train.errors import DreamdriveError, describe_os_error, explain_os_errors, one_line
+from train.run.errors import DreamdriveError, describe_os_error, explain_os_errors, one_line
 
 _SCALARS = (bool, int, float, str, type(None))
 

@@ -2,7 +2,7 @@ import io
 
 from rich.console import Console
 
-from train.progress import Progress, duration
+from train.run.progress import Progress, duration
 
 
 class Clock:

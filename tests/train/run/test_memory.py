@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from train.memory import release_freed
+from train.run.memory import release_freed
 
 glibc_only = pytest.mark.skipif(
     sys.platform != "linux" or not hasattr(ctypes.CDLL(None), "malloc_trim"), reason="not glibc"
@@ -37,8 +37,8 @@ def test_what_was_freed_is_kept_while_a_job_learns() -> None:
     # In a process of its own: glibc cannot be told to forget it again.
     script = """
 import resource, torch
-from train.device import set_up_cpu
-from train.memory import release_freed
+from train.run.device import set_up_cpu
+from train.run.memory import release_freed
 
 def faults(times):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt

@@ -7,7 +7,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel
 
-from train.errors import DreamdriveError, explain_os_errors, one_line
+from train.run.errors import DreamdriveError, explain_os_errors, one_line
 
 
 class _Loader(yaml.SafeLoader):

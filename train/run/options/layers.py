@@ -6,10 +6,10 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from train.errors import DreamdriveError
-from train.options.complaints import complaint, place_of
-from train.options.fields import defaults_of, kind_field, options, same_kind, submodels
-from train.options.yaml_text import parse_yaml, read_yaml
+from train.run.errors import DreamdriveError
+from train.run.options.complaints import complaint, place_of
+from train.run.options.fields import defaults_of, kind_field, options, same_kind, submodels
+from train.run.options.yaml_text import parse_yaml, read_yaml
 
 Config = TypeVar("Config", bound=BaseModel)
 

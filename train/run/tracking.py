@@ -21,8 +21,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any, NamedTuple, Self, TypeVar
 
-from train.checkpoint import write_text_aside
-from train.errors import explain_os_errors, one_line
+from train.run.checkpoint import write_text_aside
+from train.run.errors import explain_os_errors, one_line
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

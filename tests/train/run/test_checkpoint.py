@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from train import checkpoint
-from train.checkpoint import (
+from train.run.checkpoint import (
     load_checkpoint,
     load_weights,
     rng_state,
@@ -18,7 +17,8 @@ from train.checkpoint import (
     save_weights,
     set_rng_state,
 )
-from train.errors import DreamdriveError
+from train.run.errors import DreamdriveError
+from train.run.folder import checkpoint
 
 
 def test_a_checkpoint_comes_back_as_it_was(tmp_path: Path) -> None:
@@ -70,8 +70,8 @@ def test_a_full_disk_leaves_the_old_checkpoint_and_nothing_else(tmp_path: Path) 
     code = """
 import errno, os, resource, sys, torch
 from pathlib import Path
-from train import errors
-from train.checkpoint import load_checkpoint, save_checkpoint
+from train.run.folder import errors
+from train.run.checkpoint import load_checkpoint, save_checkpoint
 path = Path(sys.argv[1]) / "checkpoint.pt"
 save_checkpoint(path, {"step": 1})
 resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))

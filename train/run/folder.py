@@ -24,9 +24,9 @@ from typing import Any, NamedTuple, Self, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from train.checkpoint import write_text_aside
-from train.errors import DreamdriveError, explain_os_errors, one_line
-from train.options import flatten, read_yaml, to_yaml, validate
+from train.run.checkpoint import write_text_aside
+from train.run.errors import DreamdriveError, explain_os_errors, one_line
+from train.run.options import flatten, read_yaml, to_yaml, validate
 
 Config = TypeVar("Config", bound=BaseModel)
 

@@ -7,8 +7,8 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic_core import ErrorDetails
 
-from train.errors import one_line
-from train.options.fields import options
+from train.run.errors import one_line
+from train.run.options.fields import options
 
 
 def place_of(location: Sequence[int | str], raw: Any) -> str:

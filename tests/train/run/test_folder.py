@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel
 
-from train.errors import DreamdriveError
-from train.run import Run, StopSignal, changes, default_path, git_state, refuse_changes
+from train.run.errors import DreamdriveError
+from train.run.folder import Run, StopSignal, changes, default_path, git_state, refuse_changes
 
 
 class Part(BaseModel, extra="forbid"):

@@ -8,8 +8,8 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
-from train.errors import one_line
-from train.options.fields import options
+from train.run.errors import one_line
+from train.run.options.fields import options
 
 
 def help_text(model: type[BaseModel], width: int = 110) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from train.tracking import Tracker, mlflow_client, read_metrics
+from train.run.tracking import Tracker, mlflow_client, read_metrics
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -54,7 +54,7 @@ def test_a_killed_and_resumed_run_goes_on_in_the_same_mlflow_run(run: Path) -> N
     code = """
 import sys, time
 from pathlib import Path
-from train.tracking import Tracker
+from train.run.tracking import Tracker
 tracker = Tracker(Path(sys.argv[1]))
 print(tracker.start("e", "a", {"lr": 1, "seed": 0}), flush=True)
 for step in range(0, 31, 10):
@@ -168,7 +168,7 @@ def test_tracking_makes_its_database_and_says_nothing(tmp_path: Path) -> None:
     code = """
 import sys
 from pathlib import Path
-from train.tracking import Tracker
+from train.run.tracking import Tracker
 with Tracker(Path(sys.argv[1])) as tracker:
     tracker.start("e", "a", {"x": 1})
     tracker.log({"loss": 1.0}, 1)
