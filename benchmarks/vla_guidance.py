@@ -21,13 +21,13 @@ from torch import Tensor
 from agent.behaviour.vla.interface import IMAGE, STATE, TASK, Policy
 from agent.world_model.ensemble import DisagreementConfig
 from agent.world_model.probe import Probe, ProbeConfig
+from train.language.hindsight import CAR_RACING_SPEEDS, Labels
 from train.online.config import OnlineConfig
 from train.run.options import build
 from train.vla.dreams.drives import quantities
 from train.vla.dreams.gauges import Gauges
 from train.vla.dreams.guidance import WorldModelGuidedTrainer
 from train.vla.dreams.judge import JudgeConfig
-from train.vla.language.hindsight import CAR_RACING_SPEEDS, Labels
 from train.vla.learning.config import VLATrainConfig
 from train.vla.policies.features import FeaturePolicy, FeatureReader
 from train.vla.policies.policy import VLAPolicy

@@ -4,7 +4,7 @@ from pydantic import BaseModel, Field
 
 from envs.carla.config import CarlaConfig
 from train.carla.noise import NoiseConfig
-from train.vla.driving.orders import OrdersConfig
+from train.language.command_sampling import OrdersConfig
 
 
 class AutopilotOrdersConfig(OrdersConfig):

@@ -16,11 +16,11 @@ from train.agents import TrainedModel, load_world_model
 from train.carla.config import CollectConfig
 from train.carla.noise import Bursts
 from train.environments import require_carla
+from train.language.command_sampling import across, draw_orders
+from train.language.hindsight import CARLA_SPEEDS, Labels
 from train.online.drivers import Driver, Single, is_run, load_policy, make_driver
 from train.run.errors import DreamdriveError, one_line
-from train.vla.driving.orders import across, draw_orders
 from train.vla.driving.told import Ride, Told, told_by_run
-from train.vla.language.hindsight import CARLA_SPEEDS, Labels
 from train.vla.policies.fits import check_carla
 from train.vla.policies.loading import has_policy
 

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from envs.carla.actions import Actions
 from train.data.episodes import Episode
-from train.vla.language.hindsight import Labels
+from train.language.hindsight import Labels
 
 PICTURES = ("semantic", "birdseye")
 """Observations that the format keeps as extras: its pictures are the front camera's."""

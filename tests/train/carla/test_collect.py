@@ -19,8 +19,8 @@ from train.carla.collect import collect
 from train.carla.config import CollectConfig
 from train.carla.pilots import Pilot, Policy, open_policy
 from train.data.episodes import Episode, read_episode
+from train.language.hindsight import Labels, asked_rows
 from train.run.errors import DreamdriveError
-from train.vla.language.hindsight import Labels, asked_rows
 
 pytestmark = pytest.mark.usefixtures("nothing_left_behind")
 

@@ -9,8 +9,8 @@ from envs.carla.actions import Actions, Control
 from envs.carla.config import CarlaConfig
 from train.carla.config import CollectConfig
 from train.carla.pilots import DisturbedAutopilot, Policy, manner, open_policy
+from train.language.hindsight import CARLA_SPEEDS, PLACES, SPEEDS, Labels, obeys
 from train.run.errors import DreamdriveError
-from train.vla.language.hindsight import CARLA_SPEEDS, PLACES, SPEEDS, Labels, obeys
 
 ALWAYS = {"strength": 0.4, "seconds": 100.0, "every_seconds": 1e-6}
 

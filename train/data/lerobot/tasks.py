@@ -8,8 +8,8 @@ from pydantic import BaseModel, Field
 from train.data.episodes import Episode
 from train.data.lerobot.columns import TASK_EXTRA
 from train.run.errors import DreamdriveError
-from train.vla.language.hindsight import CAR_RACING_SPEEDS, CARLA_SPEEDS, Labels, asked_rows, label_rows
-from train.vla.language.instructions import phrase
+from train.language.hindsight import CAR_RACING_SPEEDS, CARLA_SPEEDS, Labels, asked_rows, label_rows
+from train.language.instructions import phrase
 
 
 class TaskConfig(BaseModel, extra="forbid", validate_assignment=True, use_attribute_docstrings=True):

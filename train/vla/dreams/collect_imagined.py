@@ -11,13 +11,13 @@ import torch
 from agent.world_model.interface import WorldModel
 from train.agents import load_world_model
 from train.data.episodes import read_episode, write_episode
+from train.language.hindsight import CAR_RACING_SPEEDS, CARLA_SPEEDS
 from train.run.checkpoint import write_text_aside
 from train.run.errors import DreamdriveError, explain_os_errors
 from train.run.progress import Progress
 from train.vla.dreams.drives import filter_drive
 from train.vla.dreams.gauges import Gauges, GaugesConfig, fit_gauges, load_gauges
 from train.vla.dreams.imagined import ImaginedConfig, Report, imagine_data
-from train.vla.language.hindsight import CAR_RACING_SPEEDS, CARLA_SPEEDS
 from train.vla.policies.loading import check_sees_by
 from train.vla.policies.policy import load_policy
 

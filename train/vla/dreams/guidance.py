@@ -22,11 +22,11 @@ from agent.behaviour.vla.interface import IMAGE, STATE, TASK, Batch, Policy, obs
 from agent.world_model.interface import State, WorldModel
 from train.agents import load_world_model
 from train.data.episodes import Episode
+from train.language.hindsight import CAR_RACING_SPEEDS, SpeedScale
 from train.run.errors import DreamdriveError, one_line
 from train.vla.dreams.gauges import Gauges, load_gauges
 from train.vla.dreams.imagined import ImaginedConfig, imagine_data
 from train.vla.dreams.judge import Judge, JudgeConfig, Judged, Understand
-from train.vla.language.hindsight import CAR_RACING_SPEEDS, SpeedScale
 from train.vla.learning.rows import EpisodeRows, train_on
 from train.vla.policies.features import FeaturePolicy, FeatureReader, check_same, propose
 

@@ -3,7 +3,7 @@
 From real states of demonstrations the world model rolls out what would have happened had the car been driven
 otherwise: by the policy, told something else, or by the demonstration's actions with slowly swinging noise.
 A dream ends where the model is unsure of it, where the car leaves the road, and where the episode is not
-expected to go on. What is left is labelled in hindsight like any drive (`train.vla.language.hindsight`), from
+expected to go on. What is left is labelled in hindsight like any drive (`train.language.hindsight`), from
 the speeds and places that the gauges read: whatever was imagined is a fair demonstration of what it came to.
 """
 
@@ -19,11 +19,11 @@ from torch import Tensor
 from agent.behaviour.vla.interface import FEATURES, IMAGE, STATE, TASK, Policy
 from agent.world_model.interface import State, Trajectory, WorldModel
 from train.data.episodes import Episode
+from train.language.hindsight import PLACES, SPEEDS, SpeedScale, label_rows
+from train.language.instructions import phrase
 from train.vla.dreams.drives import Drive, filter_drive
 from train.vla.dreams.gauges import Gauges, GaugesConfig, Readings
 from train.vla.dreams.judge import any_labels
-from train.vla.language.hindsight import PLACES, SPEEDS, SpeedScale, label_rows
-from train.vla.language.instructions import phrase
 from train.vla.policies.features import FEATURES_OF, IMAGINED_FEATURES, fingerprint
 
 

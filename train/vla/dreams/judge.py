@@ -16,9 +16,9 @@ from torch import Tensor
 
 from agent.behaviour.planner import Prior, imagined_returns
 from agent.world_model.interface import State, Trajectory, WorldModel
+from train.language.hindsight import PLACES, SPEEDS, Labels, SpeedScale
 from train.run.errors import DreamdriveError
 from train.vla.dreams.gauges import Gauges
-from train.vla.language.hindsight import PLACES, SPEEDS, Labels, SpeedScale
 
 _SIDES = {"left": (0.25, 0.75), "centre": (-0.25, 0.25), "right": (-0.75, -0.25)}
 """Where across the road each place is [half widths]; beyond comes the verge."""

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from train.evaluate import held_out
+from train.language.instructions import understand
+from train.language.sentence_encoder import SentenceEncoder
 from train.run.errors import DreamdriveError
 from train.vla.driving.obedience import Trial, repeated, shuffled, suite
-from train.vla.language.instructions import understand
-from train.vla.language.sentences import SentenceEncoder
 
 
 @dataclass(frozen=True)

@@ -19,14 +19,14 @@ from train.agents import Trained, load_agent
 from train.carla.folder import EpisodeFiles, opened
 from train.data.episodes import Episode
 from train.environments import require_car_racing
+from train.language.command_sampling import OrdersConfig, draw_orders, settled
+from train.language.hindsight import CAR_RACING_SPEEDS, LEARNER_DROVE, Labels, asked_rows, obeys
+from train.language.instructions import phrase
 from train.run.errors import DreamdriveError
 from train.run.progress import Progress
 from train.vla.driving.demonstrator import Mistakes, demonstrate
-from train.vla.driving.orders import OrdersConfig, draw_orders, settled
 from train.vla.driving.seats import Seat
 from train.vla.driving.told import Ride, told_by_run
-from train.vla.language.hindsight import CAR_RACING_SPEEDS, LEARNER_DROVE, Labels, asked_rows, obeys
-from train.vla.language.instructions import phrase
 from train.vla.policies.features import own_copy
 from train.vla.policies.fits import check_car_racing
 

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from envs.car_racing.track import HALF_WIDTH, CarOnTrack, Track
-from train.vla.driving.orders import across
-from train.vla.language.hindsight import CAR_RACING_SPEEDS, Labels
+from train.language.command_sampling import across
+from train.language.hindsight import CAR_RACING_SPEEDS, Labels
 
 _WHEELBASE = 3.24  # [m]
 _NEAREST, _AHEAD = 6.0, 0.3  # the point steered at is at least so far [m], and so much of a speed [s]

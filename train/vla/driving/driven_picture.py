@@ -10,10 +10,10 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 
 from train.charts import plain, save
+from train.language.hindsight import PLACE_BORDER, SPEEDS, SpeedScale, in_half_widths
 from train.pictures import FAINT, INK, SEEN
 from train.run.errors import DreamdriveError
 from train.vla.driving.obedience import SETTLE, Driven
-from train.vla.language.hindsight import PLACE_BORDER, SPEEDS, SpeedScale, in_half_widths
 
 _COLOURS = {"left": "#3b78b8", "centre": INK, "right": "#c2410c", None: FAINT}
 _ANY = "any speed"

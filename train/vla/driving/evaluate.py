@@ -19,6 +19,9 @@ from envs.carla.config import CarlaConfig
 from train.carla.scores_table import show as show_routes
 from train.carla.scoring import RouteScore, Summary
 from train.environments import EnvConfig, require_car_racing
+from train.language.hindsight import Labels, SpeedScale
+from train.language.instructions import understand
+from train.language.sentence_encoder import SentenceEncoder
 from train.run.checkpoint import write_text_aside
 from train.run.errors import DreamdriveError
 from train.run.progress import Progress
@@ -36,9 +39,6 @@ from train.vla.driving.obedience import (
     score_cells,
 )
 from train.vla.driving.trials import Trials, drive_trials
-from train.vla.language.hindsight import Labels, SpeedScale
-from train.vla.language.instructions import understand
-from train.vla.language.sentences import SentenceEncoder
 from train.vla.learning.config import speed_scale
 from train.vla.policies.loading import load_driver
 

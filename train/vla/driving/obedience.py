@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from train.language.hindsight import PLACES, SPEEDS, Labels, SpeedScale, obeys
+from train.language.instructions import phrase
 from train.run.errors import DreamdriveError
-from train.vla.language.hindsight import PLACES, SPEEDS, Labels, SpeedScale, obeys
-from train.vla.language.instructions import phrase
 
 SETTLE = 40
 """Decisions at the beginning of an episode that do not count: the car starts at rest."""

@@ -12,10 +12,10 @@ from torch import nn
 
 from agent.behaviour.vla.interface import Policy, require_policy
 from train.environments import EnvConfig
+from train.language.hindsight import MANOEUVRES, PLACES, SPEEDS, Labels
+from train.language.instructions import phrase
 from train.run.errors import DreamdriveError, one_line
 from train.vla.driving.trials import as_told
-from train.vla.language.hindsight import MANOEUVRES, PLACES, SPEEDS, Labels
-from train.vla.language.instructions import phrase
 from train.vla.learning.dataset import choose
 from train.vla.policies.features import own_copy
 from train.vla.policies.loading import load_driver

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from agent.behaviour.vla.interface import ACTION, FEATURES, IMAGE, PAD, STATE, TASK, Batch
 from train.data.episodes import Episode, EpisodeLimits, read_episode, read_episodes
+from train.language.hindsight import Labels, SpeedScale, asked_rows, label_rows
+from train.language.instructions import phrase
 from train.run.errors import DreamdriveError
-from train.vla.language.hindsight import Labels, SpeedScale, asked_rows, label_rows
-from train.vla.language.instructions import phrase
 from train.vla.learning.config import VLADataConfig, VLATrainConfig
 
 FeaturesOf = Callable[[Episode], Tensor]

@@ -11,11 +11,11 @@ from torch import Tensor
 from agent.behaviour.vla.config import DRIVING
 from agent.behaviour.vla.interface import ACTION, FEATURES, PAD, STATE, TASK
 from train.data.episodes import read_episodes
+from train.language.fit_classifier import READING, fit_reader
+from train.language.sentence_encoder import SentenceEncoder
 from train.run.device import pick_device, set_up_cpu
 from train.run.errors import DreamdriveError
 from train.run.folder import changes
-from train.vla.language.reading import READING, fit_reader
-from train.vla.language.sentences import SentenceEncoder
 from train.vla.learning.config import VLATrainConfig
 from train.vla.learning.dataset import Batches, Rows, moments, read_rows, split_paths, to_device
 from train.vla.learning.learning_state import descend, learning_state, scheduled_rate, take_up

@@ -14,9 +14,9 @@ from torch.utils.data import DataLoader, Dataset
 
 from agent.behaviour.vla.interface import ACTION, IMAGE, PAD, STATE, TASK, require_policy
 from train.data.episodes import Episode
+from train.language.hindsight import Labels, SpeedScale, label_rows
+from train.language.instructions import phrase
 from train.run.errors import DreamdriveError, one_line
-from train.vla.language.hindsight import Labels, SpeedScale, label_rows
-from train.vla.language.instructions import phrase
 
 Row = dict[str, Any]
 """One row in LeRobot's keys, without a batch dimension."""

@@ -16,13 +16,13 @@ from agent.behaviour.vla.interface import FEATURES, TASK
 from agent.world_model.interface import State, WorldModel
 from train.agents import TrainedModel, load_world_model
 from train.data.episodes import read_episode, read_episodes
+from train.language.hindsight import Labels, SpeedScale
+from train.language.instructions import phrase
 from train.run.device import pick_device, set_up_cpu
 from train.run.errors import DreamdriveError
 from train.vla.dreams.drives import filter_drive
 from train.vla.dreams.gauges import Gauges, fit_gauges, load_gauges
 from train.vla.dreams.judge import Judge, Judged, any_labels
-from train.vla.language.hindsight import Labels, SpeedScale
-from train.vla.language.instructions import phrase
 from train.vla.learning.config import VLADataConfig, speed_scale
 from train.vla.learning.dataset import Rows, read_rows, to_device
 from train.vla.learning.learning_state import descend, learning_state, scheduled_rate, take_up

@@ -11,12 +11,12 @@ from agent.world_model.interface import WorldModel
 from envs.car_racing.env import CarRacingConfig
 from train.agents import load_world_model
 from train.environments import EnvConfig, with_kind
+from train.language.hindsight import Labels
+from train.language.instructions import understand
 from train.run.errors import DreamdriveError
 from train.run.folder import Run
 from train.run.options import read_yaml, validate
 from train.vla.dreams.guidance import guide
-from train.vla.language.hindsight import Labels
-from train.vla.language.instructions import understand
 from train.vla.learning.config import speed_scale
 from train.vla.policies.features import FeaturePolicy, FeatureReader, check_same
 from train.vla.policies.policy import POLICY_FOLDER, VLAPolicy, load_policy, read_policy_config

@@ -20,11 +20,11 @@ from agent.behaviour.vla.config import VLAConfig
 from agent.behaviour.vla.flow_matching import Prefix, flow_loss, sample
 from agent.behaviour.vla.interface import Batch
 from agent.behaviour.vla.model import Context
+from train.language.sentence_encoder import SentenceEncoder
 from train.run.checkpoint import load_weights, save_weights, write_text_aside
 from train.run.errors import DreamdriveError, explain_os_errors, one_line
 from train.run.folder import Run
 from train.run.options import validate
-from train.vla.language.sentences import SentenceEncoder
 from train.vla.policies.checks import Seen, check_actions, check_observation
 
 Encoder: TypeAlias = Callable[[Sequence[str]], Tensor]

@@ -6,8 +6,8 @@ import pytest
 from tests.train.data.lerobot.drives import drive
 from train.data.lerobot.tasks import TaskConfig, row_tasks
 from train.run.errors import DreamdriveError
-from train.vla.language.hindsight import CAR_RACING_SPEEDS, Labels, label_rows
-from train.vla.language.instructions import phrasings
+from train.language.hindsight import CAR_RACING_SPEEDS, Labels, label_rows
+from train.language.instructions import phrasings
 
 KNOWN = dict(phrasings(held_out=False))
 

@@ -10,11 +10,11 @@ from agent.behaviour.vla.interface import FEATURES, IMAGE, Batch, Policy
 from agent.distributions import Deterministic
 from tests.train.vla.dreams.test_imagined import CONFIG, gauges
 from tests.train.vla.road import HALF, MOST, Random, Road, batch, drive, step
+from train.language.hindsight import CAR_RACING_SPEEDS, Labels
+from train.language.instructions import lookup
 from train.run.errors import DreamdriveError
 from train.vla.dreams.guidance import WorldModelGuidedTrainer
 from train.vla.dreams.judge import Judge, JudgeConfig, imagine_chunks, obedience
-from train.vla.language.hindsight import CAR_RACING_SPEEDS, Labels
-from train.vla.language.instructions import lookup
 from train.vla.policies.features import FeaturePolicy, FeatureReader
 
 

@@ -9,11 +9,11 @@ from agent.behaviour.vla.interface import ACTION, IMAGE, PAD, STATE, TASK
 from tests.train.vla.dreams.test_gauges import fitted
 from tests.train.vla.road import HALF, MOST, Random, Road, drive, step
 from train.data.episodes import Episode, from_file_order, to_file_order
+from train.language.hindsight import CAR_RACING_SPEEDS, label_rows
+from train.language.instructions import lookup
 from train.run.errors import DreamdriveError
 from train.vla.dreams.gauges import Gauges
 from train.vla.dreams.imagined import ChunkDriver, ImaginedConfig, Report, imagine_data
-from train.vla.language.hindsight import CAR_RACING_SPEEDS, label_rows
-from train.vla.language.instructions import lookup
 from train.vla.learning.rows import EpisodeRows, joined, train_on
 from train.vla.policies.features import FeatureReader, fingerprint
 

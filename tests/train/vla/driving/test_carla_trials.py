@@ -11,10 +11,10 @@ from envs.carla.config import CarlaConfig
 from tests.envs.carla.fake_client import servers
 from tests.train.carla.scored_env import BREAKS_ALWAYS, BREAKS_ONCE, open_scored
 from tests.train.vla.tiny_demonstrations import TINY, encode
+from train.language.hindsight import Labels
 from train.run.errors import DreamdriveError
 from train.vla.driving.carla_trials import CarlaTrials, drive_carla_trials
 from train.vla.driving.obedience import Trial
-from train.vla.language.hindsight import Labels
 from train.vla.policies.fits import check_carla
 from train.vla.policies.policy import VLAPolicy
 

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from train.language.hindsight import CAR_RACING_SPEEDS, Labels
 from train.run.errors import DreamdriveError
 from train.vla.driving.driven_picture import draw_driven
 from train.vla.driving.obedience import Driven, Trial
-from train.vla.language.hindsight import CAR_RACING_SPEEDS, Labels
 
 
 def drive(labels: Labels, speed: float, offset: float) -> Driven:

@@ -11,6 +11,8 @@ from torch import Tensor
 
 from agent.behaviour.vla.interface import IMAGE, STATE, TASK, Batch
 from envs.car_racing.env import CarRacingConfig
+from train.language.hindsight import CAR_RACING_SPEEDS, Labels
+from train.language.instructions import lookup, phrasings
 from train.run.errors import DreamdriveError
 from train.vla.driving.evaluate import evaluate_policy
 from train.vla.driving.obedience import (
@@ -27,8 +29,6 @@ from train.vla.driving.obedience import (
     suite,
     taken,
 )
-from train.vla.language.hindsight import CAR_RACING_SPEEDS, Labels
-from train.vla.language.instructions import lookup, phrasings
 from train.vla.learning.config import speed_scale
 
 FIRST = 1_000_000

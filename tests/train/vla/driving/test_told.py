@@ -14,11 +14,11 @@ from tests.train.vla.tiny_demonstrations import TINY, encode
 from train.carla.config import CollectConfig
 from train.carla.pilots import Policy
 from train.data.episodes import read_episode
+from train.language.hindsight import CAR_RACING_SPEEDS, label_rows
+from train.language.instructions import lookup, phrasings
 from train.run.errors import DreamdriveError
 from train.vla.driving.collect_told import collect_told
 from train.vla.driving.told import Told, draw_instruction
-from train.vla.language.hindsight import CAR_RACING_SPEEDS, label_rows
-from train.vla.language.instructions import lookup, phrasings
 from train.vla.policies.policy import VLAPolicy
 
 ENV = CarRacingConfig(image_size=16, max_frames=40)

@@ -7,9 +7,9 @@ import torch
 from agent.behaviour.vla.interface import ACTION, IMAGE, PAD, STATE, TASK
 from tests.train.vla.tiny_demonstrations import config, episode, write
 from train.data.episodes import write_episode
+from train.language.hindsight import Labels
+from train.language.instructions import lookup, phrasings
 from train.run.errors import DreamdriveError
-from train.vla.language.hindsight import Labels
-from train.vla.language.instructions import lookup, phrasings
 from train.vla.learning.config import VLATrainConfig
 from train.vla.learning.dataset import Batches, Rows, choose, moments, read_rows, split_paths, to_device
 

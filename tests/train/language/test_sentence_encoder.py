@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
+from train.language import sentence_encoder as sentences
+from train.language.sentence_encoder import SentenceEncoder
 from train.run.errors import DreamdriveError
-from train.vla.language import sentences
-from train.vla.language.sentences import SentenceEncoder
 
 
 class Counting:

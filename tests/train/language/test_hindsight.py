@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from train.data.episodes import Episode
-from train.run.errors import DreamdriveError
-from train.vla.language.hindsight import (
+from train.language.hindsight import (
     CAR_RACING_SPEEDS,
     CARLA_SPEEDS,
     PLACES,
@@ -21,6 +20,7 @@ from train.vla.language.hindsight import (
     label_rows,
     obeys,
 )
+from train.run.errors import DreamdriveError
 
 _SCALE = SpeedScale(stop=1.0, crawl=10.0, slow=20.0, brisk=40.0)
 _AIMS = {"stop": 0.0, "crawl": 5.5, "slow": 15.0, "brisk": 30.0, "fast": 60.0}

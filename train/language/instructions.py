@@ -9,12 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from train.language.hindsight import Labels
+from train.language.phrasebook import MANOEUVRE_PHRASES, PLACE_PHRASES, SPEED_PHRASES, Phrasings
 from train.run.errors import DreamdriveError, one_line
-from train.vla.language.hindsight import Labels
-from train.vla.language.phrasebook import MANOEUVRE_PHRASES, PLACE_PHRASES, SPEED_PHRASES, Phrasings
 
 Encoder: TypeAlias = Callable[[Sequence[str]], Tensor]
-"""Sentences -> (B, E) embeddings, such as `train.vla.language.sentences.SentenceEncoder`."""
+"""Sentences -> (B, E) embeddings, such as `train.language.sentence_encoder.SentenceEncoder`."""
 
 _KINDS: Mapping[str, Mapping[str, Phrasings]] = {
     "speed": SPEED_PHRASES,

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from agent.behaviour.vla.instruction_classifier import InstructionReader
-from train.vla.language.hindsight import Labels
-from train.vla.language.instructions import lookup
-from train.vla.language.reading import READING, classes, fit_reader, lessons
+from train.language.fit_classifier import READING, classes, fit_reader, lessons
+from train.language.hindsight import Labels
+from train.language.instructions import lookup
 
 
 def bag(texts: Sequence[str]) -> Tensor:

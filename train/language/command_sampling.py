@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, Field, field_validator, model_validator
 
-from train.vla.language.hindsight import PLACES, SPEEDS, Labels
+from train.language.hindsight import PLACES, SPEEDS, Labels
 
 SIDE = 0.5
 """Where the sides of the road or lane are driven, in half widths from its middle."""

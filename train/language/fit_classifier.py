@@ -6,8 +6,8 @@ import numpy as np
 import torch
 
 from agent.behaviour.vla.instruction_classifier import InstructionReader
-from train.vla.language.hindsight import MANOEUVRES, PLACES, SPEEDS, Labels
-from train.vla.language.instructions import Encoder, phrase, phrasings
+from train.language.hindsight import MANOEUVRES, PLACES, SPEEDS, Labels
+from train.language.instructions import Encoder, phrase, phrasings
 
 _KINDS = {"speed": SPEEDS, "place": PLACES, "manoeuvre": MANOEUVRES}
 READING = tuple(len(words) + 1 for words in _KINDS.values())

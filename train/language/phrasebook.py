@@ -1,6 +1,6 @@
 """The phrasings of every instruction: those to learn from, and those kept for testing alone.
 
-No phrasing holds a joint by which `train.vla.language.instructions` joins two (" and ", a comma, ...), or
+No phrasing holds a joint by which `train.language.instructions` joins two (" and ", a comma, ...), or
 begins with the end of one, "please".
 Most of those to learn from were written by somebody who had not seen those that are kept; what both had
 thought of is kept, and no longer part of a kept one is learnt.

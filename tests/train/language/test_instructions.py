@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from train.language.hindsight import MANOEUVRES, PLACES, SPEEDS, Labels
+from train.language.instructions import lookup, phrase, phrasings, understand
 from train.run.errors import DreamdriveError
-from train.vla.language.hindsight import MANOEUVRES, PLACES, SPEEDS, Labels
-from train.vla.language.instructions import lookup, phrase, phrasings, understand
 
 _ALL = [Labels(*each) for each in product((None, *SPEEDS), (None, *PLACES), (None, *MANOEUVRES))]
 
