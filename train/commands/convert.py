@@ -18,8 +18,8 @@ from train.commands.arguments import (
 )
 
 if TYPE_CHECKING:
-    from train.data.lerobot.config import ExportConfig
-    from train.data.recorded.recording import ConvertConfig, Recording
+    from train.convert.lerobot.config import ExportConfig
+    from train.convert.recorded.recording import ConvertConfig, Recording
 
 
 def add(group: Group) -> None:
@@ -108,13 +108,13 @@ def _names(text: str) -> list[str]:
 
 
 def _config() -> type[ConvertConfig]:
-    from train.data.recorded.recording import ConvertConfig
+    from train.convert.recorded.recording import ConvertConfig
 
     return ConvertConfig
 
 
 def _export_config() -> type[ExportConfig]:
-    from train.data.lerobot.config import ExportConfig
+    from train.convert.lerobot.config import ExportConfig
 
     return ExportConfig
 
@@ -122,8 +122,8 @@ def _export_config() -> type[ExportConfig]:
 def _convert(
     name: str, recordings: Sequence[Recording], arguments: argparse.Namespace, **options: object
 ) -> None:
-    from train.data.recorded.convert import convert
-    from train.data.recorded.recording import ConvertConfig
+    from train.convert.convert import convert
+    from train.convert.recorded.recording import ConvertConfig
     from train.run.options import build, parse_overrides
 
     base = {"image_size": None} if name == "hdf5" else None
@@ -135,14 +135,14 @@ def _convert(
 
 
 def _kitti(arguments: argparse.Namespace) -> None:
-    from train.data.recorded.kitti import find_drives
+    from train.convert.recorded.kitti import find_drives
 
     drives = find_drives(arguments.source, arguments.cameras)
     _convert("kitti", drives, arguments, cameras=arguments.cameras)
 
 
 def _nuscenes(arguments: argparse.Namespace) -> None:
-    from train.data.recorded.nuscenes import CAMERAS, find_scenes
+    from train.convert.recorded.nuscenes import CAMERAS, find_scenes
 
     cameras = list(CAMERAS) if arguments.cameras == ["all"] else arguments.cameras
     scenes = find_scenes(arguments.source, arguments.version, cameras, arguments.keyframes)
@@ -150,33 +150,33 @@ def _nuscenes(arguments: argparse.Namespace) -> None:
 
 
 def _waymo(arguments: argparse.Namespace) -> None:
-    from train.data.recorded.waymo import find_scenarios
+    from train.convert.recorded.waymo import find_scenarios
 
     scenarios = find_scenarios(arguments.source, arguments.metres)
     _convert("waymo", scenarios, arguments, metres=arguments.metres)
 
 
 def _commavq(arguments: argparse.Namespace) -> None:
-    from train.data.recorded.commavq import find_segments
+    from train.convert.recorded.commavq import find_segments
 
     _convert("commavq", find_segments(arguments.source), arguments)
 
 
 def _hdf5(arguments: argparse.Namespace) -> None:
-    from train.data.recorded.rollouts import find_rollouts
+    from train.convert.recorded.rollouts import find_rollouts
 
     _convert("hdf5", find_rollouts(arguments.source), arguments)
 
 
 def _lerobot(arguments: argparse.Namespace) -> None:
-    from train.data.lerobot.reading import find_lerobot
+    from train.convert.lerobot.reader import find_lerobot
 
     episodes = find_lerobot(arguments.source, arguments.camera)
     _convert("lerobot", episodes, arguments, camera=arguments.camera)
 
 
 def _export(arguments: argparse.Namespace) -> None:
-    from train.data.lerobot.export import export
+    from train.convert.lerobot.export import export
     from train.run.options import build, parse_overrides
 
     config = build(_export_config(), arguments.config, parse_overrides(arguments.rest))

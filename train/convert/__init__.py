@@ -1,0 +1,1 @@
+"""The verb that reads and writes other people's layouts."""
