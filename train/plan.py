@@ -19,7 +19,7 @@ from train.agents import Trained, load_agent
 from train.environments import require_car_racing
 from train.evaluate import Filtering, Scores, drive, follow_policy, held_out, summarise
 from train.imagine import to_pixels
-from train.plan_pictures import Thought, draw_thoughts, rank
+from train.pictures.plans import Thought, draw_thoughts, rank
 from train.run.checkpoint import write_text_aside
 from train.run.errors import explain_os_errors
 from train.run.options import validate

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from train.cli import main
-from train.plan_pictures import Thought, draw_thoughts, rank, thought_frame
+from train.pictures.plans import Thought, draw_thoughts, rank, thought_frame
 
 SHIPPED = Path(__file__).parents[2] / "pretrained" / "car_racing"
 

@@ -15,7 +15,7 @@ from rich.table import Table
 from train.carla.folder import numbered
 from train.data.episodes import EpisodeLimits
 from train.data.npz import read_npz
-from train.pictures import contact_sheet
+from train.pictures.video import contact_sheet
 from train.run.checkpoint import write_text_aside
 from train.run.errors import DreamdriveError
 

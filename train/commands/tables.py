@@ -32,12 +32,12 @@ def add(group: Group) -> None:
 
 
 def _runs(arguments: argparse.Namespace) -> None:
-    from train.compare import show_runs
+    from train.pictures.compare import show_runs
 
     show_runs(arguments.folder)
 
 
 def _compare(arguments: argparse.Namespace) -> None:
-    from train.compare import compare
+    from train.pictures.compare import compare
 
     compare(arguments.runs, arguments.folder, arguments.metric, arguments.output)

@@ -13,8 +13,8 @@ from torch import Tensor
 from agent.world_model.heads import TwoHotHead
 from agent.world_model.interface import State, Trajectory
 from train.agents import WORLD_MODEL_JOB
-from train.charts import filmstrip
 from train.imagine import strip_steps
+from train.pictures.filmstrip import filmstrip
 from train.run.checkpoint import load_checkpoint, save_checkpoint, save_weights
 from train.run.device import set_up_cpu
 from train.run.errors import DreamdriveError

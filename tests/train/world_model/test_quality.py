@@ -1,7 +1,7 @@
 import numpy as np
 import torch
 
-from train.pictures import open_loop_error
+from train.pictures.video import open_loop_error
 from train.world_model.quality import psnr, sharpness
 
 

@@ -9,9 +9,9 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 
-from train.charts import plain, save
 from train.language.hindsight import PLACE_BORDER, SPEEDS, SpeedScale, in_half_widths
-from train.pictures import FAINT, INK, SEEN
+from train.pictures.filmstrip import plain, save
+from train.pictures.video import FAINT, INK, SEEN
 from train.run.errors import DreamdriveError
 from train.vla.driving.obedience import SETTLE, Driven
 

@@ -9,7 +9,7 @@ import torch
 from pydantic import BaseModel
 from torch import Tensor
 
-from train.charts import losses
+from train.pictures.filmstrip import losses
 from train.run.checkpoint import save_checkpoint
 from train.run.errors import DreamdriveError
 from train.run.folder import Change, Run, StopSignal, run_to_resume

@@ -14,7 +14,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFont
 
-from train.pictures import INK, PAPER, written_aside
+from train.pictures.video import INK, PAPER, written_aside
 from train.run.errors import DreamdriveError, one_line
 
 SCORE = "score/train_return"  # mean return of the last 20 training episodes

@@ -7,7 +7,7 @@ from PIL import Image
 from pydantic import BaseModel
 from rich.console import Console
 
-from train.compare import compare, find, show_runs
+from train.pictures.compare import compare, find, show_runs
 from train.run.errors import DreamdriveError
 from train.run.folder import Run
 from train.run.options import flatten

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from train.pictures import (
+from train.pictures.video import (
     DREAMED,
     FAINT,
     INK,

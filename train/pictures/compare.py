@@ -13,7 +13,17 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table
 
-from train.curves import EVALUATION, SCORE, VALIDATION, Curve, Point, Tracked, draw, filmstrip_of, stack
+from train.pictures.curves import (
+    EVALUATION,
+    SCORE,
+    VALIDATION,
+    Curve,
+    Point,
+    Tracked,
+    draw,
+    filmstrip_of,
+    stack,
+)
 from train.run.checkpoint import write_aside
 from train.run.errors import DreamdriveError, explain_os_errors, one_line
 from train.run.folder import Run

@@ -7,8 +7,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from train.charts import Episodes, Evaluations, filmstrip, learning_curve, running_mean, thousands, time_unit
-from train.pictures import (
+from train.pictures.filmstrip import (
+    Episodes,
+    Evaluations,
+    filmstrip,
+    learning_curve,
+    running_mean,
+    thousands,
+    time_unit,
+)
+from train.pictures.video import (
     contact_sheet,
     dream_frames,
     dream_gif,

@@ -1,0 +1,1 @@
+"""Filmstrips, videos, plans and curves."""
