@@ -13,10 +13,10 @@ import bench
 import numpy as np
 import torch
 
-from train.agents import load_agent
 from train.data.episodes import Episode
 from train.data.replay import Replay
-from train.environments import make_env
+from train.drive.agents import load_agent
+from train.drive.environments import make_env
 from train.online.config import OnlineConfig
 from train.online.parts import build_parts
 from train.run.checkpoint import load_checkpoint

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from envs.car_racing.env import CarRacingConfig
 from envs.car_racing.observation import grass_share, native_action
 from envs.car_racing.view import View
-from train.agents import load_agent
+from train.drive.agents import load_agent
 from train.run.errors import DreamdriveError
 
 _ZOOM_FRAMES = 50  # the camera zooms in during the first second

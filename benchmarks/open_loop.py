@@ -21,8 +21,8 @@ from torch import Tensor
 
 from agent.nets import colours
 from agent.world_model.interface import Batch
-from train.agents import TrainedModel, load_world_model
 from train.data.episodes import read_episodes
+from train.drive.agents import TrainedModel, load_world_model
 from train.imagine import fitted, picture_name
 from train.run.errors import DreamdriveError
 from train.world_model.quality import psnr

@@ -18,8 +18,8 @@ from agent.world_model.probe import Probe, ProbeConfig, fit_probe, r_squared
 from envs.car_racing.env import TRAINING_SEEDS
 from envs.car_racing.official_tracks import OfficialTracks
 from envs.car_racing.track import CarOnTrack
-from train.agents import load_agent
-from train.environments import require_car_racing
+from train.drive.agents import load_agent
+from train.drive.environments import require_car_racing
 from train.run.errors import DreamdriveError
 
 _NUMBERS = ("forward", "sideways", "yaw_rate", "heading_error", "offset")

@@ -147,7 +147,7 @@ def test_no_module_is_named_like_a_package() -> None:
 
 def test_a_module_named_like_a_package_is_found() -> None:
     bad = [Path("train/train.py"), Path("envs/agent/__init__.py")]
-    assert shadowing([*bad, Path("train/agents.py"), Path("agent/nets.py")]) == [str(p) for p in bad]
+    assert shadowing([*bad, Path("train/drive/agents.py"), Path("agent/nets.py")]) == [str(p) for p in bad]
 
 
 def test_files_are_short() -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from agent.world_model.lstm import LSTMWorldModel
 from agent.world_model.rssm import RSSM
-from train.agents import load_agent
+from train.drive.agents import load_agent
 from train.evaluate import drive, follow_policy
 
 ROOT = Path(__file__).parents[1]

@@ -17,10 +17,10 @@ from torch import Tensor
 from agent.world_model.interface import State
 from envs.car_racing.env import CarRacingConfig, make_car_racing
 from envs.dream import DreamConfig, DreamVectorEnv
-from train.agents import BASELINE_JOB, Trained, export, load_agent
 from train.baseline_algorithms import Kind, PPOConfig, SACConfig
 from train.baseline_checkpoint import FIXED
 from train.dream_starts import DreamStartsConfig, dream_starts, recorded_starts
+from train.drive.agents import BASELINE_JOB, Trained, export, load_agent
 from train.evaluate import Chooser, Filtering
 from train.run.checkpoint import load_checkpoint, load_weights
 from train.run.device import pick_device, set_up_cpu

@@ -12,8 +12,8 @@ import torch
 from numpy.typing import NDArray
 
 from envs.car_racing.view import View
-from train.agents import Trained, load_agent
-from train.environments import require_car_racing
+from train.drive.agents import Trained, load_agent
+from train.drive.environments import require_car_racing
 from train.evaluate import Scores, drive, follow_policy, summarise
 from train.imagine import draw_dream, open_loop
 from train.online.config import OnlineConfig

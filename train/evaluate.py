@@ -15,8 +15,8 @@ from torch import Tensor
 from agent.world_model.interface import State, WorldModel
 from envs.car_racing.env import TRAINING_SEEDS, CarRacingConfig
 from envs.car_racing.official_tracks import OfficialTracks
-from train.agents import BASELINE_JOB, Trained, load_agent
-from train.environments import require_car_racing
+from train.drive.agents import BASELINE_JOB, Trained, load_agent
+from train.drive.environments import require_car_racing
 from train.run.checkpoint import write_text_aside
 from train.run.errors import DreamdriveError
 from train.run.folder import Run

@@ -9,9 +9,9 @@ import torch
 from numpy.typing import NDArray
 
 from agent.world_model.interface import State, WorldModel
-from train.agents import TrainedModel, load_world_model
 from train.data.episodes import Episode, read_episode
 from train.data.scale import scaled
+from train.drive.agents import TrainedModel, load_world_model
 from train.pictures.filmstrip import filmstrip
 from train.pictures.video import dream_gif, open_loop_error
 from train.record import record_episode

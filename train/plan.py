@@ -15,8 +15,8 @@ from torch import Tensor
 from agent.behaviour.actor_critic import ActorCritic
 from agent.behaviour.planner import Plan, Planner, PlannerConfig
 from agent.world_model.interface import State
-from train.agents import Trained, load_agent
-from train.environments import require_car_racing
+from train.drive.agents import Trained, load_agent
+from train.drive.environments import require_car_racing
 from train.evaluate import Filtering, Scores, drive, follow_policy, held_out, summarise
 from train.imagine import to_pixels
 from train.pictures.plans import Thought, draw_thoughts, rank

@@ -11,8 +11,8 @@ from envs.car_racing.env import CarRacingConfig
 from envs.car_racing.observation import native_action
 from envs.car_racing.simulators import OfficialSimulator
 from envs.car_racing.view import View
-from train.agents import Trained
 from train.data.episodes import Episode
+from train.drive.agents import Trained
 
 Observation = dict[str, NDArray[Any]]
 Film = list[NDArray[np.uint8]]

@@ -18,12 +18,12 @@ from envs.carla.servers.client_worker import OpenEnv, open_carla
 from envs.carla.servers.routes import LOST, CarlaRoutes, Task
 from envs.carla.servers.server import ServerConfig
 from envs.carla.spaces import observation_space
-from train.agents import load_agent
-from train.carla.baselines import BASELINES, ConstantSpeed, Uniform
 from train.carla.job import choose_servers, is_standin
-from train.carla.scores_table import show
-from train.carla.scoring import PENALTIES, RouteScore, Summary, score_route, summarise
-from train.environments import explain_simulator_errors, require_carla
+from train.drive.agents import load_agent
+from train.drive.carla_baselines import BASELINES, ConstantSpeed, Uniform
+from train.drive.carla_score import PENALTIES, RouteScore, Summary, score_route, summarise
+from train.drive.environments import explain_simulator_errors, require_carla
+from train.drive.scores_table import show
 from train.evaluate import Chooser, finished, follow_policy, held_out
 from train.run.checkpoint import write_text_aside
 from train.run.errors import DreamdriveError, one_line

@@ -12,13 +12,13 @@ from envs.carla.actions import Actions, Control
 from envs.carla.autopilot_target import Manner
 from envs.carla.config import CarlaConfig
 from envs.carla.spaces import observation_space
-from train.agents import TrainedModel, load_world_model
 from train.carla.config import CollectConfig
 from train.carla.noise import Bursts
-from train.environments import require_carla
+from train.drive.agents import TrainedModel, load_world_model
+from train.drive.drivers import Driver, Single, is_run, load_policy, make_driver
+from train.drive.environments import require_carla
 from train.language.command_sampling import across, draw_orders
 from train.language.hindsight import CARLA_SPEEDS, Labels
-from train.online.drivers import Driver, Single, is_run, load_policy, make_driver
 from train.run.errors import DreamdriveError, one_line
 from train.vla.driving.told import Ride, Told, told_by_run
 from train.vla.policies.fits import check_carla

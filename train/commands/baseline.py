@@ -62,8 +62,8 @@ def _baseline(arguments: argparse.Namespace) -> None:
     require_stable_baselines()
     base = resumed_config(arguments) or {}
     if not arguments.resume and arguments.in_dream is not None:
-        from train.agents import agent_config
-        from train.environments import require_car_racing
+        from train.drive.agents import agent_config
+        from train.drive.environments import require_car_racing
 
         # A dream of that environment.
         dreamt = agent_config(Run.open(arguments.in_dream)).env

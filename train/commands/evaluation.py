@@ -190,8 +190,8 @@ def _env_options(arguments: argparse.Namespace) -> dict[str, str]:
 
 def _where(run: str) -> str:
     """Where a run learnt, or the only place where a driver without one drives."""
-    from train.agents import BASELINE_JOB, agent_config
-    from train.carla.baselines import BASELINES
+    from train.drive.agents import BASELINE_JOB, agent_config
+    from train.drive.carla_baselines import BASELINES
     from train.run.folder import Run
 
     if run in BASELINES:

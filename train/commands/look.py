@@ -46,6 +46,6 @@ def _imagine(arguments: argparse.Namespace) -> None:
 
 
 def _export(arguments: argparse.Namespace) -> None:
-    from train.agents import export
+    from train.drive.agents import export
 
     export(arguments.run, arguments.output)

@@ -10,11 +10,11 @@ import numpy as np
 from gymnasium.vector import VectorEnv
 
 from envs.car_racing.env import CarRacingConfig, make_car_racing
-from train.agents import Trained
 from train.data.episodes import Episode, read_episode, write_episode
 from train.data.hdf5 import RolloutFile, is_hdf5
-from train.environments import require_car_racing
-from train.online.drivers import Driver, Policy, check_policy, load_policy, make_driver
+from train.drive.agents import Trained
+from train.drive.drivers import Driver, Policy, check_policy, load_policy, make_driver
+from train.drive.environments import require_car_racing
 from train.run.errors import DreamdriveError, explain_os_errors, one_line
 from train.run.options import build
 from train.run.progress import Progress

@@ -7,7 +7,7 @@ from pydantic import BaseModel, Field, field_validator
 from agent.dreamer import DreamerConfig, OptimizerConfig
 from envs.car_racing.env import CarRacingConfig
 from train.data.replay import ReplayConfig
-from train.environments import EnvConfig, with_kind
+from train.drive.environments import EnvConfig, with_kind
 
 
 class TrainerConfig(BaseModel, extra="forbid", validate_assignment=True, use_attribute_docstrings=True):

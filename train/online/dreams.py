@@ -4,9 +4,9 @@ from pathlib import Path
 
 import torch
 
-from train.agents import Trained
 from train.data.replay import Replay
-from train.environments import decisions_per_second
+from train.drive.agents import Trained
+from train.drive.environments import decisions_per_second
 from train.imagine import draw_dream, open_loop, picture_name
 
 _CONTEXT = 5

@@ -15,7 +15,7 @@ from agent.world_model.interface import Batch
 from train.data.replay import replay_layout
 from train.data.ring import Field
 from train.data.rows import ReplaySpec
-from train.environments import EnvConfig
+from train.drive.environments import EnvConfig
 from train.online.config import OnlineConfig
 from train.run.device import autocast, pick_device, set_up_cpu
 from train.run.errors import DreamdriveError, one_line

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from agent.dreamer import Dreamer
 from envs.car_racing.env import CarRacingConfig
-from train.agents import WORLD_MODEL_JOB, agent_config
+from train.drive.agents import WORLD_MODEL_JOB, agent_config
 from train.online.config import OnlineConfig
 from train.run.checkpoint import load_weights
 from train.run.errors import DreamdriveError

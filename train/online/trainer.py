@@ -12,9 +12,9 @@ from torch import Tensor
 
 from agent.averaging import follow
 from agent.world_model.interface import Batch
-from train.agents import Trained
 from train.data.replay import Replay
-from train.environments import explain_simulator_errors, make_env
+from train.drive.agents import Trained
+from train.drive.environments import explain_simulator_errors, make_env
 from train.online.collector import Collector, Score
 from train.online.config import OnlineConfig
 from train.online.dreams import dream_of_newest

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from agent.world_model.heads import TwoHotHead
 from agent.world_model.interface import State, Trajectory
-from train.agents import WORLD_MODEL_JOB
+from train.drive.agents import WORLD_MODEL_JOB
 from train.imagine import strip_steps
 from train.pictures.filmstrip import filmstrip
 from train.run.checkpoint import load_checkpoint, save_checkpoint, save_weights

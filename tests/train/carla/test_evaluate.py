@@ -13,8 +13,8 @@ from envs.carla.servers.routes import LOST, CarlaRoutes, Drive, Task
 from tests.envs.carla.fake_client import servers
 from tests.train.carla.scored_env import BREAKS_ALWAYS, BREAKS_ONCE, open_scored
 from train.carla import evaluate
-from train.carla.baselines import ConstantSpeed, Uniform
 from train.carla.evaluate import CarlaScores, evaluate_carla, scored_config, standin_towns
+from train.drive.carla_baselines import ConstantSpeed, Uniform
 from train.evaluate import finished
 from train.run.errors import DreamdriveError
 

@@ -14,7 +14,7 @@ from envs.carla.servers.server import ServerConfig
 from envs.carla.servers.vector_env import CarlaVectorEnv, make_carla
 from tests.envs.carla.fake_client import group, open_fake, servers
 from train.cli import main
-from train.environments import EnvConfig
+from train.drive.environments import EnvConfig
 from train.online.config import OnlineConfig
 from train.online.trainer import train_agent
 from train.run.errors import DreamdriveError

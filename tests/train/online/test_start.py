@@ -14,7 +14,7 @@ from envs.car_racing.env import CarRacingConfig
 from tests.agent.tiny import LSTM
 from tests.train.online.tiny_envs import SIDE, Sides, sides, tiny_config
 from tests.train.world_models.small import small_config
-from train.agents import WORLD_MODEL_JOB, load_agent
+from train.drive.agents import WORLD_MODEL_JOB, load_agent
 from train.online.config import OnlineConfig
 from train.online.trainer import train_agent
 from train.run.checkpoint import load_checkpoint, load_weights, save_weights

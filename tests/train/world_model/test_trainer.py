@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from tests.train.world_model.small import config, episode, write_drives
-from train.agents import load_agent, load_world_model
 from train.data.episodes import write_episode
+from train.drive.agents import load_agent, load_world_model
 from train.run.checkpoint import load_checkpoint
 from train.run.errors import DreamdriveError
 from train.run.folder import Run

@@ -12,8 +12,8 @@ from tests.train.data.test_episodes import assert_same
 from tests.train.online.tiny_envs import SIDE, Counting
 from train.cli import main
 from train.data.hdf5 import open_rollouts
+from train.drive.brownian import BrownianConfig
 from train.online import collect
-from train.online.brownian import BrownianConfig
 from train.online.collect import collect_car_racing
 from train.run.errors import DreamdriveError
 from train.run.progress import Progress

@@ -17,10 +17,10 @@ from agent.world_model.token_heads import DigitHead
 from envs.car_racing.env import CarRacingConfig
 from tests.train.world_models.small import SIDE, make_steering, wandering
 from tests.train.world_models.stages import STEERED, failed, records, tiny_config, words
-from train.agents import load_agent
 from train.cli import main
 from train.data.episodes import write_episode
 from train.data.hdf5 import open_rollouts
+from train.drive.agents import load_agent
 from train.run.checkpoint import load_checkpoint, load_weights
 from train.run.folder import Run
 from train.run.progress import Progress

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 
 from agent.world_model.interface import WorldModel
-from train.agents import load_world_model
 from train.data.episodes import read_episode, write_episode
+from train.drive.agents import load_world_model
 from train.language.hindsight import CAR_RACING_SPEEDS, CARLA_SPEEDS
 from train.run.checkpoint import write_text_aside
 from train.run.errors import DreamdriveError, explain_os_errors

@@ -20,8 +20,8 @@ from agent.behaviour.planner import Prior
 from agent.behaviour.vla.config import VLAConfig
 from agent.behaviour.vla.interface import IMAGE, STATE, TASK, Batch, Policy, observation_key, require_policy
 from agent.world_model.interface import State, WorldModel
-from train.agents import load_world_model
 from train.data.episodes import Episode
+from train.drive.agents import load_world_model
 from train.language.hindsight import CAR_RACING_SPEEDS, SpeedScale
 from train.run.errors import DreamdriveError, one_line
 from train.vla.dreams.gauges import Gauges, load_gauges

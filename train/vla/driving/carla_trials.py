@@ -8,8 +8,8 @@ import numpy as np
 from envs.carla.config import CarlaConfig
 from envs.carla.servers.client_worker import OpenEnv, open_carla
 from envs.carla.servers.routes import LOST, CarlaRoutes, Task
-from train.carla.scoring import RouteScore, score_route
-from train.environments import explain_simulator_errors
+from train.drive.carla_score import RouteScore, score_route
+from train.drive.environments import explain_simulator_errors
 from train.evaluate import finished
 from train.run.errors import DreamdriveError, one_line
 from train.run.progress import Progress

@@ -15,10 +15,10 @@ from agent.behaviour.vla.interface import Policy, require_policy
 from envs.car_racing.env import TRAINING_SEEDS, CarRacingConfig
 from envs.car_racing.track import HALF_WIDTH
 from envs.car_racing.view import View
-from train.agents import Trained, load_agent
 from train.carla.folder import EpisodeFiles, opened
 from train.data.episodes import Episode
-from train.environments import require_car_racing
+from train.drive.agents import Trained, load_agent
+from train.drive.environments import require_car_racing
 from train.language.command_sampling import OrdersConfig, draw_orders, settled
 from train.language.hindsight import CAR_RACING_SPEEDS, LEARNER_DROVE, Labels, asked_rows, obeys
 from train.language.instructions import phrase

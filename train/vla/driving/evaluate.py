@@ -16,9 +16,9 @@ from rich.table import Table
 from agent.behaviour.vla.config import VLAConfig
 from envs.car_racing.env import CarRacingConfig
 from envs.carla.config import CarlaConfig
-from train.carla.scores_table import show as show_routes
-from train.carla.scoring import RouteScore, Summary
-from train.environments import EnvConfig, require_car_racing
+from train.drive.carla_score import RouteScore, Summary
+from train.drive.environments import EnvConfig, require_car_racing
+from train.drive.scores_table import show as show_routes
 from train.language.hindsight import Labels, SpeedScale
 from train.language.instructions import understand
 from train.language.sentence_encoder import SentenceEncoder

@@ -7,8 +7,8 @@ import torch
 
 from envs.carla.servers.client_worker import OpenEnv, open_carla
 from train.carla.evaluate import check_steps, scored_where, versions, which_simulator
-from train.carla.scoring import PENALTIES, summarise
-from train.environments import require_carla
+from train.drive.carla_score import PENALTIES, summarise
+from train.drive.environments import require_carla
 from train.run.errors import DreamdriveError
 from train.run.progress import Progress
 from train.vla.driving.asked import Asked, Guided

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from agent.behaviour.vla.interface import Policy, require_policy
-from train.environments import EnvConfig
+from train.drive.environments import EnvConfig
 from train.language.hindsight import MANOEUVRES, PLACES, SPEEDS, Labels
 from train.language.instructions import phrase
 from train.run.errors import DreamdriveError, one_line

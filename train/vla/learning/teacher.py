@@ -14,8 +14,8 @@ from agent.behaviour.actor_critic import ActorCritic
 from agent.behaviour.vla.advantage import Lesson, advantage_weights, lesson
 from agent.behaviour.vla.interface import FEATURES, TASK
 from agent.world_model.interface import State, WorldModel
-from train.agents import TrainedModel, load_world_model
 from train.data.episodes import read_episode, read_episodes
+from train.drive.agents import TrainedModel, load_world_model
 from train.language.hindsight import Labels, SpeedScale
 from train.language.instructions import phrase
 from train.run.device import pick_device, set_up_cpu

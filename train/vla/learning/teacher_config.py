@@ -5,7 +5,7 @@ from typing import Any
 from pydantic import BaseModel, Field, field_validator
 
 from envs.car_racing.env import CarRacingConfig
-from train.environments import EnvConfig, with_kind
+from train.drive.environments import EnvConfig, with_kind
 from train.vla.dreams.gauges import GaugesConfig
 from train.vla.dreams.judge import JudgeConfig
 

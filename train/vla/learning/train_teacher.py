@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from train.agents import load_world_model
+from train.drive.agents import load_world_model
 from train.run.folder import Change, Run, changes, refuse_changes, run_to_resume
 from train.run.options import read_yaml, validate
 from train.vla.learning.job import conduct, refuse_a_second_run

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from agent.behaviour.vla.config import DRIVING
-from train.agents import VLA_JOB
+from train.drive.agents import VLA_JOB
 from train.run.folder import Change, changes, refuse_changes, run_to_resume
 from train.vla.learning.config import VLATrainConfig
 from train.vla.learning.job import conduct, refuse_a_second_run

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from agent.behaviour.vla.interface import FEATURES, Batch, Policy, observation_key
 from agent.world_model.interface import State, WorldModel
-from train.agents import load_world_model
 from train.data.episodes import Episode
+from train.drive.agents import load_world_model
 from train.run.errors import DreamdriveError
 from train.vla.dreams.drives import filter_drive
 

@@ -7,7 +7,7 @@ from agent.behaviour.vla.config import VLAConfig
 from envs.car_racing.env import CarRacingConfig
 from envs.car_racing.track import STATE_SIZE
 from envs.carla.config import CarlaConfig
-from train.environments import EnvConfig
+from train.drive.environments import EnvConfig
 from train.run.errors import DreamdriveError
 
 

@@ -9,8 +9,8 @@ from pydantic import BaseModel, Field, field_validator
 from agent.behaviour.vla.interface import Policy
 from agent.world_model.interface import WorldModel
 from envs.car_racing.env import CarRacingConfig
-from train.agents import load_world_model
-from train.environments import EnvConfig, with_kind
+from train.drive.agents import load_world_model
+from train.drive.environments import EnvConfig, with_kind
 from train.language.hindsight import Labels
 from train.language.instructions import understand
 from train.run.errors import DreamdriveError

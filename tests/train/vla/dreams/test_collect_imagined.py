@@ -7,9 +7,9 @@ import torch
 from tests.train.vla.dreams.test_gauges import CONFIG as FIT
 from tests.train.vla.dreams.test_imagined import CONFIG
 from tests.train.vla.road import Road, drive
-from train.agents import TrainedModel
 from train.cli import main
 from train.data.episodes import read_episodes, write_episode
+from train.drive.agents import TrainedModel
 from train.run.errors import DreamdriveError
 from train.vla.dreams import collect_imagined as job
 from train.vla.dreams.collect_imagined import collect_imagined

@@ -9,8 +9,8 @@ from torch import Tensor
 from agent.behaviour.vla.config import VLAConfig
 from tests.train.vla.dreams.test_gauges import CONFIG
 from tests.train.vla.road import Road, drive
-from train.agents import TrainedModel
 from train.data.episodes import write_episode
+from train.drive.agents import TrainedModel
 from train.run.checkpoint import load_checkpoint
 from train.run.errors import DreamdriveError
 from train.run.folder import Run, StopSignal

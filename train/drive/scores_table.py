@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from train.carla.scoring import KINDS, PENALTIES, Summary
+from train.drive.carla_score import KINDS, PENALTIES, Summary
 
 
 def show(driver: str, total: Summary, by_town: Mapping[str, Summary]) -> None:

@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 
 from envs.carla.reward import RewardConfig
 from envs.carla.servers.routes import Drive, Task
-from train.carla.scores_table import rows
-from train.carla.scoring import KINDS, PENALTIES, penalty, score_route, summarise
+from train.drive.carla_score import KINDS, PENALTIES, penalty, score_route, summarise
+from train.drive.scores_table import rows
 
 counts = st.dictionaries(st.sampled_from(KINDS), st.integers(0, 4))
 shares = st.tuples(st.floats(0, 1), st.floats(0, 1)).map(lambda pair: (max(pair), min(pair)))

@@ -13,7 +13,7 @@ from torch import nn
 from agent.dreamer import Dreamer
 from agent.world_model.encoder import ObservationShapes
 from agent.world_model.interface import WorldModel
-from train.environments import decisions_per_second
+from train.drive.environments import decisions_per_second
 from train.online.config import OnlineConfig
 from train.run.checkpoint import load_weights, save_weights, write_text_aside
 from train.run.device import pick_device

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from envs.car_racing.env import CarRacingConfig
 from envs.car_racing.observation import native_action
-from train.agents import Trained, load_agent
-from train.online.brownian import Brownian, BrownianConfig, Wandering
+from train.drive.agents import Trained, load_agent
+from train.drive.brownian import Brownian, BrownianConfig, Wandering
 from train.run.errors import DreamdriveError
 
 _RANDOM, _BROWNIAN = "random", "brownian"

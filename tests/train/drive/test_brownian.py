@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from envs.car_racing.observation import native_action
-from train.online.brownian import Brownian, BrownianConfig
+from train.drive.brownian import Brownian, BrownianConfig
 
 
 def walk(config: BrownianConfig, action_size: int, steps: int, seed: int = 0, count: int = 16) -> np.ndarray:

@@ -10,7 +10,7 @@ from envs.car_racing.env import CarRacing, CarRacingConfig
 from envs.carla.config import CarlaConfig
 from envs.carla.errors import CarlaSetupError, SimulatorLost
 from envs.carla.servers.vector_env import CarlaVectorEnv
-from train.environments import (
+from train.drive.environments import (
     decisions_per_second,
     explain_simulator_errors,
     make_env,
