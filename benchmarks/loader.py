@@ -12,12 +12,12 @@ import numpy as np
 import torch
 
 from train.data.episodes import Episode, write_episode
+from train.data.loader import Loader, shares
+from train.data.sequences import SequenceDataset
 from train.run.device import pick_device
 from train.world_model.config import WorldModelTrainConfig
-from train.world_model.dataset import SequenceDataset
 from train.world_model.distributed import Team
 from train.world_model.learner import Learner
-from train.world_model.loader import Loader, shares
 
 
 def measure(folder: Path, batch: int, length: int, updates: int, workers: int) -> dict[str, float]:

@@ -14,8 +14,8 @@ import numpy as np
 import torch
 
 from train.data.replay import Replay, ReplayConfig
+from train.data.replay_layout import ReplaySpec
 from train.data.ring import Field
-from train.data.rows import ReplaySpec
 
 STREAMS, BATCH, LENGTH, ACTION = 16, 16, 64, 2
 IMAGE = (3, 64, 64)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from train.carla.folder import numbered
+from train.data.episode_folder import numbered
 from train.data.episodes import EpisodeLimits
 from train.data.npz import read_npz
 from train.pictures.video import contact_sheet

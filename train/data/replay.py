@@ -25,7 +25,7 @@ from train.run.checkpoint import write_text_aside
 from train.data.batch import Batch
 from train.data.episodes import Episode
 from train.data.ring import Ring
-from train.data.rows import ReplaySpec, as_fields
+from train.data.replay_layout import ReplaySpec, as_fields
 from train.run.errors import DreamdriveError, explain_os_errors
 
 _FORMAT = 1

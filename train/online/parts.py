@@ -13,8 +13,8 @@ from agent.dreamer import Dreamer
 from agent.optim import LaProp
 from agent.world_model.interface import Batch
 from train.data.replay import replay_layout
+from train.data.replay_layout import ReplaySpec
 from train.data.ring import Field
-from train.data.rows import ReplaySpec
 from train.drive.environments import EnvConfig
 from train.online.config import OnlineConfig
 from train.run.device import autocast, pick_device, set_up_cpu

@@ -12,12 +12,12 @@ from torch.nn.parallel import DistributedDataParallel
 from agent.world_model.interface import Batch, Metrics
 from agent.world_model.objective import objective
 from agent.world_model.rssm import RSSM
+from train.data.augment import augment
+from train.data.loader import Share
 from train.run.device import autocast
 from train.run.errors import DreamdriveError
-from train.world_model.augment import augment
 from train.world_model.config import WorldModelTrainConfig
 from train.world_model.distributed import Team
-from train.world_model.loader import Share
 
 
 class Loss(nn.Module):

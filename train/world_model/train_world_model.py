@@ -27,10 +27,10 @@ from torch import Tensor
 from agent.returns import lambda_returns
 from agent.world_model.interface import State, WorldModel
 from train.cli import main as dreamdrive
+from train.data.sequences import SequenceDataset
 from train.pictures.filmstrip import save
 from train.run.errors import DreamdriveError
 from train.world_model.config import WorldModelTrainConfig
-from train.world_model.dataset import SequenceDataset
 from train.world_model.trainer import WorldModelTrainer
 
 __all__ = [

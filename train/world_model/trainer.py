@@ -12,6 +12,8 @@ from torch import Tensor
 
 from agent.world_model.heads import TwoHotHead
 from agent.world_model.interface import State, Trajectory
+from train.data.loader import Loader, shares
+from train.data.sequences import SequenceDataset, open_data
 from train.drive.agents import WORLD_MODEL_JOB
 from train.imagine import strip_steps
 from train.pictures.filmstrip import filmstrip
@@ -25,10 +27,8 @@ from train.run.progress import Progress
 from train.run.tracking import Tracker
 from train.world_model.checks import Checks
 from train.world_model.config import WorldModelTrainConfig
-from train.world_model.dataset import SequenceDataset, open_data
 from train.world_model.distributed import Team
 from train.world_model.learner import Learner
-from train.world_model.loader import Loader, shares
 from train.world_model.saving import check_sizes, order_of
 from train.world_model.validation import Film, mean_picture, validate
 from train.world_models.loop import Watch

@@ -12,11 +12,11 @@ from agent.world_model.interface import Batch
 from agent.world_model.losses import picture_names
 from agent.world_model.objective import objective
 from agent.world_model.rssm import RSSM
+from train.data.loader import shares
+from train.data.sequences import SequenceDataset, as_batch
 from train.run.device import autocast
 from train.world_model.config import WorldModelTrainConfig
-from train.world_model.dataset import SequenceDataset, as_batch
 from train.world_model.distributed import Team
-from train.world_model.loader import shares
 from train.world_model.quality import psnr, sharpness
 
 _STEPS = (1, 2, 3, 5, 10, 15, 20, 25, 30, 40, 50)  # horizons that are tracked, and the last one

@@ -8,7 +8,7 @@ import torch
 from train.data.batch import Batch
 from train.data.replay import Replay, ReplayConfig
 from train.data.ring import Field
-from train.data.rows import ReplaySpec
+from train.data.replay_layout import ReplaySpec
 
 STREAMS, EPISODE = 3, 7
 SPEC = ReplaySpec(

@@ -11,11 +11,11 @@ from torch import Tensor  # noqa: E402
 
 from agent.world_model.latents import CategoricalLatent  # noqa: E402
 from tests.train.world_model.small import config  # noqa: E402
+from train.data.loader import shares  # noqa: E402
+from train.data.sequences import SequenceDataset, as_batch  # noqa: E402
 from train.run.checkpoint import save_checkpoint  # noqa: E402
-from train.world_model.dataset import SequenceDataset, as_batch  # noqa: E402
 from train.world_model.distributed import Team  # noqa: E402
 from train.world_model.learner import Learner  # noqa: E402
-from train.world_model.loader import shares  # noqa: E402
 
 
 class SameNoise(CategoricalLatent):

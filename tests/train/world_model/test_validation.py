@@ -7,8 +7,8 @@ from torch import Tensor
 from agent.world_model.interface import Batch
 from agent.world_model.rssm import RSSM
 from tests.train.world_model.small import config, write_drives
+from train.data.sequences import SequenceDataset, as_batch
 from train.world_model.config import WorldModelTrainConfig
-from train.world_model.dataset import SequenceDataset, as_batch
 from train.world_model.distributed import Team
 from train.world_model.quality import psnr
 from train.world_model.validation import dream, mean_picture, validate

@@ -9,7 +9,7 @@ import numpy as np
 
 from envs.car_racing.env import TRAINING_SEEDS, CarRacingConfig
 from envs.car_racing.view import View
-from train.carla.folder import EpisodeFiles, opened
+from train.data.episode_folder import EpisodeFiles, opened
 from train.data.hdf5 import is_hdf5
 from train.drive.environments import require_car_racing
 from train.run.errors import DreamdriveError

@@ -15,7 +15,7 @@ from agent.behaviour.vla.interface import Policy, require_policy
 from envs.car_racing.env import TRAINING_SEEDS, CarRacingConfig
 from envs.car_racing.track import HALF_WIDTH
 from envs.car_racing.view import View
-from train.carla.folder import EpisodeFiles, opened
+from train.data.episode_folder import EpisodeFiles, opened
 from train.data.episodes import Episode
 from train.drive.agents import Trained, load_agent
 from train.drive.environments import require_car_racing

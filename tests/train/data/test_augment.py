@@ -13,7 +13,7 @@ from agent.world_model.interface import Batch
 from tests.train.world_model.small import config, episode
 from train.data.episodes import write_episode
 from train.run.errors import DreamdriveError
-from train.world_model.augment import augment, relit, shifted
+from train.data.augment import augment, relit, shifted
 from train.world_model.trainer import WorldModelTrainer
 
 

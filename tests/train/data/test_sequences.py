@@ -8,7 +8,7 @@ from torch.utils.data import DataLoader
 from tests.train.world_model.small import config, episode, write_drives
 from train.data.episodes import write_episode
 from train.run.errors import DreamdriveError
-from train.world_model.dataset import SequenceDataset, as_batch
+from train.data.sequences import SequenceDataset, as_batch
 
 LENGTHS = [20, 31, 8, 26]
 

@@ -9,9 +9,9 @@ from tests.train.world_model.small import config, episode, write_drives
 from train.data.episodes import Episode, write_episode
 from train.data.hdf5 import RolloutFile
 from train.run.errors import DreamdriveError
-from train.world_model.cache import Cache
-from train.world_model.dataset import open_data
-from train.world_model.sources import find_sources
+from train.data.columns import Cache
+from train.data.sequences import open_data
+from train.data.sources import find_sources
 
 
 def opened(data: Path, **changed: object) -> Cache:
@@ -36,7 +36,7 @@ def test_episodes_are_decoded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     data = write_drives(tmp_path / "data", [10])
     first = opened(data)
     with monkeypatch.context() as patch:
-        patch.setattr("train.world_model.cache.read_sources", lambda _: pytest.fail("decoded again"))
+        patch.setattr("train.data.columns.read_sources", lambda _: pytest.fail("decoded again"))
         assert opened(data).fingerprint == first.fingerprint
 
 

@@ -7,8 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from train.run.errors import DreamdriveError
-from train.world_model.cache import Cache
-from train.world_model.sources import GROUPS
+from train.data.columns import Cache
+from train.data.sources import GROUPS
 
 _BLOCK = 8  # side of the places that are held out, in fences
 Array = NDArray[Any]

@@ -11,11 +11,11 @@ from torch.utils.data import Dataset
 
 from agent.world_model.interface import Batch
 from train.run.errors import DreamdriveError
-from train.world_model.balance import acceptance, accepted
-from train.world_model.cache import Cache, open_cache
+from train.data.balance import acceptance, accepted
+from train.data.columns import Cache, open_cache
 from train.world_model.config import WorldModelTrainConfig
-from train.world_model.sources import GROUPS, find_sources
-from train.world_model.split import Segments, split_by_file, split_by_place
+from train.data.sources import GROUPS, find_sources
+from train.data.split import Segments, split_by_file, split_by_place
 
 _NAMED = 8  # episodes that a message names at most
 Array = NDArray[Any]

@@ -1,6 +1,6 @@
 import numpy as np
 
-from train.world_model.balance import acceptance, accepted, bin_numbers
+from train.data.balance import acceptance, accepted, bin_numbers
 
 
 def test_bins_are_equal_and_what_is_unknown_has_its_own() -> None:

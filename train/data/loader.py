@@ -18,7 +18,7 @@ from torch import Tensor
 
 from agent.world_model.interface import Batch
 from train.run.errors import DreamdriveError, one_line
-from train.world_model.dataset import SequenceDataset, as_batch
+from train.data.sequences import SequenceDataset, as_batch
 
 _AHEAD = 2  # batches that wait, for each worker
 

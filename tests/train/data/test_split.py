@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from train.run.errors import DreamdriveError
-from train.world_model.cache import Cache
-from train.world_model.split import Segments, split_by_file, split_by_place
+from train.data.columns import Cache
+from train.data.split import Segments, split_by_file, split_by_place
 
 
 def cache(position: np.ndarray, ends: list[int], groups: str = "", places: list[str] | None = None) -> Cache:

@@ -6,8 +6,8 @@ import torch
 
 from tests.train.world_model.small import config, write_drives
 from train.run.errors import DreamdriveError
-from train.world_model.dataset import SequenceDataset
-from train.world_model.loader import Loader, shares
+from train.data.sequences import SequenceDataset
+from train.data.loader import Loader, shares
 
 CPU = torch.device("cpu")
 

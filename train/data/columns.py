@@ -26,7 +26,7 @@ from train.data.scale import scaled
 from train.run.checkpoint import write_text_aside
 from train.run.errors import DreamdriveError, describe_os_error, explain_os_errors
 from train.run.progress import Progress
-from train.world_model.sources import Source, read_sources
+from train.data.sources import Source, read_sources
 
 _FORMAT = 1
 Array = NDArray[Any]

@@ -5,7 +5,7 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from train.carla.folder import EpisodeFiles, numbered
+from train.data.episode_folder import EpisodeFiles, numbered
 
 
 @given(st.sets(st.integers(0, 40)), st.integers(0, 40))
