@@ -14,19 +14,19 @@ Its parts under the names that they are known by. `WorldModel` here is
     WorldModelTrainer(world_model, vae, config).train(tokens)
     ControllerTrainer(vae, world_model, config).train(tokens)
 
-with `rollouts = train.world_models.rollouts.Rollouts(path, image_shape, action_size)` and
-`tokens = train.world_models.tokens.tokenize_rollouts(rollouts, vae, folder, "")`.
+with `rollouts = train.tokenizer.rollouts.Rollouts(path, image_shape, action_size)` and
+`tokens = train.tokenizer.tokenise.tokenize_rollouts(rollouts, vae, folder, "")`.
 `train.world_models.pipeline` does all of it in a run's folder.
 """
 
 from agent.behaviour.evolution import EvolutionaryController
 from agent.tokenizer.fsq_vae import FSQVAE
 from agent.world_model.lstm import LSTMWorldModel as WorldModel
+from train.evolve.controller import ControllerTrainer
+from train.tokenizer.train_tokenizer import VAETrainer
+from train.world_model.token_trainer import WorldModelTrainer
 from train.world_models.collect import DataCollector
 from train.world_models.config import WorldModelAgentConfig
-from train.world_models.controller import ControllerTrainer
-from train.world_models.model import WorldModelTrainer
-from train.world_models.vae import VAETrainer
 
 __all__ = [
     "FSQVAE",

@@ -15,6 +15,8 @@ import torch
 from agent.dreamer import Dreamer
 from agent.tokenizer.fsq_vae import FSQVAE
 from agent.world_model.lstm import LSTMWorldModel
+from train.evolve.controller import ControllerTrainer
+from train.evolve.fitness import MakeEnv, make_single_episodes
 from train.online.start import weights_file
 from train.run.checkpoint import save_weights
 from train.run.device import set_up_cpu
@@ -23,13 +25,13 @@ from train.run.folder import Run, StopSignal
 from train.run.options import flatten
 from train.run.progress import Progress
 from train.run.tracking import Tracker
+from train.tokenizer.rollouts import Rollouts
+from train.tokenizer.tokenise import Tokens, noted, tokenize_rollouts
+from train.tokenizer.train_tokenizer import VAETrainer
+from train.world_model.token_trainer import WorldModelTrainer
 from train.world_models.collect import DataCollector
 from train.world_models.config import WorldModelAgentConfig
-from train.world_models.controller import ControllerTrainer
-from train.world_models.fitness import MakeEnv, make_single_episodes
 from train.world_models.loop import Saves, Stopped, Watch
-from train.world_models.model import WorldModelTrainer
-from train.world_models.rollouts import Rollouts
 from train.world_models.stages import (
     STAGES,
     Marks,
@@ -41,8 +43,6 @@ from train.world_models.stages import (
     read_record,
     write_record,
 )
-from train.world_models.tokens import Tokens, noted, tokenize_rollouts
-from train.world_models.vae import VAETrainer
 from train.world_models.weights import built, load_fitting, load_start
 
 JOB = "world-models"

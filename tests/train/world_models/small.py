@@ -9,9 +9,9 @@ from envs.car_racing.env import CarRacingConfig
 from tests.train.online.tiny_envs import TinyEnv
 from train.data.episodes import Episode
 from train.data.hdf5 import RolloutFile
+from train.tokenizer.rollouts import Rollouts
+from train.tokenizer.tokenise import Tokens
 from train.world_models.config import WorldModelAgentConfig
-from train.world_models.rollouts import Rollouts
-from train.world_models.tokens import Tokens
 
 SIDE = 16
 ACTIONS = 2

@@ -12,22 +12,22 @@ from agent.behaviour.actor_critic import ActorCritic
 from agent.behaviour.evolution import EvolutionaryController, Population
 from agent.tokenizer.fsq_vae import FSQVAE
 from agent.world_model.lstm import LSTMWorldModel
-from train.run.checkpoint import load_weights
-from train.run.device import pick_device
-from train.run.errors import DreamdriveError, one_line
-from train.world_models.actor_critic import learn_in_dream
-from train.world_models.cma_es import Evolution
-from train.world_models.config import WorldModelAgentConfig
-from train.world_models.fitness import (
+from train.evolve.cma_es import Evolution
+from train.evolve.fitness import (
     DreamFitness,
     MakeEnv,
     RealFitness,
     genomes_of,
     make_single_episodes,
 )
+from train.evolve.in_dream import learn_in_dream
+from train.run.checkpoint import load_weights
+from train.run.device import pick_device
+from train.run.errors import DreamdriveError, one_line
+from train.tokenizer.rollouts import split
+from train.tokenizer.tokenise import Tokens
+from train.world_models.config import WorldModelAgentConfig
 from train.world_models.loop import Saves, Stopped, Watch
-from train.world_models.rollouts import split
-from train.world_models.tokens import Tokens
 
 Fitness = Callable[[Population, int, list[int]], Tensor]
 _COMPONENT_ROWS = 20_000

@@ -5,13 +5,13 @@ import pytest
 import torch
 
 from agent.world_model.lstm import LSTMWorldModel
+from tests.train.tokenizer.test_tokenise import StopAfter
 from tests.train.world_models.small import SIDE, counted_tokens, small_config
-from tests.train.world_models.test_tokens import StopAfter
+from train.tokenizer.rollouts import split
+from train.tokenizer.tokenise import Tokens
+from train.world_model.token_trainer import WorldModelTrainer, baselines, validate
 from train.world_models.config import WorldModelAgentConfig
 from train.world_models.loop import Saves, Stopped, Watch
-from train.world_models.model import WorldModelTrainer, baselines, validate
-from train.world_models.rollouts import split
-from train.world_models.tokens import Tokens
 
 CPU = torch.device("cpu")
 

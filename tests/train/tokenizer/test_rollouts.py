@@ -7,7 +7,7 @@ import torch
 from tests.train.world_models.small import ACTIONS, SIDE, open_small, wandering, write_rollouts
 from train.data.episodes import write_episode
 from train.run.errors import DreamdriveError
-from train.world_models.rollouts import Rollouts, some_pictures, split, stream_pictures
+from train.tokenizer.rollouts import Rollouts, some_pictures, split, stream_pictures
 
 
 @pytest.fixture(scope="module")

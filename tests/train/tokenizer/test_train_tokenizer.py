@@ -4,12 +4,12 @@ import pytest
 import torch
 
 from agent.tokenizer.fsq_vae import FSQVAE
+from tests.train.tokenizer.test_tokenise import StopAfter
 from tests.train.world_models.small import open_small, small_config, write_rollouts
-from tests.train.world_models.test_tokens import StopAfter
 from train.run.errors import DreamdriveError
+from train.tokenizer.rollouts import Rollouts
+from train.tokenizer.train_tokenizer import VAETrainer, codebook_metrics
 from train.world_models.loop import Saves, Stopped, Watch
-from train.world_models.rollouts import Rollouts
-from train.world_models.vae import VAETrainer, codebook_metrics
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from agent.behaviour.evolution import EvolutionaryController, Population, dream_
 from agent.world_model.interface import State, WorldModel
 from envs.car_racing.env import CarRacingConfig, make_car_racing
 from train.run.errors import DreamdriveError, one_line
-from train.world_models.tokens import Tokens
+from train.tokenizer.tokenise import Tokens
 
 MakeEnv = Callable[[CarRacingConfig, int, int], VectorEnv[Any, Any, Any]]
 

@@ -8,21 +8,21 @@ import torch
 from agent.behaviour.evolution import EvolutionaryController
 from agent.tokenizer.fsq_vae import FSQVAE
 from agent.world_model.lstm import LSTMWorldModel
+from tests.train.tokenizer.test_tokenise import StopAfter
 from tests.train.world_models.small import SIDE, counted_tokens, make_steering, small_config
-from tests.train.world_models.test_tokens import StopAfter
-from train.run.checkpoint import load_checkpoint
-from train.run.errors import DreamdriveError
-from train.world_models.config import WorldModelAgentConfig
-from train.world_models.controller import ControllerTrainer
-from train.world_models.fitness import (
+from train.evolve.controller import ControllerTrainer
+from train.evolve.fitness import (
     DreamFitness,
     RealFitness,
     dream_starts,
     genomes_of,
     make_single_episodes,
 )
+from train.run.checkpoint import load_checkpoint
+from train.run.errors import DreamdriveError
+from train.tokenizer.tokenise import Tokens
+from train.world_models.config import WorldModelAgentConfig
 from train.world_models.loop import Saves, Stopped, Watch
-from train.world_models.tokens import Tokens
 
 TOKENS = counted_tokens([12, 9, 2, 15])
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
+from train.evolve.cma_es import Array, Evolution
 from train.run.checkpoint import load_checkpoint, save_checkpoint
-from train.world_models.cma_es import Array, Evolution
 
 
 def fitness(x: Array) -> Array:

@@ -1,0 +1,1 @@
+"""The stages of world models, each where its kind belongs."""
