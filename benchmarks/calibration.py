@@ -17,8 +17,8 @@ from train.data.episodes import Episode
 from train.data.replay import Replay
 from train.drive.agents import load_agent
 from train.drive.environments import make_env
+from train.online.build import build_parts
 from train.online.config import OnlineConfig
-from train.online.parts import build_parts
 from train.run.checkpoint import load_checkpoint
 from train.run.errors import DreamdriveError
 

@@ -193,7 +193,7 @@ def held_out(episodes: int, first_seed: int) -> list[int]:
 def _load(path: Path) -> tuple[CarRacingConfig, Chooser, int]:
     """The environment, the driver, and the frames it learnt from, of a run of any job that makes a driver."""
     if Run.open(path).record.job == BASELINE_JOB:
-        from train.baseline import load_baseline
+        from train.baselines.job import load_baseline
 
         return load_baseline(path)
     trained = load_agent(path)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from train.commands.arguments import Group, add_command, add_run_options, count, resumed_config
 
 if TYPE_CHECKING:
-    from train.baseline import BaselineConfig
+    from train.baselines.job import BaselineConfig
 
 
 def add(jobs: Group) -> None:
@@ -49,13 +49,13 @@ def add(jobs: Group) -> None:
 
 
 def _config() -> type[BaselineConfig]:
-    from train.baseline import BaselineConfig
+    from train.baselines.job import BaselineConfig
 
     return BaselineConfig
 
 
 def _baseline(arguments: argparse.Namespace) -> None:
-    from train.baseline import BaselineConfig, require_stable_baselines, train_baseline
+    from train.baselines.job import BaselineConfig, require_stable_baselines, train_baseline
     from train.run.folder import Run
     from train.run.options import build, parse_overrides
 

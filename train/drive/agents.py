@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 WORLD_MODEL_JOB = "train-world-model"
 """The job whose runs hold a world model without a behaviour; `load_world_model` loads them."""
 BASELINE_JOB = "train-baseline"
-"""The job whose runs hold a stable-baselines3 policy; `train.baseline` loads them."""
+"""The job whose runs hold a stable-baselines3 policy; `train.baselines.job` loads them."""
 VLA_JOB = "train-vla"
 """The job whose runs hold a policy that takes instructions; `train.vla.policies.loading` loads them."""
 Network = TypeVar("Network", bound=nn.Module)

@@ -15,12 +15,12 @@ from agent.world_model.interface import Batch
 from train.data.replay import Replay
 from train.drive.agents import Trained
 from train.drive.environments import explain_simulator_errors, make_env
+from train.online.build import MakeConfiguredEnv, Parts, build_parts, warm_up
 from train.online.collector import Collector, Score
 from train.online.config import OnlineConfig
-from train.online.dreams import dream_of_newest
-from train.online.pace import Pace
-from train.online.parts import MakeConfiguredEnv, Parts, build_parts, warm_up
-from train.online.start import begin_with
+from train.online.open_loop_picture import dream_of_newest
+from train.online.replay_ratio import Pace
+from train.online.warm_start import begin_with
 from train.run.checkpoint import load_checkpoint, rng_state, save_checkpoint, save_weights, set_rng_state
 from train.run.device import autocast, usable_cores
 from train.run.errors import DreamdriveError

@@ -17,7 +17,7 @@ from agent.tokenizer.fsq_vae import FSQVAE
 from agent.world_model.lstm import LSTMWorldModel
 from train.evolve.controller import ControllerTrainer
 from train.evolve.fitness import MakeEnv, make_single_episodes
-from train.online.start import weights_file
+from train.online.warm_start import weights_file
 from train.run.checkpoint import save_weights
 from train.run.device import set_up_cpu
 from train.run.errors import DreamdriveError

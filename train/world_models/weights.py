@@ -9,7 +9,7 @@ from torch import nn
 
 from agent.tokenizer.fsq_vae import FSQVAE, FSQVAEConfig
 from agent.world_model.lstm import LSTMWorldModel
-from train.online.start import learnt_by
+from train.online.warm_start import learnt_by
 from train.run.checkpoint import load_weights
 from train.run.errors import DreamdriveError, one_line
 from train.run.folder import Run

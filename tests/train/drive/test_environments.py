@@ -17,8 +17,8 @@ from train.drive.environments import (
     require_car_racing,
     require_carla,
 )
+from train.online.build import build_parts
 from train.online.config import OnlineConfig
-from train.online.parts import build_parts
 from train.run.errors import DreamdriveError
 from train.run.options import build, to_yaml, validate
 

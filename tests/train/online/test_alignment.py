@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from tests.train.online.tiny_envs import Counting, TinyEnv, count_reward, counting, ends_after, tiny_config
-from train.online.parts import build_parts
+from train.online.build import build_parts
 from train.online.trainer import Trainer, loop
 from train.run.folder import Run, StopSignal
 from train.run.progress import Progress

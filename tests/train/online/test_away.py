@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from tests.train.online.tiny_envs import REPEAT, Counting, counting, tiny_config
+from train.online.build import build_parts
 from train.online.collector import Collector
-from train.online.parts import build_parts
 
 STEPS = 30
 # Simulator -> the first step that it is away in, and the step in which it is back.

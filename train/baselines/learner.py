@@ -1,6 +1,6 @@
 """Let an algorithm of stable-baselines3 learn, watched by our progress and tracking, saved as our runs are.
 
-Needs the extra `baselines`: only `train.baseline` imports this, once it knows that it is there.
+Needs the extra `baselines`: only `train.baselines.job` imports this, once it knows that it is there.
 """
 
 import time
@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from stable_baselines3.common.logger import Logger
 
-from train.baseline_algorithms import PPOConfig, SACConfig
-from train.baseline_checkpoint import algorithm_state, generators, load_algorithm
-from train.baseline_env import Adapted, Watch, Writer
+from train.baselines.adapter import Adapted, Watch, Writer
+from train.baselines.algorithms import PPOConfig, SACConfig
+from train.baselines.saved_model import algorithm_state, generators, load_algorithm
 from train.run.checkpoint import rng_state, save_checkpoint, save_weights, set_rng_state
 from train.run.errors import DreamdriveError, one_line
 from train.run.folder import Run, StopSignal

@@ -17,9 +17,9 @@ from torch import Tensor
 from agent.world_model.interface import State
 from envs.car_racing.env import CarRacingConfig, make_car_racing
 from envs.dream import DreamConfig, DreamVectorEnv
-from train.baseline_algorithms import Kind, PPOConfig, SACConfig
-from train.baseline_checkpoint import FIXED
-from train.dream_starts import DreamStartsConfig, dream_starts, recorded_starts
+from train.baselines.algorithms import Kind, PPOConfig, SACConfig
+from train.baselines.dream_starts import DreamStartsConfig, dream_starts, recorded_starts
+from train.baselines.saved_model import FIXED
 from train.drive.agents import BASELINE_JOB, Trained, export, load_agent
 from train.evaluate import Chooser, Filtering
 from train.run.checkpoint import load_checkpoint, load_weights
@@ -31,7 +31,7 @@ from train.run.progress import Progress
 from train.run.tracking import Tracker
 
 if TYPE_CHECKING:
-    from train.baseline_learner import BaselineLearner
+    from train.baselines.learner import BaselineLearner
 
 _SMALLEST = 36  # pixels that the convolutions of stable-baselines3 need
 
@@ -194,8 +194,8 @@ def _learner(
     seed: int,
 ) -> "BaselineLearner":
     """A learner that has learnt nothing yet."""
-    from train.baseline_env import Adapted
-    from train.baseline_learner import BaselineLearner
+    from train.baselines.adapter import Adapted
+    from train.baselines.learner import BaselineLearner
 
     dreams = bool(config.in_dream)
     adapted = Adapted(env, config.seen_at_once, config.reward_scale, seed if dreams else None)
@@ -212,7 +212,7 @@ class PicturePolicy:
 
     def start(self, count: int) -> None:
         """See `Chooser`."""
-        from train.baseline_env import Stack
+        from train.baselines.adapter import Stack
 
         self._stack = Stack(self._size)
 

@@ -18,7 +18,7 @@ from agent.world_model.interface import State
 from envs.car_racing.env import CarRacing, CarRacingConfig, make_car_racing
 from envs.dream import DreamConfig, DreamVectorEnv
 from tests.agent.tiny import LinearWorld
-from train.baseline_checkpoint import algorithm_state, load_algorithm
+from train.baselines.saved_model import algorithm_state, load_algorithm
 from train.cli import main
 from train.run.checkpoint import load_checkpoint, save_checkpoint
 from train.run.errors import DreamdriveError
@@ -70,7 +70,7 @@ class Counting(LinearWorld):
 
 
 def test_the_adapter_resets_in_the_step_that_ends_and_keeps_the_last_observation() -> None:
-    from train.baseline_env import Adapted
+    from train.baselines.adapter import Adapted
 
     starts = TensorDict({"x": torch.tensor([[0.0, 0.0]])}, [1])
     env = Adapted(DreamVectorEnv(Counting(), starts, 2, DreamConfig(max_steps=9)), 1, 0.1, 0)
@@ -88,7 +88,7 @@ def test_the_adapter_resets_in_the_step_that_ends_and_keeps_the_last_observation
 
 
 def test_the_adapter_tells_a_time_limit_from_an_end() -> None:
-    from train.baseline_env import Adapted
+    from train.baselines.adapter import Adapted
 
     starts = TensorDict({"x": torch.tensor([[0.0, 0.0]])}, [1])
     env = Adapted(DreamVectorEnv(Counting(), starts, 1, DreamConfig(max_steps=2)), 1, 1.0, 0)
@@ -99,7 +99,7 @@ def test_the_adapter_tells_a_time_limit_from_an_end() -> None:
 
 
 def test_pictures_are_stacked_and_do_not_reach_into_the_episode_before() -> None:
-    from train.baseline_env import Stack
+    from train.baselines.adapter import Stack
 
     stack = Stack(3)
     pictures = [np.full((2, 1, 1, 1), 10 * t, np.uint8) + np.array([0, 1], np.uint8)[:, None, None, None]
@@ -113,7 +113,7 @@ def test_pictures_are_stacked_and_do_not_reach_into_the_episode_before() -> None
 
 
 def test_car_racing_loses_no_step_to_a_reset() -> None:
-    from train.baseline_env import Adapted
+    from train.baselines.adapter import Adapted
 
     config = CarRacingConfig(num_envs=2, max_frames=12, image_size=36, threads=1, backend="gymnasium")
     env = Adapted(make_car_racing(config, 0), 2, 1.0, None)
@@ -160,7 +160,7 @@ def test_a_run_goes_on_with_its_networks_optimisers_counts_and_replay(
     assert resumed(run) == 0 and "128 frames are done" in capsys.readouterr().out
     # Written at once, what was read is the same, random numbers and all.
     with monkeypatch.context() as patch:
-        patch.setattr("train.baseline_learner.BaselineLearner.learn", lambda learner, *a: learner.save(a[3]))
+        patch.setattr("train.baselines.learner.BaselineLearner.learn", lambda learner, *a: learner.save(a[3]))
         (run / "weights.json").unlink()
         assert resumed(run) == 0 and (run / "weights.json").is_file()
     assert equal(first, load_checkpoint(run / "checkpoint.pt"))

@@ -17,8 +17,8 @@ from tests.agent.tiny import LSTM
 from tests.train.online.tiny_envs import TinyEnv
 from train.data.replay import ReplayConfig
 from train.data.ring import Field
+from train.online.build import build_parts, warm_up
 from train.online.config import OnlineConfig
-from train.online.parts import build_parts, warm_up
 from train.run.errors import DreamdriveError
 
 

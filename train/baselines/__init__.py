@@ -1,0 +1,1 @@
+"""Train/baselines and train/online under their field's names."""
