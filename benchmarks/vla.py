@@ -20,8 +20,8 @@ from torch import nn
 from agent.behaviour.vla.config import VLAConfig
 from agent.behaviour.vla.interface import ACTION, FEATURES, IMAGE, PAD, STATE, TASK
 from train.run.options import build
-from train.vla.learning.config import VLATrainConfig
-from train.vla.policies.policy import VLAPolicy
+from train.vla.config import VLATrainConfig
+from train.vla.policy import VLAPolicy
 
 
 def random_batch(config: VLAConfig, rows: int, device: torch.device) -> dict[str, Any]:

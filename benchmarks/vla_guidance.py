@@ -24,13 +24,13 @@ from agent.world_model.probe import Probe, ProbeConfig
 from train.language.hindsight import CAR_RACING_SPEEDS, Labels
 from train.online.config import OnlineConfig
 from train.run.options import build
-from train.vla.dreams.drives import quantities
-from train.vla.dreams.gauges import Gauges
-from train.vla.dreams.guidance import WorldModelGuidedTrainer
-from train.vla.dreams.judge import JudgeConfig
-from train.vla.learning.config import VLATrainConfig
-from train.vla.policies.features import FeaturePolicy, FeatureReader
-from train.vla.policies.policy import VLAPolicy
+from train.vla.chunk_scoring import JudgeConfig
+from train.vla.config import VLATrainConfig
+from train.vla.features import FeaturePolicy, FeatureReader
+from train.vla.filtered_episodes import quantities
+from train.vla.guidance import WorldModelGuidedTrainer
+from train.vla.policy import VLAPolicy
+from train.vla.probes import Gauges
 
 ACTIONS, STATES = 2, 4
 SHAPES = {"image": (3, 64, 64)}

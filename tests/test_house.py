@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from train.online.config import OnlineConfig
 from train.run.errors import DreamdriveError
 from train.run.options import build
-from train.vla.learning.config import VLATrainConfig
+from train.vla.config import VLATrainConfig
 from train.world_model.config import WorldModelTrainConfig
 from train.world_models.config import WorldModelAgentConfig
 

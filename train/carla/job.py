@@ -33,7 +33,7 @@ def collect_carla(
         output: the folder.
         seed: of everything.
         overrides: options of `CollectConfig`, as text.
-        instructions: what a run of train-vla is told; see `train.vla.driving.told.Told`.
+        instructions: what a run of train-vla is told; see `train.vla.instructed_driver.Told`.
 
     Raises:
         DreamdriveError: as `collect`; also for a run that is none, and options that do not fit.

@@ -20,9 +20,9 @@ from train.drive.environments import require_carla
 from train.language.command_sampling import across, draw_orders
 from train.language.hindsight import CARLA_SPEEDS, Labels
 from train.run.errors import DreamdriveError, one_line
-from train.vla.driving.told import Ride, Told, told_by_run
-from train.vla.policies.fits import check_carla
-from train.vla.policies.loading import has_policy
+from train.vla.compatibility import check_carla
+from train.vla.instructed_driver import Ride, Told, told_by_run
+from train.vla.loading import has_policy
 
 AUTOPILOT = "autopilot"
 _FAST = 9.0  # for who is asked to be fast: beyond 30 km/h [m/s]

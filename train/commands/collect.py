@@ -125,8 +125,8 @@ def _car_racing(arguments: argparse.Namespace) -> None:
     from train.online.collect import collect_car_racing
     from train.run.options import parse_overrides
     from train.vla.driving.collect_told import collect_told
-    from train.vla.driving.told import told_by_run
-    from train.vla.policies.loading import has_policy
+    from train.vla.instructed_driver import told_by_run
+    from train.vla.loading import has_policy
 
     overrides = {}
     for name, value in parse_overrides(arguments.rest).items():

@@ -151,8 +151,8 @@ def _evaluate(arguments: argparse.Namespace) -> None:
 
 
 def _evaluate_instructions(arguments: argparse.Namespace, options: dict[str, str]) -> None:
-    from train.vla.driving.asked import Asked, Guided
-    from train.vla.policies.loading import learnt_in
+    from train.vla.evaluation_options import Asked, Guided
+    from train.vla.loading import learnt_in
 
     run = Path(arguments.run)
     asked = Asked(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from train.commands.arguments import Group, add_command, add_fields_help, add_output, add_seed, count
 
 if TYPE_CHECKING:
-    from train.vla.dreams.imagined import ImaginedConfig
+    from train.vla.imagined import ImaginedConfig
 
 
 def add(simulators: Group) -> None:
@@ -71,7 +71,7 @@ def add(simulators: Group) -> None:
 
 
 def _config() -> type[ImaginedConfig]:
-    from train.vla.dreams.imagined import ImaginedConfig
+    from train.vla.imagined import ImaginedConfig
 
     return ImaginedConfig
 
@@ -80,14 +80,14 @@ def _imagined(arguments: argparse.Namespace) -> None:
     from train.data.episodes import read_episodes
     from train.run.options import build, parse_overrides
     from train.vla.dreams.collect_imagined import collect_imagined
-    from train.vla.dreams.imagined import ImaginedConfig
+    from train.vla.imagined import ImaginedConfig
 
     if arguments.episodes is not None:
         paths = read_episodes(arguments.episodes).paths
     else:
         from train.run.folder import Run
-        from train.vla.learning.config import VLATrainConfig
-        from train.vla.learning.dataset import split_paths
+        from train.vla.config import VLATrainConfig
+        from train.vla.dataset import split_paths
 
         paths = split_paths(Run.open(arguments.learnt_by).config(VLATrainConfig))[0]
     collect_imagined(

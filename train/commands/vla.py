@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from train.commands.arguments import Group, add_command, add_run_options, resumed_config
 
 if TYPE_CHECKING:
-    from train.vla.learning.config import VLATrainConfig
-    from train.vla.learning.teacher_config import TeacherConfig
+    from train.vla.config import VLATrainConfig
+    from train.vla.teacher_config import TeacherConfig
 
 _FIELDS = "[--config FILE] [--any.config.field VALUE ...] [--run RUN] [--resume]"
 
@@ -40,20 +40,20 @@ def add(jobs: Group) -> None:
 
 
 def _learner_config() -> type[VLATrainConfig]:
-    from train.vla.learning.config import VLATrainConfig
+    from train.vla.config import VLATrainConfig
 
     return VLATrainConfig
 
 
 def _teacher_config() -> type[TeacherConfig]:
-    from train.vla.learning.teacher_config import TeacherConfig
+    from train.vla.teacher_config import TeacherConfig
 
     return TeacherConfig
 
 
 def _vla(arguments: argparse.Namespace) -> None:
     from train.run.options import build, parse_overrides
-    from train.vla.learning.train_vla import train_vla
+    from train.vla.train_vla import train_vla
 
     options = parse_overrides(arguments.rest)
     config = build(_learner_config(), arguments.config, options, resumed_config(arguments))
@@ -62,7 +62,7 @@ def _vla(arguments: argparse.Namespace) -> None:
 
 def _teacher(arguments: argparse.Namespace) -> None:
     from train.run.options import build, parse_overrides
-    from train.vla.learning.train_teacher import train_teacher
+    from train.vla.train_teacher import train_teacher
 
     options = parse_overrides(arguments.rest)
     config = build(_teacher_config(), arguments.config, options, resumed_config(arguments))

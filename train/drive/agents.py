@@ -28,7 +28,7 @@ WORLD_MODEL_JOB = "train-world-model"
 BASELINE_JOB = "train-baseline"
 """The job whose runs hold a stable-baselines3 policy; `train.baselines.job` loads them."""
 VLA_JOB = "train-vla"
-"""The job whose runs hold a policy that takes instructions; `train.vla.policies.loading` loads them."""
+"""The job whose runs hold a policy that takes instructions; `train.vla.loading` loads them."""
 Network = TypeVar("Network", bound=nn.Module)
 AgentConfig: TypeAlias = "OnlineConfig | WorldModelAgentConfig"
 

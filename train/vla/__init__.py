@@ -1,6 +1,6 @@
 """Vision-language-action policies: instructions, demonstrations, learning, evaluation, and imagination."""
 
-from train.vla.dreams.guidance import WorldModelGuidedTrainer
-from train.vla.policies.policy import VLAPolicy, load_policy
+from train.vla.guidance import WorldModelGuidedTrainer
+from train.vla.policy import VLAPolicy, load_policy
 
 __all__ = ["VLAPolicy", "WorldModelGuidedTrainer", "load_policy"]

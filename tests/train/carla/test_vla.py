@@ -14,9 +14,10 @@ from train.data.episodes import read_episode
 from train.online.config import OnlineConfig
 from train.run.checkpoint import save_weights
 from train.run.folder import Run
-from train.vla.driving import asked, evaluate
-from train.vla.learning import learner
-from train.vla.policies import policy
+from train.vla import behaviour_cloning as learner
+from train.vla import evaluation_options as asked
+from train.vla import policy
+from train.vla.driving import evaluate
 
 pytest.importorskip("carla")
 ROOT = Path(__file__).parents[3]

@@ -8,10 +8,11 @@ from PIL import Image
 from tests.train.vla.tiny_demonstrations import TINY, Sentences, write
 from train.cli import main
 from train.data.episodes import read_episode
+from train.vla import behaviour_cloning as learner
+from train.vla import evaluation_options as asked
+from train.vla import policy
 from train.vla.dreams import collect_imagined
-from train.vla.driving import asked, evaluate
-from train.vla.learning import learner
-from train.vla.policies import policy
+from train.vla.driving import evaluate
 
 
 @pytest.fixture(autouse=True)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from agent.behaviour.vla.config import VLAConfig
 from train.data.episodes import Episode, write_episode
-from train.vla.learning.config import VLATrainConfig
+from train.vla.config import VLATrainConfig
 
 SPEEDS_MPS = {"crawl": 8.0, "slow": 22.0, "brisk": 40.0, "fast": 70.0}
 TINY = VLAConfig(

@@ -15,11 +15,11 @@ from train.language.hindsight import CAR_RACING_SPEEDS, CARLA_SPEEDS
 from train.run.checkpoint import write_text_aside
 from train.run.errors import DreamdriveError, explain_os_errors
 from train.run.progress import Progress
-from train.vla.dreams.drives import filter_drive
-from train.vla.dreams.gauges import Gauges, GaugesConfig, fit_gauges, load_gauges
-from train.vla.dreams.imagined import ImaginedConfig, Report, imagine_data
-from train.vla.policies.loading import check_sees_by
-from train.vla.policies.policy import load_policy
+from train.vla.filtered_episodes import filter_drive
+from train.vla.imagined import ImaginedConfig, Report, imagine_data
+from train.vla.loading import check_sees_by
+from train.vla.policy import load_policy
+from train.vla.probes import Gauges, GaugesConfig, fit_gauges, load_gauges
 
 _FIT_EPISODES = 64
 

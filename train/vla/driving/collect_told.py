@@ -15,9 +15,9 @@ from train.drive.environments import require_car_racing
 from train.run.errors import DreamdriveError
 from train.run.options import build
 from train.run.progress import Progress
+from train.vla.compatibility import check_car_racing
 from train.vla.driving.seats import Seat
-from train.vla.driving.told import Ride, Told
-from train.vla.policies.fits import check_car_racing
+from train.vla.instructed_driver import Ride, Told
 
 _SEATS = 8  # simulators at the same time
 

@@ -24,11 +24,11 @@ from train.language.hindsight import CAR_RACING_SPEEDS, LEARNER_DROVE, Labels, a
 from train.language.instructions import phrase
 from train.run.errors import DreamdriveError
 from train.run.progress import Progress
+from train.vla.compatibility import check_car_racing
 from train.vla.driving.demonstrator import Mistakes, demonstrate
 from train.vla.driving.seats import Seat
-from train.vla.driving.told import Ride, told_by_run
-from train.vla.policies.features import own_copy
-from train.vla.policies.fits import check_car_racing
+from train.vla.features import own_copy
+from train.vla.instructed_driver import Ride, told_by_run
 
 SETTLE = 12
 """Decisions after which an order is expected to be obeyed; about a second."""

@@ -25,10 +25,11 @@ from train.language.sentence_encoder import SentenceEncoder
 from train.run.checkpoint import write_text_aside
 from train.run.errors import DreamdriveError
 from train.run.progress import Progress
-from train.vla.driving.asked import Asked, Guided
-from train.vla.driving.carla_trials import drive_carla_trials
-from train.vla.driving.driven_picture import draw_driven
-from train.vla.driving.obedience import (
+from train.vla.carla_rollouts import drive_carla_trials
+from train.vla.config import speed_scale
+from train.vla.driven_picture import draw_driven
+from train.vla.evaluation_options import Asked, Guided
+from train.vla.instruction_metrics import (
     SETTLE,
     CellScore,
     Driven,
@@ -38,9 +39,8 @@ from train.vla.driving.obedience import (
     overall,
     score_cells,
 )
-from train.vla.driving.trials import Trials, drive_trials
-from train.vla.learning.config import speed_scale
-from train.vla.policies.loading import load_driver
+from train.vla.instruction_rollouts import Trials, drive_trials
+from train.vla.loading import load_driver
 
 _INTERVAL = "95% percentile bootstrap over episodes, stratified by what is asked"
 

@@ -11,12 +11,12 @@ from train.drive.carla_score import PENALTIES, summarise
 from train.drive.environments import require_carla
 from train.run.errors import DreamdriveError
 from train.run.progress import Progress
-from train.vla.driving.asked import Asked, Guided
-from train.vla.driving.carla_trials import drive_carla_trials
+from train.vla.carla_rollouts import drive_carla_trials
+from train.vla.compatibility import check_carla
+from train.vla.config import speed_scale
 from train.vla.driving.evaluate import CarlaFigures, ObedienceScores, report, summed_up
-from train.vla.learning.config import speed_scale
-from train.vla.policies.fits import check_carla
-from train.vla.policies.loading import load_driver
+from train.vla.evaluation_options import Asked, Guided
+from train.vla.loading import load_driver
 
 
 def evaluate_vla_in_carla(

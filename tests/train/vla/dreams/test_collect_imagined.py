@@ -4,17 +4,17 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.train.vla.dreams.test_gauges import CONFIG as FIT
-from tests.train.vla.dreams.test_imagined import CONFIG
 from tests.train.vla.road import Road, drive
+from tests.train.vla.test_imagined import CONFIG
+from tests.train.vla.test_probes import CONFIG as FIT
 from train.cli import main
 from train.data.episodes import read_episodes, write_episode
 from train.drive.agents import TrainedModel
 from train.run.errors import DreamdriveError
 from train.vla.dreams import collect_imagined as job
 from train.vla.dreams.collect_imagined import collect_imagined
-from train.vla.dreams.gauges import load_gauges
-from train.vla.dreams.imagined import Report
+from train.vla.imagined import Report
+from train.vla.probes import load_gauges
 
 
 @pytest.fixture

@@ -26,7 +26,7 @@ from train.run.errors import DreamdriveError
 from train.vla.driving import demonstrations
 from train.vla.driving.demonstrations import DemonstrationsConfig, Shown, collect_demonstrations, obeyed_rows
 from train.vla.driving.demonstrator import Mistakes, demonstrate
-from train.vla.driving.told import Told
+from train.vla.instructed_driver import Told
 
 _AGENT = Path(__file__).parents[4] / "pretrained" / "car_racing"
 

@@ -14,8 +14,9 @@ from envs.car_racing.env import CarRacingConfig
 from train.language.hindsight import CAR_RACING_SPEEDS, Labels
 from train.language.instructions import lookup, phrasings
 from train.run.errors import DreamdriveError
+from train.vla.config import speed_scale
 from train.vla.driving.evaluate import evaluate_policy
-from train.vla.driving.obedience import (
+from train.vla.instruction_metrics import (
     Driven,
     EpisodeScore,
     Trial,
@@ -29,7 +30,6 @@ from train.vla.driving.obedience import (
     suite,
     taken,
 )
-from train.vla.learning.config import speed_scale
 
 FIRST = 1_000_000
 

@@ -1,0 +1,210 @@
+"""Chunks of actions judged in imagination: what they earn, and whether they do what was asked.
+
+All chunks proposed for one state are imagined at once and with the same random numbers, so that they differ
+by their actions alone (common random numbers: the difference of two estimates that share their noise varies
+less).
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from pydantic import BaseModel, Field
+from torch import Tensor
+
+from agent.behaviour.planner import Prior, imagined_returns
+from agent.world_model.interface import State, Trajectory, WorldModel
+from train.language.hindsight import PLACES, SPEEDS, Labels, SpeedScale
+from train.run.errors import DreamdriveError
+from train.vla.probes import Gauges
+
+_SIDES = {"left": (0.25, 0.75), "centre": (-0.25, 0.25), "right": (-0.75, -0.25)}
+"""Where across the road each place is [half widths]; beyond comes the verge."""
+_TOLERANCE = 0.25
+"""How far off something is that is half obeyed: in widths of the class `slow`, and in half widths."""
+
+
+class JudgeConfig(BaseModel, extra="forbid", validate_assignment=True, use_attribute_docstrings=True):
+    """What counts in an imagined future. The score is a sum; a return counts in units of its spread."""
+
+    horizon: int = Field(15, ge=1)
+    """Steps that are imagined [decisions]; without an actor no more than the chunk has."""
+    discount: float = Field(0.99, gt=0, le=1)
+    """Factor a decision; that of the critic."""
+    returns: float = Field(1.0, ge=0)
+    """Weight of the discounted rewards and of the value that comes after them, both as far as the episode is
+    expected to go on."""
+    value: float = Field(1.0, ge=0)
+    """Factor of that value within the return; 0 looks at the horizon only."""
+    least_spread: float = Field(1.0, gt=0)
+    """A spread of the chunks' returns below this counts as this: small differences stay small [reward]."""
+    obedience: float = Field(6.0, ge=0)
+    """Weight of obedience, which is 1 where each step is as asked; needs gauges and an instruction."""
+    doubt: float = Field(1.0, ge=0)
+    """Weight of the share of steps that the world model is unsure of, taken off; needs gauges."""
+
+
+@dataclass
+class Judged:
+    """K futures of each of B states.
+
+    Attributes:
+        scores: (B, K), what the chunks are compared by.
+        returns: (B, K), discounted, with the value after the horizon.
+        obedience: (B, K) in [0, 1]; 1 where nothing is asked or there are no gauges.
+        doubt: (B, K), share of steps beyond the gauges' limit; 0 without gauges.
+        trajectory: of B * K futures, those of a state together.
+    """
+
+    scores: Tensor
+    returns: Tensor
+    obedience: Tensor
+    doubt: Tensor
+    trajectory: Trajectory
+
+    def best(self) -> Tensor:
+        """The best of the K, (B)."""
+        return self.scores.argmax(1)
+
+
+class Judge:
+    """Imagines chunks and scores them.
+
+    Args:
+        world_model: dreams.
+        config: what counts.
+        actor: features -> distribution of actions, drives on where the chunk ends; None ends there, too.
+        gauges: of the world model; None leaves obedience and doubt out.
+        scale: what the words for speeds mean.
+    """
+
+    def __init__(
+        self,
+        world_model: WorldModel,
+        config: JudgeConfig,
+        actor: Prior | None = None,
+        gauges: Gauges | None = None,
+        scale: SpeedScale | None = None,
+    ) -> None:
+        if gauges is not None and scale is None:
+            raise DreamdriveError("judge: gauges need a scale of speeds, such as CAR_RACING_SPEEDS")
+        self.world_model, self.config, self.actor = world_model, config, actor
+        self.gauges, self.scale = gauges, scale
+
+    @torch.no_grad()
+    def __call__(self, state: State, chunks: Tensor, asked: Sequence[Labels] | None = None) -> Judged:
+        """Judge chunks.
+
+        Args:
+            state: (B).
+            chunks: (B, K, T, A) in [-1, 1].
+            asked: of each of B; None asks for nothing.
+
+        Raises:
+            DreamdriveError: chunks of another action size than the world model's.
+        """
+        b, k = chunks.shape[:2]
+        trajectory = imagine_chunks(self.world_model, state, chunks, self.config.horizon, self.actor)
+        value = self.config.value * self.world_model.value(trajectory.states[:, -1])
+        returns = imagined_returns(trajectory, value, self.config.discount).view(b, k)
+        spread = returns.std(1, unbiased=False, keepdim=True).clamp(min=self.config.least_spread)
+        scores = self.config.returns * (returns - returns.mean(1, keepdim=True)) / spread
+        obedience, doubt = torch.ones_like(returns), torch.zeros_like(returns)
+        if self.gauges is not None:
+            # (B * K, H + 1, F)
+            features = self.world_model.features(trajectory.states)
+            beyond = self.gauges.doubt(features[:, :-1], trajectory.actions) > 1.0
+            doubt = beyond.float().mean(1).view(b, k)
+            scores = scores - self.config.doubt * doubt
+            if asked is not None:
+                obedience = self._obedience(features[:, 1:].unflatten(0, (b, k)), asked)
+                scores = scores + self.config.obedience * obedience
+        return Judged(scores, returns, obedience, doubt, trajectory)
+
+    def _obedience(self, features: Tensor, asked: Sequence[Labels]) -> Tensor:
+        """Obedience (B, K) of features (B, K, H, F)."""
+        assert self.gauges is not None and self.scale is not None
+        read = self.gauges.read(features)
+        relative = read.offsets / read.half_widths
+        rows = [
+            obedience(labels, read.speeds[row], relative[row], self.scale) for row, labels in enumerate(asked)
+        ]
+        # The mean over the steps
+        return torch.stack(rows).mean(-1)
+
+
+def imagine_chunks(
+    model: WorldModel, state: State, chunks: Tensor, horizon: int, actor: Prior | None = None
+) -> Trajectory:
+    """Futures of chunks (B, K, T, A) from states (B), as B * K rows, with random numbers common to the K.
+
+    They are `horizon` steps long; without an actor they end with the chunk.
+
+    Raises:
+        DreamdriveError: the actions have another size than the world model's.
+    """
+    b, k, length, size = chunks.shape
+    if size != model.action_size:
+        raise DreamdriveError(
+            f"the policy's actions have {size} numbers: expected {model.action_size}, as the world model's"
+        )
+    driven = iter(chunks.clamp(-1.0, 1.0).flatten(0, 1).unbind(1))
+    # (B * K)
+    now: State = state.unsqueeze(1).expand(b, k).flatten()
+    states, actions = [now], []
+    for step in range(horizon if actor is not None else min(horizon, length)):
+        if step < length:
+            action = next(driven)
+        else:
+            assert actor is not None
+            action = actor(model.features(now)).mode().clamp(-1.0, 1.0)
+        # (B, N) -> (B * K, N)
+        noise = model.noise(b).repeat_interleave(k, 0)
+        now = model.imagine_step(now, action, noise)
+        states.append(now)
+        actions.append(action)
+    # (B * K, H + 1)
+    stacked: State = torch.stack(states, 1)
+    reached = stacked[:, 1:]
+    return Trajectory(stacked, torch.stack(actions, 1), model.reward(reached), model.cont(reached))
+
+
+def obedience(asked: Labels, speeds: Tensor, relative: Tensor, scale: SpeedScale) -> Tensor:
+    """How nearly each step (...) does what is asked, in [0, 1]; a manoeuvre is not looked at.
+
+    1 within the class of speed and the place that are asked for, 1 / (1 + d / tolerance) at a distance d from
+    them: a chunk on its way there is better than one that is not, however far it is.
+
+    Args:
+        asked: what for.
+        speeds: (...) m/s.
+        relative: (...) offsets in half widths, left positive.
+        scale: the classes of speed.
+    """
+    near = torch.ones_like(speeds)
+    if asked.speed is not None:
+        index = SPEEDS.index(asked.speed)
+        limits = (0.0, *scale.limits, math.inf)
+        tolerance = _TOLERANCE * (scale.slow - scale.crawl)
+        near = near * _near(speeds, limits[index], limits[index + 1], tolerance)
+    if asked.place is not None:
+        near = near * _near(relative, *_SIDES[asked.place], _TOLERANCE)
+    return near
+
+
+def _near(values: Tensor, low: float, high: float, tolerance: float) -> Tensor:
+    away = (low - values).clamp(min=0.0) + (values - high).clamp(min=0.0)
+    return 1.0 / (1.0 + away / tolerance)
+
+
+def any_labels(rng: np.random.Generator) -> Labels:
+    """Something to tell a policy: a speed, a place, or both."""
+    speed, place = str(rng.choice(SPEEDS)), str(rng.choice(PLACES))
+    which = rng.integers(3)
+    return Labels(None if which == 0 else speed, None if which == 1 else place)
+
+
+Understand = Callable[[str], Labels]
+"""A text -> what it asks for."""

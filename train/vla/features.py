@@ -1,0 +1,206 @@
+"""The features of a frozen world model in the place of the picture: while learning, and while driving."""
+
+import copy
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from agent.behaviour.vla.interface import FEATURES, Batch, Policy, observation_key
+from agent.world_model.interface import State, WorldModel
+from train.data.episodes import Episode
+from train.drive.agents import load_world_model
+from train.run.errors import DreamdriveError
+from train.vla.filtered_episodes import filter_drive
+
+IMAGINED_FEATURES, FEATURES_OF = "features", "features_of"
+"""Extras of an imagined episode: (T, F) float16, and the `fingerprint` of the world model they are of."""
+
+
+class FeatureReader:
+    """Filters what is seen with a frozen world model, and gives its features.
+
+    Args:
+        world_model: knows pictures as `image`, or vectors.
+        shapes: of the observations that it knows: `image` (C, S, S) or (D,) of a vector.
+        device: of the world model.
+
+    Raises:
+        DreamdriveError: it wants other observations.
+    """
+
+    def __init__(
+        self, world_model: WorldModel, shapes: Mapping[str, tuple[int, ...]], device: torch.device
+    ) -> None:
+        unknown = [name for name, shape in shapes.items() if len(shape) == 3 and name != "image"]
+        if unknown:
+            raise DreamdriveError(
+                f"world_model: observes {', '.join(sorted(shapes))}: expected image, and vectors besides"
+            )
+        self.world_model = world_model.eval().requires_grad_(False)
+        self.device = device
+        self._names = sorted(shapes)
+        self._fingerprint = fingerprint(self.world_model)
+
+    def same(self, other: "FeatureReader") -> bool:
+        """Whether the other one gives the same features of the same observations, on the same device."""
+        mine, theirs = ((one._fingerprint, one._names, one.device) for one in (self, other))
+        return mine == theirs
+
+    @classmethod
+    def of_run(cls, path: str, device: str = "auto") -> "FeatureReader":
+        """The world model of the run at `path`. Raises `DreamdriveError` where there is none."""
+        trained = load_world_model(Path(path), device)
+        return cls(trained.world_model, trained.shapes, trained.device)
+
+    @property
+    def size(self) -> int:
+        """How many features there are."""
+        return self.world_model.feature_size
+
+    @torch.no_grad()
+    def episode(self, episode: Episode) -> Tensor:
+        """Features of the rows of an episode's file, (T, F) float32 on the CPU.
+
+        What this world model has imagined comes with the features that it was imagined in.
+
+        Raises:
+            DreamdriveError: it lacks an observation that the world model needs, or its actions or the
+                features kept in it have another size.
+        """
+        if str(episode.extras.get(FEATURES_OF, "")) == self._fingerprint:
+            kept = np.asarray(episode.extras.get(IMAGINED_FEATURES, []))
+            shape = (len(episode), self.size)
+            if kept.shape != shape or kept.dtype.kind != "f" or not np.isfinite(kept).all():
+                raise DreamdriveError(
+                    f"extra {IMAGINED_FEATURES!r}: {kept.shape} {kept.dtype}, expected {shape}, finite"
+                )
+            return torch.from_numpy(kept.astype(np.float32))
+        # The latents are drawn: the same episode shall have the same features.
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            states = filter_drive(self.world_model, self._names, episode).states
+        return self.world_model.features(states)[:-1].float().cpu()
+
+    def filter(self, batch: Batch, state: State | None, action: Tensor | None) -> State:
+        """The state (B) after a LeRobot batch was seen, `action` (B, A) having led there; None starts.
+
+        Raises:
+            DreamdriveError: the batch lacks an observation that the world model needs.
+        """
+        seen: dict[str, Tensor] = {}
+        for name in self._names:
+            key = observation_key(name)
+            if key not in batch:
+                raise DreamdriveError(
+                    f"batch: no '{key}', which the world model observes; it has {', '.join(sorted(batch))}"
+                )
+            # Pictures come as numbers in [0, 1].
+            value = (batch[key] * 255).round().to(torch.uint8) if name == "image" else batch[key]
+            seen[name] = value.to(self.device)
+        return self.world_model.encode(seen, state, action)
+
+
+def own_copy(policy: Policy, seed: int) -> Policy:
+    """The same policy for one more car, with an episode of its own.
+
+    Args:
+        policy: one with the method `fork(seed)` shares its weights; any other is copied as a whole.
+        seed: of the noise of one that can be given any.
+    """
+    fork = getattr(policy, "fork", None)
+    mine: Policy = fork(seed) if callable(fork) else copy.deepcopy(policy)
+    mine.reset()
+    return mine
+
+
+class FeaturePolicy:
+    """A policy that reads features, driving by pictures: it filters them first. Has LeRobot's methods.
+
+    Args:
+        policy: reads FEATURES.
+        reader: gives them.
+    """
+
+    def __init__(self, policy: Policy, reader: FeatureReader) -> None:
+        self.policy, self.reader = policy, reader
+        self.reset()
+
+    @property
+    def config(self) -> Any:
+        """The policy's own; None where it has none."""
+        return getattr(self.policy, "config", None)
+
+    def fork(self, seed: int) -> "FeaturePolicy":
+        """This policy for another car; see `VLAPolicy.fork`. What the filter draws is torch's own."""
+        return FeaturePolicy(own_copy(self.policy, seed), self.reader)
+
+    def reset(self) -> None:
+        """Forget the episode."""
+        self.policy.reset()
+        self._state: State | None = None
+        self._action: Tensor | None = None
+
+    @torch.no_grad()
+    def select_action(self, batch: Batch) -> Tensor:
+        """The next action (B, A)."""
+        state = self.see(batch)
+        action = self.policy.select_action(self._with_features(batch, state))
+        self.follow(state, action)
+        return action
+
+    def predict_action_chunk(self, batch: Batch) -> Tensor:
+        """A chunk of actions (B, T, A), after what was driven so far and what `batch` shows."""
+        return self.policy.predict_action_chunk(self._with_features(batch, self.see(batch)))
+
+    def see(self, batch: Batch) -> State:
+        """The state (B) after what was driven so far and what `batch` shows, of which no note is taken."""
+        return self.reader.filter(batch, self._state, self._action)
+
+    def propose(self, batch: Batch, state: State, samples: int) -> Tensor:
+        """K chunks (B, K, T, A) from states that `see` gave; see `propose` of any policy."""
+        return propose(self.policy, self._with_features(batch, state), samples)
+
+    def follow(self, state: State, action: Tensor) -> None:
+        """In the place of `select_action`: from states that `see` gave, somebody else's (B, A) is driven."""
+        self._state, self._action = state, action.to(self.reader.device)
+
+    @torch.no_grad()
+    def _with_features(self, batch: Batch, state: State) -> dict[str, Any]:
+        features = self.reader.world_model.features(state).float()
+        return {**batch, FEATURES: features}
+
+
+def propose(policy: Policy, batch: Batch, samples: int) -> Tensor:
+    """K chunks (B, K, T, A) of any policy; one without noise proposes the same K times."""
+    several = getattr(policy, "predict_action_chunks", None)
+    if callable(several):
+        chunks: Tensor = several(batch, samples)
+        return chunks
+    return torch.stack([policy.predict_action_chunk(batch) for _ in range(samples)], 1)
+
+
+@torch.no_grad()
+def fingerprint(world_model: WorldModel) -> str:
+    """The same for two world models that give the same features: a digest of names and weights."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(world_model.state_dict().items()):
+        digest.update(f"{name} {tuple(tensor.shape)} ".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()[:16]
+
+
+def check_same(policy: str, reads: WorldModel, dreams: WorldModel) -> None:
+    """Raise `DreamdriveError` unless the world model that a policy reads is the one that dreams.
+
+    Args:
+        policy: what it is called.
+        reads: gives the policy its features.
+        dreams: whose features it is to be shown.
+    """
+    if fingerprint(reads) != fingerprint(dreams):
+        raise DreamdriveError(f"{policy}: sees by another world model's features: expected those of this one")

@@ -1,0 +1,306 @@
+"""A policy that dreams before it acts: it proposes chunks, a world model imagines them, the best is driven.
+
+trainer = WorldModelGuidedTrainer(policy, world_model, actor)
+action = trainer.plan_action({"image": image, "state": state, "task": "take it easy"})
+imagined = trainer.imagined_data(episodes)
+trainer.train(ConcatDataset([real, imagined]))
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from agent.behaviour.actor_critic import ActorCritic
+from agent.behaviour.planner import Prior
+from agent.behaviour.vla.config import VLAConfig
+from agent.behaviour.vla.interface import IMAGE, STATE, TASK, Batch, Policy, observation_key, require_policy
+from agent.world_model.interface import State, WorldModel
+from train.data.episodes import Episode
+from train.drive.agents import load_world_model
+from train.language.hindsight import CAR_RACING_SPEEDS, SpeedScale
+from train.run.errors import DreamdriveError, one_line
+from train.vla.chunk_scoring import Judge, JudgeConfig, Judged, Understand
+from train.vla.episode_rows import EpisodeRows, train_on
+from train.vla.features import FeaturePolicy, FeatureReader, check_same, propose
+from train.vla.imagined import ImaginedConfig, imagine_data
+from train.vla.probes import Gauges, load_gauges
+
+_METHODS = ("initial", "encode", "imagine_step", "features", "reward", "value", "cont", "noise")
+
+
+class WorldModelGuidedTrainer:
+    """Drives the chunk whose imagined future is best, and teaches the policy from imagined drives.
+
+    It has LeRobot's methods itself, so that whatever drives a policy drives it, guided. With one candidate
+    there is nothing to choose: the policy drives exactly as it would alone.
+
+    Args:
+        policy: an object with LeRobot's methods; with `predict_action_chunks` it proposes all at once.
+        world_model: filters what is seen, and dreams.
+        actor: drives on in the dream where a chunk ends: an actor-critic, or features -> distribution.
+        candidates: chunks proposed, K.
+        config: what counts in a dream, and how far it goes.
+        gauges: of the world model; without them nobody can see in a dream whether the instruction is obeyed.
+        scale: what the words for speeds mean.
+        understand: text -> what it asks for; None looks at no instruction.
+        execute: decisions driven of a chunk; None takes the policy's own.
+        observations: those that the world model knows, `image` and vectors by name.
+        seed: of the policy's noise where it takes a generator, and of the dreams.
+
+    Attributes:
+        execute: decisions driven of a chunk; None drives all of it.
+        last: how the latest chunks were judged; None before the first, or with one candidate.
+
+    Raises:
+        DreamdriveError: a policy or world model without the needed methods, or a world model of another
+            action space, or no candidates.
+    """
+
+    def __init__(
+        self,
+        policy: object,
+        world_model: WorldModel,
+        actor: ActorCritic | Prior | None = None,
+        candidates: int = 16,
+        config: JudgeConfig | None = None,
+        gauges: Gauges | None = None,
+        scale: SpeedScale = CAR_RACING_SPEEDS,
+        understand: Understand | None = None,
+        execute: int | None = None,
+        observations: Sequence[str] = ("image",),
+        seed: int = 0,
+    ) -> None:
+        try:
+            self.policy = require_policy(policy)
+        except ValueError as error:
+            raise DreamdriveError(one_line(error)) from error
+        for name in _METHODS:
+            if not callable(getattr(world_model, name, None)):
+                raise DreamdriveError(
+                    f"world model: a {type(world_model).__name__} has no method {name}: expected a WorldModel"
+                )
+        own = getattr(policy, "config", None)
+        size = getattr(own, "action_size", world_model.action_size)
+        if size != world_model.action_size:
+            raise DreamdriveError(
+                f"world model: its actions have {world_model.action_size} numbers, expected {size}, as the "
+                "policy's"
+            )
+        if candidates < 1 or (execute is not None and execute < 1):
+            raise DreamdriveError(f"candidates {candidates}, execute {execute}: expected at least 1")
+        self.world_model, self.candidates, self.gauges, self.scale = world_model, candidates, gauges, scale
+        self.last: Judged | None = None
+        device = next((p.device for p in world_model.parameters()), torch.device("cpu"))
+        self._reader = FeatureReader(world_model, dict.fromkeys(observations, ()), device)
+        # A policy that reads this world model's features has filtered already what the judge dreams from.
+        self._shared = isinstance(self.policy, FeaturePolicy) and self.policy.reader.same(self._reader)
+        prior = actor.policy if isinstance(actor, ActorCritic) else actor
+        self._judge = Judge(world_model, config or JudgeConfig(), prior, gauges, scale)
+        self._understand = understand
+        self.execute = execute or getattr(own, "execute", None) or getattr(own, "n_action_steps", None)
+        self._observations = tuple(observations)
+        self._seed = seed
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget the episode."""
+        self.policy.reset()
+        self._state: State | None = None
+        self._action: Tensor | None = None
+        self._waiting: list[Tensor] = []
+
+    def plan_action(self, observation: Mapping[str, Any]) -> Tensor:
+        """The action to take now, having dreamt of several.
+
+        Args:
+            observation: `image` (C, H, W) or (B, C, H, W), uint8 or float in [0, 1], `state` (S,) or (B, S)
+                and `task`, a text or B texts, with other vectors like `state`; or a LeRobot batch.
+
+        Returns:
+            (A,) for one observation without a batch dimension, else (B, A).
+
+        Raises:
+            DreamdriveError: something is missing.
+        """
+        batch, single = as_batch(observation)
+        action = self.select_action(batch)
+        return action[0] if single else action
+
+    @torch.no_grad()
+    def select_action(self, batch: Batch) -> Tensor:
+        """The next action (B, A); judges new chunks when the driven part of the last one is used up."""
+        if self.candidates == 1:
+            return self.policy.select_action(batch)
+        seen, own = self._see(batch)
+        if not self._waiting:
+            chunk = self._choose(batch, seen, own)
+            self._waiting = list(chunk[:, : self.execute].unbind(1))
+        action = self._waiting.pop(0)
+        self._state, self._action = seen, action.to(self._reader.device)
+        if isinstance(self.policy, FeaturePolicy):
+            self.policy.follow(own, action)
+        return action
+
+    @torch.no_grad()
+    def predict_action_chunk(self, batch: Batch) -> Tensor:
+        """The best of the chunks proposed here, (B, T, A), after what was driven so far."""
+        if self.candidates == 1:
+            return self.policy.predict_action_chunk(batch)
+        return self._choose(batch, *self._see(batch))
+
+    def imagined_data(self, episodes: Sequence[Episode], config: ImaginedConfig | None = None) -> EpisodeRows:
+        """Imagined variations of real drives, as rows to learn from; see `train.vla.imagined`.
+
+        Raises:
+            DreamdriveError: there are no gauges, which filter and hindsight need; the policy sees by another
+                world model's features; or as `imagine_data`.
+        """
+        if self.gauges is None:
+            raise DreamdriveError("imagined data need gauges: WorldModelGuidedTrainer(..., gauges=...)")
+        driver: Policy = self.policy
+        if isinstance(driver, FeaturePolicy):
+            check_same("policy", driver.reader.world_model, self.world_model)
+            driver = driver.policy
+        made, _ = imagine_data(
+            self.world_model,
+            self.gauges,
+            episodes,
+            self.scale,
+            config or ImaginedConfig(),
+            driver,
+            self._observations,
+            self._seed,
+        )
+        return self.rows(made)
+
+    def rows(self, episodes: Sequence[Episode]) -> EpisodeRows:
+        """Episodes, real or imagined, as a data set of rows with an instruction that each obeys."""
+        length = getattr(getattr(self.policy, "config", None), "chunk", 8)
+        return EpisodeRows(episodes, self.scale, length, seed=self._seed)
+
+    def train(
+        self, dataset: Dataset[dict[str, Any]], updates: int = 1000, batch_size: int = 64, rate: float = 3e-4
+    ) -> list[float]:
+        """Teach the policy rows such as `imagined_data` and `rows` give: the loss of each update.
+
+        Raises:
+            DreamdriveError: the policy has no `forward` that gives a loss, or nothing to learn with.
+        """
+        return train_on(self.policy, dataset, updates, batch_size, rate, self._seed)
+
+    def _see(self, batch: Batch) -> tuple[State, State]:
+        """The states (B) after the batch: what is dreamt from, and the policy's own where it keeps any."""
+        own = self.policy.see(batch) if isinstance(self.policy, FeaturePolicy) else None
+        if own is not None and self._shared:
+            return own, own
+        seen = self._reader.filter(batch, self._state, self._action)
+        return seen, seen if own is None else own
+
+    def _choose(self, batch: Batch, state: State, own: State) -> Tensor:
+        """The best chunk (B, T, A) by what is imagined from states (B), the policy being in its `own`."""
+        if isinstance(self.policy, FeaturePolicy):
+            proposed = self.policy.propose(batch, own, self.candidates)
+        else:
+            proposed = propose(self.policy, batch, self.candidates)
+        proposed = proposed.to(self._reader.device).float()
+        asked = None
+        if self._understand is not None:
+            asked = [self._understand(text) for text in batch[TASK]]
+        self.last = judged = self._judge(state, proposed, asked)
+        rows = torch.arange(len(proposed), device=proposed.device)
+        return proposed[rows, judged.best()]
+
+
+def guide(
+    policy: object,
+    run: Path,
+    candidates: int = 16,
+    gauges: Path | None = None,
+    scale: SpeedScale = CAR_RACING_SPEEDS,
+    understand: Understand | None = None,
+    config: JudgeConfig | None = None,
+    device: str = "auto",
+) -> WorldModelGuidedTrainer:
+    """A policy guided by the world model, and the actor if there is one, of a run.
+
+    Args:
+        policy: see `WorldModelGuidedTrainer`, as for what follows.
+        run: of an agent or a world model.
+        candidates: chunks proposed.
+        gauges: folder with the world model's gauges; None judges by returns alone.
+        scale: what the words for speeds mean.
+        understand: text -> what it asks for.
+        config: what counts; None takes the critic's discount.
+        device: where the world model dreams.
+
+    Raises:
+        DreamdriveError: there is no such run or folder, or they do not fit.
+    """
+    found = load_world_model(run, device)
+    own = getattr(policy, "config", None)
+    if isinstance(own, VLAConfig):
+        known: dict[str, tuple[int, ...]] = {"state": (own.state_size,)}
+        if own.vision == "patches":
+            known["image"] = (3, own.image_size, own.image_size)
+        for name, shape in known.items():
+            if found.shapes.get(name, shape) != shape:
+                raise DreamdriveError(
+                    f"{run}: observes {name} {found.shapes[name]}, expected {shape}, the policy's"
+                )
+    behaviour = found.trained.agent.behaviour if found.trained is not None else None
+    actor = behaviour if isinstance(behaviour, ActorCritic) else None
+    if config is None:
+        config = JudgeConfig(discount=actor.discount) if actor is not None else JudgeConfig(value=0.0)
+    read = load_gauges(gauges, found.world_model) if gauges is not None else None
+    return WorldModelGuidedTrainer(
+        policy,
+        found.world_model,
+        actor,
+        candidates,
+        config,
+        read,
+        scale,
+        understand if read is not None else None,
+        observations=sorted(found.shapes),
+    )
+
+
+def as_batch(observation: Mapping[str, Any]) -> tuple[dict[str, Any], bool]:
+    """A LeRobot batch of an observation in our names, and whether it had no batch dimension.
+
+    Raises:
+        DreamdriveError: picture, state or task is missing, or of a wrong shape.
+    """
+    if IMAGE in observation:
+        return dict(observation), False
+    for name in ("image", "state", "task"):
+        if name not in observation:
+            raise DreamdriveError(
+                f"observation: no '{name}': expected image, state and task, or LeRobot's keys, not "
+                f"{', '.join(sorted(map(str, observation)))}"
+            )
+    image, state = (torch.as_tensor(np.asarray(observation[name])) for name in ("image", "state"))
+    if image.ndim not in (3, 4) or state.ndim != image.ndim - 2:
+        raise DreamdriveError(
+            f"observation: image {tuple(image.shape)}, state {tuple(state.shape)}: expected (C, H, W) and "
+            "(S,), or (B, C, H, W) and (B, S)"
+        )
+    single = image.ndim == 3
+    if single:
+        image, state = image.unsqueeze(0), state.unsqueeze(0)
+    if image.dtype == torch.uint8:
+        image = image.float() / 255
+    task = observation["task"]
+    texts = [task] * len(image) if isinstance(task, str) else list(task)
+    if len(texts) != len(image):
+        raise DreamdriveError(f"observation: {len(texts)} tasks for {len(image)} pictures")
+    batch: dict[str, Any] = {IMAGE: image.float(), STATE: state.float(), TASK: texts}
+    for name in set(observation) - {"image", "state", "task"}:
+        vector = torch.as_tensor(np.asarray(observation[name])).float()
+        batch[observation_key(name)] = vector.unsqueeze(0) if single else vector
+    return batch, single

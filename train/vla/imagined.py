@@ -1,0 +1,341 @@
+"""Imagination as data: variations of real drives, dreamt, kept as far as the dream is to be trusted.
+
+From real states of demonstrations the world model rolls out what would have happened had the car been driven
+otherwise: by the policy, told something else, or by the demonstration's actions with slowly swinging noise.
+A dream ends where the model is unsure of it, where the car leaves the road, and where the episode is not
+expected to go on. What is left is labelled in hindsight like any drive (`train.language.hindsight`), from
+the speeds and places that the gauges read: whatever was imagined is a fair demonstration of what it came to.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import BaseModel, Field
+from torch import Tensor
+
+from agent.behaviour.vla.interface import FEATURES, IMAGE, STATE, TASK, Policy
+from agent.world_model.interface import State, Trajectory, WorldModel
+from train.data.episodes import Episode
+from train.language.hindsight import PLACES, SPEEDS, SpeedScale, label_rows
+from train.language.instructions import phrase
+from train.vla.chunk_scoring import any_labels
+from train.vla.features import FEATURES_OF, IMAGINED_FEATURES, fingerprint
+from train.vla.filtered_episodes import Drive, filter_drive
+from train.vla.probes import Gauges, GaugesConfig, Readings
+
+
+class ImaginedConfig(BaseModel, extra="forbid", validate_assignment=True, use_attribute_docstrings=True):
+    """Variations of real drives, imagined."""
+
+    horizon: int = Field(20, ge=2)
+    """Longest dream [decisions]."""
+    starts: int = Field(4, ge=1)
+    """Rows of each drive that dreams begin in."""
+    variations: int = Field(4, ge=1)
+    """Dreams that begin in each of them."""
+    policy_share: float = Field(0.5, ge=0, le=1)
+    """Share of the dreams that a policy drives, told what it is not told there; without a policy none."""
+    noise: float = Field(0.3, ge=0)
+    """Standard deviation of what is added to the demonstration's actions; their range is 2."""
+    correlation: float = Field(0.9, ge=0, lt=1)
+    """Correlation of that noise from one decision to the next."""
+    alive: float = Field(0.8, ge=0, lt=1)
+    """A dream ends where the chance that the episode has gone on so far falls below this."""
+    least: int = Field(8, ge=1)
+    """Shorter dreams are thrown away [decisions]."""
+    skip: int = Field(4, ge=0)
+    """Rows at the begin of a drive that no dream begins in [decisions]."""
+    window: int = Field(8, ge=1)
+    """For the report: labels are read off so many decisions."""
+    fit: GaugesConfig = GaugesConfig()
+    """How gauges are fitted, where none are given."""
+
+
+@dataclass
+class Report:
+    """What was imagined, and what was kept of it.
+
+    Attributes:
+        dreams, kept: dreams begun, and long enough to be kept.
+        steps, kept_steps: decisions imagined, and kept.
+        unsure, off_road, over: dreams that ended early because the world model was unsure, the car was off
+            the road, or the episode not expected to go on; the first reason counts.
+        labelled: kept rows that obey an instruction.
+        speeds, places: rows that were given each word.
+        probe: R2 of what the gauges read, on real drives that they were not fitted on.
+    """
+
+    dreams: int = 0
+    kept: int = 0
+    steps: int = 0
+    kept_steps: int = 0
+    unsure: int = 0
+    off_road: int = 0
+    over: int = 0
+    labelled: int = 0
+    speeds: dict[str, int] = field(default_factory=dict)
+    places: dict[str, int] = field(default_factory=dict)
+    probe: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def kept_share(self) -> float:
+        """Share of the imagined steps that was kept."""
+        return self.kept_steps / max(1, self.steps)
+
+    def __add__(self, other: "Report") -> "Report":
+        """Both together, with the probe of the first."""
+        return Report(
+            self.dreams + other.dreams,
+            self.kept + other.kept,
+            self.steps + other.steps,
+            self.kept_steps + other.kept_steps,
+            self.unsure + other.unsure,
+            self.off_road + other.off_road,
+            self.over + other.over,
+            self.labelled + other.labelled,
+            _sum(self.speeds, other.speeds),
+            _sum(self.places, other.places),
+            self.probe,
+        )
+
+    def told(self) -> str:
+        """In a line."""
+        return (
+            f"{self.kept:,} of {self.dreams:,} dreams and {self.kept_share:.0%} of their steps kept; ended "
+            f"early: {self.unsure:,} unsure, {self.off_road:,} off the road, {self.over:,} over; "
+            f"{self.labelled:,} of {self.kept_steps:,} rows obey an instruction; R2 of speed "
+            f"{self.probe.get('speed', 0.0):.2f}, offset {self.probe.get('offset', 0.0):.2f}"
+        )
+
+
+def _sum(one: dict[str, int], other: dict[str, int]) -> dict[str, int]:
+    return {name: one.get(name, 0) + other.get(name, 0) for name in one | other}
+
+
+@dataclass
+class _Start:
+    """Where a dream begins: a row of a drive."""
+
+    drive: Drive
+    row: int
+
+
+@torch.no_grad()
+def imagine_data(
+    model: WorldModel,
+    gauges: Gauges,
+    episodes: Sequence[Episode],
+    scale: SpeedScale,
+    config: ImaginedConfig,
+    policy: Policy | None = None,
+    observations: Sequence[str] = ("image",),
+    seed: int = 0,
+    seen: Callable[[int], object] | None = None,
+) -> tuple[list[Episode], Report]:
+    """Imagined variations of real drives, as ordinary episodes with an extra `imagined`, all true.
+
+    Args:
+        model: dreams; it knows pictures.
+        gauges: of it.
+        episodes: real.
+        scale: what the words for speeds mean.
+        config: how many, how far, how wild.
+        policy: drives a share of the dreams, as it is told at random; it reads pictures or the features.
+        observations: those that the world model knows.
+        seed: of everything random.
+        seen: called after each drive with how many are done.
+
+    Returns:
+        The episodes that were kept, and a report.
+
+    Raises:
+        DreamdriveError: an episode does not fit the world model, or is not a demonstration.
+    """
+    rng = np.random.default_rng(seed)
+    made: list[Episode] = []
+    report = Report(probe=dict(gauges.scores))
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        for number, episode in enumerate(episodes):
+            drive = filter_drive(model, observations, episode, f"episode {number}")
+            starts = _starts(drive, config, rng)
+            dreamt = _dream(model, gauges, starts, config, policy, rng) if starts else None
+            if dreamt is not None:
+                made += _kept(model, gauges, starts, dreamt, config, report)
+            if seen is not None:
+                seen(number + 1)
+    labels = [row for episode in made for row in label_rows(episode, scale, config.window)]
+    report.labelled = sum(bool(row) for row in labels)
+    report.speeds = {word: sum(row.speed == word for row in labels) for word in SPEEDS}
+    report.places = {word: sum(row.place == word for row in labels) for word in PLACES}
+    return made, report
+
+
+def _starts(drive: Drive, config: ImaginedConfig, rng: np.random.Generator) -> list[_Start]:
+    """Rows to begin in, each as often as there are variations."""
+    rows = np.arange(config.skip, len(drive.episode) - 1)
+    if not len(rows):
+        return []
+    chosen = rng.choice(rows, min(config.starts, len(rows)), replace=False)
+    return [_Start(drive, int(row)) for row in np.repeat(np.sort(chosen), config.variations)]
+
+
+def _dream(
+    model: WorldModel,
+    gauges: Gauges,
+    starts: Sequence[_Start],
+    config: ImaginedConfig,
+    policy: Policy | None,
+    rng: np.random.Generator,
+) -> Trajectory:
+    """N dreams at once, the first of them driven by the policy."""
+    drive = starts[0].drive
+    states: State = drive.states[torch.tensor([start.row for start in starts])]
+    told = round(config.policy_share * len(starts)) if policy is not None else 0
+    # By turns, so that each start has some of both.
+    by_policy = torch.from_numpy(rng.permutation(len(starts)) < told).to(states.device)
+    noisy = iter(torch.from_numpy(_varied(starts, config, rng)).to(states.device).unbind(1))
+    driver = None
+    if policy is not None and told:
+        texts = [phrase(any_labels(rng), rng) for _ in range(told)]
+        driver = ChunkDriver(policy, model, gauges, texts)
+
+    def act(state: State) -> Tensor:
+        action = next(noisy)
+        if driver is not None:
+            action = action.clone()
+            action[by_policy] = driver(state[by_policy]).to(action)
+        return action
+
+    return model.imagine(states, act, config.horizon)
+
+
+def _varied(
+    starts: Sequence[_Start], config: ImaginedConfig, rng: np.random.Generator
+) -> NDArray[np.float32]:
+    """The demonstrations' actions with noise, (N, H, A); beyond a drive's end its last action goes on."""
+    episode = starts[0].drive.episode
+    wanted = np.asarray(episode.extras.get("expert_actions", episode.actions[1:]), np.float32)
+    ahead = np.array([start.row for start in starts])[:, None] + np.arange(config.horizon)
+    # (N, H, A)
+    base = wanted[ahead.clip(max=len(episode) - 1)]
+    noise = rng.standard_normal(base.shape).astype(np.float32)
+    for step in range(1, config.horizon):
+        fresh = (1.0 - config.correlation**2) ** 0.5
+        noise[:, step] = config.correlation * noise[:, step - 1] + fresh * noise[:, step]
+    return (base + config.noise * noise).clip(-1.0, 1.0)
+
+
+class ChunkDriver:
+    """A policy at the wheel in dreams: it sees decoded pictures and what the gauges read.
+
+    Args:
+        policy: proposes chunks.
+        model: dreams.
+        gauges: of it.
+        texts: what each of the N dreams is told.
+    """
+
+    def __init__(self, policy: Policy, model: WorldModel, gauges: Gauges, texts: Sequence[str]) -> None:
+        self._policy, self._model, self._gauges, self._texts = policy, model, gauges, list(texts)
+        config = getattr(policy, "config", None)
+        self._execute = getattr(config, "execute", None) or getattr(config, "n_action_steps", None)
+        self._waiting: list[Tensor] = []
+
+    @torch.no_grad()
+    def __call__(self, state: State) -> Tensor:
+        """Actions (N, A) in states (N)."""
+        if not self._waiting:
+            features = self._model.features(state)
+            batch = {
+                IMAGE: self._model.decode(state)["image"].clamp(0.0, 1.0).float(),
+                STATE: self._gauges.read(features).state,
+                FEATURES: features.float(),
+                TASK: self._texts,
+            }
+            chunk = self._policy.predict_action_chunk(batch).clamp(-1.0, 1.0)
+            self._waiting = list(chunk[:, : self._execute].unbind(1))
+        return self._waiting.pop(0)
+
+
+def _kept(
+    model: WorldModel,
+    gauges: Gauges,
+    starts: Sequence[_Start],
+    dreamt: Trajectory,
+    config: ImaginedConfig,
+    report: Report,
+) -> list[Episode]:
+    """The dreams, each up to where it is to be trusted no more; the report counts them."""
+    # (N, H + 1, F)
+    features = model.features(dreamt.states)
+    read = gauges.read(features)
+    # (N, H): what is true of step k makes the row it leads to unfit
+    reasons = {
+        "unsure": gauges.doubt(features[:, :-1], dreamt.actions) > 1.0,
+        "off_road": (read.offsets.abs() > read.half_widths)[:, 1:],
+        "over": dreamt.continues.cumprod(1) < config.alive,
+    }
+    # (3, N); argmin takes the first of several reasons
+    ends = torch.stack([_first(flags) for flags in reasons.values()])
+    lengths, why = ends.amin(0), ends.argmin(0)
+    for index, name in enumerate(reasons):
+        early = (why == index) & (lengths < config.horizon)
+        setattr(report, name, getattr(report, name) + int(early.sum()))
+    report.dreams += len(starts)
+    report.steps += len(starts) * config.horizon
+    mark = np.array(fingerprint(model))
+    episodes = []
+    for number, length in enumerate(lengths.tolist()):
+        if length < config.least:
+            continue
+        report.kept += 1
+        report.kept_steps += length
+        pictures = model.decode(dreamt.states[number, : length + 1])["image"]
+        made = _episode(starts[number], dreamt, read, pictures, number, length)
+        made.extras[IMAGINED_FEATURES] = features[number, :length].half().cpu().numpy()
+        made.extras[FEATURES_OF] = mark
+        episodes.append(made)
+    return episodes
+
+
+def _first(flags: Tensor) -> Tensor:
+    """The first true step of (N, H), or H, (N)."""
+    last = torch.ones_like(flags[:, :1])
+    return torch.cat([flags, last], 1).long().argmax(1)
+
+
+def _episode(
+    start: _Start, dreamt: Trajectory, read: Readings, pictures: Tensor, number: int, length: int
+) -> Episode:
+    """Dream `number` as an episode of `length` actions; what is real of its first row stays."""
+    real, row = start.drive.episode, start.row
+    image = (pictures.clamp(0.0, 1.0) * 255).round().byte().cpu().numpy()
+    state = read.state[number, : length + 1].float().cpu().numpy()
+    image[0], state[0] = real.observations["image"][row], real.observations["state"][row]
+    extras: dict[str, NDArray[np.generic]] = {}
+    for name in ("speeds", "offsets", "half_widths"):
+        # (L,): a file's rows are those in which an action was taken
+        values = getattr(read, name)[number, :length].float().cpu().numpy()
+        values[0] = real.extras[name][row]
+        extras[name] = values
+    actions = dreamt.actions[number, :length].clamp(-1.0, 1.0).float().cpu().numpy()
+    extras |= {
+        "expert_actions": actions,
+        "perturbed": np.zeros(length, bool),
+        "imagined": np.ones(length, bool),
+    }
+    if "manoeuvres" in real.extras:
+        extras["manoeuvres"] = np.full(length, "")
+    rewards = dreamt.rewards[number, :length].float().cpu().numpy()
+    return Episode(
+        {"image": image, "state": state},
+        np.concatenate([np.zeros_like(actions[:1]), actions]),
+        np.concatenate([np.zeros_like(rewards[:1]), rewards]),
+        np.arange(length + 1) == 0,
+        np.zeros(length + 1, bool),
+        extras,
+    )

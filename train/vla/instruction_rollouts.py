@@ -1,0 +1,217 @@
+"""Drive courses as a policy with LeRobot's methods says, each episode told something of its own."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from agent.behaviour.vla.interface import IMAGE, TASK, Policy, observation_key, require_policy
+from envs.car_racing.env import CarRacingConfig
+from envs.car_racing.official_tracks import OfficialTracks
+from envs.car_racing.track import HALF_WIDTH
+from train.evaluate import finished
+from train.run.errors import DreamdriveError, one_line
+from train.run.progress import Progress
+from train.vla.config import speed_scale
+from train.vla.instruction_metrics import SETTLE, Driven, EpisodeScore, Trial, score_drive
+
+
+@dataclass(frozen=True)
+class Moment:
+    """How a car drives when a decision is taken."""
+
+    speed: float
+    """[m/s]."""
+    offset: float
+    """From the middle of road or lane, left positive [m]."""
+    half_width: float
+    """[m]."""
+    manoeuvre: str = ""
+    """What the route does ahead, "" for nothing."""
+
+
+@dataclass
+class Trials:
+    """What became of the trials, in their order."""
+
+    drives: list[EpisodeScore] = field(default_factory=list)
+    """How each did as it was told."""
+    driven: list[Driven] = field(default_factory=list)
+    """What it drove, an entry for each of `drives`."""
+    ms_per_decision: float = 0.0
+    """Time of the policy for one decision of one car [ms]."""
+    cars_at_once: int = 1
+
+
+class Slots(Protocol):
+    """What `Instructed` needs of a course, whose episodes begin in all slots together."""
+
+    num_envs: int
+    active: NDArray[np.bool_]
+    """(N,): where there is something to drive."""
+    number: NDArray[np.int64]
+    """(N,): which of the trials each slot drives."""
+
+
+class Instructed:
+    """Drives a course's episodes as each of them is told, and notes how; a `train.evaluate.Chooser`.
+
+    Args:
+        policy: has LeRobot's methods.
+        course: with an episode for each trial.
+        look: slot -> how its car drives now.
+        trials: in the course's order.
+        device: where the policy wants its batches.
+
+    Attributes:
+        driven: what is noted, one for each trial.
+        seconds: spent by the policy, over all decisions [s].
+    """
+
+    def __init__(
+        self,
+        policy: Policy,
+        course: Slots,
+        look: Callable[[int], Moment],
+        trials: Sequence[Trial],
+        device: torch.device,
+    ) -> None:
+        self._policy, self._course, self._look, self._device = policy, course, look, device
+        self.driven = [Driven(trial) for trial in trials]
+        self.seconds = 0.0
+
+    def start(self, count: int) -> None:
+        """See `Chooser`."""
+
+    @torch.no_grad()
+    def act(
+        self, observation: Mapping[str, NDArray[Any]], is_first: NDArray[np.bool_]
+    ) -> NDArray[np.float32]:
+        """See `Chooser`. Raises `DreamdriveError` for actions that are none."""
+        if is_first.any():
+            self._policy.reset()
+        for slot in np.flatnonzero(self._course.active).tolist():
+            number = self._course.number[slot]
+            if is_first[slot]:
+                # An episode whose simulator was lost begins again.
+                self.driven[number] = Driven(self.driven[number].trial)
+            noted, moment = self.driven[number], self._look(slot)
+            noted.speeds.append(moment.speed)
+            noted.offsets.append(moment.offset)
+            noted.half_widths.append(moment.half_width)
+            noted.manoeuvres.append(moment.manoeuvre)
+        told = [self.driven[number].trial.told for number in self._course.number]
+        batch = as_told(observation, told, self._device)
+        began = time.perf_counter()
+        # (N, A)
+        action: NDArray[np.float32] = self._policy.select_action(batch).float().cpu().numpy()
+        self.seconds += time.perf_counter() - began
+        if action.ndim != 2 or len(action) != self._course.num_envs or not np.isfinite(action).all():
+            raise DreamdriveError(
+                f"policy: actions {action.shape}, expected ({self._course.num_envs}, A), all finite"
+            )
+        return action
+
+    @property
+    def ms_per_decision(self) -> float:
+        """Time of the policy for one decision of one car [ms]."""
+        return 1e3 * self.seconds / max(1, sum(len(driven.speeds) for driven in self.driven))
+
+
+def as_told(
+    observation: Mapping[str, NDArray[Any]], told: Sequence[str], device: torch.device
+) -> dict[str, Any]:
+    """A LeRobot batch of an environment's observations name -> (N, ...), pictures uint8, and N sentences."""
+    batch: dict[str, Any] = {
+        observation_key(name): torch.from_numpy(seen).to(device).float() for name, seen in observation.items()
+    }
+    if IMAGE in batch:
+        batch[IMAGE] /= 255
+    return batch | {TASK: list(told)}
+
+
+def opened(policy: object, trials: Sequence[Trial]) -> tuple[Policy, torch.device]:
+    """The policy, after a look at its methods and at the trials' seeds, and where it computes.
+
+    Raises:
+        DreamdriveError: a method is missing, or a seed comes twice.
+    """
+    try:
+        driver = require_policy(policy)
+    except ValueError as error:
+        raise DreamdriveError(one_line(error)) from error
+    if len({trial.seed for trial in trials}) < len(trials):
+        raise DreamdriveError("seeds: expected different ones, a track for each episode")
+    device = torch.device("cpu")
+    if isinstance(policy, nn.Module):
+        device = next((p.device for p in policy.parameters()), device)
+    return driver, device
+
+
+def drive_trials(
+    policy: object,
+    trials: Sequence[Trial],
+    env: CarRacingConfig,
+    settle: int = SETTLE,
+    slots: int = 8,
+    workers: int = 2,
+    progress: Progress | None = None,
+) -> Trials:
+    """Drive every trial on its own official track.
+
+    Args:
+        policy: any object with LeRobot's methods `reset` and `select_action`; it gets `slots` cars at once.
+        trials: seeds of 1,000,000 or more, each once.
+        env: as in training.
+        settle: decisions that do not count.
+        slots: episodes at a time.
+        workers: processes for them.
+        progress: shows how far it is.
+
+    Returns:
+        The scores, and what was driven.
+
+    Raises:
+        DreamdriveError: a method is missing, an instruction cannot be scored here, seeds that are not
+            evaluation's or come twice, or episodes too short for `settle`.
+    """
+    driver, device = opened(policy, trials)
+    if env.max_frames <= settle * env.action_repeat:
+        raise DreamdriveError(
+            f"env.max_frames {env.max_frames}: expected more than {settle * env.action_repeat}, the first "
+            f"{settle} decisions of an episode do not count"
+        )
+    seeds = [trial.seed for trial in trials]
+    for trial in trials:
+        if trial.asked.speed is None and trial.asked.place is None:
+            raise DreamdriveError(
+                f"instruction {trial.told!r}: asks for neither speed nor place, which is all that can be "
+                "scored in CarRacing"
+            )
+    try:
+        course = OfficialTracks(env, seeds, slots, workers, measured=True, together=True)
+    except ValueError as error:
+        raise DreamdriveError(one_line(error)) from error
+    number = {seed: i for i, seed in enumerate(seeds)}
+    scored: dict[int, EpisodeScore] = {}
+
+    def look(slot: int) -> Moment:
+        car = course.cars[slot]
+        assert car is not None
+        return Moment(car.speed, car.offset, HALF_WIDTH)
+
+    with course:
+        chooser = Instructed(driver, course, look, trials, device)
+        for episode in finished(course, chooser):
+            i = number[episode.seed]
+            scored[i] = score_drive(chooser.driven[i], episode.score, speed_scale(env), settle)
+            if progress is not None:
+                mean = float(np.mean([score.obedience for score in scored.values()]))
+                progress.update(len(scored), {"obedience": mean})
+    scores = [scored[i] for i in range(len(trials))]
+    return Trials(scores, chooser.driven, chooser.ms_per_decision, course.num_envs)

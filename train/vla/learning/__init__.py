@@ -1,1 +1,0 @@
-"""Learning from demonstrations, and from dreams of one's own chunks."""

@@ -1,0 +1,210 @@
+"""The gauges of a dream: how unsure the world model is, and how fast and where on the road the car is in it.
+
+A world model that was taught pictures knows nothing of metres and seconds; two small networks on its frozen
+features, fitted on real drives, do (`agent.world_model.probe`, `agent.world_model.ensemble`).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import BaseModel, Field, ValidationError
+from torch import Tensor
+
+from agent.world_model.ensemble import Disagreement, DisagreementConfig, fit_disagreement
+from agent.world_model.interface import WorldModel
+from agent.world_model.probe import Probe, ProbeConfig, fit_probe, r_squared
+from train.run.checkpoint import load_weights, save_weights
+from train.run.errors import DreamdriveError, one_line
+from train.vla.filtered_episodes import Drive, quantities, state_size, truth
+
+NAME = "gauges"
+"""What the files are called: gauges.safetensors and gauges.json."""
+
+
+class GaugesConfig(BaseModel, extra="forbid", validate_assignment=True, use_attribute_docstrings=True):
+    """The gauges of a dream, and how they are fitted."""
+
+    ensemble: DisagreementConfig = DisagreementConfig()
+    """Heads whose disagreement says how unsure the world model is."""
+    probe: ProbeConfig = ProbeConfig()
+    """Features to state, speed and place on the road."""
+    ensemble_updates: int = Field(1000, ge=1)
+    """Updates that fit the heads."""
+    probe_updates: int = Field(2000, ge=1)
+    """Updates that fit the probe."""
+    quantile: float = Field(0.99, gt=0, lt=1)
+    """A dream is doubted where the disagreement is larger than in this share of real, held-out rows."""
+    held_out: float = Field(0.15, gt=0, lt=1)
+    """Share of the episodes that nothing is fitted on; the quantile and the R2 are taken on them."""
+    skip: int = Field(4, ge=0)
+    """Rows left out after an episode's begin: its speed shows in no picture yet [decisions]."""
+
+
+@dataclass
+class Readings:
+    """What the probe reads of states (...).
+
+    Attributes:
+        state: (..., S), the vehicle's state vector.
+        speeds: (...) m/s, not negative.
+        offsets: (...) m from the middle of road or lane, left positive.
+        half_widths: (...) m.
+    """
+
+    state: Tensor
+    speeds: Tensor
+    offsets: Tensor
+    half_widths: Tensor
+
+
+@dataclass
+class Gauges:
+    """Both gauges of one world model.
+
+    Attributes:
+        ensemble: says how unsure it is.
+        probe: reads state, speed, offset and half width.
+        limit: disagreement above which a dream is doubted.
+        scores: R2 of each quantity of the probe on held-out drives.
+    """
+
+    ensemble: Disagreement
+    probe: Probe
+    limit: float
+    scores: dict[str, float]
+
+    @property
+    def state_size(self) -> int:
+        """S."""
+        return len(self.probe.names) - 3
+
+    @torch.no_grad()
+    def read(self, features: Tensor) -> Readings:
+        """What the features (..., F) tell."""
+        values = self.probe(features)
+        speeds, offsets, half_widths = values[..., -3:].unbind(-1)
+        return Readings(values[..., :-3], speeds.clamp(min=0.0), offsets, half_widths.clamp(min=1e-3))
+
+    @torch.no_grad()
+    def doubt(self, features: Tensor, action: Tensor) -> Tensor:
+        """Disagreement about what follows action (..., A) in features (..., F), in limits: above 1 is
+        doubted; (...)."""
+        return self.ensemble.disagreement(features, action) / self.limit
+
+    def to(self, device: torch.device) -> "Gauges":
+        """These gauges, moved."""
+        self.ensemble.to(device)
+        self.probe.to(device)
+        return self
+
+    def save(self, folder: Path) -> None:
+        """Write gauges.safetensors and gauges.json into `folder`. Raises `DreamdriveError` on a full disk."""
+        tensors = {f"ensemble.{name}": t for name, t in self.ensemble.state_dict().items()}
+        tensors |= {f"probe.{name}": t for name, t in self.probe.state_dict().items()}
+        meta: dict[str, Any] = {
+            "ensemble": self.ensemble.config.model_dump(),
+            "part": [self.ensemble.part.start, self.ensemble.part.stop],
+            "probe": self.probe.config.model_dump(),
+            "names": self.probe.names,
+            "feature_size": self.probe.feature_size,
+            "action_size": self.ensemble.action_size,
+            "limit": self.limit,
+            "scores": self.scores,
+        }
+        save_weights(folder, tensors, meta, NAME)
+
+
+def load_gauges(folder: Path, world_model: WorldModel) -> Gauges:
+    """The gauges that `Gauges.save` wrote.
+
+    Raises:
+        DreamdriveError: there are none, they are broken, or they belong to a world model of other sizes.
+    """
+    tensors, meta = load_weights(folder, name=NAME)
+    where = folder / f"{NAME}.json"
+    try:
+        sizes = {"feature_size": int(meta["feature_size"]), "action_size": int(meta["action_size"])}
+        ensemble = Disagreement(
+            DisagreementConfig.model_validate(meta["ensemble"]),
+            sizes["feature_size"],
+            sizes["action_size"],
+            slice(*(int(end) for end in meta["part"])),
+        )
+        probe = Probe(ProbeConfig.model_validate(meta["probe"]), sizes["feature_size"], list(meta["names"]))
+        for name, module in (("ensemble", ensemble), ("probe", probe)):
+            own = {
+                key.removeprefix(f"{name}."): t for key, t in tensors.items() if key.startswith(f"{name}.")
+            }
+            module.load_state_dict(own)
+        limit = float(meta["limit"])
+        scores = {str(name): float(score) for name, score in meta["scores"].items()}
+    except (KeyError, TypeError, ValueError, RuntimeError, AttributeError, ValidationError) as error:
+        raise DreamdriveError(
+            f"{where}: broken, or not gauges of a dream ({one_line(error)[:200]})"
+        ) from error
+    for name, size in sizes.items():
+        if size != getattr(world_model, name):
+            raise DreamdriveError(
+                f"{where}: {name} {size}: expected {getattr(world_model, name)}, as the world model's"
+            )
+    device = next(world_model.parameters()).device
+    return Gauges(ensemble.eval(), probe.eval(), limit, scores).to(device)
+
+
+def fit_gauges(
+    world_model: WorldModel, drives: Sequence[Drive], config: GaugesConfig | None = None, seed: int = 0
+) -> Gauges:
+    """Fit both gauges on real drives; the world model stays as it is.
+
+    Args:
+        world_model: that filtered the drives.
+        drives: at least two.
+        config: sizes and updates.
+        seed: of first weights, of held-out episodes and of the rows' order.
+
+    Raises:
+        DreamdriveError: too few drives, or one without state, speeds, offsets or half widths.
+    """
+    config = config or GaugesConfig()
+    if len(drives) < 2:
+        raise DreamdriveError(f"{len(drives)} episodes to fit gauges on: expected at least 2")
+    generator = torch.Generator().manual_seed(seed)
+    order = torch.randperm(len(drives), generator=generator).tolist()
+    held = max(1, round(config.held_out * len(drives)))
+    learnt, tested = ([drives[i] for i in part] for part in (order[held:], order[:held]))
+    device = next(world_model.parameters()).device
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        ensemble = config.ensemble.build(world_model).to(device)
+        names = quantities(state_size(drives[0].episode))
+        probe = Probe(config.probe, world_model.feature_size, names).to(device)
+        before, action, after, true = _rows(world_model, learnt, config.skip)
+        fit_disagreement(ensemble, before, action, after, config.ensemble_updates, generator=generator)
+        known = true.isfinite().all(1)
+        if not bool(known.any()):
+            raise DreamdriveError("no row of the episodes has state, speed, offset and half width")
+        fit_probe(probe, before[known], true[known], config.probe_updates, generator=generator)
+    before, action, _, true = _rows(world_model, tested, config.skip)
+    with torch.no_grad():
+        limit = float(ensemble.disagreement(before, action).quantile(config.quantile))
+    known = true.isfinite().all(1)
+    scores = r_squared(probe, before[known], true[known])
+    return Gauges(ensemble.eval(), probe, max(limit, 1e-12), scores)
+
+
+@torch.no_grad()
+def _rows(model: WorldModel, drives: Sequence[Drive], skip: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Features before (N, F), action (N, A), features after (N, F), truth before (N, Q) of all drives."""
+    parts: list[tuple[Tensor, ...]] = []
+    for drive in drives:
+        # (T+1, F)
+        features = model.features(drive.states)
+        action = torch.from_numpy(drive.episode.actions[1:]).to(features)
+        true = truth(drive.episode).to(features)
+        # An episode shorter than what is skipped gives no rows.
+        parts.append((features[skip:-1], action[skip:], features[skip + 1 :], true[skip:]))
+    before, action, after, true = (torch.cat(part) for part in zip(*parts, strict=True))
+    return before, action, after, true
