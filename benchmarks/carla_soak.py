@@ -110,10 +110,10 @@ def soak(minutes: float, servers: int, every: float, seed: int, folder: Path) ->
     """Collect for so long, and count."""
     from envs.carla.config import CarlaConfig
     from envs.carla.servers.server import ServerConfig
-    from train.carla.collect import collect
-    from train.carla.config import CollectConfig
-    from train.carla.pilots import open_policy
-    from train.carla.report import balance
+    from train.collect.carla import collect
+    from train.collect.carla_config import CollectConfig
+    from train.collect.carla_drivers import open_policy
+    from train.collect.report import balance
     from train.data.episodes import EpisodeFolder
 
     flags, data = folder / "flags", folder / "data"

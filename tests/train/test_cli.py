@@ -34,12 +34,12 @@ class OnlineConfig(BaseModel, extra="forbid", use_attribute_docstrings=True):
 def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
     """Stands in for the jobs and for the config of training, so that only the command line is tested."""
     # What stays real is imported before: with others in the place of its imports it could not be.
-    for real in ("train.vla.driving.evaluate_carla", "train.vla.driving.collect_told"):
+    for real in ("train.vla.driving.evaluate_carla", "train.collect.instructed"):
         importlib.import_module(real)
     made: list[tuple[Any, ...]] = []
     jobs = {
         "train.online.trainer": "train_agent",
-        "train.online.collect": "collect_car_racing",
+        "train.collect.car_racing": "collect_car_racing",
         "train.evaluate": "evaluate",
         "train.carla.evaluate": "evaluate_carla",
         "train.imagine": "imagine",

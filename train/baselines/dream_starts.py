@@ -9,12 +9,12 @@ from pydantic import BaseModel, Field
 
 from agent.world_model.interface import State
 from envs.dream import states_after
+from train.collect.car_racing import record
 from train.data.hdf5 import open_rollouts
 from train.drive.agents import Trained
 from train.drive.brownian import BrownianConfig
 from train.drive.drivers import Policy
 from train.drive.environments import require_car_racing
-from train.online.collect import record
 from train.run.errors import DreamdriveError
 
 _WINDOWS = 16  # starts of each episode, if dreams may begin anywhere

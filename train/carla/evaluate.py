@@ -18,7 +18,7 @@ from envs.carla.servers.client_worker import OpenEnv, open_carla
 from envs.carla.servers.routes import LOST, CarlaRoutes, Task
 from envs.carla.servers.server import ServerConfig
 from envs.carla.spaces import observation_space
-from train.carla.job import choose_servers, is_standin
+from train.collect.carla_job import choose_servers, is_standin
 from train.drive.agents import load_agent
 from train.drive.carla_baselines import BASELINES, ConstantSpeed, Uniform
 from train.drive.carla_score import PENALTIES, RouteScore, Summary, score_route, summarise

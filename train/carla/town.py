@@ -11,7 +11,7 @@ from envs.carla.config import CarlaConfig
 from envs.carla.ends import EndsConfig
 from envs.carla.servers.client_worker import OpenEnv, open_carla
 from envs.carla.servers.supervisor import Lost, Supervised
-from train.carla.job import choose_servers
+from train.collect.carla_job import choose_servers
 from train.drive.environments import explain_simulator_errors
 from train.run.errors import DreamdriveError
 

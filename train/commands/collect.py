@@ -101,13 +101,13 @@ def _add_instruction(parser: argparse.ArgumentParser) -> None:
 
 
 def _carla_config() -> type[BaseModel]:
-    from train.carla.config import CollectConfig
+    from train.collect.carla_config import CollectConfig
 
     return CollectConfig
 
 
 def _carla(arguments: argparse.Namespace) -> None:
-    from train.carla.job import collect_carla
+    from train.collect.carla_job import collect_carla
     from train.run.options import parse_overrides
 
     overrides = with_servers(arguments, parse_overrides(arguments.rest))
@@ -122,9 +122,9 @@ def _carla(arguments: argparse.Namespace) -> None:
 
 
 def _car_racing(arguments: argparse.Namespace) -> None:
-    from train.online.collect import collect_car_racing
+    from train.collect.car_racing import collect_car_racing
+    from train.collect.instructed import collect_told
     from train.run.options import parse_overrides
-    from train.vla.driving.collect_told import collect_told
     from train.vla.instructed_driver import told_by_run
     from train.vla.loading import has_policy
 

@@ -66,7 +66,7 @@ def add(simulators: Group) -> None:
 def _demonstrations(arguments: argparse.Namespace) -> None:
     from pydantic import ValidationError
 
-    from train.vla.driving.demonstrations import DemonstrationsConfig, collect_demonstrations
+    from train.collect.demonstrations import DemonstrationsConfig, collect_demonstrations
 
     try:
         config = DemonstrationsConfig(

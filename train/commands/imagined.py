@@ -77,9 +77,9 @@ def _config() -> type[ImaginedConfig]:
 
 
 def _imagined(arguments: argparse.Namespace) -> None:
+    from train.collect.imagined import collect_imagined
     from train.data.episodes import read_episodes
     from train.run.options import build, parse_overrides
-    from train.vla.dreams.collect_imagined import collect_imagined
     from train.vla.imagined import ImaginedConfig
 
     if arguments.episodes is not None:

@@ -22,10 +22,10 @@ with `rollouts = train.tokenizer.rollouts.Rollouts(path, image_shape, action_siz
 from agent.behaviour.evolution import EvolutionaryController
 from agent.tokenizer.fsq_vae import FSQVAE
 from agent.world_model.lstm import LSTMWorldModel as WorldModel
+from train.collect.rollouts import DataCollector
 from train.evolve.controller import ControllerTrainer
 from train.tokenizer.train_tokenizer import VAETrainer
 from train.world_model.token_trainer import WorldModelTrainer
-from train.world_models.collect import DataCollector
 from train.world_models.config import WorldModelAgentConfig
 
 __all__ = [

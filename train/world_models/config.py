@@ -10,7 +10,7 @@ from agent.dreamer import DreamerConfig, OptimizerConfig
 from agent.tokenizer.fsq_vae import FSQVAEConfig
 from agent.world_model.lstm import LSTMConfig
 from envs.car_racing.env import CarRacingConfig
-from train.world_models.collect import CollectConfig
+from train.collect.rollouts import CollectConfig
 
 
 class TrainingConfig(BaseModel, extra="forbid", validate_assignment=True, use_attribute_docstrings=True):

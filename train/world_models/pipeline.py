@@ -15,6 +15,7 @@ import torch
 from agent.dreamer import Dreamer
 from agent.tokenizer.fsq_vae import FSQVAE
 from agent.world_model.lstm import LSTMWorldModel
+from train.collect.rollouts import DataCollector
 from train.evolve.controller import ControllerTrainer
 from train.evolve.fitness import MakeEnv, make_single_episodes
 from train.online.warm_start import weights_file
@@ -29,7 +30,6 @@ from train.tokenizer.rollouts import Rollouts
 from train.tokenizer.tokenise import Tokens, noted, tokenize_rollouts
 from train.tokenizer.train_tokenizer import VAETrainer
 from train.world_model.token_trainer import WorldModelTrainer
-from train.world_models.collect import DataCollector
 from train.world_models.config import WorldModelAgentConfig
 from train.world_models.loop import Saves, Stopped, Watch
 from train.world_models.stages import (

@@ -14,10 +14,10 @@ from tensordict import TensorDict
 from envs.car_racing.env import CarRacingConfig
 from envs.car_racing.observation import native_action
 from tests.train.online.tiny_envs import Counting
+from train.collect.car_racing import drive
 from train.drive.agents import Trained
 from train.drive.brownian import BrownianConfig
 from train.drive.drivers import Erring, Mixture, check_policy, load_policy, make_driver, turns
-from train.online.collect import drive
 from train.run.errors import DreamdriveError
 
 FIRST = np.array([True, True, True])

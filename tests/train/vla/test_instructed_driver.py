@@ -11,13 +11,13 @@ from agent.behaviour.vla.interface import TASK, Batch
 from envs.car_racing.env import CarRacingConfig
 from envs.carla.config import CarlaConfig
 from tests.train.vla.tiny_demonstrations import TINY, encode
-from train.carla.config import CollectConfig
-from train.carla.pilots import Policy
+from train.collect.carla_config import CollectConfig
+from train.collect.carla_drivers import Policy
+from train.collect.instructed import collect_told
 from train.data.episodes import read_episode
 from train.language.hindsight import CAR_RACING_SPEEDS, label_rows
 from train.language.instructions import lookup, phrasings
 from train.run.errors import DreamdriveError
-from train.vla.driving.collect_told import collect_told
 from train.vla.instructed_driver import Told, draw_instruction
 from train.vla.policy import VLAPolicy
 

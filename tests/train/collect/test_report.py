@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 from rich.console import Console
 
-from train.carla.report import SPEEDS, STEERING, balance, write_report
+from train.collect.report import SPEEDS, STEERING, balance, write_report
 from train.data.episodes import Episode, write_episode
 
 

@@ -18,14 +18,14 @@ from envs.car_racing.env import TRAINING_SEEDS
 from envs.car_racing.observation import native_action
 from envs.car_racing.simulators import OfficialSimulator
 from envs.car_racing.track import HALF_WIDTH, Track, car_on_track
+from train.collect import demonstrations
+from train.collect.demonstrations import DemonstrationsConfig, Shown, collect_demonstrations, obeyed_rows
+from train.collect.demonstrator import Mistakes, demonstrate
 from train.data.episodes import read_episode
 from train.language.command_sampling import SIDE, OrdersConfig, draw_orders, settled
 from train.language.hindsight import CAR_RACING_SPEEDS, SPEEDS, Labels, asked_rows, label_rows, obeys
 from train.language.instructions import lookup
 from train.run.errors import DreamdriveError
-from train.vla.driving import demonstrations
-from train.vla.driving.demonstrations import DemonstrationsConfig, Shown, collect_demonstrations, obeyed_rows
-from train.vla.driving.demonstrator import Mistakes, demonstrate
 from train.vla.instructed_driver import Told
 
 _AGENT = Path(__file__).parents[4] / "pretrained" / "car_racing"

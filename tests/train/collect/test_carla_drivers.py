@@ -7,8 +7,8 @@ import pytest
 
 from envs.carla.actions import Actions, Control
 from envs.carla.config import CarlaConfig
-from train.carla.config import CollectConfig
-from train.carla.pilots import DisturbedAutopilot, Policy, manner, open_policy
+from train.collect.carla_config import CollectConfig
+from train.collect.carla_drivers import DisturbedAutopilot, Policy, manner, open_policy
 from train.language.hindsight import CARLA_SPEEDS, PLACES, SPEEDS, Labels, obeys
 from train.run.errors import DreamdriveError
 

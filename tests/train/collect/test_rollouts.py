@@ -11,13 +11,13 @@ from envs.car_racing.env import CarRacingConfig
 from tests.train.data.test_episodes import assert_same
 from tests.train.online.tiny_envs import SIDE, Counting
 from train.cli import main
+from train.collect import car_racing as collect
+from train.collect.car_racing import collect_car_racing
+from train.collect.rollouts import CollectConfig, DataCollector
 from train.data.hdf5 import open_rollouts
 from train.drive.brownian import BrownianConfig
-from train.online import collect
-from train.online.collect import collect_car_racing
 from train.run.errors import DreamdriveError
 from train.run.progress import Progress
-from train.world_models.collect import CollectConfig, DataCollector
 
 SMALL = CarRacingConfig(num_envs=2, max_frames=40, image_size=SIDE, threads=1)
 

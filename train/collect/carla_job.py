@@ -7,10 +7,10 @@ from typing import Any
 
 from envs.carla.servers.ports import is_listening
 from envs.carla.servers.server import ServerConfig
-from train.carla.collect import collect
-from train.carla.config import CollectConfig
-from train.carla.pilots import open_policy
-from train.carla.report import write_report
+from train.collect.carla import collect
+from train.collect.carla_config import CollectConfig
+from train.collect.carla_drivers import open_policy
+from train.collect.report import write_report
 from train.run.options import build
 
 USUAL_PORT = 2000

@@ -7,10 +7,10 @@ from typing import Any
 from envs.carla.config import CarlaConfig
 from envs.carla.servers.server import ServerConfig
 from tests.envs.carla.fake_client import servers
-from tests.train.carla.fake_env import open_driving
-from train.carla.collect import Collected, collect
-from train.carla.config import CollectConfig
-from train.carla.pilots import Policy, open_policy
+from tests.train.collect.fake_env import open_driving
+from train.collect.carla import Collected, collect
+from train.collect.carla_config import CollectConfig
+from train.collect.carla_drivers import Policy, open_policy
 
 FRAMES = 5
 

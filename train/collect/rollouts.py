@@ -6,9 +6,9 @@ from pathlib import Path
 from pydantic import BaseModel, Field, model_validator
 
 from envs.car_racing.env import CarRacingConfig
+from train.collect.car_racing import record
 from train.drive.brownian import BrownianConfig
 from train.drive.drivers import Mixture, Policy, check_policy, is_run, load_policy
-from train.online.collect import record
 from train.run.progress import Progress
 
 

@@ -3,7 +3,7 @@
 from pydantic import BaseModel, Field
 
 from envs.carla.config import CarlaConfig
-from train.carla.noise import NoiseConfig
+from train.collect.noise import NoiseConfig
 from train.language.command_sampling import OrdersConfig
 
 

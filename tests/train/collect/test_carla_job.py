@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from envs.carla.servers.server import ServerConfig
-from train.carla.job import choose_servers
 from train.cli import main
+from train.collect.carla_job import choose_servers
 
 COLLECT = ["collect", "carla", "--episodes", "1"]
 

@@ -12,8 +12,8 @@ from envs.carla.actions import Actions, Control
 from envs.carla.autopilot_target import Manner
 from envs.carla.config import CarlaConfig
 from envs.carla.spaces import observation_space
-from train.carla.config import CollectConfig
-from train.carla.noise import Bursts
+from train.collect.carla_config import CollectConfig
+from train.collect.noise import Bursts
 from train.drive.agents import TrainedModel, load_world_model
 from train.drive.drivers import Driver, Single, is_run, load_policy, make_driver
 from train.drive.environments import require_carla

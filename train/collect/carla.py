@@ -13,9 +13,9 @@ from envs.carla.actions import Actions
 from envs.carla.errors import CarlaSetupError
 from envs.carla.servers.client_worker import OpenEnv, open_carla
 from envs.carla.servers.supervisor import Lost, Supervised, wait_for
-from train.carla.config import CollectConfig
-from train.carla.pilots import Pilot, Policy, manner
-from train.carla.recording import Recording
+from train.collect.carla_config import CollectConfig
+from train.collect.carla_drivers import Pilot, Policy, manner
+from train.collect.carla_episode import Recording
 from train.data.episode_folder import EpisodeFiles, opened
 from train.run.errors import DreamdriveError, one_line
 from train.run.progress import Progress

@@ -15,6 +15,8 @@ from agent.behaviour.vla.interface import Policy, require_policy
 from envs.car_racing.env import TRAINING_SEEDS, CarRacingConfig
 from envs.car_racing.track import HALF_WIDTH
 from envs.car_racing.view import View
+from train.collect.demonstrator import Mistakes, demonstrate
+from train.collect.recorder import Seat
 from train.data.episode_folder import EpisodeFiles, opened
 from train.data.episodes import Episode
 from train.drive.agents import Trained, load_agent
@@ -25,8 +27,6 @@ from train.language.instructions import phrase
 from train.run.errors import DreamdriveError
 from train.run.progress import Progress
 from train.vla.compatibility import check_car_racing
-from train.vla.driving.demonstrator import Mistakes, demonstrate
-from train.vla.driving.seats import Seat
 from train.vla.features import own_copy
 from train.vla.instructed_driver import Ride, told_by_run
 

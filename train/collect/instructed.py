@@ -9,6 +9,7 @@ import numpy as np
 
 from envs.car_racing.env import TRAINING_SEEDS, CarRacingConfig
 from envs.car_racing.view import View
+from train.collect.recorder import Seat
 from train.data.episode_folder import EpisodeFiles, opened
 from train.data.hdf5 import is_hdf5
 from train.drive.environments import require_car_racing
@@ -16,7 +17,6 @@ from train.run.errors import DreamdriveError
 from train.run.options import build
 from train.run.progress import Progress
 from train.vla.compatibility import check_car_racing
-from train.vla.driving.seats import Seat
 from train.vla.instructed_driver import Ride, Told
 
 _SEATS = 8  # simulators at the same time
@@ -32,7 +32,7 @@ def collect_told(
 ) -> int:
     """Drive until there are `episodes` episodes in the folder `output`; run again, it goes on.
 
-    The files are `train.data.episodes`'s, with the extras of `train.vla.driving.seats.Seat.episode`, from
+    The files are `train.data.episodes`'s, with the extras of `train.collect.recorder.Seat.episode`, from
     which hindsight tells what each row obeyed, and `instruction`, what the policy was told: it may have done
     something else.
 

@@ -13,11 +13,11 @@ import pytest
 from envs.carla.config import CarlaConfig
 from envs.carla.servers.server import ServerConfig
 from tests.envs.carla.fake_client import BUG, CRASH, processes, servers
-from tests.train.carla.fake_env import TERMS, open_driving
-from tests.train.carla.fakes import FRAMES, env_config, gather
-from train.carla.collect import collect
-from train.carla.config import CollectConfig
-from train.carla.pilots import Pilot, Policy, open_policy
+from tests.train.collect.fake_env import TERMS, open_driving
+from tests.train.collect.fakes import FRAMES, env_config, gather
+from train.collect.carla import collect
+from train.collect.carla_config import CollectConfig
+from train.collect.carla_drivers import Pilot, Policy, open_policy
 from train.data.episodes import Episode, read_episode
 from train.language.hindsight import Labels, asked_rows
 from train.run.errors import DreamdriveError

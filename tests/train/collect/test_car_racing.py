@@ -9,10 +9,10 @@ import pytest
 
 from envs.car_racing.env import CarRacingConfig
 from tests.train.online.tiny_envs import REPEAT, Counting, TinyEnv, count_reward, ends_after
+from train.collect import car_racing as collect
+from train.collect.car_racing import collect_car_racing, drive
 from train.data.episodes import read_episode
 from train.drive.drivers import make_driver
-from train.online import collect
-from train.online.collect import collect_car_racing, drive
 from train.run.errors import DreamdriveError
 
 

@@ -8,11 +8,11 @@ from tests.train.vla.road import Road, drive
 from tests.train.vla.test_imagined import CONFIG
 from tests.train.vla.test_probes import CONFIG as FIT
 from train.cli import main
+from train.collect import imagined as job
+from train.collect.imagined import collect_imagined
 from train.data.episodes import read_episodes, write_episode
 from train.drive.agents import TrainedModel
 from train.run.errors import DreamdriveError
-from train.vla.dreams import collect_imagined as job
-from train.vla.dreams.collect_imagined import collect_imagined
 from train.vla.imagined import Report
 from train.vla.probes import load_gauges
 

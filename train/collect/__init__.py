@@ -1,0 +1,1 @@
+"""Every job that drives and records."""

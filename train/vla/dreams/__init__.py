@@ -1,1 +1,0 @@
-"""Dreaming of recorded drives: variations to learn from, and a judge of what is proposed."""
