@@ -23,7 +23,7 @@ from agent.nets import colours
 from agent.world_model.interface import Batch
 from train.data.episodes import read_episodes
 from train.drive.agents import TrainedModel, load_world_model
-from train.imagine import fitted, picture_name
+from train.look.imagine import fitted, picture_name
 from train.run.errors import DreamdriveError
 from train.world_model.quality import psnr
 

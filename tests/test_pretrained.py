@@ -9,7 +9,7 @@ import pytest
 from agent.world_model.lstm import LSTMWorldModel
 from agent.world_model.rssm import RSSM
 from train.drive.agents import load_agent
-from train.evaluate import drive, follow_policy
+from train.look.evaluate import drive, follow_policy
 
 ROOT = Path(__file__).parents[1]
 SHIPPED = {"car_racing": RSSM, "car_racing_lstm": LSTMWorldModel}

@@ -34,16 +34,16 @@ class OnlineConfig(BaseModel, extra="forbid", use_attribute_docstrings=True):
 def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
     """Stands in for the jobs and for the config of training, so that only the command line is tested."""
     # What stays real is imported before: with others in the place of its imports it could not be.
-    for real in ("train.vla.driving.evaluate_carla", "train.collect.instructed"):
+    for real in ("train.look.evaluate_vla_carla", "train.collect.instructed"):
         importlib.import_module(real)
     made: list[tuple[Any, ...]] = []
     jobs = {
         "train.online.trainer": "train_agent",
         "train.collect.car_racing": "collect_car_racing",
-        "train.evaluate": "evaluate",
-        "train.carla.evaluate": "evaluate_carla",
-        "train.imagine": "imagine",
-        "train.demo": "demo",
+        "train.look.evaluate": "evaluate",
+        "train.look.evaluate_carla": "evaluate_carla",
+        "train.look.imagine": "imagine",
+        "train.look.demo": "demo",
     }
     for module, name in jobs.items():
         stand_in = types.ModuleType(module)
@@ -214,7 +214,7 @@ def test_errors_become_a_line_and_a_status(
     def fail(*_: object) -> None:
         raise error
 
-    monkeypatch.setattr(sys.modules["train.demo"], "demo", fail)
+    monkeypatch.setattr(sys.modules["train.look.demo"], "demo", fail)
     assert main(["demo"]) == status
     text = capsys.readouterr().err
     assert told in text and text.count("\n") == 1

@@ -21,7 +21,7 @@ from train.baselines.algorithms import Kind, PPOConfig, SACConfig
 from train.baselines.dream_starts import DreamStartsConfig, dream_starts, recorded_starts
 from train.baselines.saved_model import FIXED
 from train.drive.agents import BASELINE_JOB, Trained, export, load_agent
-from train.evaluate import Chooser, Filtering
+from train.look.evaluate import Chooser, Filtering
 from train.run.checkpoint import load_checkpoint, load_weights
 from train.run.device import pick_device, set_up_cpu
 from train.run.errors import DreamdriveError, one_line
@@ -204,7 +204,7 @@ def _learner(
 
 
 class PicturePolicy:
-    """Chooses by a policy that sees the last pictures; a `train.evaluate.Chooser`."""
+    """Chooses by a policy that sees the last pictures; a `train.look.evaluate.Chooser`."""
 
     def __init__(self, policy: Any, stack: int) -> None:
         self._policy, self._size = policy, stack

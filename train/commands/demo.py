@@ -29,6 +29,6 @@ def add(group: Group) -> None:
 
 
 def _demo(arguments: argparse.Namespace) -> None:
-    from train.demo import demo
+    from train.look.demo import demo
 
     demo(arguments.run, arguments.config)

@@ -138,14 +138,14 @@ def _evaluate(arguments: argparse.Namespace) -> None:
         if getattr(arguments, name) != arguments.parser.get_default(name):
             raise DreamdriveError(f"--{name.replace('_', '-')}: needs --instruction or --suite")
     if (arguments.env or _where(arguments.run)) == _CARLA:
-        from train.carla.evaluate import evaluate_carla
+        from train.look.evaluate_carla import evaluate_carla
 
         routes = arguments.episodes or _ROUTES
         evaluate_carla(arguments.run, routes, arguments.first_seed, arguments.json, options)
         return
     if options:
         raise DreamdriveError(f"--env.{min(options)}: for CARLA; CarRacing is scored as the run learnt it")
-    from train.evaluate import evaluate
+    from train.look.evaluate import evaluate
 
     evaluate(Path(arguments.run), arguments.episodes or _TRACKS, arguments.first_seed, arguments.json)
 
@@ -166,13 +166,13 @@ def _evaluate_instructions(arguments: argparse.Namespace, options: dict[str, str
         arguments.guided_by, arguments.candidates, arguments.gauges, arguments.execute, arguments.temperature
     )
     if (arguments.env or learnt_in(run).kind.replace("_", "-")) == _CARLA:
-        from train.vla.driving.evaluate_carla import evaluate_vla_in_carla
+        from train.look.evaluate_vla_carla import evaluate_vla_in_carla
 
         evaluate_vla_in_carla(run, asked, guided, arguments.json, arguments.picture, options)
         return
     if options:
         raise DreamdriveError(f"--env.{min(options)}: for CARLA; CarRacing is scored as the run learnt it")
-    from train.vla.driving.evaluate import evaluate_vla
+    from train.look.evaluate_vla import evaluate_vla
 
     evaluate_vla(run, asked, guided, arguments.json, arguments.picture)
 

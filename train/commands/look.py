@@ -40,7 +40,7 @@ def add(group: Group) -> None:
 
 
 def _imagine(arguments: argparse.Namespace) -> None:
-    from train.imagine import imagine
+    from train.look.imagine import imagine
 
     imagine(arguments.run, arguments.episode, arguments.context, arguments.horizon, arguments.output)
 

@@ -83,7 +83,7 @@ def add(group: Group) -> None:
 
 
 def _plan(arguments: argparse.Namespace) -> None:
-    from train.plan import plan, planner_config
+    from train.look.plan import plan, planner_config
 
     config = planner_config(
         arguments.planner,

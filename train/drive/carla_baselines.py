@@ -19,7 +19,7 @@ _GAIN = 0.3  # of the pedal, for each m/s that is missing
 class Uniform:
     """Chance, uniformly over the actions. Also where the autopilot drives, for there nobody listens.
 
-    A `train.evaluate.Chooser`, as the others here.
+    A `train.look.evaluate.Chooser`, as the others here.
     """
 
     def __init__(self, config: CarlaConfig, seed: int) -> None:

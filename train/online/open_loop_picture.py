@@ -7,7 +7,7 @@ import torch
 from train.data.replay import Replay
 from train.drive.agents import Trained
 from train.drive.environments import decisions_per_second
-from train.imagine import draw_dream, open_loop, picture_name
+from train.look.imagine import draw_dream, open_loop, picture_name
 
 _CONTEXT = 5
 _SHORTEST, _LONGEST = 5, 30

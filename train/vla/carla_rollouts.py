@@ -10,7 +10,7 @@ from envs.carla.servers.client_worker import OpenEnv, open_carla
 from envs.carla.servers.routes import LOST, CarlaRoutes, Task
 from train.drive.carla_score import RouteScore, score_route
 from train.drive.environments import explain_simulator_errors
-from train.evaluate import finished
+from train.look.evaluate import finished
 from train.run.errors import DreamdriveError, one_line
 from train.run.progress import Progress
 from train.vla.compatibility import check_carla

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from train.evaluate import held_out
 from train.language.instructions import understand
 from train.language.sentence_encoder import SentenceEncoder
+from train.look.evaluate import held_out
 from train.run.errors import DreamdriveError
 from train.vla.instruction_metrics import Trial, repeated, shuffled, suite
 

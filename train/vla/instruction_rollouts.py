@@ -14,7 +14,7 @@ from agent.behaviour.vla.interface import IMAGE, TASK, Policy, observation_key, 
 from envs.car_racing.env import CarRacingConfig
 from envs.car_racing.official_tracks import OfficialTracks
 from envs.car_racing.track import HALF_WIDTH
-from train.evaluate import finished
+from train.look.evaluate import finished
 from train.run.errors import DreamdriveError, one_line
 from train.run.progress import Progress
 from train.vla.config import speed_scale
@@ -59,7 +59,7 @@ class Slots(Protocol):
 
 
 class Instructed:
-    """Drives a course's episodes as each of them is told, and notes how; a `train.evaluate.Chooser`.
+    """Drives a course's episodes as each of them is told, and notes how; a `train.look.evaluate.Chooser`.
 
     Args:
         policy: has LeRobot's methods.

@@ -15,7 +15,7 @@ from agent.world_model.interface import State, Trajectory
 from train.data.loader import Loader, shares
 from train.data.sequences import SequenceDataset, open_data
 from train.drive.agents import WORLD_MODEL_JOB
-from train.imagine import strip_steps
+from train.look.imagine import strip_steps
 from train.pictures.filmstrip import filmstrip
 from train.run.checkpoint import load_checkpoint, save_checkpoint, save_weights
 from train.run.device import set_up_cpu

@@ -11,13 +11,13 @@ from tests.agent.tiny import CONFIG
 from tests.train.vla.tiny_demonstrations import TINY, Sentences
 from train.cli import main
 from train.data.episodes import read_episode
+from train.look import evaluate_vla as evaluate
 from train.online.config import OnlineConfig
 from train.run.checkpoint import save_weights
 from train.run.folder import Run
 from train.vla import behaviour_cloning as learner
 from train.vla import evaluation_options as asked
 from train.vla import policy
-from train.vla.driving import evaluate
 
 pytest.importorskip("carla")
 ROOT = Path(__file__).parents[3]

@@ -9,7 +9,7 @@ from torch import Tensor
 from agent.behaviour.vla.interface import STATE, TASK, Batch
 from envs.carla.config import CarlaConfig
 from tests.envs.carla.fake_client import servers
-from tests.train.carla.scored_env import BREAKS_ALWAYS, BREAKS_ONCE, open_scored
+from tests.train.look.scored_env import BREAKS_ALWAYS, BREAKS_ONCE, open_scored
 from tests.train.vla.tiny_demonstrations import TINY, encode
 from train.language.hindsight import Labels
 from train.run.errors import DreamdriveError

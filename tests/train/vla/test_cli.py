@@ -9,10 +9,10 @@ from tests.train.vla.tiny_demonstrations import TINY, Sentences, write
 from train.cli import main
 from train.collect import imagined as collect_imagined
 from train.data.episodes import read_episode
+from train.look import evaluate_vla as evaluate
 from train.vla import behaviour_cloning as learner
 from train.vla import evaluation_options as asked
 from train.vla import policy
-from train.vla.driving import evaluate
 
 
 @pytest.fixture(autouse=True)

@@ -24,7 +24,7 @@ from train.drive.carla_baselines import BASELINES, ConstantSpeed, Uniform
 from train.drive.carla_score import PENALTIES, RouteScore, Summary, score_route, summarise
 from train.drive.environments import explain_simulator_errors, require_carla
 from train.drive.scores_table import show
-from train.evaluate import Chooser, finished, follow_policy, held_out
+from train.look.evaluate import Chooser, finished, follow_policy, held_out
 from train.run.checkpoint import write_text_aside
 from train.run.errors import DreamdriveError, one_line
 from train.run.options import build

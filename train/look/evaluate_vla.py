@@ -47,7 +47,7 @@ _INTERVAL = "95% percentile bootstrap over episodes, stratified by what is asked
 
 @dataclass(frozen=True)
 class CarlaFigures:
-    """What CARLA's own evaluation says of the drives; see `train.carla.evaluate.CarlaScores`."""
+    """What CARLA's own evaluation says of the drives; see `train.look.evaluate_carla.CarlaScores`."""
 
     simulator: str
     """The stand-in, or CARLA."""

@@ -13,9 +13,9 @@ from agent.behaviour.vla.interface import IMAGE, STATE, TASK, Batch
 from envs.car_racing.env import CarRacingConfig
 from train.language.hindsight import CAR_RACING_SPEEDS, Labels
 from train.language.instructions import lookup, phrasings
+from train.look.evaluate_vla import evaluate_policy
 from train.run.errors import DreamdriveError
 from train.vla.config import speed_scale
-from train.vla.driving.evaluate import evaluate_policy
 from train.vla.instruction_metrics import (
     Driven,
     EpisodeScore,

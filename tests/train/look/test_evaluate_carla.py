@@ -11,11 +11,11 @@ from envs.carla.actions import Actions
 from envs.carla.config import CarlaConfig
 from envs.carla.servers.routes import LOST, CarlaRoutes, Drive, Task
 from tests.envs.carla.fake_client import servers
-from tests.train.carla.scored_env import BREAKS_ALWAYS, BREAKS_ONCE, open_scored
-from train.carla import evaluate
-from train.carla.evaluate import CarlaScores, evaluate_carla, scored_config, standin_towns
+from tests.train.look.scored_env import BREAKS_ALWAYS, BREAKS_ONCE, open_scored
 from train.drive.carla_baselines import ConstantSpeed, Uniform
-from train.evaluate import finished
+from train.look import evaluate_carla as evaluate
+from train.look.evaluate import finished
+from train.look.evaluate_carla import CarlaScores, evaluate_carla, scored_config, standin_towns
 from train.run.errors import DreamdriveError
 
 pytestmark = pytest.mark.usefixtures("nothing_left_behind")

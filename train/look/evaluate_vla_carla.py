@@ -6,15 +6,15 @@ from pathlib import Path
 import torch
 
 from envs.carla.servers.client_worker import OpenEnv, open_carla
-from train.carla.evaluate import check_steps, scored_where, versions, which_simulator
 from train.drive.carla_score import PENALTIES, summarise
 from train.drive.environments import require_carla
+from train.look.evaluate_carla import check_steps, scored_where, versions, which_simulator
+from train.look.evaluate_vla import CarlaFigures, ObedienceScores, report, summed_up
 from train.run.errors import DreamdriveError
 from train.run.progress import Progress
 from train.vla.carla_rollouts import drive_carla_trials
 from train.vla.compatibility import check_carla
 from train.vla.config import speed_scale
-from train.vla.driving.evaluate import CarlaFigures, ObedienceScores, report, summed_up
 from train.vla.evaluation_options import Asked, Guided
 from train.vla.loading import load_driver
 
@@ -30,7 +30,7 @@ def evaluate_vla_in_carla(
 ) -> ObedienceScores:
     """Evaluate a run's policy on CARLA routes and print its scores.
 
-    The routes are those of `train.carla.evaluate`: in towns that the run was not trained in, with the
+    The routes are those of `train.look.evaluate_carla`: in towns that the run was not trained in, with the
     leaderboard's ends and time.
 
     Args:

@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 from envs.car_racing.view import View
 from train.drive.agents import Trained, load_agent
 from train.drive.environments import require_car_racing
-from train.evaluate import Scores, drive, follow_policy, summarise
-from train.imagine import draw_dream, open_loop
+from train.look.evaluate import Scores, drive, follow_policy, summarise
+from train.look.imagine import draw_dream, open_loop
+from train.look.record import record_episode
 from train.online.config import OnlineConfig
 from train.online.trainer import train_agent
 from train.pictures.filmstrip import Episodes, Evaluations, learning_curve
 from train.pictures.video import write_mp4
-from train.record import record_episode
 from train.run.checkpoint import write_text_aside
 from train.run.device import pick_device
 from train.run.errors import explain_os_errors

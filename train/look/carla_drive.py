@@ -19,7 +19,7 @@ Observation = dict[str, NDArray[Any]]
 
 
 class TownDrive:
-    """A `train.record.Drive` in a simulator of its own. Only the goal and the time limit end it: a dream is
+    """A `train.look.record.Drive` in a simulator of its own. Only the goal and the time limit end it: a dream is
     to go on after a mistake, and what it is compared with must, too.
 
     Args:

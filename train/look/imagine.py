@@ -12,9 +12,9 @@ from agent.world_model.interface import State, WorldModel
 from train.data.episodes import Episode, read_episode
 from train.data.scale import scaled
 from train.drive.agents import TrainedModel, load_world_model
+from train.look.record import record_episode
 from train.pictures.filmstrip import filmstrip
 from train.pictures.video import dream_gif, open_loop_error
-from train.record import record_episode
 from train.run.errors import DreamdriveError
 
 Frames = NDArray[np.uint8]

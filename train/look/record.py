@@ -73,7 +73,7 @@ def open_drive(trained: Trained, film: Film | None) -> Drive:
     if isinstance(env, CarRacingConfig):
         return Track(env, film)
     # Here, for it needs processes and ports.
-    from train.carla.town import TownDrive
+    from train.look.carla_drive import TownDrive
 
     return TownDrive(env)
 

@@ -1,1 +1,0 @@
-"""Jobs that drive in CARLA: collecting episodes there."""

@@ -1,0 +1,1 @@
+"""Evaluate, imagine, plan, demo."""

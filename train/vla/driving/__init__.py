@@ -1,1 +1,0 @@
-"""Driving as told: demonstrations, trials on tracks and routes, and how well they did."""
