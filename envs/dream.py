@@ -59,8 +59,8 @@ class DreamVectorEnv(VectorEnv[Any, NDArray[np.float32], Any]):
     """N dreams of one world model, stepped in one batch. Actions (N, A) in [-1, 1].
 
     Rewards are the reward head's means. After an episode has ended, the next `step` only resets it: its
-    action is ignored, its reward 0, as in `envs.car_racing.env`. Infos, when episodes ended: "episode" with "r"
-    (undiscounted return) and "l" (decisions), and "_episode", the mask of those that ended.
+    action is ignored, its reward 0, as in `envs.car_racing.env`. Infos, when episodes ended: "episode" with
+    "r" (undiscounted return) and "l" (decisions), and "_episode", the mask of those that ended.
 
     The same seed gives the same dreams. torch's own random numbers are left as they were.
 

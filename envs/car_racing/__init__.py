@@ -1,1 +1,1 @@
-"""The simulator's files in a folder of their own."""
+"""Gymnasium's CarRacing as a vector environment: simulators, observation, action repeat, tracks."""

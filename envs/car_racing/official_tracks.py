@@ -37,7 +37,8 @@ class OfficialTracks:
         seeds: tracks, each 1,000,000 or more.
         slots: episodes driven at the same time.
         workers: processes that share the slots.
-        measured: observe the car, too: the vector `state` (N, 4), see `envs.car_racing.track.state_vector`, and `cars`.
+        measured: observe the car, too: the vector `state` (N, 4), see `envs.car_racing.track.state_vector`,
+            and `cars`.
         together: a slot that is done waits for the others, so that episodes always begin in all at once.
 
     Attributes:

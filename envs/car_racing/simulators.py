@@ -39,7 +39,8 @@ class Simulators(Protocol):
     """What the vector environment needs of its simulators."""
 
     antialias: bool
-    """Whether the pictures need smoothing to look like Gymnasium's: see `envs.car_racing.observation.Picture`."""
+    """Whether the pictures need smoothing to look like Gymnasium's: see
+    `envs.car_racing.observation.Picture`."""
     tells_off_road: bool
     """Whether they tell who has left the road."""
 

@@ -1,1 +1,1 @@
-"""Train/baselines and train/online under their field's names."""
+"""Baselines: Stable-Baselines3 algorithms on the same environments, or in a world model's dream."""

@@ -1,1 +1,1 @@
-"""Every job that drives and records."""
+"""Jobs that drive and record episodes: CarRacing, CARLA, demonstrations, instructed and imagined driving."""

@@ -158,7 +158,8 @@ def collect_demonstrations(
 ) -> Shown:
     """Drive until there are `episodes` demonstrations in the folder `output`; run again, it goes on.
 
-    The files are `train.data.episodes`'s, with pictures, the vector "state" (see `envs.car_racing.track.state_vector`),
+    The files are `train.data.episodes`'s, with pictures, the vector "state" (see
+    `envs.car_racing.track.state_vector`),
     and these extras, row t the moment of observation t: `speeds` (T,) m/s; `offsets` (T,) from the middle of
     the road, left positive, and `half_widths` (T,) m; `expert_actions` (T, 2), what the demonstrator wanted;
     `perturbed` (T,) bool, where a mistake was made instead; `learner_drove` (T,) bool; `asked_speeds`,

@@ -1,1 +1,1 @@
-"""The verb that reads and writes other people's layouts."""
+"""Conversion between dreamdrive's episodes and the layouts of public data sets."""

@@ -1,1 +1,1 @@
-"""Who drives, and where."""
+"""What a roll-out needs: environments, saved agents, drivers, and scores."""

@@ -1,1 +1,1 @@
-"""The stages of world models, each where its kind belongs."""
+"""Behaviour learnt in a frozen world model: CMA-ES or actor-critic on the features of a dream."""

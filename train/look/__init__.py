@@ -1,1 +1,1 @@
-"""Evaluate, imagine, plan, demo."""
+"""Jobs that show what was learnt: evaluation, imagination, planning, the demo."""

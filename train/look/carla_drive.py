@@ -19,8 +19,8 @@ Observation = dict[str, NDArray[Any]]
 
 
 class TownDrive:
-    """A `train.look.record.Drive` in a simulator of its own. Only the goal and the time limit end it: a dream is
-    to go on after a mistake, and what it is compared with must, too.
+    """A `train.look.record.Drive` in a simulator of its own. Only the goal and the time limit end it: a dream
+    is to go on after a mistake, and what it is compared with must, too.
 
     Args:
         config: what the agent learnt in.

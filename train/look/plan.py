@@ -29,7 +29,8 @@ _DISCOUNT = 0.99  # of a behaviour that has no critic
 
 
 class Planning:
-    """Chooses by planning; a `train.look.evaluate.Chooser`. Keeps the first simulator's thoughts, to be drawn.
+    """Chooses by planning; a `train.look.evaluate.Chooser`. Keeps the first simulator's thoughts, to be
+    drawn.
 
     Args:
         trained: world model and policy.

@@ -1,1 +1,1 @@
-"""Filmstrips, videos, plans and curves."""
+"""Pictures made of arrays: filmstrips, videos, plans, curves, comparisons of runs."""

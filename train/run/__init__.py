@@ -1,1 +1,1 @@
-"""What every job shares."""
+"""What every job shares: folder, checkpoint, tracking, progress, device, errors, options."""

@@ -1,1 +1,1 @@
-"""The stages of world models, each where its kind belongs."""
+"""Training of image tokenizers, and episodes as tokens."""

@@ -1,1 +1,1 @@
-"""Processes that serve carla, and who restarts them."""
+"""CARLA servers and the processes that talk to them: started, watched, replaced."""

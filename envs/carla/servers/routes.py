@@ -61,7 +61,8 @@ class Drive:
 
 
 class CarlaRoutes:
-    """Drive each route once; a slot that is done takes the next. Used like `envs.car_racing.official_tracks.OfficialTracks`.
+    """Drive each route once; a slot that is done takes the next. Used like
+    `envs.car_racing.official_tracks.OfficialTracks`.
 
     A route whose simulator is lost is driven again from its start, three times at most.
 
