@@ -17,7 +17,7 @@ from pathlib import Path
 import bench
 import carla
 
-from envs.carla.servers.ports import free_port
+from envs.carla.ports import free_port
 
 TARGET = 1000.0
 """Ticks a second asked for with one camera of 128 x 128 and no other cars."""

@@ -31,7 +31,10 @@ LAYERS = (
 )
 # What may reach above its layer: the module, what it takes, and why.
 UPWARD = {
-    ("train.world_model.train_world_model", "train.cli"): "a program of its own by its path, which users know",
+    (
+        "train.world_model.train_world_model",
+        "train.cli",
+    ): "a program of its own by its path, which users know",
 }
 # Public names that stand in two files, and why each is no second meaning.
 SAME_NAME: dict[str, str] = {}
@@ -43,7 +46,9 @@ def modules() -> dict[str, str]:
     for package in PACKAGES:
         for path in sorted((ROOT / package).rglob("*.py")):
             words = path.relative_to(ROOT).with_suffix("").parts
-            found[".".join(words[:-1] if words[-1] == "__init__" else words)] = path.read_text(encoding="utf-8")
+            found[".".join(words[:-1] if words[-1] == "__init__" else words)] = path.read_text(
+                encoding="utf-8"
+            )
     return found
 
 
@@ -222,5 +227,9 @@ def test_public_names_are_found(code: str, found: list[str]) -> None:
 
 
 def test_a_name_in_two_files_is_found() -> None:
-    files = {"agent.a": "def psnr(): ...", "train.b": "def psnr(): ...\ndef f(): ...", "train.c": "def _f(): ..."}
+    files = {
+        "agent.a": "def psnr(): ...",
+        "train.b": "def psnr(): ...\ndef f(): ...",
+        "train.c": "def _f(): ...",
+    }
     assert shared_names(files) == {"psnr": ["agent.a", "train.b"]}

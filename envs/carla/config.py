@@ -7,7 +7,7 @@ from pydantic import BaseModel, Field, model_validator
 
 from envs.carla.ends import EndsConfig
 from envs.carla.reward import RewardConfig
-from envs.carla.servers.server import ServerConfig
+from envs.carla.server import ServerConfig
 
 ACTION_SIZES = {"2d": 2, "3d": 3}
 

@@ -15,8 +15,8 @@ from envs.carla.birdseye import CAR, EGO, Birdseye, Box, light_bar
 from envs.carla.config import CarlaConfig
 from envs.carla.episode import Episode
 from envs.carla.errors import CarlaSetupError, SimulatorLost
+from envs.carla.ports import Address
 from envs.carla.route import Route
-from envs.carla.servers.ports import Address
 from envs.carla.simulator import Simulator
 from envs.carla.spaces import observation_space
 from envs.carla.state import gap_ahead, state_vector

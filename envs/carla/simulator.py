@@ -10,10 +10,10 @@ import numpy as np
 from envs.carla.actions import Control
 from envs.carla.config import CarlaConfig
 from envs.carla.errors import CarlaSetupError, SimulatorLost
+from envs.carla.ports import Address
 from envs.carla.route import Floats, RoadGraph, Route
 from envs.carla.sensors import CAMERAS, Camera, CollisionSensor
 from envs.carla.servers.client_worker import check_version
-from envs.carla.servers.ports import Address
 from envs.carla.state import CarState, OtherCar, car_state
 from envs.carla.traffic import Traffic
 

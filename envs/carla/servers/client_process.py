@@ -6,9 +6,9 @@ import signal
 import time
 from multiprocessing.process import BaseProcess
 
+from envs.carla.server import describe_exit
 from envs.carla.servers.client_worker import Client, OpenEnv, serve
-from envs.carla.servers.server import describe_exit
-from envs.carla.servers.tail import Tail
+from envs.carla.tail import Tail
 
 
 class ClientProcess:

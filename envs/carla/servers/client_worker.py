@@ -20,7 +20,7 @@ import gymnasium
 
 from envs.carla.config import CarlaConfig
 from envs.carla.errors import CarlaSetupError, SimulatorLost
-from envs.carla.servers.ports import Address, is_listening
+from envs.carla.ports import Address, is_listening
 
 Env = gymnasium.Env[Any, Any]
 OpenEnv = Callable[["Client"], Env]

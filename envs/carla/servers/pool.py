@@ -9,7 +9,7 @@ import numpy as np
 
 from envs.car_racing.env import TRAINING_SEEDS
 from envs.carla.errors import SimulatorLost
-from envs.carla.servers.server import ServerConfig
+from envs.carla.server import ServerConfig
 from envs.carla.servers.supervisor import Lost, Supervised, wait_for
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from envs.carla.config import CarlaConfig
 from envs.carla.errors import CarlaSetupError
+from envs.carla.server import Server, ServerConfig
 from envs.carla.servers.client_process import ClientProcess
 from envs.carla.servers.client_worker import (
     DONE,
@@ -24,7 +25,6 @@ from envs.carla.servers.client_worker import (
     open_carla,
     order_seconds,
 )
-from envs.carla.servers.server import Server, ServerConfig
 
 _LOOK_SECONDS = 0.05  # between two looks at a server while waiting for its client
 _UNWATCHED_SECONDS = 1.0  # longer between two looks at an order, and whoever gave it did something else

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from envs.carla.servers.ports import Address
+from envs.carla.ports import Address
 from tests.envs.carla.drives import serving
 
 

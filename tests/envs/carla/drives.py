@@ -18,8 +18,8 @@ from envs.carla.autopilot_target import Manner
 from envs.carla.config import CarlaConfig
 from envs.carla.env import CarlaEnv
 from envs.carla.errors import CarlaSetupError
-from envs.carla.servers.ports import Address, is_listening
-from envs.carla.servers.server import ServerConfig, ServerProcess, start_command
+from envs.carla.ports import Address, is_listening
+from envs.carla.server import ServerConfig, ServerProcess, start_command
 
 SMALL: dict[str, Any] = {"image_size": 32, "timeout_seconds": 20.0}
 _LIMIT = 150.0

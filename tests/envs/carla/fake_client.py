@@ -16,9 +16,9 @@ import numpy as np
 
 from envs.carla.config import CarlaConfig
 from envs.carla.errors import CarlaSetupError, SimulatorLost
+from envs.carla.ports import is_listening
+from envs.carla.server import ServerConfig, ServerProcess
 from envs.carla.servers.client_worker import Client, check_version
-from envs.carla.servers.ports import is_listening
-from envs.carla.servers.server import ServerConfig, ServerProcess
 from envs.carla.servers.supervisor import Supervised
 from envs.carla.spaces import observation_space
 

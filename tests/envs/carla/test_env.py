@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import envs.carla
-from envs.carla.servers.ports import Address
+from envs.carla.ports import Address
 from tests.envs.carla import drives
 from tests.envs.carla.drives import in_child
 

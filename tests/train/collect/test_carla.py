@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from envs.carla.config import CarlaConfig
-from envs.carla.servers.server import ServerConfig
+from envs.carla.server import ServerConfig
 from tests.envs.carla.fake_client import BUG, CRASH, processes, servers
 from tests.train.collect.fake_env import TERMS, open_driving
 from tests.train.collect.fakes import FRAMES, env_config, gather

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from envs.carla.config import CarlaConfig
-from envs.carla.servers.server import ServerConfig
+from envs.carla.server import ServerConfig
 from envs.carla.servers.vector_env import CarlaVectorEnv, make_carla
 from tests.envs.carla.fake_client import group, open_fake, servers
 from train.cli import main

@@ -10,6 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from envs.carla.errors import CarlaSetupError, SimulatorLost
+from envs.carla.ports import Address, is_listening
+from envs.carla.server import ServerProcess
 from envs.carla.servers.client_process import ClientProcess
 from envs.carla.servers.client_worker import (
     DONE,
@@ -20,8 +22,6 @@ from envs.carla.servers.client_worker import (
     open_carla,
     order_seconds,
 )
-from envs.carla.servers.ports import Address, is_listening
-from envs.carla.servers.server import ServerProcess
 from tests.envs.carla.fake_client import config, eventually, open_fake, words
 
 pytestmark = pytest.mark.usefixtures("nothing_left_behind")

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from envs.carla.errors import SimulatorLost
+from envs.carla.server import ServerConfig
 from envs.carla.servers import pool as module
 from envs.carla.servers.pool import Fleet
-from envs.carla.servers.server import ServerConfig
 from envs.carla.servers.supervisor import Lost
 
 BEGUN = ("observation", {})

@@ -11,8 +11,8 @@ from gymnasium.error import AlreadyPendingCallError, NoAsyncCallError
 
 from envs.carla.config import CarlaConfig
 from envs.carla.errors import CarlaSetupError, SimulatorLost
-from envs.carla.servers.ports import Address
-from envs.carla.servers.server import ServerConfig, ServerProcess
+from envs.carla.ports import Address
+from envs.carla.server import ServerConfig, ServerProcess
 from envs.carla.servers.vector_env import LOST, CarlaVectorEnv, make_carla
 from tests.envs.carla.fake_client import (
     children,

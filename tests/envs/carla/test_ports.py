@@ -2,7 +2,7 @@ import socket
 
 import pytest
 
-from envs.carla.servers.ports import PortBlock, free_port, is_free, is_listening
+from envs.carla.ports import PortBlock, free_port, is_free, is_listening
 
 
 def test_a_drawn_block_is_free_and_nobody_elses() -> None:

@@ -9,8 +9,8 @@ import pytest
 from pydantic import ValidationError
 
 from envs.carla.errors import CarlaSetupError
-from envs.carla.servers.ports import PortBlock, is_listening
-from envs.carla.servers.server import RunningServer, ServerConfig, ServerProcess, describe_exit, start_command
+from envs.carla.ports import PortBlock, is_listening
+from envs.carla.server import RunningServer, ServerConfig, ServerProcess, describe_exit, start_command
 from tests.envs.carla.fake_client import SERVER, eventually, processes, servers, words
 
 FAKE = words()
@@ -99,7 +99,7 @@ def test_a_server_dies_with_the_process_that_started_it(tmp_path: Path) -> None:
     script.write_text(
         textwrap.dedent(f"""
         import time
-        from envs.carla.servers.server import ServerProcess
+        from envs.carla.server import ServerProcess
         server = ServerProcess({FAKE!r})
         server.start()
         print(server.group, flush=True)

@@ -14,9 +14,9 @@ from typing import Protocol
 from pydantic import BaseModel, Field, model_validator
 
 from envs.carla.errors import CarlaSetupError
+from envs.carla.ports import Address, PortBlock, free_port
 from envs.carla.servers import parent_guard as guard
-from envs.carla.servers.ports import Address, PortBlock, free_port
-from envs.carla.servers.tail import Tail
+from envs.carla.tail import Tail
 
 _GUARD = Path(guard.__file__)
 _PLACEHOLDER = "{port}"
