@@ -98,8 +98,10 @@ def circles(arrows: Mapping[str, set[str]]) -> list[list[str]]:
 
 
 def by_folder(arrows: Mapping[str, set[str]], sources: Mapping[str, str]) -> dict[str, set[str]]:
-    """The same arrows between folders. A file beside a package's folders stands for itself, and what is below a
-    folder of `train` for that folder."""
+    """The same arrows between folders.
+
+    A file beside a package's folders stands for itself, what is below a folder of `train` for that folder.
+    """
     packages = {name for name in sources if any(other.startswith(name + ".") for other in sources)}
 
     def folder(name: str) -> str:

@@ -160,7 +160,7 @@ class ServerProcess:
         self._block = PortBlock(self._port)
         address = self._block.address
         words = [word.replace(_PLACEHOLDER, str(address.port)) for word in self._command]
-        root = str(_GUARD.parents[2])
+        root = str(_GUARD.parents[3])
         paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
         self._process = subprocess.Popen(
             [sys.executable, "-I", "-S", str(_GUARD), str(os.getpid()), *words],

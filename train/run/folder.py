@@ -56,7 +56,7 @@ class Start(BaseModel, use_attribute_docstrings=True):
     @classmethod
     def now(cls) -> Self:
         """The start that is happening."""
-        commit, dirty = git_state(Path(__file__).resolve().parent.parent)
+        commit, dirty = git_state(Path(__file__).resolve().parents[2])
         return cls(
             time=datetime.now(UTC).isoformat(timespec="seconds"),
             command=shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),

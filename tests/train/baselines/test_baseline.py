@@ -27,7 +27,7 @@ from train.run.tracking import read_metrics
 
 pytest.importorskip("stable_baselines3", reason="the extra baselines is not installed")
 
-SHIPPED = Path(__file__).parents[2] / "pretrained" / "car_racing"
+SHIPPED = Path(__file__).parents[3] / "pretrained" / "car_racing"
 PPO = [
     "--algo",
     "ppo",

@@ -28,7 +28,7 @@ from train.language.instructions import lookup
 from train.run.errors import DreamdriveError
 from train.vla.instructed_driver import Told
 
-_AGENT = Path(__file__).parents[4] / "pretrained" / "car_racing"
+_AGENT = Path(__file__).parents[3] / "pretrained" / "car_racing"
 
 
 @settings(max_examples=40, deadline=None)

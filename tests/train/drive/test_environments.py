@@ -22,7 +22,7 @@ from train.online.config import OnlineConfig
 from train.run.errors import DreamdriveError
 from train.run.options import build, to_yaml, validate
 
-CONFIGS = Path(__file__).parents[2] / "configs"
+CONFIGS = Path(__file__).parents[3] / "configs"
 
 
 def test_the_kind_picks_the_config_and_what_is_made() -> None:

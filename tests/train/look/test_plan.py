@@ -11,7 +11,7 @@ import yaml
 from train.cli import main
 from train.pictures.plans import Thought, draw_thoughts, rank, thought_frame
 
-SHIPPED = Path(__file__).parents[2] / "pretrained" / "car_racing"
+SHIPPED = Path(__file__).parents[3] / "pretrained" / "car_racing"
 
 
 @pytest.fixture(scope="module")

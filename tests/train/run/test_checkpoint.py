@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from train.run import checkpoint
 from train.run.checkpoint import (
     load_checkpoint,
     load_weights,
@@ -18,7 +19,6 @@ from train.run.checkpoint import (
     set_rng_state,
 )
 from train.run.errors import DreamdriveError
-from train.run.folder import checkpoint
 
 
 def test_a_checkpoint_comes_back_as_it_was(tmp_path: Path) -> None:
@@ -70,7 +70,7 @@ def test_a_full_disk_leaves_the_old_checkpoint_and_nothing_else(tmp_path: Path) 
     code = """
 import errno, os, resource, sys, torch
 from pathlib import Path
-from train.run.folder import errors
+from train.run import errors
 from train.run.checkpoint import load_checkpoint, save_checkpoint
 path = Path(sys.argv[1]) / "checkpoint.pt"
 save_checkpoint(path, {"step": 1})

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
+from train.run import device as devices
 from train.run.device import autocast, resolved
-from train.run.folder import device as devices
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 

@@ -11,7 +11,7 @@ from mlflow import MlflowClient
 
 from train.run.tracking import Tracker, mlflow_client, read_metrics
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 
 
 @pytest.fixture
