@@ -24,10 +24,10 @@ from train.evolve.in_dream import learn_in_dream
 from train.run.checkpoint import load_weights
 from train.run.device import pick_device
 from train.run.errors import DreamdriveError, one_line
+from train.run.stage_loop import Saves, Stopped, Watch
 from train.tokenizer.rollouts import split
 from train.tokenizer.tokenise import Tokens
 from train.world_models.config import WorldModelAgentConfig
-from train.world_models.loop import Saves, Stopped, Watch
 
 Fitness = Callable[[Population, int, list[int]], Tensor]
 _COMPONENT_ROWS = 20_000

@@ -9,10 +9,10 @@ from agent.dreamer import DreamerConfig
 from agent.world_model.lstm import LSTMWorldModel
 from train.run.checkpoint import rng_state, set_rng_state
 from train.run.errors import DreamdriveError
+from train.run.stage_loop import Saves, Stopped, Watch
 from train.tokenizer.rollouts import split
 from train.tokenizer.tokenise import Tokens
 from train.world_models.config import WorldModelAgentConfig
-from train.world_models.loop import Saves, Stopped, Watch
 
 _LOG_UPDATES = 50
 _SAVE_UPDATES = 1000

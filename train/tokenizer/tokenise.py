@@ -14,8 +14,8 @@ from agent.tokenizer.fsq_vae import FSQVAE
 from agent.world_model.interface import Batch
 from train.run.checkpoint import write_text_aside
 from train.run.errors import DreamdriveError, explain_os_errors
+from train.run.stage_loop import Stopped, Watch
 from train.tokenizer.rollouts import Rollouts
-from train.world_models.loop import Stopped, Watch
 
 _NOTED = 50  # episodes after which it is noted how far the work is
 Array = NDArray[Any]

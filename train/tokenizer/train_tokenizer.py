@@ -9,9 +9,9 @@ from torch import Tensor
 from agent.tokenizer.fsq_vae import FSQVAE
 from agent.tokenizer.vae import VAE, VAEConfig
 from train.run.device import pick_device
+from train.run.stage_loop import Saves, Task, Watch, fit
 from train.tokenizer.rollouts import Rollouts, some_pictures, split, stream_pictures
 from train.world_models.config import WorldModelAgentConfig
-from train.world_models.loop import Saves, Task, Watch, fit
 
 
 class VAETrainer:

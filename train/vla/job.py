@@ -15,9 +15,9 @@ from train.run.errors import DreamdriveError
 from train.run.folder import Change, Run, StopSignal, run_to_resume
 from train.run.options import flatten
 from train.run.progress import Progress
+from train.run.stage_loop import Watch
 from train.run.tracking import Tracker, read_metrics
 from train.vla.policy import POLICY_FOLDER, VLAPolicy
-from train.world_models.loop import Watch
 
 
 class _Config(Protocol):

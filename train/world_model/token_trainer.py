@@ -6,11 +6,11 @@ import torch
 from agent.tokenizer.fsq_vae import FSQVAE
 from agent.world_model.lstm import LSTMWorldModel
 from train.run.device import pick_device
+from train.run.stage_loop import Saves, Task, Watch, fit
 from train.tokenizer.rollouts import split
 from train.tokenizer.tokenise import Array, Tokens, begun_afresh
 from train.tokenizer.train_tokenizer import codebook_metrics
 from train.world_models.config import WorldModelAgentConfig
-from train.world_models.loop import Saves, Task, Watch, fit
 
 _LANES = 16  # held-out episodes are laid end to end in this many rows of a batch
 

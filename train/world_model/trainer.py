@@ -24,6 +24,7 @@ from train.run.folder import Run, StopSignal
 from train.run.memory import release_freed
 from train.run.options import flatten
 from train.run.progress import Progress
+from train.run.stage_loop import Watch
 from train.run.tracking import Tracker
 from train.world_model.checks import Checks
 from train.world_model.config import WorldModelTrainConfig
@@ -31,7 +32,6 @@ from train.world_model.distributed import Team
 from train.world_model.learner import Learner
 from train.world_model.saving import check_sizes, order_of
 from train.world_model.validation import Film, mean_picture, validate
-from train.world_models.loop import Watch
 
 
 class WorldModelTrainer:

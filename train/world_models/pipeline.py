@@ -25,13 +25,13 @@ from train.run.errors import DreamdriveError
 from train.run.folder import Run, StopSignal
 from train.run.options import flatten
 from train.run.progress import Progress
+from train.run.stage_loop import Saves, Stopped, Watch
 from train.run.tracking import Tracker
 from train.tokenizer.rollouts import Rollouts
 from train.tokenizer.tokenise import Tokens, noted, tokenize_rollouts
 from train.tokenizer.train_tokenizer import VAETrainer
 from train.world_model.token_trainer import WorldModelTrainer
 from train.world_models.config import WorldModelAgentConfig
-from train.world_models.loop import Saves, Stopped, Watch
 from train.world_models.stages import (
     STAGES,
     Marks,

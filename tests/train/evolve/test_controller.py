@@ -20,9 +20,9 @@ from train.evolve.fitness import (
 )
 from train.run.checkpoint import load_checkpoint
 from train.run.errors import DreamdriveError
+from train.run.stage_loop import Saves, Stopped, Watch
 from train.tokenizer.tokenise import Tokens
 from train.world_models.config import WorldModelAgentConfig
-from train.world_models.loop import Saves, Stopped, Watch
 
 TOKENS = counted_tokens([12, 9, 2, 15])
 

@@ -7,8 +7,8 @@ import torch
 
 from tests.train.world_models.small import counted_tokens, open_small, small_config, write_rollouts
 from train.run.errors import DreamdriveError
+from train.run.stage_loop import Stopped, Watch
 from train.tokenizer.tokenise import Tokens, tokenize_rollouts
-from train.world_models.loop import Stopped, Watch
 
 CPU = torch.device("cpu")
 

@@ -7,9 +7,9 @@ from agent.tokenizer.fsq_vae import FSQVAE
 from tests.train.tokenizer.test_tokenise import StopAfter
 from tests.train.world_models.small import open_small, small_config, write_rollouts
 from train.run.errors import DreamdriveError
+from train.run.stage_loop import Saves, Stopped, Watch
 from train.tokenizer.rollouts import Rollouts
 from train.tokenizer.train_tokenizer import VAETrainer, codebook_metrics
-from train.world_models.loop import Saves, Stopped, Watch
 
 
 @pytest.fixture(scope="module")
