@@ -94,7 +94,7 @@ def main() -> None:
         batch = random_batch(config.policy, cars, device)
         for samples in args.samples:
             result[f"chunks_of_{cars}_cars_{samples}_samples"] = bench.measure(
-                lambda batch=batch, samples=samples: policy.predict_action_chunks(batch, samples),  # type: ignore[misc]
+                lambda batch=batch, samples=samples: policy.predict_action_chunks(batch, samples),
                 cars * samples,
                 args.repeats,
                 rate,

@@ -146,7 +146,7 @@ def test_the_whole_agent_learns_with_the_other_world_model_too() -> None:
 
 def test_a_controller_drives_but_has_no_gradient() -> None:
     one, data = in_tokens(ControllerConfig(state_dim=2)), batch(4, 1, shapes=PICTURES)
-    torch.nn.init.normal_(one.behaviour.genome)
+    torch.nn.init.normal_(one.behaviour.genome)  # type: ignore[arg-type]
     row, first = {"image": data.observation["image"][:, 0]}, torch.ones(4, dtype=torch.bool)
     before = one.world_model.initial(4)
     action, state = one.act(row, before, torch.zeros(4, 2), first, True)

@@ -76,8 +76,8 @@ def test_it_starts_after_the_recorded_rows_and_steps_as_the_model_does() -> None
     assert len({tuple(row) for row in seen}) > 1, "all dreams begin alike"
     action = np.linspace(-1, 1, 10, dtype=np.float32).reshape(5, 2)
     after, reward, terminated, truncated, info = env.step(action)
-    np.testing.assert_allclose(after, seen + action, rtol=1e-6)
-    np.testing.assert_allclose(reward, -0.1 * (after**2).sum(1), rtol=1e-5)
+    np.testing.assert_allclose(after, seen + action, rtol=1e-6)  # type: ignore[arg-type]
+    np.testing.assert_allclose(reward, -0.1 * (after**2).sum(1), rtol=1e-5)  # type: ignore[arg-type]
     assert not terminated.any() and not truncated.any() and info == {}
 
 
@@ -129,7 +129,7 @@ def roll(env: DreamVectorEnv, seed: Any) -> list[np.ndarray]:
     for _ in range(12):
         seen, reward, terminated, truncated, _ = env.step(rng.uniform(-1, 1, (3, 2)).astype(np.float32))
         rows += [seen, reward, terminated, truncated]
-    return rows
+    return rows  # type: ignore[return-value]
 
 
 @pytest.mark.parametrize("seed", [7, [7, 8, None]])

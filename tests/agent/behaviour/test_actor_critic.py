@@ -135,7 +135,7 @@ def linear_case(awake: bool, **changes: object) -> tuple[ActorCritic, LinearWorl
         wake(model.value_head)
     behaviour = config(gradient="dynamics", entropy=0.0, imagination_length=4, **changes).build(model)
     # the output layer starts near zero; a livelier policy has a larger gradient
-    nn.init.normal_(behaviour.actor[-1].weight, std=0.3)
+    nn.init.normal_(behaviour.actor[-1].weight, std=0.3)  # type: ignore[arg-type]
     return behaviour, model
 
 

@@ -212,8 +212,8 @@ def test_what_comes_after_the_horizon_counts() -> None:
 
     torch.manual_seed(0)
     start, options = at([0.0, 0.0]), {"method": "cem", "samples": 128, "horizon": 2}
-    assert build(Valued(), use_value=True, **options).plan(start, firsts(1)).action[0, 0] > 0.85
-    assert build(Valued(), **options).plan(start, firsts(1)).action[0, 0] < 0.8
+    assert build(Valued(), use_value=True, **options).plan(start, firsts(1)).action[0, 0] > 0.85  # type: ignore[arg-type]
+    assert build(Valued(), **options).plan(start, firsts(1)).action[0, 0] < 0.8  # type: ignore[arg-type]
 
 
 def test_planning_leaves_no_graph_and_fits_the_rssm() -> None:

@@ -118,7 +118,7 @@ def test_gradients_lead_to_the_picture_also_from_outside_its_range() -> None:
 
 def test_the_losses_of_a_model_are_those_of_its_decoded_pictures() -> None:
     model, data = tiny_rssm(), batch(2, 3)
-    model.decoder.images["image"].paint.weight.data.mul_(0.05)  # type: ignore[operator, union-attr]
+    model.decoder.images["image"].paint.weight.data.mul_(0.05)
     features = torch.randn(6, model.feature_size)
     decoded, seen = model.decoder(features)["image"], data.observation["image"].flatten(0, 1) / 255
     found = picture_structure(model.decoder, model.decoder.predict(features), data.observation, 2)

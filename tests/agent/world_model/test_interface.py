@@ -13,9 +13,9 @@ Shapes = dict[str, tuple[int, ...]]
 MODELS: dict[str, tuple[Callable[[], WorldModel], Shapes]] = {
     "rssm": (tiny_rssm, SHAPES),
     "rssm-gaussian": (lambda: tiny_rssm(gaussian=True), SHAPES),
-    "lstm": (tiny_lstm, PICTURES),
-    "lstm-grid": (lambda: tiny_lstm(4), PICTURES),
-    "lstm-digits": (lambda: tiny_lstm(4, digits=True), PICTURES),
+    "lstm": (tiny_lstm, PICTURES),  # type: ignore[dict-item]
+    "lstm-grid": (lambda: tiny_lstm(4), PICTURES),  # type: ignore[dict-item]
+    "lstm-digits": (lambda: tiny_lstm(4, digits=True), PICTURES),  # type: ignore[dict-item]
 }
 
 

@@ -48,7 +48,7 @@ class FakeSimulators:
         for i in np.flatnonzero(which):
             self.episode[i] += 1
             self.frame[i] = 0
-            picture[i] = self.show(i)
+            picture[i] = self.show(i)  # type: ignore[arg-type]
         return picture
 
     def step(self, action: NDArray[np.float32], live: Bools, last: bool) -> Frame:
@@ -68,7 +68,7 @@ class FakeSimulators:
             frame.terminated[i], frame.truncated[i] = over and self.terminated, over and not self.terminated
             frame.off_road[i] = self.off_road is not None and self.off_road(int(i), self.frame[i])
             if last or over:
-                frame.picture[i] = self.show(i)
+                frame.picture[i] = self.show(i)  # type: ignore[arg-type]
         return frame
 
     def close(self) -> None:

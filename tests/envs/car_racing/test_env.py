@@ -27,8 +27,8 @@ def fake(
 ) -> Any:
     simulators = FakeSimulators(lengths, **(fakes or {}))
     settings = {"action_repeat": 4, "image_size": 96, **config}
-    config = CarRacingConfig(num_envs=len(lengths), **settings)
-    return CarRacing(config, Here(simulators, config.action_repeat), seed, autoreset), simulators
+    config = CarRacingConfig(num_envs=len(lengths), **settings)  # type: ignore[assignment]
+    return CarRacing(config, Here(simulators, config.action_repeat), seed, autoreset), simulators  # type: ignore[arg-type, attr-defined]
 
 
 def rest(env: CarRacing) -> np.ndarray:
@@ -160,7 +160,7 @@ def test_gymnasium_tells_who_left_the_road() -> None:
     track = np.array([(x, y) for _, _, x, y in base.track])
     near, far = 0, 0
     for k in range(240):
-        one.step(follow_the_road(base) if k < 120 else np.float32([0.4, 0.6, 0.0]))
+        one.step(follow_the_road(base) if k < 120 else np.float32([0.4, 0.6, 0.0]))  # type: ignore[arg-type]
         wheels = np.array([tuple(wheel.position) for wheel in base.car.wheels])
         # (4,) to the nearest point of the middle line, points of which are 3.5 m apart
         distance = np.linalg.norm(wheels[:, None] - track[None], axis=2).min(1)
@@ -184,7 +184,7 @@ def test_leaving_the_road_is_seen_in_the_simulators_own_pictures(backend: str) -
     for env in (plain, costly):
         env.reset()
     for k in range(50):
-        action = np.tile(np.float32([0.0, 0.0] if k < 20 else [0.5, 0.5]), (2, 1))
+        action = np.tile(np.float32([0.0, 0.0] if k < 20 else [0.5, 0.5]), (2, 1))  # type: ignore[arg-type]
         costs.append(plain.step(action)[1] - costly.step(action)[1])
     for env in (plain, costly):
         env.close()
@@ -267,7 +267,7 @@ def test_bad_seeds_are_refused() -> None:
         with pytest.raises(ValueError, match="training seed"):
             make_car_racing(config, seed)
     env, _ = fake([[100]])
-    for arguments in ({"seed": 1}, {"options": {}}):
+    for arguments in ({"seed": 1}, {"options": {}}):  # type: ignore[var-annotated]
         with pytest.raises(ValueError, match="make_car_racing takes the seed"):
             env.reset(**arguments)
 

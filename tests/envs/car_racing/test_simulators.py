@@ -33,7 +33,7 @@ class CppRandom:
 def on_the_track_of_envpool(seed: int, max_frames: int) -> tuple[OfficialSimulator, np.ndarray]:
     official = OfficialSimulator(max_frames)
     official.env.reset(seed=0)
-    official.env.unwrapped._np_random = CppRandom(seed)
+    official.env.unwrapped._np_random = CppRandom(seed)  # type: ignore[assignment]
     return official, official.env.reset()[0]
 
 

@@ -46,7 +46,7 @@ def test_choices_are_the_table_and_come_back_as_one_hot() -> None:
         assert control is not None
         assert actions.action(control).tolist() == np.eye(4)[k].tolist()
     assert actions.action(Control(0.4, 0.1, 0.0)).argmax() == 3
-    assert config.action_size == actions.size == actions.space.n == 4
+    assert config.action_size == actions.size == actions.space.n == 4  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("kind", ["2d", "3d", "discrete"])

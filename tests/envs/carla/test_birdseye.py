@@ -89,7 +89,7 @@ def test_roads_have_no_holes_in_bends() -> None:
     route = graph.random(300, np.random.default_rng(0))
     view = Birdseye(CONFIG, SIZE, graph, route)
     for k in range(0, len(route.s), 10):
-        picture = view.draw(*route.points[k, :2], route.yaw[k], [])
+        picture = view.draw(*route.points[k, :2], route.yaw[k], [])  # type: ignore[call-arg]
         # A car's width around the car, on its lane: all road, marks or route.
         near = picture[:, 46:50, 30:34].reshape(3, -1).T
         assert not (near == COLOURS[OFF_ROAD]).all(1).any()

@@ -109,7 +109,7 @@ def test_a_red_light_is_run_where_its_line_is_crossed(seen: list[str | None], ra
 
 
 def test_running_a_red_light_ends_the_episode_and_standing_before_it_does_not() -> None:
-    config = CarlaConfig(max_frames=10_000, ends={"stuck_seconds": 1.0})  # type: ignore[arg-type]
+    config = CarlaConfig(max_frames=10_000, ends={"stuck_seconds": 1.0})
     episode = Episode(config, straight(), car(35.0))
     for x in (10.0, 20.0, 30.0, 38.0):
         drive(episode, x)
@@ -121,7 +121,7 @@ def test_running_a_red_light_ends_the_episode_and_standing_before_it_does_not() 
 
 
 def test_a_car_that_stands_is_stuck_after_its_seconds_and_not_before() -> None:
-    config = CarlaConfig(max_frames=10_000, ends={"stuck_seconds": 2.0})  # type: ignore[arg-type]
+    config = CarlaConfig(max_frames=10_000, ends={"stuck_seconds": 2.0})
     episode = Episode(config, straight(), car(0.0))
     for frame in range(1, 21):
         drive(episode, 0.0, speed=0.05)

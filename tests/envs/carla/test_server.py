@@ -176,7 +176,7 @@ def test_servers_are_told_apart() -> None:
 )
 def test_a_wrong_config_is_refused(fields: dict[str, object], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
-        ServerConfig(**fields)  # type: ignore[arg-type]
+        ServerConfig(**fields)
 
 
 def test_a_missing_program_is_named() -> None:

@@ -78,7 +78,7 @@ def test_the_adapter_resets_in_the_step_that_ends_and_keeps_the_last_observation
     seen, ends = [], []
     for _ in range(5):
         observation, reward, done, infos = env.step(np.zeros((2, 2), np.float32))
-        seen.append(float(observation[0, 0]))
+        seen.append(float(observation[0, 0]))  # type: ignore[call-overload]
         ends.append(bool(done[0]))
         if done[0]:
             assert infos[0]["terminal_observation"].tolist() == [3, 3]
@@ -123,7 +123,7 @@ def test_car_racing_loses_no_step_to_a_reset() -> None:
         seen, _, done, infos = env.step(np.zeros((2, 2), np.float32))
         assert done.all() == (step % 3 == 2)
         if done.all():
-            assert np.array_equal(seen[:, :3], seen[:, 3:]), "the new episode's first picture alone"
+            assert np.array_equal(seen[:, :3], seen[:, 3:]), "the new episode's first picture alone"  # type: ignore[call-overload]
             assert not np.array_equal(infos[0]["terminal_observation"], seen[0])
             assert infos[0]["TimeLimit.truncated"]
     assert env.frames == 6 * 4 * 2, "a frame was driven by nobody"

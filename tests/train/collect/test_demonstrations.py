@@ -128,7 +128,7 @@ def test_who_is_asked_to_stop_elsewhere_pulls_over(simulator: OfficialSimulator,
                 simulator.step(native_action(action[None])[0])
         car = car_on_track(simulator, track)
         facts = (np.array([number]) for number in (car.speed, car.offset, HALF_WIDTH))
-        assert obeys(wanted, *facts, CAR_RACING_SPEEDS).all(), wanted
+        assert obeys(wanted, *facts, CAR_RACING_SPEEDS).all(), wanted  # type: ignore[arg-type, call-arg]
         assert 3 < car.along - begin < 40
 
 

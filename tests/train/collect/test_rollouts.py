@@ -161,7 +161,7 @@ def test_bad_requests_are_one_line(tmp_path: Path) -> None:
     with pytest.raises(DreamdriveError, match="r.h5: broken"):
         collector(tmp_path / "r.h5", 1).collect()
     with pytest.raises(ValueError, match="deviation"):
-        CollectConfig(brownian={"deviation": 0})  # type: ignore[arg-type]
+        CollectConfig(brownian={"deviation": 0})
     assert CollectConfig().rollouts == 10_000 and CollectConfig().brownian == BrownianConfig()
 
 

@@ -15,7 +15,7 @@ from train.data.sources import find_sources
 
 
 def opened(data: Path, **changed: object) -> Cache:
-    return open_data(data, config(data, **changed))
+    return open_data(data, config(data, **changed))  # type: ignore[arg-type]
 
 
 def test_rows_are_those_of_the_episodes(tmp_path: Path) -> None:

@@ -293,7 +293,7 @@ def test_no_file_no_episodes_no_hdf5(tmp_path: Path) -> None:
     (tmp_path / "text.h5").write_text("not a file of this kind")
     for mode in ("r", "a"):
         with pytest.raises(DreamdriveError, match="text.h5: broken"):
-            RolloutFile(tmp_path / "text.h5", mode)  # type: ignore[arg-type]
+            RolloutFile(tmp_path / "text.h5", mode)
     assert (tmp_path / "text.h5").read_text() == "not a file of this kind"
     with RolloutFile(tmp_path / "new.h5", "a") as rollouts:
         assert len(rollouts) == 0

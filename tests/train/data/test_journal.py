@@ -194,7 +194,7 @@ def test_a_journal_that_is_broken_or_of_another_file_is_refused(tmp_path: Path) 
     journal_of(path).write_bytes(b"dreamdrive journal 1\n" + bytes(50))
     for mode in ("r", "a"):
         with pytest.raises(DreamdriveError, match="r.h5.journal: broken"):
-            RolloutFile(path, mode)  # type: ignore[arg-type]
+            RolloutFile(path, mode)
     assert path.read_bytes() == before
     short = tmp_path / "short"
     short.write_bytes(b"12")

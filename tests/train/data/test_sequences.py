@@ -19,7 +19,7 @@ def data(tmp_path: Path) -> Path:
 
 
 def dataset(data: Path, part: str = "train", **changed: object) -> SequenceDataset:
-    return SequenceDataset(data, config(data, **{"val_fraction": 0.0, **changed}), part)
+    return SequenceDataset(data, config(data, **{"val_fraction": 0.0, **changed}), part)  # type: ignore[arg-type]
 
 
 def marks(columns: dict[str, torch.Tensor]) -> tuple[np.ndarray, np.ndarray]:

@@ -63,7 +63,7 @@ def test_an_episode_begins_straight_on() -> None:
     brownian = Brownian(config, 2, 2, np.random.default_rng(0))
     brownian._wandering.place[:] = -1
     actions = brownian.act(np.array([True, False]))
-    np.testing.assert_allclose(actions, [[0, 0.5], [-1, -1]], atol=0.01)
+    np.testing.assert_allclose(actions, [[0, 0.5], [-1, -1]], atol=0.01)  # type: ignore[arg-type]
 
 
 def test_other_actions_than_a_cars_are_refused() -> None:

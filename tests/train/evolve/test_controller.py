@@ -77,7 +77,7 @@ def test_dream_fitness_repeats_itself_and_leaves_chance_alone() -> None:
     trainer = trainer_of(small_config())
     with torch.no_grad():
         # A head that says something: untrained it says 0 everywhere.
-        trainer.world_model.reward_head.net[-1].weight.normal_()  # type: ignore[operator, union-attr]
+        trainer.world_model.reward_head.net[-1].weight.normal_()
     fitness = DreamFitness(trainer.world_model, TOKENS, [0, 1, 3], 3, 5)
     assert isinstance(trainer.behaviour, EvolutionaryController)
     genomes = genomes_of(trainer.behaviour, np.random.default_rng(0).normal(size=(3, 6)))
@@ -92,7 +92,7 @@ def test_equal_candidates_are_equally_fit_and_the_temperature_counts() -> None:
     trainer = trainer_of(small_config())
     model = trainer.world_model
     with torch.no_grad():
-        model.reward_head.net[-1].weight.normal_()  # type: ignore[operator, union-attr]
+        model.reward_head.net[-1].weight.normal_()
         # Untrained, every token is almost as likely as any other.
         model.predict.weight.normal_()  # type: ignore[attr-defined]
     assert isinstance(trainer.behaviour, EvolutionaryController)
@@ -211,7 +211,7 @@ def test_where_dreams_start_counts() -> None:
     for rows in ("first", "any"):
         trainer = trainer_of(small_config(controller={"dream_from": rows, "context": 4}))
         with torch.no_grad():
-            trainer.world_model.reward_head.net[-1].weight.normal_()  # type: ignore[operator, union-attr]
+            trainer.world_model.reward_head.net[-1].weight.normal_()
         train(trainer)
         genomes.append(genome_of(trainer))
     assert not torch.equal(*genomes)

@@ -117,7 +117,7 @@ def test_lost_routes_are_told_of_and_count_nowhere(
 )
 def test_mistakes_are_one_line(tmp_path: Path, driver: str, more: dict[str, str], said: str) -> None:
     with pytest.raises(DreamdriveError, match=said):
-        score(tmp_path, driver, 1, **more)
+        score(tmp_path, driver, 1, **more)  # type: ignore[arg-type]
 
 
 def test_towns_are_others_than_those_trained_in(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -157,7 +157,7 @@ def test_an_agent_is_asked_nothing_that_it_did_not_learn() -> None:
 
 @pytest.mark.parametrize("action", ["2d", "3d", "discrete"])
 def test_constant_speed_pushes_towards_it(action: str) -> None:
-    config = CarlaConfig(action=action)  # type: ignore[arg-type]
+    config = CarlaConfig(action=action)
     state = np.zeros((2, config.state_size), np.float32)
     state[:, 0] = [0.0, 2.0]  # stands; drives at 20 m/s
     chosen = ConstantSpeed(config).act({"state": state}, np.zeros(2, bool))

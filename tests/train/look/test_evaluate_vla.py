@@ -67,7 +67,7 @@ def test_obedience_is_the_share_of_the_decisions_after_settling() -> None:
     # Ten decisions settle; of the 20 that count 15 are slow, and all on the left.
     score = score_drive(driven(trial, [0.0] * 10 + [22.0] * 15 + [70.0] * 5, 4.0), 7.0, CAR_RACING_SPEEDS, 10)
     assert score.obedience == pytest.approx(0.75)
-    assert (score.speed_obedience, score.place_obedience) == (pytest.approx(0.75), 1.0)
+    assert (score.speed_obedience, score.place_obedience) == (pytest.approx(0.75), 1.0)  # type: ignore[comparison-overlap]
     assert (score.score, score.decisions, score.asked) == (7.0, 30, "slow left")
     assert score.mean_speed == pytest.approx((15 * 22 + 5 * 70) / 20)
     other = score_drive(driven(trial, [22.0] * 30, -4.0), 0.0, CAR_RACING_SPEEDS, 10)

@@ -86,7 +86,7 @@ def test_every_sampled_row_holds_what_arrived_together(trainer: Trainer) -> None
 
 def test_the_row_after_a_planned_checkpoint_is_first(trainer: Trainer) -> None:
     """Without one the simulators would go on counting; the last row of the segment is kept."""
-    streams = [[] for _ in range(3)]
+    streams: list[list[Any]] = [[] for _ in range(3)]
     add = trainer.replay.add
 
     def spy(observation: Any, action: Any, reward: Any, is_first: Any, *others: Any) -> None:
@@ -94,7 +94,7 @@ def test_the_row_after_a_planned_checkpoint_is_first(trainer: Trainer) -> None:
             streams[i].append((*observation["facts"][i].tolist(), bool(is_first[i])))
         add(observation, action, reward, is_first, *others)
 
-    trainer.replay.add = spy  # type: ignore[method-assign]
+    trainer.replay.add = spy  # type: ignore[assignment, method-assign]
     loop(trainer, StopSignal())
     for rows in streams:
         begins = [k for k, row in enumerate(rows) if row[2] == 0 and row[3] == 0]
@@ -177,7 +177,7 @@ def test_stored_latents_start_the_sequences_and_are_those_of_filtering_again(tra
                 stored[stream, position + t] = {name: value[b, t] for name, value in latents.items()}
         return result
 
-    trainer.replay.add, trainer.replay.sample = spy_add, spy_sample  # type: ignore[method-assign]
+    trainer.replay.add, trainer.replay.sample = spy_add, spy_sample  # type: ignore[assignment, method-assign]
     trainer.agent.loss = spy_loss  # type: ignore[method-assign]
     loop(trainer, StopSignal())
     assert trainer.updates > 20 and warm > 40 and crossing > 20

@@ -65,7 +65,7 @@ def drive(gone: Mapping[int, tuple[int, int]]) -> tuple[Collector, dict[str, np.
     """STEPS random decisions of three simulators: rows of (T, N, ...), and what was said."""
     torch.manual_seed(0)
     config = tiny_config()
-    agent, replay, said = build_parts(config, counting).agent, Rows(), []
+    agent, replay, said = build_parts(config, counting).agent, Rows(), []  # type: ignore[var-annotated]
     make = lambda seed: Leaving(3, seed, gone)  # noqa: E731
     collector = Collector(make, replay, 0, torch.device("cpu"), said.append)  # type: ignore[arg-type]
     collector.start(agent)
@@ -117,7 +117,7 @@ def test_with_all_there_nothing_is_changed() -> None:
 @pytest.mark.parametrize("again", [False, True])
 def test_one_that_is_away_from_the_start_is_told_once(again: bool) -> None:
     torch.manual_seed(0)
-    agent, replay, said = build_parts(tiny_config(), counting).agent, Rows(), []
+    agent, replay, said = build_parts(tiny_config(), counting).agent, Rows(), []  # type: ignore[var-annotated]
     collector = Collector(
         lambda seed: Leaving(3, seed, {1: (0, 99)}),
         replay,  # type: ignore[arg-type]

@@ -17,6 +17,7 @@ from tests.agent.tiny import LSTM
 from tests.train.online.tiny_envs import TinyEnv
 from train.data.replay import ReplayConfig
 from train.data.ring import Field
+from train.drive.environments import EnvConfig
 from train.online.build import build_parts, warm_up
 from train.online.config import OnlineConfig
 from train.run.errors import DreamdriveError
@@ -31,7 +32,7 @@ class Colours(TinyEnv):
         self.single_observation_space = gymnasium.spaces.Dict({"image": image})
 
 
-def make(config: CarRacingConfig, seed: int) -> VectorEnv[Any, Any, Any]:
+def make(config: EnvConfig, seed: int) -> VectorEnv[Any, Any, Any]:
     return Colours(config.num_envs, seed)
 
 

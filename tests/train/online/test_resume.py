@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import torch
 
-from envs.car_racing.env import CarRacingConfig
 from tests.train.online.tiny_envs import Counting, counting, signalling, tiny_config
+from train.drive.environments import EnvConfig
 from train.online.config import OnlineConfig
 from train.online.replay_ratio import Pace
 from train.online.trainer import train_agent
@@ -154,7 +154,7 @@ def test_a_small_replay_saves_between_and_is_killed_exactly(runs: Path) -> None:
 
     steps = 0
 
-    def fragile(config: CarRacingConfig, seed: int) -> Counting:
+    def fragile(config: EnvConfig, seed: int) -> Counting:
         env = counting(config, seed)
         step = env.step
 
@@ -250,7 +250,7 @@ def test_simulators_that_do_not_repeat_start_a_new_segment(
 ) -> None:
     made = 0
 
-    def restless(config: CarRacingConfig, seed: int) -> Counting:
+    def restless(config: EnvConfig, seed: int) -> Counting:
         nonlocal made
         made += 1
         env = counting(config, seed)

@@ -10,11 +10,11 @@ import torch
 
 from agent.dreamer import DreamerConfig
 from agent.tokenizer.fsq_vae import FSQVAE
-from envs.car_racing.env import CarRacingConfig
 from tests.agent.tiny import LSTM
 from tests.train.online.tiny_envs import SIDE, Sides, sides, tiny_config
 from tests.train.world_models.small import small_config
 from train.drive.agents import WORLD_MODEL_JOB, load_agent
+from train.drive.environments import EnvConfig
 from train.online.config import OnlineConfig
 from train.online.trainer import train_agent
 from train.run.checkpoint import load_checkpoint, load_weights, save_weights
@@ -31,13 +31,13 @@ class Colours(Sides):
     def __init__(self, count: int, seed: int) -> None:
         super().__init__(count, seed)
         space = self.single_observation_space
-        space.spaces["image"] = type(space["image"])(0, 255, (3, SIDE, SIDE), np.uint8)  # type: ignore[attr-defined,call-arg]
+        space.spaces["image"] = type(space["image"])(0, 255, (3, SIDE, SIDE), np.uint8)  # type: ignore[attr-defined]
 
     def show(self) -> dict[str, np.ndarray]:
         return {"image": np.repeat(super().show()["image"], 3, 1)}
 
 
-def colours(config: CarRacingConfig, seed: int) -> Colours:
+def colours(config: EnvConfig, seed: int) -> Colours:
     return Colours(config.num_envs, seed)
 
 
@@ -121,7 +121,7 @@ def test_a_whole_agent_goes_on_where_another_ended(tmp_path: Path) -> None:
     a, b = load_weights(first.path)[0], load_weights(second.path)[0]
     assert all(torch.equal(a[name], b[name]) for name in a)
     # Another actor does not fit: only the world model is taken.
-    config.agent.behaviour.units = 6  # type: ignore[union-attr]
+    config.agent.behaviour.units = 6
     third, _ = load_weights(train_agent(config, tmp_path / "third", make_env=sides).path)
     assert all(torch.equal(a[n], third[n]) for n in a if n.startswith("world_model"))
     assert third["behaviour.actor.0.0.weight"].shape != a["behaviour.actor.0.0.weight"].shape
@@ -154,9 +154,9 @@ def test_a_start_that_does_not_fit_is_one_line_and_leaves_nothing(
     change: dict[str, Any], complaint: str, tokens_run: Path, tmp_path: Path
 ) -> None:
     config = lstm_config(change.get("start", tokens_run))
-    config.env.action_repeat = change.get("action_repeat", 2)  # type: ignore[union-attr]
+    config.env.action_repeat = change.get("action_repeat", 2)
     if "levels" in change:
-        config.agent.world_model.tokenizer.fsq_levels = change["levels"]  # type: ignore[union-attr]
+        config.agent.world_model.tokenizer.fsq_levels = change["levels"]
     if "empty" in change:
         Run.create(tmp_path / "empty", "world-models", small_config(env={"action_repeat": 2}))
         config.start = str(tmp_path / "empty")

@@ -17,6 +17,7 @@ from agent.world_model.encoder import EncoderConfig
 from agent.world_model.rssm import RSSMConfig
 from envs.car_racing.env import CarRacingConfig
 from train.data.replay import ReplayConfig
+from train.drive.environments import EnvConfig
 from train.online.config import OnlineConfig, TrainerConfig
 
 SIDE = 16
@@ -95,10 +96,10 @@ class Counting(TinyEnv):
         self.step_of = np.where(resets, 0, self.step_of + 1)
         terminated, truncated = np.zeros(self.num_envs, bool), np.zeros(self.num_envs, bool)
         for i in np.flatnonzero(~resets):
-            length, terminates = ends_after(i, int(self.episode[i]))
+            length, terminates = ends_after(i, int(self.episode[i]))  # type: ignore[arg-type]
             over = self.step_of[i] == length
             terminated[i], truncated[i] = over and terminates, over and not terminates
-        reward = np.where(resets, 0.0, count_reward(self.counter))
+        reward = np.where(resets, 0.0, count_reward(self.counter))  # type: ignore[arg-type]
         info = self.info(reward, terminated, truncated)
         return self.show(np.where(resets[:, None], 0.0, actions)), reward, terminated, truncated, info
 
@@ -150,31 +151,31 @@ class Choices(Sides):
         return super().step(np.where(actions == 1, 1.0, -1.0)[:, None])
 
 
-def counting(config: CarRacingConfig, seed: int) -> Counting:
+def counting(config: EnvConfig, seed: int) -> Counting:
     """Counting simulators, as many as the config says."""
     return Counting(config.num_envs, seed)
 
 
-def sides(config: CarRacingConfig, seed: int) -> Sides:
+def sides(config: EnvConfig, seed: int) -> Sides:
     """Simulators of `Sides`, as many as the config says."""
     return Sides(config.num_envs, seed)
 
 
-def choices(config: CarRacingConfig, seed: int) -> Choices:
+def choices(config: EnvConfig, seed: int) -> Choices:
     """Simulators of `Choices`, as many as the config says."""
     return Choices(config.num_envs, seed)
 
 
 def signalling(
-    make: Callable[[CarRacingConfig, int], TinyEnv], number: signal.Signals, at: list[int]
-) -> Callable[[CarRacingConfig, int], TinyEnv]:
+    make: Callable[[EnvConfig, int], TinyEnv], number: signal.Signals, at: list[int]
+) -> Callable[[EnvConfig, int], TinyEnv]:
     """The same environments, but this process gets the signal `number` in each of the steps `at`.
 
     Steps are counted over all environments that are made, beginning with 1.
     """
     steps = 0
 
-    def make_signalling(config: CarRacingConfig, seed: int) -> TinyEnv:
+    def make_signalling(config: EnvConfig, seed: int) -> TinyEnv:
         env = make(config, seed)
         step = env.step
 

@@ -93,7 +93,7 @@ def test_a_gif_is_read_back_as_it_was_written(tmp_path: Path) -> None:
     frames = film()
     write_gif(tmp_path / "film.gif", frames, 10)
     with Image.open(tmp_path / "film.gif") as image:
-        assert (image.n_frames, image.size, image.info["duration"], image.info["loop"]) == (
+        assert (image.n_frames, image.size, image.info["duration"], image.info["loop"]) == (  # type: ignore[attr-defined]
             6,
             (16, 16),
             100,
@@ -111,7 +111,7 @@ def test_the_dream_turns_from_green_to_orange_after_the_context(tmp_path: Path) 
     assert [has_colour(row, "#e4761b") for row in rows] == [False] * 3 + [True] * 3
     dream_gif(tmp_path / "dream.gif", film(), film(), 3, 5)
     with Image.open(tmp_path / "dream.gif") as image:
-        assert image.n_frames == 6
+        assert image.n_frames == 6  # type: ignore[attr-defined]
 
 
 def test_enlarging_repeats_pixels() -> None:

@@ -1,4 +1,5 @@
 import json
+import os
 import random
 import subprocess
 import sys
@@ -9,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 
-from train.run import checkpoint
 from train.run.checkpoint import (
     load_checkpoint,
     load_weights,
@@ -97,7 +97,7 @@ def test_a_disk_that_is_full_is_called_that(tmp_path: Path, monkeypatch: pytest.
         raise OSError(28, "No space left on device")
 
     save_checkpoint(tmp_path / "c.pt", {"step": 1})
-    monkeypatch.setattr(checkpoint.os, "fsync", full)
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(DreamdriveError, match="c.pt: the disk is full"):
         save_checkpoint(tmp_path / "c.pt", {"step": 2})
     assert load_checkpoint(tmp_path / "c.pt") == {"step": 1}

@@ -145,13 +145,13 @@ def test_shares_of_the_data_lie_in_each_other_and_validation_stays(tmp_path: Pat
 
 def test_rows_without_any_label_are_left_out(tmp_path: Path) -> None:
     # Too fast for one class and too slow for the other, by turns; off the road as well.
-    mixed = {"speeds": np.tile(np.float32([8.0, 70.0]), 12), "offsets": np.full(24, 9.0, np.float32)}
+    mixed = {"speeds": np.tile(np.float32([8.0, 70.0]), 12), "offsets": np.full(24, 9.0, np.float32)}  # type: ignore[arg-type]
     half = {"offsets": np.full(24, 9.0, np.float32)}
     (tmp_path / "d").mkdir()
-    write_episode(tmp_path / "d" / "a.npz", episode(0, **mixed))
+    write_episode(tmp_path / "d" / "a.npz", episode(0, **mixed))  # type: ignore[arg-type]
     with pytest.raises(DreamdriveError, match="obeys any instruction"):
         rows_of(tmp_path / "d", config(tmp_path / "d"))
-    write_episode(tmp_path / "d" / "b.npz", episode(0, **half))
+    write_episode(tmp_path / "d" / "b.npz", episode(0, **half))  # type: ignore[arg-type]
     rows = rows_of(tmp_path / "d", config(tmp_path / "d"))
     assert len(rows.end) == 48 and rows.usable.min() >= 24 and 10 < len(rows) < 24
 

@@ -150,7 +150,7 @@ def test_a_policy_of_features_is_guided_and_sees_what_was_driven(shared: bool) -
 
 
 def test_plan_action_takes_our_names_and_lerobots() -> None:
-    image = (batch(0.0, 30.0)[IMAGE] * 255).round().byte()  # type: ignore[operator]
+    image = (batch(0.0, 30.0)[IMAGE] * 255).round().byte()  # type: ignore[attr-defined]
     one = guided().plan_action({"image": image[0], "state": np.zeros(4, np.float32), "task": "fast"})
     several = guided().plan_action({"image": image, "state": torch.zeros(1, 4), "task": ["fast"]})
     lerobot = guided().plan_action(batch(0.0, 30.0, "fast"))

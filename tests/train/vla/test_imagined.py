@@ -136,7 +136,7 @@ def test_rows_obey_what_their_sentence_says_and_join_real_ones() -> None:
     episodes, _ = made()
     imagined = EpisodeRows(episodes, CAR_RACING_SPEEDS, chunk=6, window=4)
     real = EpisodeRows([drive(0)], CAR_RACING_SPEEDS, chunk=6, window=4)
-    both = ConcatDataset([real, imagined])
+    both = ConcatDataset([real, imagined])  # type: ignore[var-annotated]
     assert len(both) == len(real) + len(imagined) > len(real) > 0
     row = both[len(real)]
     assert row[IMAGE].shape == (3, 8, 8) and row[STATE].shape == (4,)

@@ -70,17 +70,20 @@ def test_an_episode_comes_from_its_seed_and_none_disturbs_another() -> None:
         for _ in range(6)
     ]
     alone = told.begin(5)
-    expected = [alone.act(one) for one in seen]
+    expected = [alone.act(one) for one in seen]  # type: ignore[arg-type]
     again, other = told.begin(5), told.begin(6)
     found = []
     for one in seen:
-        found.append(again.act(one))
-        other.act(one)
+        found.append(again.act(one))  # type: ignore[arg-type]
+        other.act(one)  # type: ignore[arg-type]
     np.testing.assert_array_equal(expected, found)
     assert again.instruction == alone.instruction
     assert {told.begin(seed).instruction for seed in range(20)} == {"one", "two", "three"}
-    np.testing.assert_raises(
-        AssertionError, np.testing.assert_array_equal, expected, [other.act(seen[0])] * 6
+    np.testing.assert_raises(  # type: ignore[call-overload]
+        AssertionError,
+        np.testing.assert_array_equal,
+        expected,
+        [other.act(seen[0])] * 6,  # type: ignore[arg-type]
     )
 
 
@@ -145,7 +148,7 @@ def test_a_policy_drives_carla_as_it_is_told() -> None:
     pilot = policy.pilot(config, 0)
     assert pilot.instruction == "crawl along" and not pilot.autopilot
     seen = {"image": np.zeros((3, 16, 16), np.uint8), "state": np.zeros(22, np.float32)}
-    action = pilot.act(seen)
+    action = pilot.act(seen)  # type: ignore[arg-type]
     assert action.shape == (2,) and pilot.expert(action) is None
     with pytest.raises(DreamdriveError, match="--env.image_size 64: expected 16, as tiny learnt"):
         policy.check(CollectConfig(env=CarlaConfig()))

@@ -178,7 +178,7 @@ def test_cool_policies_drive_the_likelier_actions() -> None:
         """What 64 cars that see the same do first, (64, 2)."""
         policy = make(temperature=temperature)
         same = {IMAGE: torch.full((64, 3, 16, 16), 0.5), STATE: torch.zeros(64, 2)}
-        return policy.select_action(batch(64, **same))
+        return policy.select_action(batch(64, **same))  # type: ignore[arg-type]
 
     hot, cool, frozen = (driven(temperature).std(0) for temperature in (1.0, 0.3, 0.0))
     assert (hot > cool).all() and (cool > frozen).all()
@@ -233,7 +233,7 @@ def test_a_policy_can_be_copied_while_it_drives() -> None:
 
 def test_features_take_the_place_of_the_picture() -> None:
     policy = make(vision="features", feature_size=5)
-    given = batch(**{IMAGE: None, FEATURES: torch.randn(2, 5)})
+    given = batch(**{IMAGE: None, FEATURES: torch.randn(2, 5)})  # type: ignore[arg-type]
     assert policy.select_action(given).shape == (2, 2)
     with pytest.raises(DreamdriveError, match="observation.features is missing"):
         policy.select_action(batch())
@@ -305,7 +305,7 @@ def test_without_pad_all_rows_count() -> None:
     losses = []
     for pad in (None, torch.zeros(2, 4, dtype=torch.bool)):
         torch.manual_seed(3)
-        losses.append(policy(batch(**{PAD: pad}))[0])
+        losses.append(policy(batch(**{PAD: pad}))[0])  # type: ignore[arg-type]
     torch.testing.assert_close(*losses)
 
 

@@ -12,7 +12,7 @@ from train.run.checkpoint import load_checkpoint
 from train.run.errors import DreamdriveError
 from train.run.folder import Run
 from train.run.tracking import read_metrics
-from train.vla import behaviour_cloning as learner_module
+from train.vla import VLAPolicy
 from train.vla.behaviour_cloning import VLALearner
 from train.vla.config import VLATrainConfig
 from train.vla.policy import load_policy
@@ -212,13 +212,13 @@ def test_what_does_not_fit_is_told(tmp_path: Path, runs: Path) -> None:
 def test_a_loss_that_is_no_number_ends_the_run_and_leaves_the_checkpoint(
     tmp_path: Path, runs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original = learner_module.VLAPolicy.forward
+    original = VLAPolicy.forward
 
     def forward(self: Any, batch: Any) -> Any:
         loss, metrics = original(self, batch)
         return loss * float("nan"), metrics
 
-    monkeypatch.setattr(learner_module.VLAPolicy, "forward", forward)
+    monkeypatch.setattr(VLAPolicy, "forward", forward)
     with pytest.raises(DreamdriveError, match="not finite after 0 updates"):
         train_vla(config(write(tmp_path / "d")), runs / "vla", encoder=encode)
     assert load_checkpoint(runs / "vla" / "checkpoint.pt")["step"] == 0

@@ -35,7 +35,7 @@ def episode(
     }
     if place:
         extras["place"] = np.array(place.encode())
-    return Episode({"image": image}, steering, rewards, is_first, np.zeros(rows, bool), extras)
+    return Episode({"image": image}, steering, rewards, is_first, np.zeros(rows, bool), extras)  # type: ignore[arg-type]
 
 
 def write_drives(folder: Path, lengths: list[int], size: int = 16, actions: int = 3) -> Path:

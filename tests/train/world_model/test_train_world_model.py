@@ -53,7 +53,7 @@ def test_the_documented_python_works(data: Path, runs: Path) -> None:
     picture = train_dataset[0]["observations"][:1]
     state = trainer.world_model.encode({"image": picture})
     made = trainer.imagine(state, lambda _: torch.zeros(1, 3), horizon=6)
-    assert made["rewards"].shape == (1, 6) and made["actions"].shape == (1, 6, 3)  # type: ignore[union-attr]
+    assert made["rewards"].shape == (1, 6) and made["actions"].shape == (1, 6, 3)
 
 
 def test_imagination_and_its_returns(data: Path) -> None:
@@ -63,8 +63,8 @@ def test_imagination_and_its_returns(data: Path) -> None:
     state = model.encode({"image": torch.stack([drives[n]["observations"][0] for n in range(2)])})
     made = imagine(state, lambda s: torch.zeros(*s.batch_size, 3), horizon=5, world_model=model)
     assert made["states"].batch_size == (2, 6) and made["rewards"].shape == (2, 5)
-    values = model.value(made["states"])  # type: ignore[arg-type]
-    assert compute_lambda_returns(made["rewards"], values).shape == (2, 5)  # type: ignore[arg-type]
+    values = model.value(made["states"])
+    assert compute_lambda_returns(made["rewards"], values).shape == (2, 5)
 
 
 def test_lambda_returns_by_hand() -> None:
@@ -87,11 +87,11 @@ def test_imagination_is_drawn(data: Path, tmp_path: Path, kind: str) -> None:
     model = options.world_model.build(drives.shapes, 3)
     picture = drives[0]["observations"][0]
     first = {"bytes": picture, "numbers": picture[None] / 255, "mapping": {"image": picture[None]}}[kind]
-    path = visualize_imagination(model, first, lambda _: torch.zeros(1, 3), path=tmp_path / "i.png")
+    path = visualize_imagination(model, first, lambda _: torch.zeros(1, 3), path=tmp_path / "i.png")  # type: ignore[arg-type]
     with Image.open(path) as image:
         assert image.width > 2 * image.height and np.asarray(image.convert("L")).std() > 1
     with pytest.raises(DreamdriveError, match="horizon 0: expected at least 1"):
-        visualize_imagination(model, first, lambda _: torch.zeros(1, 3), horizon=0)
+        visualize_imagination(model, first, lambda _: torch.zeros(1, 3), horizon=0)  # type: ignore[arg-type]
 
 
 def test_the_program_runs_by_its_path_from_anywhere(data: Path, runs: Path) -> None:

@@ -18,7 +18,7 @@ ALONE = Team(0, 1, torch.device("cpu"))
 
 def setup(tmp_path: Path, **changed: object) -> tuple[RSSM, SequenceDataset, WorldModelTrainConfig]:
     data = write_drives(tmp_path / "data", [20, 24, 28])
-    options = config(data, val_fraction=0.0, **changed)
+    options = config(data, val_fraction=0.0, **changed)  # type: ignore[arg-type]
     drives = SequenceDataset(data, options)
     torch.manual_seed(0)
     return options.world_model.build(drives.shapes, 3).eval(), drives, options
@@ -81,7 +81,7 @@ def test_the_dream_follows_the_recorded_actions_and_nothing_else(
 
     def step(state: object, action: Tensor) -> object:
         taken.append(action)
-        return original(state, action)  # type: ignore[arg-type]
+        return original(state, action)
 
     monkeypatch.setattr(model, "imagine_step", step)
     dream(model, batch, options, torch.zeros(0))

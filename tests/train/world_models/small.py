@@ -105,7 +105,7 @@ class Steering(TinyEnv):
 
     def __init__(self, count: int, seed: int) -> None:
         super().__init__(count, seed)
-        self.single_observation_space["image"] = self._box()  # type: ignore[index]
+        self.single_observation_space["image"] = self._box()
 
     @staticmethod
     def _box() -> Any:

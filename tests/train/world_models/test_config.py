@@ -20,7 +20,7 @@ def test_the_names_of_the_seed() -> None:
     config.training.batch_size = 32
     vae = names.FSQVAE(config.fsq_vae)
     world_model = names.WorldModel(config.world_model, {"image": (3, 64, 64)}, config.env.action_size)
-    controller = names.EvolutionaryController(config.controller.controller, world_model)
+    controller = names.EvolutionaryController(config.controller.controller, world_model)  # type: ignore[arg-type]
     assert names.WorldModel is LSTMWorldModel
     assert controller.genome.numel() == 15
     names.VAETrainer(vae, config)

@@ -84,7 +84,7 @@ def test_the_weights_are_those_of_the_stages(original: Path) -> None:
         assert torch.equal(weights[f"world_model.tokenizer.{name}"], value)
     for name, value in model.items():
         assert torch.equal(weights[f"world_model.{name}"], value)
-    assert agent.behaviour.genome.abs().max() > 0  # type: ignore[operator, union-attr]
+    assert agent.behaviour.genome.abs().max() > 0
     rollouts = open_rollouts(original / "rollouts.h5")
     assert len(rollouts) == 4
     assert meta["frames"] == 4 * sum(len(rollouts.read(n)) for n in range(4))

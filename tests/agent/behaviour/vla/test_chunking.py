@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
@@ -10,7 +12,8 @@ def drive(queue: ChunkQueue, decisions: int) -> tuple[list[int], list[int]]:
 
     Chunk n of length T holds 100 n, 100 n + 1, ...: an action tells its chunk and its row.
     """
-    driven, begun = [], []
+    driven: list[Any] = []
+    begun: list[Any] = []
     for decision in range(decisions):
         if queue.due():
             start = 100.0 * len(begun)

@@ -35,7 +35,7 @@ def test_keys_are_those_of_lerobot() -> None:
 
 def test_an_object_with_the_methods_is_a_policy() -> None:
     still = Still()
-    assert isinstance(still, Policy) and require_policy(still) is still
+    assert isinstance(still, Policy) and require_policy(still) is still  # type: ignore[redundant-expr]
 
 
 def test_a_missing_method_is_named() -> None:

@@ -13,7 +13,7 @@ from envs.carla.servers import pool as module
 from envs.carla.servers.pool import Fleet
 from envs.carla.servers.supervisor import Lost
 
-BEGUN = ("observation", {})
+BEGUN: tuple[str, dict[str, Any]] = ("observation", {})
 PATIENCE = 0.05
 
 

@@ -50,7 +50,7 @@ def simulator() -> Iterator[Supervised]:
 
 def drive(simulator: Supervised, seed: int = 3, action: Any = FORWARD) -> Any:
     """Reset, one step: its answer."""
-    observation, _ = simulator.reset(seed)
+    observation, _ = simulator.reset(seed)  # type: ignore[misc]
     assert observation["state"][0] == seed
     return simulator.step(action)
 

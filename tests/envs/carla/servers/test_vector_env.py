@@ -40,7 +40,7 @@ def env() -> Iterator[CarlaVectorEnv]:
 def test_it_is_known_before_anything_is_started() -> None:
     before = children()
     made = make_carla(CarlaConfig(num_envs=3, birdseye=True, action="discrete"), 0, ServerConfig(), open_fake)
-    shapes = {name: space.shape for name, space in made.single_observation_space.spaces.items()}
+    shapes = {name: space.shape for name, space in made.single_observation_space.spaces.items()}  # type: ignore[attr-defined]
     assert shapes == {"image": (3, 64, 64), "birdseye": (3, 64, 64), "state": (22,)}
     assert made.action_space.shape == (3,) and made.single_action_space.n == 21  # type: ignore[attr-defined]
     assert children() == before

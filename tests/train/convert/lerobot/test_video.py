@@ -11,7 +11,7 @@ from train.run.errors import DreamdriveError
 
 
 def write(path: Path, parts: list[np.ndarray], fps: float = 12.5, config: VideoConfig | None = None) -> Path:
-    writer = VideoWriter(path, *parts[0].shape[2:], fps, config or VideoConfig())
+    writer = VideoWriter(path, *parts[0].shape[2:], fps, config or VideoConfig())  # type: ignore[call-arg]
     for part in parts:
         writer.add(part)
     writer.close()

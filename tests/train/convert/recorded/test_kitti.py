@@ -63,7 +63,7 @@ def test_positions_are_metres_east_north_up() -> None:
     at = east_north_up(
         np.array([[49.0, 8.4, 115.0], [49.001, 8.4, 115.0], [49.0, 8.401, 115.0], [49.0, 8.4, 120.0]])
     )
-    np.testing.assert_allclose(at, [[0, 0, 0], [0, 111.2, 0], [73.17, 0, 0], [0, 0, 5]], atol=0.05)
+    np.testing.assert_allclose(at, [[0, 0, 0], [0, 111.2, 0], [73.17, 0, 0], [0, 0, 5]], atol=0.05)  # type: ignore[arg-type]
 
 
 def test_several_cameras_are_tiles(tmp_path: Path) -> None:

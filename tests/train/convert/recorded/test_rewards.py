@@ -70,7 +70,7 @@ def test_each_weight_scales_its_own_term(motion: Motion, scale: float) -> None:
 
 def steady(rows: int, dt: float, speed: float) -> Motion:
     still = np.zeros(rows)
-    return Motion(np.arange(rows) * dt, np.full(rows, speed), still, still)
+    return Motion(np.arange(rows) * dt, np.full(rows, speed), still, still)  # type: ignore[arg-type]
 
 
 def test_progress_counts_metres_whatever_the_rate() -> None:

@@ -57,12 +57,9 @@ def modules(packed_times: bool = False) -> dict[str, Any]:
             if kind[0] == "+" or (packed_times and field == "timestamps_seconds"):
                 made.options.packed = True
     pool = descriptor_pool.DescriptorPool()
-    pool.Add(file)  # type: ignore[no-untyped-call]
+    pool.Add(file)
     find = pool.FindMessageTypeByName
-    return {
-        name: message_factory.GetMessageClass(find(f"waymo.open_dataset.{name}"))  # type: ignore[no-untyped-call]
-        for name in MESSAGES
-    }
+    return {name: message_factory.GetMessageClass(find(f"waymo.open_dataset.{name}")) for name in MESSAGES}
 
 
 def scenario(steps: int = 6, speed: float = 10.0, ahead: float = 30.0, packed_times: bool = False) -> Any:
