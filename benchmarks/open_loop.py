@@ -1,8 +1,8 @@
 """How near a run's open-loop dreams of held-out episodes are to what happened, step by step.
 
 Each window shows the model some rows, then it dreams along the recorded actions. Its pictures are compared
-with the truth, beside those of two who know nothing: repeating the last picture seen, and the mean picture of
-the training episodes; its rewards beside the mean reward of the training episodes. Where the model paints
+with the truth, beside two guesses that need no model: repeating the last picture seen, and the mean picture
+of the training episodes; its rewards beside the mean reward of the training episodes. Where the model paints
 dreams from the last picture seen, those of its decoder alone are told, too.
 
 python benchmarks/open_loop.py RUN --episodes DIR --training DIR [--context 10] [--horizon 25] [--every 5]
@@ -19,21 +19,22 @@ from numpy.typing import NDArray
 from rich.console import Console
 from torch import Tensor
 
+from agent.image_quality import psnr
 from agent.nets import colours
 from agent.world_model.interface import Batch
 from train.data.episodes import read_episodes
 from train.drive.agents import TrainedModel, load_world_model
-from train.look.imagine import fitted, picture_name
+from train.drive.open_loop import fit_pictures, imagine_along, picture_name, psnr_curves
 from train.run.errors import DreamdriveError
-from train.world_model.quality import psnr
 
 _TOGETHER = 16  # windows dreamt at once
+_PICTURES = ("psnr", "psnr_decoded", "psnr_repeat", "psnr_mean")
 
 
 def windows(folder: Path, model: TrainedModel, rows: int, every: int, most: int) -> Iterator[Batch]:
     """Windows of so many rows, each so many after the one before, spread evenly where there are more than
     `most`; each begins afresh."""
-    episodes = [fitted(episode, model) for _, episode in read_episodes(folder)]
+    episodes = [fit_pictures(episode, model.shapes) for _, episode in read_episodes(folder)]
     starts = [(e, at) for e in episodes for at in range(0, len(e.rewards) - rows + 1, every)]
     if not starts:
         raise DreamdriveError(f"{folder}: {len(episodes)} episodes: expected one of {rows} rows or more")
@@ -57,7 +58,7 @@ def training_means(folder: Path, model: TrainedModel, name: str) -> tuple[Tensor
     """The mean picture (C, S, S) in [0, 1] and the mean reward of the episodes in a folder."""
     total, pictures, rewards = 0.0, 0, []
     for _, episode in read_episodes(folder):
-        image = fitted(episode, model).observations[name]
+        image = fit_pictures(episode, model.shapes).observations[name]
         total, pictures = total + image.sum(0, dtype=np.float64), pictures + len(image)
         rewards.append(episode.rewards[1:])
     mean = torch.from_numpy(np.asarray(total) / pictures / 255.0).float()
@@ -68,27 +69,22 @@ def training_means(folder: Path, model: TrainedModel, name: str) -> tuple[Tensor
 def compare(model: TrainedModel, batch: Batch, context: int, mean: tuple[Tensor, float], name: str) -> Tensor:
     """For B windows: PSNR of the dream, of its decoder alone, of the last picture and of the mean one [dB],
     squared errors of the dream's rewards and of the mean reward: (6, B, H)."""
-    world, horizon = model.world_model, batch.reward.shape[1] - context
+    world = model.world_model
     states = world.observe(
         {key: value[:, :context] for key, value in batch.observation.items()},
         batch.action[:, :context],
         batch.is_first[:, :context],
         world.initial(len(batch.reward)),
     )[0]
-    recorded = iter(batch.action[:, context:].unbind(1))
-    dream = world.imagine(states[:, -1], lambda _: next(recorded), horizon)
+    dream = imagine_along(world, states[:, -1], batch.action[:, context:])
     ahead = dream.states[:, 1:]
     truth = colours(batch.observation[name])
     future, last = truth[:, context:], truth[:, context - 1]
-    pictures = [
-        world.paint(ahead, {name: last})[name],
-        world.decode(ahead)[name],
-        last.unsqueeze(1).expand_as(future),
-        mean[0].expand_as(future),
-    ]
+    curves = psnr_curves(world.paint(ahead, {name: last})[name].float(), future, last, mean[0])
+    curves["psnr_decoded"] = psnr(world.decode(ahead)[name].float(), future)
     rewards = batch.reward[:, context:]
     errors = [(dream.rewards - rewards).square(), (rewards - mean[1]).square()]
-    return torch.stack([*(psnr(one.float(), future) for one in pictures), *errors]).cpu()
+    return torch.stack([*(curves[kind] for kind in _PICTURES), *errors]).cpu()
 
 
 def main() -> None:
@@ -133,7 +129,7 @@ def main() -> None:
     cells = [f"{curves[row].mean():.{1 if row < 4 else 3}f}" for row in range(6)]
     table.add_row("all", *cells)
     Console().print(table)
-    kinds = ("psnr", "psnr_decoded", "psnr_repeat", "psnr_mean", "reward_mse", "reward_mse_of_mean")
+    kinds = (*_PICTURES, "reward_mse", "reward_mse_of_mean")
     bench.write(args.json, {"windows": count, **dict(zip(kinds, curves.tolist(), strict=True))})
 
 

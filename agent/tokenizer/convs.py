@@ -87,8 +87,3 @@ def _double(before: int, after: int) -> nn.ConvTranspose2d:
 def painted(painting: Tensor) -> Tensor:
     """What a decoder paints, as pictures in [0, 1], float32, any shape."""
     return (painting.float() + 0.5).clamp(0.0, 1.0)
-
-
-def psnr(error: Tensor, numbers: int) -> Tensor:
-    """Peak signal-to-noise ratio [dB] of summed squared errors (N,) over `numbers` each, averaged over N."""
-    return (-10.0 * (error / numbers).clamp(min=1e-10).log10()).mean()

@@ -10,8 +10,9 @@ from pydantic import BaseModel, Field
 from torch import Tensor, nn
 
 from agent.fsq import FSQ
+from agent.image_quality import psnr_of_error
 from agent.nets import linear
-from agent.tokenizer.convs import MAP_SIDE, ConvDecoder, ConvEncoder, check_sides, painted, psnr
+from agent.tokenizer.convs import MAP_SIDE, ConvDecoder, ConvEncoder, check_sides, painted
 
 Metrics = dict[str, Tensor]
 
@@ -128,7 +129,7 @@ class FSQVAE(nn.Module):
             share = counts / counts.sum()
             metrics = {
                 "loss/reconstruction": reconstruction.detach(),
-                "psnr": psnr(error.detach(), images[0].numel()),
+                "psnr": psnr_of_error(error.detach() / images[0].numel()).mean(),
                 "codebook_use": (counts > 0).float().mean(),
                 "codebook_perplexity": torch.special.entr(share).sum().exp(),
             }

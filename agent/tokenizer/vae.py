@@ -8,8 +8,9 @@ import torch
 from pydantic import BaseModel, Field
 from torch import Tensor, nn
 
+from agent.image_quality import psnr_of_error
 from agent.nets import linear
-from agent.tokenizer.convs import ConvDecoder, ConvEncoder, check_sides, painted, psnr
+from agent.tokenizer.convs import ConvDecoder, ConvEncoder, check_sides, painted
 
 Metrics = dict[str, Tensor]
 
@@ -72,6 +73,6 @@ class VAE(nn.Module):
         metrics = {
             "loss/reconstruction": error.detach().mean(),
             "loss/kl": kl.detach().mean(),
-            "psnr": psnr(error.detach(), images[0].numel()),
+            "psnr": psnr_of_error(error.detach() / images[0].numel()).mean(),
         }
         return loss, metrics

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from envs.car_racing.view import View
 from train.drive.agents import Trained, load_agent
 from train.drive.environments import require_car_racing
+from train.drive.open_loop import draw_dream, open_loop
 from train.look.evaluate import Scores, drive, follow_policy, summarise
-from train.look.imagine import draw_dream, open_loop
 from train.look.record import record_episode
 from train.online.config import OnlineConfig
 from train.online.trainer import train_agent

@@ -17,8 +17,8 @@ from agent.behaviour.planner import Plan, Planner, PlannerConfig
 from agent.world_model.interface import State
 from train.drive.agents import Trained, load_agent
 from train.drive.environments import require_car_racing
+from train.drive.open_loop import to_pixels
 from train.look.evaluate import Filtering, Scores, drive, follow_policy, held_out, summarise
-from train.look.imagine import to_pixels
 from train.pictures.plans import Thought, draw_thoughts, rank
 from train.run.checkpoint import write_text_aside
 from train.run.errors import explain_os_errors

@@ -13,12 +13,11 @@ from torch import Tensor
 from agent.averaging import follow
 from agent.world_model.interface import Batch
 from train.data.replay import Replay
-from train.drive.agents import Trained
-from train.drive.environments import explain_simulator_errors, make_env
+from train.drive.environments import decisions_per_second, explain_simulator_errors, make_env
+from train.drive.open_loop import draw_newest
 from train.online.build import MakeConfiguredEnv, Parts, build_parts, warm_up
 from train.online.collector import Collector, Score
 from train.online.config import OnlineConfig
-from train.online.open_loop_picture import dream_of_newest
 from train.online.replay_ratio import Pace
 from train.online.warm_start import begin_with
 from train.run.checkpoint import load_checkpoint, rng_state, save_checkpoint, save_weights, set_rng_state
@@ -185,9 +184,8 @@ class Trainer:
     def draw(self) -> None:
         """Draw a dream of the newest episode, for the run's folder and the tracker."""
         frames = self.collector.frames
-        trained = Trained(self.run, self.config, self.averaged, self.device, frames)
-        folder = self.run.pictures / f"frames_{frames:08d}"
-        for path in dream_of_newest(trained, self.replay, folder):
+        folder, fps = self.run.pictures / f"frames_{frames:08d}", decisions_per_second(self.config.env)
+        for path in draw_newest(self.averaged.world_model, self.replay, folder, fps):
             self.tracker.artifact(path, folder.name)
         # Drawing takes 80 MiB that no update needs.
         release_freed()

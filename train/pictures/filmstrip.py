@@ -20,10 +20,9 @@ from train.pictures.video import (
     INK,
     SEEN,
     Frames,
-    checked_frames,
     checked_pair,
     error_frames,
-    open_loop_error,
+    frame_psnr,
     written_aside,
 )
 from train.run.errors import DreamdriveError
@@ -31,6 +30,7 @@ from train.run.errors import DreamdriveError
 TRAINING = "#3b78b8"
 EVALUATION = "#c2410c"
 RUNNING_MEAN = 20
+STRIP_COLUMNS = 12
 
 
 class Episodes(NamedTuple):
@@ -58,21 +58,21 @@ class Evaluations(NamedTuple):
 
 
 def filmstrip(
-    path: Path, truth: Frames, model: Frames, error: Frames | None, context: int, times: Sequence[int]
+    path: Path, truth: Frames, model: Frames, context: int, times: Sequence[int] | None = None
 ) -> None:
     """Write a PNG with three rows, truth / model / error, and a column for each step in `times`.
 
-    truth, model: `(T, C, H, W)` uint8; error: `(T, 3, H, W)` uint8, or None for `pictures.error_frames`.
-    The first `context` steps of the model are what it reconstructs from pictures it saw, the others are its
-    open-loop dream; a bar above the columns says which, and the numbers below count steps from the last
-    picture seen. Raises DreamdriveError for shapes that differ and for steps outside the film.
+    truth, model: `(T, C, H, W)` uint8. The first `context` steps of the model are what it reconstructs from
+    pictures it saw, the others are its open-loop dream; a bar above the columns says which, and the numbers
+    below count steps from the last picture seen. Without `times` they are those of `strip_steps`.
+    Raises DreamdriveError for shapes that differ and for steps outside the film.
     """
     truth, model = checked_pair(truth, model)
-    error = error_frames(truth, model) if error is None else checked_frames(error, "error")
-    if not times or min(times) < 0 or max(times) >= min(len(truth), len(error)):
+    times = strip_steps(len(truth), context) if times is None else times
+    if not times or min(times) < 0 or max(times) >= len(truth):
         raise DreamdriveError(f"times: expected steps from 0 to {len(truth) - 1}, got {list(times)}")
     chosen = sorted(set(times))
-    psnr = open_loop_error(truth, model)
+    quality = frame_psnr(truth, model)
     cell = 1.15
     aspect = truth.shape[2] / truth.shape[3]
     width, height = 0.95 + cell * len(chosen) + 0.15, 0.62 + 3 * cell * aspect + 0.62
@@ -87,7 +87,8 @@ def filmstrip(
         wspace=0.06,
         hspace=0.06,
     )
-    for row, (label, film) in enumerate((("truth", truth), ("model", model), ("error", error))):
+    films = {"truth": truth, "model": model, "error": error_frames(truth, model)}
+    for row, (label, film) in enumerate(films.items()):
         for column, step in enumerate(chosen):
             axes = figure.add_subplot(grid[row, column])
             axes.imshow(film[step].transpose(1, 2, 0), interpolation="nearest")
@@ -103,9 +104,16 @@ def filmstrip(
                 distance = step - context + 1
                 axes.set_xlabel(f"{distance:+d}" if distance else "0", fontsize=11, color=INK, labelpad=3)
                 place: dict[str, Any] = {"transform": axes.transAxes, "ha": "center", "va": "center"}
-                axes.text(0.5, -0.31 / aspect, f"{psnr[step]:.1f} dB", fontsize=9, color=FAINT, **place)
+                axes.text(0.5, -0.31 / aspect, f"{quality[step]:.1f} dB", fontsize=9, color=FAINT, **place)
     figure.text(0.83 / width, 0.51 / height, "step", ha="right", va="center", fontsize=11, color=FAINT)
     save(figure, path)
+
+
+def strip_steps(length: int, context: int) -> list[int]:
+    """The columns of a filmstrip of `length` steps: first and last one seen, then some of the dream."""
+    seen = [0, context - 1] if context > 1 else [0]
+    dreamt = np.linspace(context, length - 1, min(STRIP_COLUMNS - len(seen), length - context))
+    return sorted({*seen, *dreamt.round().astype(int).tolist()})
 
 
 def mark_phase(axes: Axes, chosen: Sequence[int], column: int, context: int) -> None:

@@ -13,10 +13,12 @@ from pathlib import Path
 
 import imageio_ffmpeg
 import numpy as np
+import torch
 from matplotlib import colormaps
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from agent.image_quality import psnr
 from train.run.errors import DreamdriveError, explain_os_errors
 
 Frames = NDArray[np.uint8]
@@ -31,8 +33,6 @@ ERROR_COLOURS = "magma"
 
 VIDEO_SIDE = 384
 PANEL_SIDE = 192
-# 100 dB: far beyond what 8 bits can show, and finite where two pictures are equal.
-SMALLEST_ERROR = 1e-10
 
 
 @contextmanager
@@ -92,12 +92,10 @@ def error_frames(truth: Frames, model: Frames) -> Frames:
     return np.ascontiguousarray(coloured[..., :3].transpose(0, 3, 1, 2))
 
 
-def open_loop_error(truth: Frames, model: Frames) -> NDArray[np.float32]:
+def frame_psnr(truth: Frames, model: Frames) -> NDArray[np.float32]:
     """Peak signal-to-noise ratio of each step in dB, `(T, C, H, W)` twice -> `(T,)`; 100 where equal."""
-    truth, model = checked_pair(truth, model)
-    squared = (truth.astype(np.float32) - model.astype(np.float32)) ** 2 / 255**2
-    mean = squared.mean(axis=(1, 2, 3), dtype=np.float64)  # (T,)
-    return (-10 * np.log10(np.maximum(mean, SMALLEST_ERROR))).astype(np.float32)
+    one, other = (torch.from_numpy(film.astype(np.float32)) / 255 for film in checked_pair(truth, model))
+    return psnr(one, other).numpy()
 
 
 def write_mp4(path: Path, frames: Frames, fps: float) -> None:
@@ -166,7 +164,7 @@ def dream_frames(truth: Frames, model: Frames, context: int) -> Frames:
     height, width = panels[0].shape[-2:]
     margin, header, footer = 14, 34, 30
     canvas_size = (3 * width + 4 * margin, header + height + footer)
-    psnr = open_loop_error(truth, model)
+    quality = frame_psnr(truth, model)
     font = ImageFont.load_default(15)
     result = []
     for step in range(len(truth)):
@@ -184,7 +182,7 @@ def dream_frames(truth: Frames, model: Frames, context: int) -> Frames:
         draw.rectangle(frame, outline=colour, width=4)
         state = f"dreaming +{step - context + 1}" if dreaming else "seeing"
         draw.text((left + width, header - 9), state, colour, font, anchor="rs")
-        draw.text((canvas_size[0] - margin, header - 9), f"{psnr[step]:.1f} dB", FAINT, font, anchor="rs")
+        draw.text((canvas_size[0] - margin, header - 9), f"{quality[step]:.1f} dB", FAINT, font, anchor="rs")
         draw_progress(
             draw, (margin, header + height + 14, canvas_size[0] - margin), step, len(truth), context
         )

@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from agent.image_quality import psnr_of_error
 from agent.tokenizer.fsq_vae import FSQVAE
 from agent.tokenizer.vae import VAE, VAEConfig
 from train.run.device import pick_device
@@ -111,16 +112,16 @@ def validation(
     device: torch.device,
 ) -> dict[str, float]:
     """PSNR [dB], mean over at most `most` pictures of `episodes`, and for an FSQ-VAE the codebook's use."""
-    psnr, count = 0.0, 0
+    decibels, count = 0.0, 0
     uses = torch.zeros(vae.codebook_size if isinstance(vae, FSQVAE) else 0)
     for part in some_pictures(rollouts, episodes, 256, most):
         images = part.to(device)
         error = (reconstruct(images) - images / 255).square().flatten(1).mean(1)
-        psnr += float(-10 * error.clamp(min=1e-10).log10().sum())
+        decibels += float(psnr_of_error(error).sum())
         count += len(images)
         if isinstance(vae, FSQVAE):
             uses += vae.tokenize(images).flatten().bincount(minlength=vae.codebook_size).cpu()
-    metrics = {"psnr": psnr / count}
+    metrics = {"psnr": decibels / count}
     if isinstance(vae, FSQVAE):
         metrics |= codebook_metrics(uses)
     return metrics

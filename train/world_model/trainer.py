@@ -15,7 +15,6 @@ from agent.world_model.interface import State, Trajectory
 from train.data.loader import Loader, shares
 from train.data.sequences import SequenceDataset, open_data
 from train.drive.agents import WORLD_MODEL_JOB
-from train.look.imagine import strip_steps
 from train.pictures.filmstrip import filmstrip
 from train.run.checkpoint import load_checkpoint, save_checkpoint, save_weights
 from train.run.device import set_up_cpu
@@ -31,7 +30,7 @@ from train.world_model.config import WorldModelTrainConfig
 from train.world_model.distributed import Team
 from train.world_model.learner import Learner
 from train.world_model.saving import check_sizes, order_of
-from train.world_model.validation import Film, mean_picture, validate
+from train.world_model.validation import OpenLoopFilm, mean_picture, validate_world_model
 
 
 class WorldModelTrainer:
@@ -247,10 +246,10 @@ class WorldModelTrainer:
         c, step = self.config, self.learner.step
         metrics: dict[str, float] = {}
         loss = trained.get("train/loss/world_model", math.inf)
-        film: Film | None = None
+        film: OpenLoopFilm | None = None
         if len(self.val_data):
             self.world_model.eval()
-            found, film = validate(self.world_model, self.val_data, c, mean, self.team)
+            found, film = validate_world_model(self.world_model, self.val_data, c, mean, self.team)
             checked, lines = self.checks.validated(step, found)
             self._say(lines)
             metrics = {f"validation/{name}": value for name, value in found.items()}
@@ -281,11 +280,10 @@ class WorldModelTrainer:
             for line in lines:
                 self._watch.progress.say(line)
 
-    def _draw(self, film: Film) -> None:
+    def _draw(self, film: OpenLoopFilm) -> None:
         if self.run is not None:
             path = self.run.pictures / f"filmstrip_epoch_{self.epoch}.png"
-            times = strip_steps(len(film.truth), film.context)
-            filmstrip(path, film.truth, film.model, None, film.context, times)
+            filmstrip(path, film.truth, film.model, film.context)
             if self._watch.tracker is not None:
                 self._watch.tracker.artifact(path, "pictures")
 

@@ -7,6 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from agent.image_quality import psnr, sharpness
 from agent.world_model.image_losses import ssim
 from agent.world_model.interface import Batch
 from agent.world_model.losses import picture_names
@@ -14,16 +15,16 @@ from agent.world_model.objective import objective
 from agent.world_model.rssm import RSSM
 from train.data.loader import shares
 from train.data.sequences import SequenceDataset, as_batch
+from train.drive.open_loop import imagine_along, psnr_curves, to_pixels
 from train.run.device import autocast
 from train.world_model.config import WorldModelTrainConfig
 from train.world_model.distributed import Team
-from train.world_model.quality import psnr, sharpness
 
 _STEPS = (1, 2, 3, 5, 10, 15, 20, 25, 30, 40, 50)  # horizons that are tracked, and the last one
 
 
 @dataclass
-class Film:
+class OpenLoopFilm:
     """One held-out sequence beside the model's dream of it, (T, C, H, W) uint8 each.
 
     Attributes:
@@ -38,9 +39,9 @@ class Film:
 
 
 @torch.no_grad()
-def validate(
+def validate_world_model(
     model: RSSM, dataset: SequenceDataset, config: WorldModelTrainConfig, mean_picture: Tensor, team: Team
-) -> tuple[dict[str, float], Film | None]:
+) -> tuple[dict[str, float], OpenLoopFilm | None]:
     """Validate on sequences spread evenly over what was held out; the same ones, and chance, each time.
 
     Args:
@@ -104,14 +105,14 @@ def validate(
 @torch.no_grad()
 def dream(
     model: RSSM, batch: Batch, config: WorldModelTrainConfig, mean_picture: Tensor
-) -> tuple[dict[str, float], Film | None]:
-    """Imagine on from the first rows of sequences (B, T), along the recorded actions; see `validate`."""
+) -> tuple[dict[str, float], OpenLoopFilm | None]:
+    """Imagine on from the first rows of sequences (B, T), along the recorded actions: metrics and film."""
     b, t = batch.reward.shape
     context = min(config.imagination_context, t - 1)
     horizon = min(config.imagination_horizon, t - context)
     states, posterior = model.filter(batch.observation, batch.action, batch.is_first, model.initial(b))
-    recorded = iter(batch.action[:, context:].unbind(1))
-    imagined = model.imagine(states[:, context - 1], lambda _: next(recorded), horizon).states[:, 1:]
+    actions = batch.action[:, context : context + horizon]
+    imagined = imagine_along(model, states[:, context - 1], actions).states[:, 1:]
     # (B, H)
     kl = model.dynamics.latent.kl(posterior[:, context : context + horizon], model.prior(imagined))
     curves: dict[str, Tensor] = {"kl": kl.float().mean(0)}
@@ -123,33 +124,25 @@ def dream(
         # (B, T, C, S, S)
         truth = batch.observation[name].float() / 255.0
         future = truth[:, context : context + horizon]
-        decoded = model.paint(imagined, {name: truth[:, context - 1]})[name].float()
-        last = truth[:, context - 1 : context].expand_as(future)
-        curves |= {
-            "psnr": psnr(decoded, future).mean(0),
-            "ssim": ssim(decoded, future).mean(0),
-            "psnr_repeat": psnr(last, future).mean(0),
-        }
+        last = truth[:, context - 1]
+        painted = model.paint(imagined, {name: last})[name].float()
+        mean = mean_picture if mean_picture.shape == future.shape[2:] else None
+        compared = psnr_curves(painted, future, last, mean) | {"ssim": ssim(painted, future)}
+        curves |= {key: curve.mean(0) for key, curve in compared.items()}
         if model.advection is not None and name in model.advection.names:
             curves["psnr_decoded"] = psnr(model.decode(imagined)[name].float(), future).mean(0)
-        if mean_picture.shape == future.shape[2:]:
-            curves["psnr_mean"] = psnr(mean_picture.to(future.device).expand_as(future), future).mean(0)
         seen = model.decode(states[:, :context])[name].float()
         result["sharpness"] = float(
             sharpness(seen).mean() / sharpness(truth[:, :context]).mean().clamp(min=1e-6)
         )
         if truth.shape[2] in (1, 3):
-            shown = torch.cat([seen[0], decoded[0]])
-            film = Film(_bytes(truth[0, : context + horizon]), _bytes(shown), context)
+            shown = torch.cat([seen[0], painted[0]])
+            film = OpenLoopFilm(to_pixels(truth[0, : context + horizon]), to_pixels(shown), context)
     for name, curve in curves.items():
         tracked = [k for k in _STEPS if k < horizon] + [horizon]
         result |= {f"{name}/{k:02d}": float(curve[k - 1]) for k in tracked}
         result[f"{name}"] = float(curve.mean())
     return result, film
-
-
-def _bytes(pictures: Tensor) -> NDArray[np.uint8]:
-    return (pictures.clamp(0, 1) * 255).round().byte().cpu().numpy()
 
 
 def mean_picture(dataset: SequenceDataset, name: str = "image", most: int = 2000) -> Tensor:

@@ -22,7 +22,7 @@ from train.pictures.video import (
     dream_gif,
     enlarged,
     error_frames,
-    open_loop_error,
+    frame_psnr,
     write_gif,
     write_mp4,
     written_aside,
@@ -55,7 +55,7 @@ def test_psnr_is_that_of_the_formula() -> None:
     truth = film()
     model = truth.copy()
     model[1] += 10
-    psnr = open_loop_error(truth, model)
+    psnr = frame_psnr(truth, model)
     assert psnr.shape == (6,)
     assert psnr[0] == 100
     assert psnr[1] == pytest.approx(20 * np.log10(255 / 10), abs=1e-3)
@@ -134,10 +134,10 @@ def test_a_contact_sheet_has_every_picture(tmp_path: Path) -> None:
 
 def test_a_filmstrip_shows_both_phases(tmp_path: Path) -> None:
     path = tmp_path / "strip.png"
-    filmstrip(path, film(8), film(8), None, 4, [0, 3, 5, 7])
+    filmstrip(path, film(8), film(8), 4, [0, 3, 5, 7])
     both = pixels(path)
     assert has_colour(both, "#2a9d6f") and has_colour(both, "#e4761b")
-    filmstrip(path, film(8), film(8), None, 4, [0, 3])
+    filmstrip(path, film(8), film(8), 4, [0, 3])
     seen = pixels(path)
     assert has_colour(seen, "#2a9d6f") and not has_colour(seen, "#e4761b")
     assert seen.shape[1] < both.shape[1]
@@ -206,9 +206,9 @@ def test_unusable_films_are_refused(tmp_path: Path, frames: np.ndarray, rate: fl
 def test_mistakes_name_what_is_expected(tmp_path: Path) -> None:
     path = tmp_path / "a.png"
     with pytest.raises(DreamdriveError, match="shape of truth"):
-        open_loop_error(film(6), film(5))
+        frame_psnr(film(6), film(5))
     with pytest.raises(DreamdriveError, match="steps from 0 to 5"):
-        filmstrip(path, film(), film(), None, 2, [0, 6])
+        filmstrip(path, film(), film(), 2, [0, 6])
     with pytest.raises(DreamdriveError, match="expected 6, one for each picture, got 1"):
         contact_sheet(path, film(), ["one"])
     with pytest.raises(DreamdriveError, match="frames 2, seconds 1, returns 2"):

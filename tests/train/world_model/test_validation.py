@@ -4,14 +4,14 @@ import pytest
 import torch
 from torch import Tensor
 
+from agent.image_quality import psnr
 from agent.world_model.interface import Batch
 from agent.world_model.rssm import RSSM
 from tests.train.world_model.small import config, write_drives
 from train.data.sequences import SequenceDataset, as_batch
 from train.world_model.config import WorldModelTrainConfig
 from train.world_model.distributed import Team
-from train.world_model.quality import psnr
-from train.world_model.validation import dream, mean_picture, validate
+from train.world_model.validation import dream, mean_picture, validate_world_model
 
 ALONE = Team(0, 1, torch.device("cpu"))
 
@@ -28,14 +28,14 @@ def setup(tmp_path: Path, **changed: object) -> tuple[RSSM, SequenceDataset, Wor
 def test_metrics_are_there_by_horizon_and_the_same_each_time(tmp_path: Path, latent: str) -> None:
     model, drives, options = setup(tmp_path, latent=latent)
     mean = mean_picture(drives)
-    found, film = validate(model, drives, options, mean, ALONE)
+    found, film = validate_world_model(model, drives, options, mean, ALONE)
     for name in ("psnr", "ssim", "kl", "psnr_repeat", "psnr_mean"):
         assert {f"{name}/{k:02d}" for k in (1, 2, 3, 4)} <= set(found)
         assert f"{name}/05" not in found
     assert {"loss/world_model", "loss/value", "sharpness", "reward_mse", "reward_mse_of_mean"} <= set(found)
     assert film is not None and film.truth.shape == film.model.shape == (6, 3, 16, 16) and film.context == 2
     torch.manual_seed(5)
-    assert validate(model, drives, options, mean, ALONE)[0] == found
+    assert validate_world_model(model, drives, options, mean, ALONE)[0] == found
 
 
 def test_baselines_are_those_of_the_pictures(tmp_path: Path) -> None:
@@ -51,7 +51,7 @@ def test_baselines_are_those_of_the_pictures(tmp_path: Path) -> None:
     assert found["psnr_mean/03"] == pytest.approx(
         float(psnr(mean.expand_as(truth[:, 4]), truth[:, 4]).mean()), abs=1e-4
     )
-    metrics, _ = validate(model, drives, options, mean, ALONE)
+    metrics, _ = validate_world_model(model, drives, options, mean, ALONE)
     known = batch.reward[:, 1:]
     assert metrics["reward_mse_of_mean"] == pytest.approx(float(known.var(unbiased=False)), rel=1e-4)
     assert metrics["reward_mse"] == pytest.approx(float(known.square().mean()), rel=0.05)  # it begins at 0
@@ -90,7 +90,7 @@ def test_the_dream_follows_the_recorded_actions_and_nothing_else(
 
 def test_a_horizon_longer_than_the_sequence_is_cut(tmp_path: Path) -> None:
     model, drives, options = setup(tmp_path, imagination_horizon=50, imagination_context=50)
-    found, film = validate(model, drives, options, mean_picture(drives), ALONE)
+    found, film = validate_world_model(model, drives, options, mean_picture(drives), ALONE)
     assert "psnr/01" in found and "psnr/02" not in found
     assert film is not None and film.context == 7
 

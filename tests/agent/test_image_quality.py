@@ -1,8 +1,8 @@
 import numpy as np
 import torch
 
-from train.pictures.video import open_loop_error
-from train.world_model.quality import psnr, sharpness
+from agent.image_quality import psnr, sharpness
+from train.pictures.video import frame_psnr
 
 
 def picture(seed: int = 0, size: int = 32) -> torch.Tensor:
@@ -11,7 +11,7 @@ def picture(seed: int = 0, size: int = 32) -> torch.Tensor:
 
 def test_psnr_is_that_of_the_films() -> None:
     one, other = ((picture(seed) * 255).byte() for seed in (0, 1))
-    expected = open_loop_error(one.numpy(), other.numpy())
+    expected = frame_psnr(one.numpy(), other.numpy())
     assert np.allclose(psnr(one / 255, other / 255).numpy(), expected, atol=1e-3)
     assert torch.allclose(psnr(picture(), picture()), torch.tensor(100.0))
 
