@@ -108,8 +108,7 @@ class Faults(threading.Thread):
 
 def soak(minutes: float, servers: int, every: float, seed: int, folder: Path) -> dict[str, object]:
     """Collect for so long, and count."""
-    from envs.carla.config import CarlaConfig
-    from envs.carla.server import ServerConfig
+    from envs.carla.config import CarlaConfig, ServerConfig
     from train.collect.carla import collect
     from train.collect.carla_config import CollectConfig
     from train.collect.carla_drivers import open_policy

@@ -6,9 +6,11 @@ from typing import Literal
 from pydantic import BaseModel, Field, model_validator
 
 from envs.carla.ends import EndsConfig
+from envs.carla.ports import split_address
 from envs.carla.reward import RewardConfig
-from envs.carla.server import ServerConfig
 
+PORT_PLACEHOLDER = "{port}"
+"""Stands for the port of a server's calls in the command that starts it."""
 ACTION_SIZES = {"2d": 2, "3d": 3}
 
 
@@ -70,6 +72,38 @@ class RouteConfig(BaseModel, extra="forbid", validate_assignment=True, use_attri
     def _both_ends(self) -> "RouteConfig":
         if (self.start is None) != (self.goal is None):
             raise ValueError("start, goal: give both or none")
+        return self
+
+
+class ServerConfig(BaseModel, extra="forbid", validate_assignment=True, use_attribute_docstrings=True):
+    """Which simulators to drive in: by default the stand-in, started as needed."""
+
+    command: str = ""
+    """Command line that starts the real simulator, `{port}` being the port for its calls. Empty: that of the
+    folder CARLA_ROOT where the environment has it, else the stand-in."""
+    addresses: list[str] = []
+    """HOST:PORT of simulators that run already, one for each env; nothing is started then."""
+    port: int = Field(0, ge=0, le=65_000)
+    """Port of the first simulator that is started, the next ones ten apart; 0 draws free ones."""
+    map: str = ""
+    """Map that the stand-in starts with, by name, or an OpenDRIVE file (.xodr); empty: its own choice."""
+    start_seconds: float = Field(60.0, gt=0)
+    """A simulator that does not answer so long after its start is given up and started anew [s]."""
+    patience_seconds: float = Field(300.0, gt=0)
+    """How long to wait for a simulator that was lost to come back, before the error [s]."""
+    max_pause_seconds: float = Field(30.0, gt=0)
+    """Longest pause between two attempts to start a simulator; the first is 1 s, each next twice that [s]."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "ServerConfig":
+        if self.command and PORT_PLACEHOLDER not in self.command:
+            raise ValueError(f"command {self.command!r}: expected {PORT_PLACEHOLDER} where its port belongs")
+        if self.command and self.addresses:
+            raise ValueError(
+                "command, addresses: expected one of them, simulators run already or are started"
+            )
+        for address in self.addresses:
+            split_address(address)
         return self
 
 

@@ -1,8 +1,10 @@
 """Driving in CARLA as a Gymnasium environment: routes, rewards and ends over one simulator."""
 
 import math
+import time
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import gymnasium
@@ -15,9 +17,9 @@ from envs.carla.birdseye import CAR, EGO, Birdseye, Box, light_bar
 from envs.carla.config import CarlaConfig
 from envs.carla.episode import Episode
 from envs.carla.errors import CarlaSetupError, SimulatorLost
-from envs.carla.ports import Address
+from envs.carla.ports import Address, is_listening
 from envs.carla.route import Route
-from envs.carla.simulator import Simulator
+from envs.carla.simulator import Simulator, check_version
 from envs.carla.spaces import observation_space
 from envs.carla.state import gap_ahead, state_vector
 
@@ -26,6 +28,7 @@ Observation = dict[str, NDArray[Any]]
 _OPTIONS = {"drive_autopilot", "manners", "town", "weather", "start", "goal"}
 _PATIENCE = 2.0  # for the first picture, before another frame is tried [s]
 _LEAD_EVERY = 10  # the autopilot is told its way again after this many [frames]
+_LOOK_SECONDS = 0.1  # between two looks whether a server is there
 _TRIES = 10  # starts tried where others are blocked
 
 
@@ -242,6 +245,59 @@ class CarlaEnv(gymnasium.Env[Any, Any]):
             "town": self._simulator.town,
             "weather": self._weather,
         }
+
+
+@dataclass(frozen=True)
+class ClientSpec:
+    """What a client process needs to know; travels to it, so everything in it pickles."""
+
+    config: CarlaConfig
+    address: Address
+    seed: int
+    start_seconds: float
+    """How long the server may take until it answers [s]."""
+    tidy: bool
+    """Whether the server outlives the client, which then restores its settings whatever happens."""
+
+
+OpenEnv = Callable[[ClientSpec], gymnasium.Env[Any, Any]]
+"""Connects to the server that a `ClientSpec` names; what a client process is given, so it must pickle."""
+
+
+def open_carla(client: ClientSpec) -> CarlaEnv:
+    """The environment in a simulator that answers and speaks our client's version.
+
+    Raises:
+        SimulatorLost: it does not answer in time.
+        CarlaSetupError: it is of another version, or the client is not installed.
+    """
+    try:
+        import carla
+    except ModuleNotFoundError as error:
+        raise CarlaSetupError(
+            "CARLA's client is not installed: pip install 'dreamdrive[carla]' (Linux, Python below 3.13)"
+        ) from error
+    address, deadline = client.address, time.monotonic() + client.start_seconds
+    absent = f"no CARLA server answers at {address} (waited {client.start_seconds:g} s)"
+    while not is_listening(address.host, address.port):
+        if time.monotonic() > deadline:
+            raise SimulatorLost(absent)
+        time.sleep(_LOOK_SECONDS)
+    while True:
+        # A client made before its server answers may never connect.
+        probe = carla.Client(address.host, address.port, 1)
+        probe.set_timeout(2.0)
+        try:
+            # Before any other call: those crash where the server speaks another version's protocol.
+            check_version(probe.get_server_version(), probe.get_client_version(), address)
+            break
+        except RuntimeError as error:
+            if time.monotonic() > deadline:
+                raise SimulatorLost(absent) from error
+    # A server answers before its world is there.
+    probe.set_timeout(max(deadline - time.monotonic(), client.config.timeout_seconds))
+    probe.get_world()
+    return CarlaEnv(client.config, address.host, address.port, address.traffic_port, client.seed)
 
 
 def _close(simulator: Simulator) -> None:

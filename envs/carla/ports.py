@@ -99,6 +99,14 @@ def is_listening(host: str, port: int, seconds: float = 1.0) -> bool:
     return True
 
 
+def split_address(address: str) -> tuple[str, int]:
+    """Host and port of HOST:PORT; ValueError for anything else."""
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdigit() or not 0 < int(port) < 65_534:
+        raise ValueError(f"address {address!r}: expected HOST:PORT, such as localhost:2000")
+    return host, int(port)
+
+
 def _lock(port: int) -> socket.socket | None:
     """The port, bound so that nobody else can bind it; None where somebody has it."""
     lock = socket.socket()

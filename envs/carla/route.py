@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
-import networkx as nx
 import numpy as np
 from numpy.typing import NDArray
 
@@ -59,6 +58,8 @@ class RoadGraph:
     """
 
     def __init__(self, road_map: Any, spacing: float) -> None:
+        import networkx as nx  # of the extra `carla`, which importing this module does not need
+
         self.spacing = spacing
         self.graph = nx.DiGraph()
         lanes = _lanes(road_map, spacing)
@@ -117,6 +118,8 @@ class RoadGraph:
         Raises:
             CarlaSetupError: a place far from every lane, no way from one to the other, or hardly any.
         """
+        import networkx as nx
+
         ends = [self._end(name, place) for name, place in (("start", start), ("goal", goal))]
         try:
             nodes = nx.shortest_path(self.graph, ends[0], ends[1], weight="length")

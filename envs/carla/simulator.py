@@ -1,6 +1,7 @@
 """A CARLA server as its one driver sees it: the town, the clock, the cars; all put back in the end."""
 
 import math
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -13,7 +14,6 @@ from envs.carla.errors import CarlaSetupError, SimulatorLost
 from envs.carla.ports import Address
 from envs.carla.route import Floats, RoadGraph, Route
 from envs.carla.sensors import CAMERAS, Camera, CollisionSensor
-from envs.carla.servers.client_worker import check_version
 from envs.carla.state import CarState, OtherCar, car_state
 from envs.carla.traffic import Traffic
 
@@ -23,6 +23,19 @@ _SUBSTEP = 0.01  # CARLA's physics wants at most this [s]
 _OURS = ("sensor", "controller", "walker", "vehicle")  # actors that go when we come, in this order
 _SETTLING = 3  # frames before an episode begins
 _CAMERA_START = 0.3  # for a camera's first pictures; later ones are waited for longer [s]
+
+
+def check_version(server: str, client: str, address: Address) -> None:
+    """Raise CarlaSetupError unless both are of one release, SimulatorLost where the server tells none."""
+    if not server:
+        raise SimulatorLost(f"the server at {address} hung up before it told its version")
+    release = re.compile(r"\d+(\.\d+)*")
+    ours, theirs = release.match(client), release.match(server)
+    if ours is None or theirs is None or ours[0] != theirs[0]:
+        raise CarlaSetupError(
+            f"the server at {address} is CARLA {server}, the client is {client}: expected the same "
+            "version of both (pip install carla==VERSION changes the client's)"
+        )
 
 
 @contextmanager

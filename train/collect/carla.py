@@ -10,8 +10,8 @@ import numpy as np
 
 from envs.car_racing.env import TRAINING_SEEDS
 from envs.carla.actions import Actions
+from envs.carla.env import OpenEnv, open_carla
 from envs.carla.errors import CarlaSetupError
-from envs.carla.servers.client_worker import OpenEnv, open_carla
 from envs.carla.servers.supervisor import Lost, Supervised, wait_for
 from train.collect.carla_config import CollectConfig
 from train.collect.carla_drivers import Pilot, Policy, manner

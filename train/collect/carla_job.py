@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from envs.carla.config import ServerConfig
 from envs.carla.ports import is_listening
-from envs.carla.server import ServerConfig
 from train.collect.carla import collect
 from train.collect.carla_config import CollectConfig
 from train.collect.carla_drivers import open_policy

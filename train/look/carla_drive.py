@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from envs.carla.actions import Actions
 from envs.carla.config import CarlaConfig
 from envs.carla.ends import EndsConfig
-from envs.carla.servers.client_worker import OpenEnv, open_carla
+from envs.carla.env import OpenEnv, open_carla
 from envs.carla.servers.supervisor import Lost, Supervised
 from train.collect.carla_job import choose_servers
 from train.drive.environments import explain_simulator_errors

@@ -12,10 +12,9 @@ from typing import Any
 import torch
 
 import envs.carla.standin
-from envs.carla.config import CarlaConfig
+from envs.carla.config import CarlaConfig, ServerConfig
 from envs.carla.ends import EndsConfig
-from envs.carla.server import ServerConfig
-from envs.carla.servers.client_worker import OpenEnv, open_carla
+from envs.carla.env import OpenEnv, open_carla
 from envs.carla.servers.routes import LOST, CarlaRoutes, Task
 from envs.carla.spaces import observation_space
 from train.collect.carla_job import choose_servers, is_standin

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from envs.carla.servers.client_worker import OpenEnv, open_carla
+from envs.carla.env import OpenEnv, open_carla
 from train.drive.carla_score import PENALTIES, summarise
 from train.drive.environments import require_carla
 from train.look.evaluate_carla import check_steps, scored_where, versions, which_simulator

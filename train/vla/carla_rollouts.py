@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from envs.carla.config import CarlaConfig
-from envs.carla.servers.client_worker import OpenEnv, open_carla
+from envs.carla.env import OpenEnv, open_carla
 from envs.carla.servers.routes import LOST, CarlaRoutes, Task
 from train.drive.carla_score import RouteScore, score_route
 from train.drive.environments import explain_simulator_errors

@@ -6,15 +6,15 @@ import signal
 import time
 from multiprocessing.process import BaseProcess
 
-from envs.carla.server import describe_exit
-from envs.carla.servers.client_worker import Client, OpenEnv, serve
-from envs.carla.tail import Tail
+from envs.carla.env import ClientSpec, OpenEnv
+from envs.carla.servers.client_worker import serve
+from envs.carla.servers.server import Tail, describe_exit
 
 
 class ClientProcess:
     """The process that `serve` runs in, and our end of its pipe."""
 
-    def __init__(self, about: Client, open_env: OpenEnv) -> None:
+    def __init__(self, about: ClientSpec, open_env: OpenEnv) -> None:
         # Not fork: the parent has torch's threads.
         context = multiprocessing.get_context("spawn")
         self.pipe, theirs = context.Pipe()

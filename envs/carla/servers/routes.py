@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from envs.car_racing.env import TRAINING_SEEDS
 from envs.carla.actions import Actions
 from envs.carla.config import CarlaConfig
+from envs.carla.env import OpenEnv, open_carla
 from envs.carla.errors import CarlaSetupError, SimulatorLost
-from envs.carla.servers.client_worker import OpenEnv, open_carla
 from envs.carla.servers.supervisor import Lost, Supervised, wait_for
 from envs.carla.spaces import observation_space
 

@@ -10,21 +10,19 @@ from dataclasses import dataclass
 from multiprocessing.connection import wait
 from typing import Any
 
-from envs.carla.config import CarlaConfig
+from envs.carla.config import CarlaConfig, ServerConfig
+from envs.carla.env import ClientSpec, OpenEnv, open_carla
 from envs.carla.errors import CarlaSetupError
-from envs.carla.server import Server, ServerConfig
 from envs.carla.servers.client_process import ClientProcess
 from envs.carla.servers.client_worker import (
     DONE,
     FAILED,
     READY,
     REFUSED,
-    Client,
-    OpenEnv,
     closing_seconds,
-    open_carla,
     order_seconds,
 )
+from envs.carla.servers.server import Server, open_server
 
 _LOOK_SECONDS = 0.05  # between two looks at a server while waiting for its client
 _UNWATCHED_SECONDS = 1.0  # longer between two looks at an order, and whoever gave it did something else
@@ -67,7 +65,7 @@ class Supervised:
         self.last_loss = ""
         """Why it was last lost."""
         self._config, self._servers, self._seed, self._open_env = config, servers, seed, open_env
-        self._server: Server = servers.server(index, seed)
+        self._server: Server = open_server(servers, index, seed)
         self._client: ClientProcess | None = None
         self._leaving: ClientProcess | None = None
         self._order: tuple[Any, ...] | None = None
@@ -249,7 +247,7 @@ class Supervised:
             return self._lose(str(error))
         self.starts += 1
         seconds = self._servers.start_seconds
-        about = Client(self._config, address, self._seed, seconds, tidy=not self._server.owned)
+        about = ClientSpec(self._config, address, self._seed, seconds, tidy=not self._server.owned)
         self._client = ClientProcess(about, self._open_env)
         self._client.deadline = now + seconds + self._config.timeout_seconds + _START_MARGIN
         return None

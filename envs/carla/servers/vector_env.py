@@ -10,10 +10,9 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from numpy.typing import NDArray
 
 from envs.carla.actions import Actions
-from envs.carla.config import CarlaConfig
+from envs.carla.config import CarlaConfig, ServerConfig
 from envs.carla.ends import REASONS
-from envs.carla.server import ServerConfig
-from envs.carla.servers.client_worker import OpenEnv, open_carla
+from envs.carla.env import OpenEnv, open_carla
 from envs.carla.servers.pool import Fleet
 from envs.carla.servers.supervisor import Lost, Supervised
 from envs.carla.spaces import observation_space

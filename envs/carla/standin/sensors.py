@@ -2,19 +2,37 @@
 
 import math
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from envs.carla.standin import protocol
 from envs.carla.standin.actors import Actor, Pose, Vehicle
 from envs.carla.standin.camera import Camera
 from envs.carla.standin.collisions import Hit
-from envs.carla.standin.scenery import cars
-
-if TYPE_CHECKING:
-    from envs.carla.standin.world import World
+from envs.carla.standin.ground import Ground
+from envs.carla.standin.roadmap import RoadMap
+from envs.carla.standin.scenery import Boxes, cars
+from envs.carla.standin.settings import Settings
+from envs.carla.standin.weather import Weather
 
 _GRAVITY = 9.81  # [m/s^2]
 _LARGEST = 2048  # side of a picture [px]
+
+
+class Surroundings(Protocol):
+    """What sensors measure of the world that they are in; `World` is one."""
+
+    actors: dict[int, Actor]
+    roads: RoadMap
+    ground: Ground
+    weather: Weather
+    settings: Settings
+    stream_port: int
+
+    def vehicles(self) -> list[Vehicle]:
+        """The cars, by id."""
+
+    def standing(self) -> Boxes:
+        """All that stands beside the roads, with the traffic lights as they are."""
 
 
 @dataclass
@@ -51,7 +69,7 @@ class Sensor(Actor):
         self._since = 0.0
         return True
 
-    def measure(self, world: "World", hits: list[Hit]) -> list[bytes]:
+    def measure(self, world: Surroundings, hits: list[Hit]) -> list[bytes]:
         """Bodies of the messages of this tick."""
         parent = world.actors.get(self.parent)
         match self.kind:
@@ -68,7 +86,7 @@ class Sensor(Actor):
                     else [self._picture(self.camera, world)]
                 )
 
-    def _picture(self, camera: Camera, world: "World") -> bytes:
+    def _picture(self, camera: Camera, world: Surroundings) -> bytes:
         vehicles = [vehicle for vehicle in world.vehicles() if not self._inside(vehicle)]
         boxes = world.standing() + cars(vehicles) if vehicles else world.standing()
         parent = world.actors.get(self.parent)
@@ -87,7 +105,7 @@ class Sensor(Actor):
         near = abs(x) < vehicle.car.length + 0.5 and abs(y) < vehicle.car.width + 0.5
         return vehicle.identity == self.parent and near
 
-    def _collision(self, world: "World", hit: Hit) -> bytes:
+    def _collision(self, world: Surroundings, hit: Hit) -> bytes:
         own = world.actors[self.parent]
         something = Actor(0, [0, "static.building", []], own.pose)
         other = something if hit.other is None else world.actors[hit.other]

@@ -15,11 +15,11 @@ import numpy as np
 from gymnasium.utils.env_checker import check_env
 
 from envs.carla.autopilot_target import Manner
-from envs.carla.config import CarlaConfig
+from envs.carla.config import CarlaConfig, ServerConfig
 from envs.carla.env import CarlaEnv
 from envs.carla.errors import CarlaSetupError
 from envs.carla.ports import Address, is_listening
-from envs.carla.server import ServerConfig, ServerProcess, start_command
+from envs.carla.servers.server import ServerProcess, start_command
 
 SMALL: dict[str, Any] = {"image_size": 32, "timeout_seconds": 20.0}
 _LIMIT = 150.0

@@ -14,12 +14,13 @@ from typing import Any
 import gymnasium
 import numpy as np
 
-from envs.carla.config import CarlaConfig
+from envs.carla.config import CarlaConfig, ServerConfig
+from envs.carla.env import ClientSpec
 from envs.carla.errors import CarlaSetupError, SimulatorLost
 from envs.carla.ports import is_listening
-from envs.carla.server import ServerConfig, ServerProcess
-from envs.carla.servers.client_worker import Client, check_version
+from envs.carla.servers.server import ServerProcess
 from envs.carla.servers.supervisor import Supervised
+from envs.carla.simulator import check_version
 from envs.carla.spaces import observation_space
 
 SERVER = Path(__file__).with_name("fake_server.py")
@@ -33,7 +34,7 @@ CRASH, BUG, HANG = 0.5, 0.6, 0.7
 class FakeEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
     """Episodes of 5 frames. The state shows the episode's seed and the frame; the reward is the frame."""
 
-    def __init__(self, client: Client) -> None:
+    def __init__(self, client: ClientSpec) -> None:
         config = client.config
         self.observation_space = observation_space(config)
         self._config, self._seed, self._clock, self._frame = config, 0, 100, 0
@@ -98,7 +99,7 @@ class FakeEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
         self._ask(b"q")
 
 
-def open_fake(client: Client) -> FakeEnv:
+def open_fake(client: ClientSpec) -> FakeEnv:
     """In place of `open_carla`; waits for the server as that does."""
     deadline = time.monotonic() + client.start_seconds
     while not is_listening(client.address.host, client.address.port):

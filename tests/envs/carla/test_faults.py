@@ -14,10 +14,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
-from envs.carla.config import CarlaConfig
+from envs.carla.config import CarlaConfig, ServerConfig
 from envs.carla.errors import CarlaSetupError
 from envs.carla.ports import PortBlock, is_listening
-from envs.carla.server import ServerConfig, ServerProcess, start_command
+from envs.carla.servers.server import ServerProcess, start_command
 from envs.carla.servers.supervisor import Lost, Supervised
 from envs.carla.servers.vector_env import LOST, make_carla
 from tests.envs.carla.fake_client import eventually, freeze, group, processes, words

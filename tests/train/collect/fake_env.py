@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from envs.carla.autopilot_target import Manner
-from envs.carla.servers.client_worker import Client
+from envs.carla.env import ClientSpec
 from tests.envs.carla.fake_client import FakeEnv, open_fake
 
 TERMS = ("progress", "speed")
@@ -49,7 +49,7 @@ class DrivingEnv(FakeEnv):
         return info | place | {"town": f"town{self._seed % 2}", "weather": "ClearNoon"}
 
 
-def open_driving(client: Client) -> DrivingEnv:
+def open_driving(client: ClientSpec) -> DrivingEnv:
     """In place of `open_carla`."""
     open_fake(client).close()
     return DrivingEnv(client)

@@ -4,8 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from envs.carla.config import CarlaConfig
-from envs.carla.server import ServerConfig
+from envs.carla.config import CarlaConfig, ServerConfig
 from tests.envs.carla.fake_client import servers
 from tests.train.collect.fake_env import open_driving
 from train.collect.carla import Collected, collect

@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from envs.carla.config import CarlaConfig
-from envs.carla.server import ServerConfig
+from envs.carla.config import CarlaConfig, ServerConfig
 from tests.envs.carla.fake_client import BUG, CRASH, processes, servers
 from tests.train.collect.fake_env import TERMS, open_driving
 from tests.train.collect.fakes import FRAMES, env_config, gather

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from envs.carla.server import ServerConfig
+from envs.carla.config import ServerConfig
 from train.cli import main
 from train.collect.carla_job import choose_servers
 

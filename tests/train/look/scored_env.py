@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from envs.carla.servers.client_worker import Client
+from envs.carla.env import ClientSpec
 from tests.envs.carla.fake_client import FakeEnv, open_fake
 
 BREAKS_ONCE, BREAKS_ALWAYS = 1_000_003, 1_000_004
@@ -54,7 +54,7 @@ class ScoredEnv(FakeEnv):
         }
 
 
-def open_scored(client: Client) -> ScoredEnv:
+def open_scored(client: ClientSpec) -> ScoredEnv:
     """In place of `open_carla`."""
     open_fake(client).close()
     return ScoredEnv(client)

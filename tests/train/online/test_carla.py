@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from envs.carla.config import CarlaConfig
-from envs.carla.server import ServerConfig
+from envs.carla.config import CarlaConfig, ServerConfig
 from envs.carla.servers.vector_env import CarlaVectorEnv, make_carla
 from tests.envs.carla.fake_client import group, open_fake, servers
 from train.cli import main

@@ -9,19 +9,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from envs.carla.env import ClientSpec, open_carla
 from envs.carla.errors import CarlaSetupError, SimulatorLost
 from envs.carla.ports import Address, is_listening
-from envs.carla.server import ServerProcess
 from envs.carla.servers.client_process import ClientProcess
 from envs.carla.servers.client_worker import (
     DONE,
     READY,
-    Client,
-    check_version,
     closing_seconds,
-    open_carla,
     order_seconds,
 )
+from envs.carla.servers.server import ServerProcess
+from envs.carla.simulator import check_version
 from tests.envs.carla.fake_client import config, eventually, open_fake, words
 
 pytestmark = pytest.mark.usefixtures("nothing_left_behind")
@@ -45,7 +44,7 @@ def address(log: Path) -> Iterator[Address]:
 
 
 def connect(address: Address, tidy: bool) -> ClientProcess:
-    process = ClientProcess(Client(config(), address, 0, 5.0, tidy), open_fake)
+    process = ClientProcess(ClientSpec(config(), address, 0, 5.0, tidy), open_fake)
     assert process.pipe.poll(20) and process.pipe.recv() == (READY, None)
     process.ready = True
     return process
@@ -119,4 +118,4 @@ def test_a_server_that_dies_while_it_is_asked_is_lost_not_wrong() -> None:
 def test_a_missing_client_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "carla", None)
     with pytest.raises(CarlaSetupError, match=r"not installed: pip install 'dreamdrive\[carla\]'"):
-        open_carla(Client(config(), SOMEWHERE, 0, 1.0, False))
+        open_carla(ClientSpec(config(), SOMEWHERE, 0, 1.0, False))

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from envs.carla.config import ServerConfig
 from envs.carla.errors import SimulatorLost
-from envs.carla.server import ServerConfig
 from envs.carla.servers import pool as module
 from envs.carla.servers.pool import Fleet
 from envs.carla.servers.supervisor import Lost

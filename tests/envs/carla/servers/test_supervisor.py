@@ -15,10 +15,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from envs.carla.config import ServerConfig
 from envs.carla.errors import CarlaSetupError
 from envs.carla.ports import is_listening
-from envs.carla.server import ServerConfig, ServerProcess
 from envs.carla.servers import supervisor as module
+from envs.carla.servers.server import ServerProcess
 from envs.carla.servers.supervisor import Lost, Supervised
 from tests.envs.carla.fake_client import (
     BUG,
@@ -245,7 +246,7 @@ def test_nothing_is_left_behind_however_the_parent_ends(
     script.write_text(
         textwrap.dedent(f"""
         import sys
-        from envs.carla.server import ServerConfig
+        from envs.carla.config import ServerConfig
         from envs.carla.servers.supervisor import Supervised
         from tests.envs.carla.fake_client import config, open_fake, servers
 

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from gymnasium.error import AlreadyPendingCallError, NoAsyncCallError
 
-from envs.carla.config import CarlaConfig
+from envs.carla.config import CarlaConfig, ServerConfig
 from envs.carla.errors import CarlaSetupError, SimulatorLost
 from envs.carla.ports import Address
-from envs.carla.server import ServerConfig, ServerProcess
+from envs.carla.servers.server import ServerProcess
 from envs.carla.servers.vector_env import LOST, CarlaVectorEnv, make_carla
 from tests.envs.carla.fake_client import (
     children,

@@ -6,91 +6,21 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
+from collections import deque
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
 
-from pydantic import BaseModel, Field, model_validator
-
+from envs.carla.config import PORT_PLACEHOLDER, ServerConfig
 from envs.carla.errors import CarlaSetupError
-from envs.carla.ports import Address, PortBlock, free_port
+from envs.carla.ports import Address, PortBlock, free_port, split_address
 from envs.carla.servers import parent_guard as guard
-from envs.carla.tail import Tail
 
 _GUARD = Path(guard.__file__)
-_PLACEHOLDER = "{port}"
-
-
-class ServerConfig(BaseModel, extra="forbid", validate_assignment=True, use_attribute_docstrings=True):
-    """Which simulators to drive in: by default the stand-in, started as needed."""
-
-    command: str = ""
-    """Command line that starts the real simulator, `{port}` being the port for its calls. Empty: that of the
-    folder CARLA_ROOT where the environment has it, else the stand-in."""
-    addresses: list[str] = []
-    """HOST:PORT of simulators that run already, one for each env; nothing is started then."""
-    port: int = Field(0, ge=0, le=65_000)
-    """Port of the first simulator that is started, the next ones ten apart; 0 draws free ones."""
-    map: str = ""
-    """Map that the stand-in starts with, by name, or an OpenDRIVE file (.xodr); empty: its own choice."""
-    start_seconds: float = Field(60.0, gt=0)
-    """A simulator that does not answer so long after its start is given up and started anew [s]."""
-    patience_seconds: float = Field(300.0, gt=0)
-    """How long to wait for a simulator that was lost to come back, before the error [s]."""
-    max_pause_seconds: float = Field(30.0, gt=0)
-    """Longest pause between two attempts to start a simulator; the first is 1 s, each next twice that [s]."""
-
-    @model_validator(mode="after")
-    def _consistent(self) -> "ServerConfig":
-        if self.command and _PLACEHOLDER not in self.command:
-            raise ValueError(f"command {self.command!r}: expected {_PLACEHOLDER} where its port belongs")
-        if self.command and self.addresses:
-            raise ValueError(
-                "command, addresses: expected one of them, simulators run already or are started"
-            )
-        for address in self.addresses:
-            _split(address)
-        return self
-
-    def server(self, index: int, seed: int = 0) -> "Server":
-        """The server of env `index`, not started yet; `seed` is for the stand-in.
-
-        Raises:
-            CarlaSetupError: more envs than addresses, or a command that does not exist.
-        """
-        if self.addresses:
-            if index >= len(self.addresses):
-                raise CarlaSetupError(
-                    f"addresses: {len(self.addresses)} simulators, expected {index + 1} or more, one an env"
-                )
-            return RunningServer(*_split(self.addresses[index]))
-        port = self.port + 10 * index if self.port else 0
-        return ServerProcess(start_command(self, seed, os.environ), port)
-
-
-def start_command(config: ServerConfig, seed: int, environ: Mapping[str, str]) -> list[str]:
-    """The command that starts a server, in words, `{port}` standing for its port.
-
-    Raises:
-        CarlaSetupError: the program is not there.
-    """
-    if config.command:
-        words = shlex.split(config.command)
-        source = "command"
-    elif environ.get("CARLA_ROOT"):
-        script = Path(environ["CARLA_ROOT"]) / "CarlaUE4.sh"
-        words = [str(script), "-RenderOffScreen", "-nosound", f"-carla-rpc-port={_PLACEHOLDER}"]
-        source = "CARLA_ROOT"
-    else:
-        words = [sys.executable, "-m", "envs.carla.standin", "--port", _PLACEHOLDER, "--seed", str(seed)]
-        option = "--xodr" if config.map.endswith(".xodr") else "--map"
-        return words + ([option, config.map] if config.map else [])
-    if not words or shutil.which(words[0]) is None:
-        raise CarlaSetupError(
-            f"{source}: no program {words[0] if words else ''!r}, expected one to start CARLA"
-        )
-    return words
+_LINES = 20
+_MOST = 300  # characters of a line
 
 
 class Server(Protocol):
@@ -113,6 +43,46 @@ class Server(Protocol):
         """End it and all it started; may be called at any time, also twice."""
 
 
+def open_server(config: ServerConfig, index: int, seed: int = 0) -> Server:
+    """The server of environment `index`, not started yet; `seed` is for the stand-in.
+
+    Raises:
+        CarlaSetupError: more environments than addresses, or a command that does not exist.
+    """
+    if config.addresses:
+        if index >= len(config.addresses):
+            raise CarlaSetupError(
+                f"addresses: {len(config.addresses)} simulators, expected {index + 1} or more, one an env"
+            )
+        return RunningServer(*split_address(config.addresses[index]))
+    port = config.port + 10 * index if config.port else 0
+    return ServerProcess(start_command(config, seed, os.environ), port)
+
+
+def start_command(config: ServerConfig, seed: int, environ: Mapping[str, str]) -> list[str]:
+    """The command that starts a server, in words, `{port}` standing for its port.
+
+    Raises:
+        CarlaSetupError: the program is not there.
+    """
+    if config.command:
+        words = shlex.split(config.command)
+        source = "command"
+    elif environ.get("CARLA_ROOT"):
+        script = Path(environ["CARLA_ROOT"]) / "CarlaUE4.sh"
+        words = [str(script), "-RenderOffScreen", "-nosound", f"-carla-rpc-port={PORT_PLACEHOLDER}"]
+        source = "CARLA_ROOT"
+    else:
+        words = [sys.executable, "-m", "envs.carla.standin", "--port", PORT_PLACEHOLDER, "--seed", str(seed)]
+        option = "--xodr" if config.map.endswith(".xodr") else "--map"
+        return words + ([option, config.map] if config.map else [])
+    if not words or shutil.which(words[0]) is None:
+        raise CarlaSetupError(
+            f"{source}: no program {words[0] if words else ''!r}, expected one to start CARLA"
+        )
+    return words
+
+
 class RunningServer:
     """A server that somebody else runs: used, never started or stopped."""
 
@@ -131,6 +101,26 @@ class RunningServer:
 
     def stop(self) -> None:
         """Leave it alone."""
+
+
+class Tail:
+    """Reads a file descriptor to its end in a thread, keeping the last lines. Takes the descriptor over."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._lines: deque[str] = deque(maxlen=_LINES)
+        self._thread = threading.Thread(target=self._read, args=(descriptor,), daemon=True)
+        self._thread.start()
+
+    def last(self, wait: float = 0.0) -> str:
+        """The last line that is not blank, or ""; waits up to `wait` seconds for the writer to be gone."""
+        if wait:
+            self._thread.join(wait)
+        return next((line for line in reversed(list(self._lines)) if line), "")
+
+    def _read(self, descriptor: int) -> None:
+        with os.fdopen(descriptor, "r", encoding="utf-8", errors="replace") as file:
+            for line in file:
+                self._lines.append(line.strip()[:_MOST])
 
 
 class ServerProcess:
@@ -159,7 +149,7 @@ class ServerProcess:
         self.stop()
         self._block = PortBlock(self._port)
         address = self._block.address
-        words = [word.replace(_PLACEHOLDER, str(address.port)) for word in self._command]
+        words = [word.replace(PORT_PLACEHOLDER, str(address.port)) for word in self._command]
         root = str(_GUARD.parents[3])
         paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
         self._process = subprocess.Popen(
@@ -220,11 +210,3 @@ def describe_exit(code: int) -> str:
     if number in set(signal.Signals):
         return f"was ended by {signal.Signals(number).name}"
     return f"exited with status {code}"
-
-
-def _split(address: str) -> tuple[str, int]:
-    """Host and port of HOST:PORT; ValueError for anything else."""
-    host, _, port = address.rpartition(":")
-    if not host or not port.isdigit() or not 0 < int(port) < 65_534:
-        raise ValueError(f"address {address!r}: expected HOST:PORT, such as localhost:2000")
-    return host, int(port)

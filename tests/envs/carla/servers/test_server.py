@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
+from envs.carla.config import ServerConfig
 from envs.carla.errors import CarlaSetupError
 from envs.carla.ports import PortBlock, is_listening
-from envs.carla.server import RunningServer, ServerConfig, ServerProcess, describe_exit, start_command
+from envs.carla.servers.server import RunningServer, ServerProcess, describe_exit, open_server, start_command
 from tests.envs.carla.fake_client import SERVER, eventually, processes, servers, words
 
 FAKE = words()
@@ -99,7 +100,7 @@ def test_a_server_dies_with_the_process_that_started_it(tmp_path: Path) -> None:
     script.write_text(
         textwrap.dedent(f"""
         import time
-        from envs.carla.server import ServerProcess
+        from envs.carla.servers.server import ServerProcess
         server = ServerProcess({FAKE!r})
         server.start()
         print(server.group, flush=True)
@@ -109,7 +110,7 @@ def test_a_server_dies_with_the_process_that_started_it(tmp_path: Path) -> None:
     parent = subprocess.Popen(
         [sys.executable, str(script)],
         stdout=subprocess.PIPE,
-        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[3])},
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[4])},
     )
     assert parent.stdout is not None
     group = int(parent.stdout.readline())
@@ -159,9 +160,9 @@ def test_the_real_simulator_is_found(tmp_path: Path) -> None:
 
 def test_servers_are_told_apart() -> None:
     running = ServerConfig(addresses=["localhost:2000", "10.0.0.1:3000"])
-    assert str(running.server(1).start()) == "10.0.0.1:3000"
+    assert str(open_server(running, 1).start()) == "10.0.0.1:3000"
     with pytest.raises(CarlaSetupError, match="2 simulators, expected 3 or more"):
-        running.server(2)
+        open_server(running, 2)
 
 
 @pytest.mark.parametrize(
@@ -181,8 +182,8 @@ def test_a_wrong_config_is_refused(fields: dict[str, object], message: str) -> N
 
 def test_a_missing_program_is_named() -> None:
     with pytest.raises(CarlaSetupError, match="no program 'no-such-carla'"):
-        ServerConfig(command="no-such-carla {port}").server(0)
-    assert servers().server(0).owned
+        open_server(ServerConfig(command="no-such-carla {port}"), 0)
+    assert open_server(servers(), 0).owned
 
 
 @pytest.mark.parametrize(
