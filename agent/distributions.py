@@ -79,7 +79,7 @@ def sample_one_hot(probs: Tensor, uniform: Tensor) -> Tensor:
 
     Args:
         probs: (..., K) probabilities.
-        uniform: (...) numbers in [0, 1).
+        uniform: (...) numbers in [0, 1]; 1 draws the last class of any probability.
 
     Returns:
         (..., K) one-hot, same dtype as `probs`, without gradient.

@@ -117,7 +117,7 @@ class DiscreteCandidates:
         chances = (plan + width * (1.0 / plan.shape[-1] - plan)).unsqueeze(1)
         uniform = 0.5 * (1.0 + torch.erf(noise[..., 0] / math.sqrt(2.0)))
         # (N, K, H, A)
-        drawn = sample_one_hot(chances.expand(noise.shape), uniform.clamp(max=1.0 - 1e-6))
+        drawn = sample_one_hot(chances.expand(noise.shape), uniform)
         # There is no first one where all candidates follow the policy.
         drawn[:, :1] = one_hot_mode(plan).unsqueeze(1)[:, : drawn.shape[1]]
         return drawn

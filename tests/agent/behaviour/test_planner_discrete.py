@@ -138,3 +138,11 @@ def test_a_policy_of_the_other_kind_is_refused() -> None:
     planner = config.build(Steps(), lambda f: BoundedNormal(f, torch.ones_like(f)), 0.9, discrete=True)
     with pytest.raises(ValueError, match="actions are continuous: expected one-hot ones"):
         planner.plan(at([0.0, 0.0]), firsts(1))
+
+
+def test_noise_beyond_all_measure_draws_the_last_action_that_has_a_chance() -> None:
+    """In float32 noise of 6 and more deviations is a uniform number of exactly 1."""
+    plan = torch.tensor([[[0.2, 0.3, 0.5, 0.0]]])
+    noise = torch.full((1, 2, 1, 4), 9.0)
+    drawn = DiscreteCandidates(noise=0.0, min_noise=0.0).draw(plan, torch.zeros_like(plan), noise)
+    assert drawn[0, 1, 0].tolist() == [0, 0, 1, 0]

@@ -206,6 +206,7 @@ def test_the_plain_vaes_loss_is_squared_error_and_torchs_kl() -> None:
     kl = torch.distributions.kl_divergence(normal, torch.distributions.Normal(0.0, 1.0)).sum((-2, -1)).mean()
     torch.testing.assert_close(metrics["loss/kl"], kl.detach())
     torch.testing.assert_close(loss.detach(), metrics["loss/reconstruction"] + 0.5 * kl.detach())
+    assert not any(metric.requires_grad for metric in metrics.values())
     loss.backward()
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in model.parameters())
     model.config.free_nats = 1e3

@@ -165,3 +165,15 @@ def test_dreams_are_painted_from_the_last_picture_where_there_is_one() -> None:
     assert torch.equal(model.paint(states, {})["image"], decoded["image"])
     plain = tiny_rssm()
     assert torch.equal(plain.paint(states, {"image": last})["image"], plain.decode(states)["image"])
+
+
+@pytest.mark.parametrize(("paint", "bound"), [(3.0, 1.0), (-2.0, 0.0)])
+def test_colours_of_a_painted_dream_stay_within_their_range(
+    monkeypatch: pytest.MonkeyPatch, paint: float, bound: float
+) -> None:
+    model = painting()
+    assert model.advection is not None
+    monkeypatch.setattr(model.advection, "parts", fixed(0.0, 0.0, trust=0.0, paint=paint))
+    states = model.imagine(model.initial(2), lambda s: torch.zeros(2, 2), 3).states[:, 1:]
+    painted = model.paint(states, {"image": torch.zeros(2, 1, SIZE, SIZE)})["image"]
+    assert (painted == bound).all()

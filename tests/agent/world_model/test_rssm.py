@@ -1,5 +1,7 @@
 """The RSSM: its random numbers, resets, storage, and its losses' gradients; the rest is in test_interface."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor
@@ -134,3 +136,23 @@ def test_the_loss_is_the_weighted_sum_of_its_parts() -> None:
     heavier, _ = model.loss(data)
     more = 4.0 * c.reconstruction_weight * metrics["loss/reconstruction_speed"]
     torch.testing.assert_close(heavier.detach() - whole.detach(), more)
+
+
+def test_compiling_reaches_the_steps_of_the_loops_over_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, called = tiny_rssm(), list[str]()
+
+    def compiled(step: Callable[..., object], dynamic: bool) -> Callable[..., object]:
+        assert not dynamic
+
+        def run(*inputs: Tensor) -> object:
+            called.append(step.__name__)
+            return step(*inputs)
+
+        return run
+
+    monkeypatch.setattr(torch, "compile", compiled)
+    model.compile_steps()
+    data = batch(2, 3)
+    states, _ = model.observe(data.observation, data.action, data.is_first, model.initial(2))
+    model.imagine(states[:, -1], lambda _: data.action[:, 0], 2)
+    assert called == ["filter_step"] * 3 + ["predict_step"] * 2

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from gymnasium.vector import VectorEnv
+from torch import Tensor
 
 from agent.behaviour.actor_critic import ActorCriticConfig
 from agent.behaviour.evolution import ControllerConfig
@@ -48,7 +49,15 @@ def test_the_lstm_is_warmed_up_by_the_interface_alone_and_left_as_it_was(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     compiled: list[LSTMWorldModel] = []
+    called: list[tuple[int, ...]] = []
     monkeypatch.setattr(LSTMWorldModel, "compile_steps", lambda model: compiled.append(model))
+    step = LSTMWorldModel.step
+
+    def counted(model: LSTMWorldModel, gates: Tensor, hidden: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
+        called.append(tuple(hidden.shape))
+        return step(model, gates, hidden, cell)
+
+    monkeypatch.setattr(LSTMWorldModel, "step", counted)
     settings = config(ActorCriticConfig(units=8, layers=1, imagination_length=2))
     parts = build_parts(settings, make)
     hidden = LSTM.hidden_size
@@ -61,6 +70,8 @@ def test_the_lstm_is_warmed_up_by_the_interface_alone_and_left_as_it_was(
     drawn = torch.random.get_rng_state()
     warm_up(parts, settings)
     assert compiled == [parts.agent.world_model]
+    # Acting in 3 environments, filtering 2 sequences, and imagining from their 2 * 4 rows.
+    assert set(called) == {(3, hidden), (2, hidden), (8, hidden)}
     assert torch.equal(torch.random.get_rng_state(), drawn)
     assert all(torch.equal(before[name], value) for name, value in parts.agent.state_dict().items())
     assert all(p.grad is None for p in parts.agent.parameters())

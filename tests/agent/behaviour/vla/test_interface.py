@@ -13,6 +13,7 @@ from agent.behaviour.vla.interface import (
     TASK,
     Batch,
     Policy,
+    observation_key,
     require_policy,
 )
 
@@ -31,6 +32,12 @@ class Still:
 def test_keys_are_those_of_lerobot() -> None:
     assert IMAGE == IMAGES + "front" == "observation.images.front"
     assert (STATE, TASK, ACTION, PAD) == ("observation.state", "task", "action", "action_is_pad")
+
+
+def test_the_picture_is_the_front_camera_and_a_vector_keeps_its_name() -> None:
+    assert observation_key("image") == IMAGE
+    assert observation_key("state") == STATE
+    assert observation_key("speed") == "observation.speed"
 
 
 def test_an_object_with_the_methods_is_a_policy() -> None:
