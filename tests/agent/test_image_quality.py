@@ -2,7 +2,7 @@ import numpy as np
 import torch
 
 from agent.image_quality import psnr, sharpness
-from train.pictures.video import frame_psnr
+from train.pictures.filmstrip import frame_psnr
 
 
 def picture(seed: int = 0, size: int = 32) -> torch.Tensor:

@@ -15,8 +15,7 @@ from agent.world_model.interface import State, Trajectory, WorldModel
 from train.data.episodes import Episode
 from train.data.replay import Replay
 from train.data.scale import scaled
-from train.pictures.filmstrip import filmstrip
-from train.pictures.video import dream_gif
+from train.pictures.filmstrip import dream_gif, filmstrip
 from train.run.errors import DreamdriveError
 
 _DRAWN = ("image", "birdseye")  # the first of them that is observed

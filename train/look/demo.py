@@ -19,7 +19,7 @@ from train.look.evaluate import Scores, drive, follow_policy, summarise
 from train.look.record import record_episode
 from train.online.config import OnlineConfig
 from train.online.trainer import train_agent
-from train.pictures.filmstrip import Episodes, Evaluations, learning_curve
+from train.pictures.curves import Episodes, Evaluations, learning_curve
 from train.pictures.video import write_mp4
 from train.run.checkpoint import write_text_aside
 from train.run.device import pick_device

@@ -8,7 +8,7 @@ from train.data.episodes import read_episode
 from train.drive.agents import load_world_model
 from train.drive.open_loop import draw_dream, fit_pictures, open_loop
 from train.look.record import record_episode
-from train.pictures.video import frame_psnr
+from train.pictures.filmstrip import frame_psnr
 from train.run.errors import DreamdriveError
 
 

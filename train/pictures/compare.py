@@ -20,10 +20,9 @@ from train.pictures.curves import (
     Curve,
     Point,
     Tracked,
-    draw,
-    filmstrip_of,
-    stack,
+    draw_metrics,
 )
+from train.pictures.filmstrip import filmstrip_of, stack_filmstrips
 from train.run.checkpoint import write_aside
 from train.run.errors import DreamdriveError, explain_os_errors, one_line
 from train.run.folder import Run
@@ -43,7 +42,7 @@ _LARGER = ("psnr", "ssim", "accuracy", "score", "eval", "return")
 def show_runs(folder: Path, console: Console | None = None) -> None:
     """Print a table of all runs that MLflow keeps for `folder`, the newest first.
 
-    Raises `DreamdriveError` when there are none, or when MLflow cannot be asked.
+    Raises `DreamdriveError` when there are none, or when MLflow does not answer.
     """
     client = _client(folder)
     table = Table("name", "job", "status", "start", "duration", "frames", "last score", "eval mean")
@@ -117,13 +116,13 @@ def compare(
     output = output if output is not None else folder / "compare.png"
     with explain_os_errors("cannot make the folder", output.parent):
         output.parent.mkdir(parents=True, exist_ok=True)
-    picture = draw(tracked, drawn)
+    picture = draw_metrics(tracked, drawn)
     write_aside(output, lambda file: file.write(picture))
     console.print(f"curves: {output}", soft_wrap=True)
     strips = [(run.name, run.filmstrip) for run in tracked if run.filmstrip is not None]
     if strips:
         stacked = output.with_name(f"{output.stem}_filmstrips.png")
-        stack(stacked, strips)
+        stack_filmstrips(stacked, strips)
         console.print(f"filmstrips: {stacked}", soft_wrap=True)
     return output
 
@@ -183,7 +182,7 @@ def find(run: str, folder: Path) -> Tracked:
     curves = {}
     own = data.tags.get("dreamdrive.run")
     for name in data.metrics:
-        # A resumed run tells some steps twice: the later telling counts.
+        # A resumed run logged some steps twice: the later value counts.
         history = sorted(client.get_metric_history(info.run_id, name), key=lambda point: point.timestamp)
         curves[name] = sorted({point.step: point.value for point in history}.items())
     return Tracked(info.run_name, data.params, curves, filmstrip_of(Path(own) / "pictures") if own else None)
@@ -212,7 +211,7 @@ def _all_runs(client: MlflowClient) -> list[MlflowRun]:
             if not token:
                 return found
     except MlflowException as error:
-        raise DreamdriveError(f"MLflow cannot be asked: {one_line(error)[:200]}") from error
+        raise DreamdriveError(f"MLflow does not answer: {one_line(error)[:200]}") from error
 
 
 def _curves(entries: Sequence[Mapping[str, Any]]) -> dict[str, Curve]:

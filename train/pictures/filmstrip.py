@@ -1,64 +1,34 @@
-"""Charts of a run: the filmstrip of truth and dream, and the learning curve. One PNG each.
+"""Dreams beside the truth: filmstrip (PNG), animation (GIF), and how far they are apart step by step."""
 
-Figures are made without pyplot: no global state, no display, safe beside a training loop.
-"""
-
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
+import torch
+from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.layout_engine import ConstrainedLayoutEngine
-from matplotlib.ticker import FuncFormatter, MaxNLocator
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
 
-from train.pictures.video import (
-    DREAMED,
-    FAINT,
-    INK,
-    SEEN,
-    Frames,
-    checked_pair,
-    error_frames,
-    frame_psnr,
-    written_aside,
-)
-from train.run.errors import DreamdriveError
+from agent.image_quality import psnr
+from train.pictures.style import DREAMED, FAINT, INK, PAPER, SEEN, save_figure, written_aside
+from train.pictures.video import PANEL_SIDE, checked_frames, enlarged, to_image, write_gif
+from train.run.errors import DreamdriveError, one_line
 
-TRAINING = "#3b78b8"
-EVALUATION = "#c2410c"
-RUNNING_MEAN = 20
-STRIP_COLUMNS = 12
-
-
-class Episodes(NamedTuple):
-    """Finished training episodes in the order in which they ended, N of them."""
-
-    frames: ArrayLike
-    """Simulator frames collected when the episode ended, (N,)."""
-    seconds: ArrayLike
-    """Wall-clock seconds since training began, (N,)."""
-    returns: ArrayLike
-    """Undiscounted return of the episode, (N,)."""
-
-
-class Evaluations(NamedTuple):
-    """Evaluations during training, M of them (M may be 0)."""
-
-    frames: ArrayLike
-    """Simulator frames collected before the evaluation, (M,)."""
-    seconds: ArrayLike
-    """Wall-clock seconds since training began, (M,)."""
-    means: ArrayLike
-    """Mean return over the evaluation's episodes, (M,)."""
-    stds: ArrayLike
-    """Standard deviation over the evaluation's episodes, (M,)."""
+_ERROR_COLOURS = "magma"
+_STRIP_COLUMNS = 12
+_TITLE = 30  # pixels above each of several filmstrips
+_Frames = NDArray[np.uint8]
 
 
 def filmstrip(
-    path: Path, truth: Frames, model: Frames, context: int, times: Sequence[int] | None = None
+    path: Path,
+    truth: _Frames,
+    model: _Frames,
+    context: int,
+    times: Sequence[int] | None = None,
 ) -> None:
     """Write a PNG with three rows, truth / model / error, and a column for each step in `times`.
 
@@ -106,13 +76,13 @@ def filmstrip(
                 place: dict[str, Any] = {"transform": axes.transAxes, "ha": "center", "va": "center"}
                 axes.text(0.5, -0.31 / aspect, f"{quality[step]:.1f} dB", fontsize=9, color=FAINT, **place)
     figure.text(0.83 / width, 0.51 / height, "step", ha="right", va="center", fontsize=11, color=FAINT)
-    save(figure, path)
+    save_figure(figure, path)
 
 
 def strip_steps(length: int, context: int) -> list[int]:
     """The columns of a filmstrip of `length` steps: first and last one seen, then some of the dream."""
     seen = [0, context - 1] if context > 1 else [0]
-    dreamt = np.linspace(context, length - 1, min(STRIP_COLUMNS - len(seen), length - context))
+    dreamt = np.linspace(context, length - 1, min(_STRIP_COLUMNS - len(seen), length - context))
     return sorted({*seen, *dreamt.round().astype(int).tolist()})
 
 
@@ -132,149 +102,110 @@ def mark_phase(axes: Axes, chosen: Sequence[int], column: int, context: int) -> 
         axes.text(0, 1.17, text, transform=axes.transAxes, ha="left", va="bottom", fontsize=11, color=colour)
 
 
-def learning_curve(
-    path: Path,
-    points: Episodes,
-    evaluations: Evaluations,
-    title: str,
-    baselines: Mapping[str, float] | None = None,
-) -> None:
-    """Write a PNG of the return against simulator frames and against wall-clock time, side by side.
+def filmstrip_of(pictures: Path) -> Path | None:
+    """The newest filmstrip in a run's folder of pictures, if there is one."""
+    found = [path for path in pictures.glob("filmstrip*.png") if path.is_file()]
+    return max(found, key=lambda path: path.stat().st_mtime_ns, default=None)
 
-    Single training episodes are faint dots, their running mean over the last 20 a line, evaluations their
-    mean with one standard deviation. `baselines` names horizontal lines; left out: solved at 900.
-    Raises DreamdriveError when the columns of points or evaluations differ in length.
+
+def stack_filmstrips(path: Path, strips: Sequence[tuple[str, Path]]) -> None:
+    """Write a PNG with the filmstrips one above the other, each under the name of its run.
+
+    Raises `DreamdriveError` for a file that is no picture, or when the disk refuses.
     """
-    episodes = columns(points, "points")
-    scores = columns(evaluations, "evaluations")
-    lines = {"solved": 900.0} if baselines is None else dict(baselines)
-    unit, divisor = time_unit(max([*episodes[1], *scores[1], 0.0]))
-    figure = Figure(figsize=(11, 4.4), dpi=150, layout=ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.08))
-    left, right = figure.subplots(1, 2, sharey=True)
-    figure.suptitle(title, x=0.01, ha="left", fontsize=14, color=INK, fontweight="bold")
-    for axes, kind, scale, label in (
-        (left, 0, 1.0, "simulator frames"),
-        (right, 1, divisor, f"wall clock ({unit})"),
-    ):
-        draw_returns(axes, episodes[kind] / scale, episodes[2], scores[kind] / scale, scores[2], scores[3])
-        for name, value in lines.items():
-            axes.axhline(value, color=FAINT, linewidth=1.2, linestyle=(0, (5, 3)), zorder=1)
-            axes.annotate(
-                f"{name} ({value:g})",
-                (0.01, value),
-                xycoords=("axes fraction", "data"),
-                xytext=(0, 4),
-                textcoords="offset points",
-                fontsize=9.5,
-                color=FAINT,
-            )
-        axes.set_xlabel(label, fontsize=11, color=INK)
-        axes.margins(x=0.02)
-        plain(axes)
-    left.set_ylabel("return of an episode", fontsize=11, color=INK)
-    left.xaxis.set_major_formatter(FuncFormatter(lambda frames, _: thousands(frames)))
-    top = max([*episodes[2], *(scores[2] + scores[3]), *lines.values(), 1.0])
-    bottom = min([*episodes[2], *(scores[2] - scores[3]), 0.0])
-    left.set_ylim(bottom - 0.04 * (top - bottom), top + 0.08 * (top - bottom))
-    if len(episodes[0]) or len(scores[0]):
-        right.legend(loc="lower right", frameon=False, fontsize=10, labelcolor=INK)
-    save(figure, path)
-
-
-def losses(path: Path, curves: Mapping[str, Sequence[tuple[int, float]]], title: str) -> None:
-    """Write a PNG with a line for each curve, name -> (update, loss) in order of update, on a log scale."""
-    figure = Figure(figsize=(8, 4.4), dpi=150, layout=ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.08))
-    axes = figure.subplots()
-    figure.suptitle(title, x=0.01, ha="left", fontsize=14, color=INK, fontweight="bold")
-    for index, (name, curve) in enumerate(curves.items()):
-        steps, values = zip(*curve, strict=True)
-        # A line through a single point is not seen.
-        marker = "o" if len(curve) == 1 else None
-        axes.plot(steps, values, color=f"C{index % 10}", linewidth=1.8, marker=marker, label=name)
-    axes.set_yscale("log")
-    axes.set_xlabel("updates", fontsize=11, color=INK)
-    axes.set_ylabel("loss", fontsize=11, color=INK)
-    plain(axes)
-    if curves:
-        axes.legend(frameon=False, fontsize=10, labelcolor=INK)
-    save(figure, path)
-
-
-def draw_returns(
-    axes: Axes,
-    x: NDArray[np.float64],
-    returns: NDArray[np.float64],
-    evaluated_x: NDArray[np.float64],
-    means: NDArray[np.float64],
-    stds: NDArray[np.float64],
-) -> None:
-    """Draw episodes (N,) as dots with their running mean, and evaluations (M,) with error bars."""
-    if len(x):
-        axes.scatter(
-            x, returns, s=9, color=TRAINING, alpha=0.22, linewidths=0, zorder=2, label="training episode"
-        )
-        label = f"mean of the last {RUNNING_MEAN}"
-        axes.plot(
-            x, running_mean(returns, RUNNING_MEAN), color=TRAINING, linewidth=2.2, zorder=3, label=label
-        )
-    if len(evaluated_x):
-        axes.errorbar(
-            evaluated_x,
-            means,
-            yerr=stds,
-            fmt="o",
-            color=EVALUATION,
-            markersize=6.5,
-            markeredgecolor="white",
-            elinewidth=1.6,
-            capsize=3.5,
-            zorder=4,
-            label="evaluation, mean ± std",
-        )
-
-
-def running_mean(values: NDArray[np.float64], window: int) -> NDArray[np.float64]:
-    """Mean of each value and the up to `window - 1` values before it, (N,) -> (N,)."""
-    sums = np.concatenate([[0.0], np.cumsum(values, dtype=np.float64)])  # (N + 1,)
-    ends = np.arange(1, len(values) + 1)
-    starts = np.maximum(ends - window, 0)
-    return np.asarray((sums[ends] - sums[starts]) / (ends - starts))
-
-
-def columns(table: Episodes | Evaluations, name: str) -> list[NDArray[np.float64]]:
-    """The table's columns as float64 arrays; raises DreamdriveError when they differ in length."""
-    arrays = [np.asarray(column, dtype=np.float64).reshape(-1) for column in table]
-    if len({len(array) for array in arrays}) != 1:
-        lengths = ", ".join(
-            f"{field} {len(array)}" for field, array in zip(table._fields, arrays, strict=True)
-        )
-        raise DreamdriveError(f"{name}: expected columns of one length, got {lengths}")
-    return arrays
-
-
-def time_unit(seconds: float) -> tuple[str, float]:
-    """The unit in which a span of this many seconds reads best, and its length in seconds."""
-    if seconds < 3 * 60:
-        return "seconds", 1.0
-    return ("minutes", 60.0) if seconds < 3 * 3600 else ("hours", 3600.0)
-
-
-def thousands(count: float) -> str:
-    """A count as short as it reads: 250, 12.5k, 300k."""
-    return f"{count / 1000:g}k" if count >= 1000 else f"{count:g}"
-
-
-def plain(axes: Axes) -> None:
-    """A light grid behind the data and no frame around it."""
-    axes.grid(color="#e8eaed", linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right", "left"]].set_visible(False)
-    axes.spines["bottom"].set_color("#c9ced4")
-    axes.tick_params(colors=FAINT, labelcolor=INK, labelsize=10, length=0)
-    axes.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
-
-
-def save(figure: Figure, path: Path) -> None:
-    """Write the figure as PNG, aside and renamed."""
+    images = []
+    for _, file in strips:
+        try:
+            with Image.open(file) as image:
+                images.append(image.convert("RGB"))
+        except (OSError, ValueError) as error:
+            raise DreamdriveError(f"{file}: not a picture that can be read ({one_line(error)})") from error
+    width = max(image.width for image in images)
+    sheet = Image.new("RGB", (width, sum(image.height + _TITLE for image in images)), PAPER)
+    pen, font, top = ImageDraw.Draw(sheet), ImageFont.load_default(18), 0
+    for (name, _), picture in zip(strips, images, strict=True):
+        pen.text((10, top + _TITLE - 6), name, INK, font, anchor="ls")
+        sheet.paste(picture, (0, top + _TITLE))
+        top += picture.height + _TITLE
     with written_aside(path) as aside:
-        figure.savefig(aside, facecolor="white")
+        sheet.save(aside)
+
+
+def dream_gif(path: Path, truth: _Frames, model: _Frames, context: int, fps: float) -> None:
+    """Write `dream_frames` (truth | model | error, `(T, C, H, W)` uint8) as a GIF at `fps` pictures/s."""
+    write_gif(path, dream_frames(truth, model, context), fps)
+
+
+def dream_frames(truth: _Frames, model: _Frames, context: int) -> _Frames:
+    """Lay truth, model and error side by side under a line that says whether the model sees or dreams.
+
+    truth, model: `(T, C, H, W)` uint8; the model's first `context` frames are reconstructions of what it saw,
+    the others its open-loop dream. Returns `(T, 3, H', W')` uint8, enlarged for viewing.
+    """
+    truth, model = checked_pair(truth, model)
+    panels = [enlarged(film, PANEL_SIDE) for film in (truth, model, error_frames(truth, model))]
+    height, width = panels[0].shape[-2:]
+    margin, header, footer = 14, 34, 30
+    canvas_size = (3 * width + 4 * margin, header + height + footer)
+    quality = frame_psnr(truth, model)
+    font = ImageFont.load_default(15)
+    result = []
+    for step in range(len(truth)):
+        dreaming = step >= context
+        colour = DREAMED if dreaming else SEEN
+        canvas = Image.new("RGB", canvas_size, PAPER)
+        draw = ImageDraw.Draw(canvas)
+        for column, (panel, label) in enumerate(zip(panels, ("truth", "model", "error"), strict=True)):
+            left = margin + column * (width + margin)
+            canvas.paste(to_image(panel[step]), (left, header))
+            draw.text((left, header - 9), label, INK, font, anchor="ls")
+        # The frame and the words around the model's panel carry the state: green sees, orange dreams.
+        left = 2 * margin + width
+        frame = (left - 4, header - 4, left + width + 3, header + height + 3)
+        draw.rectangle(frame, outline=colour, width=4)
+        state = f"dreaming +{step - context + 1}" if dreaming else "seeing"
+        draw.text((left + width, header - 9), state, colour, font, anchor="rs")
+        draw.text((canvas_size[0] - margin, header - 9), f"{quality[step]:.1f} dB", FAINT, font, anchor="rs")
+        draw_progress(
+            draw, (margin, header + height + 14, canvas_size[0] - margin), step, len(truth), context
+        )
+        result.append(np.asarray(canvas).transpose(2, 0, 1))
+    return np.stack(result)
+
+
+def draw_progress(
+    draw: ImageDraw.ImageDraw, line: tuple[int, int, int], step: int, length: int, context: int
+) -> None:
+    """Draw a progress line (left, y, right in pixels): green up to `context`, then orange, up to `step`."""
+    left, y, right = line
+    draw.rectangle((left, y, right, y + 5), fill="#e8eaed")
+    for start, end, colour in ((0, min(step + 1, context), SEEN), (context, step + 1, DREAMED)):
+        if end > start:
+            x = [left + round((right - left) * part / length) for part in (start, end)]
+            draw.rectangle((x[0], y, x[1], y + 5), fill=colour)
+
+
+def checked_pair(truth: _Frames, model: _Frames) -> tuple[_Frames, _Frames]:
+    """Return truth and model as RGB frames; raises DreamdriveError when their shapes differ."""
+    truth, model = checked_frames(truth, "truth"), checked_frames(model, "model")
+    if truth.shape != model.shape:
+        raise DreamdriveError(f"model: expected the shape of truth {truth.shape}, got {model.shape}")
+    return truth, model
+
+
+def error_frames(truth: _Frames, model: _Frames) -> _Frames:
+    """Colour the absolute error of `(T, C, H, W)`, averaged over channels: `(T, 3, H, W)` uint8.
+
+    Black is no error. The square root keeps small errors visible beside large ones, on a scale that is the
+    same for every picture, so two films can be compared.
+    """
+    truth, model = checked_pair(truth, model)
+    error = np.abs(truth.astype(np.float32) - model.astype(np.float32)).mean(axis=1) / 255  # (T, H, W)
+    coloured = colormaps[_ERROR_COLOURS](np.sqrt(error), bytes=True)  # (T, H, W, 4)
+    return np.ascontiguousarray(coloured[..., :3].transpose(0, 3, 1, 2))
+
+
+def frame_psnr(truth: _Frames, model: _Frames) -> NDArray[np.float32]:
+    """Peak signal-to-noise ratio of each step in dB, `(T, C, H, W)` twice -> `(T,)`; 100 where equal."""
+    one, other = (torch.from_numpy(film.astype(np.float32)) / 255 for film in checked_pair(truth, model))
+    return psnr(one, other).numpy()

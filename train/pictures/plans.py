@@ -7,20 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from train.pictures.video import (
-    DREAMED,
-    FAINT,
-    INK,
-    PAPER,
-    SEEN,
-    checked_frames,
-    contact_sheet,
-    enlarged,
-    to_image,
-    write_mp4,
-)
+from train.pictures.style import DREAMED, FAINT, INK, PAPER, SEEN
+from train.pictures.video import checked_frames, contact_sheet, enlarged, to_image, write_mp4
 
-Frames = NDArray[np.uint8]
 POLICY = "#3b78b8"
 _ROWS = 5
 _CELL, _GAP, _MARGIN, _HEADER = 96, 4, 14, 30
@@ -43,8 +32,8 @@ class Thought:
         action: (A,), what was chosen.
     """
 
-    seen: Frames
-    futures: Frames
+    seen: NDArray[np.uint8]
+    futures: NDArray[np.uint8]
     steps: NDArray[np.int64]
     shown: NDArray[np.int64]
     returns: NDArray[np.float32]
@@ -60,7 +49,7 @@ def rank(returns: NDArray[np.float32], rows: int = _ROWS) -> NDArray[np.int64]:
     return np.asarray(order[places], np.int64)
 
 
-def thought_frame(thought: Thought, low: float, high: float) -> Frames:
+def thought_frame(thought: Thought, low: float, high: float) -> NDArray[np.uint8]:
     """One decision as a picture (3, H', W') uint8; returns are drawn on a scale from `low` to `high`."""
     rows, columns = thought.futures.shape[:2]
     left = 2 * _MARGIN + _SEEN
@@ -69,7 +58,7 @@ def thought_frame(thought: Thought, low: float, high: float) -> Frames:
     canvas = Image.new("RGB", (width, height), PAPER)
     draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(14)
     draw.text((_MARGIN, _HEADER - 8), "seen", SEEN, font, anchor="ls")
-    canvas.paste(_fitted(thought.seen, _SEEN), (_MARGIN, _HEADER))
+    canvas.paste(_enlarged_to(thought.seen, _SEEN), (_MARGIN, _HEADER))
     for column, step in enumerate(thought.steps.tolist()):
         x = left + column * (_CELL + _GAP)
         draw.text((x, _HEADER - 8), f"+{step}" if step else "now", DREAMED, font, anchor="ls")
@@ -79,7 +68,7 @@ def thought_frame(thought: Thought, low: float, high: float) -> Frames:
         y = _HEADER + row * (_CELL + _GAP)
         for column in range(columns):
             x = left + column * (_CELL + _GAP)
-            canvas.paste(_fitted(thought.futures[row, column], _CELL), (x, y))
+            canvas.paste(_enlarged_to(thought.futures[row, column], _CELL), (x, y))
         candidate = int(thought.shown[row])
         value = float(thought.returns[candidate])
         colour = POLICY if candidate < thought.by_policy else DREAMED
@@ -93,7 +82,7 @@ def thought_frame(thought: Thought, low: float, high: float) -> Frames:
     return np.asarray(canvas).transpose(2, 0, 1)
 
 
-def _fitted(picture: Frames, side: int) -> Image.Image:
+def _enlarged_to(picture: NDArray[np.uint8], side: int) -> Image.Image:
     """A picture (C, H, W) as an image, its longer side `side` pixels."""
     whole = to_image(enlarged(checked_frames(picture[None], "picture"), side)[0])
     factor = side / max(whole.size)

@@ -10,8 +10,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 
 from train.language.hindsight import PLACE_BORDER, SPEEDS, SpeedScale, in_half_widths
-from train.pictures.filmstrip import plain, save
-from train.pictures.video import FAINT, INK, SEEN
+from train.pictures.style import FAINT, INK, SEEN, save_figure, style_axes
 from train.run.errors import DreamdriveError
 from train.vla.instruction_metrics import SETTLE, Driven
 
@@ -65,7 +64,7 @@ def draw_driven(
                 axes.plot(np.arange(len(values)), values, color=colour, linewidth=1.0, alpha=0.75)
         for axes in (above, below):
             axes.axvline(settle, color=FAINT, linewidth=0.9, linestyle=":")
-            plain(axes)
+            style_axes(axes)
         below.set_xlabel("decision", fontsize=10, color=INK)
     _name_axes(grid[0, 0], grid[1, 0], top)
     shown = [place for place in _COLOURS if any(drive.trial.asked.place == place for drive in drives)]
@@ -73,7 +72,7 @@ def draw_driven(
         lines = [Line2D([], [], color=_COLOURS[place], linewidth=2) for place in shown]
         words = [place or "any place" for place in shown]
         figure.legend(lines, words, loc="outside upper right", ncols=len(words), frameon=False, fontsize=10)
-    save(figure, path)
+    save_figure(figure, path)
 
 
 def _name_axes(above: Axes, below: Axes, top: float) -> None:

@@ -9,7 +9,7 @@ import torch
 from pydantic import BaseModel
 from torch import Tensor
 
-from train.pictures.filmstrip import losses
+from train.pictures.curves import draw_losses
 from train.run.checkpoint import save_checkpoint
 from train.run.errors import DreamdriveError
 from train.run.folder import Change, Run, StopSignal, run_to_resume
@@ -139,7 +139,7 @@ class Job:
             for name, label in names.items()
         }
         path = self.run.pictures / "losses.png"
-        losses(path, {label: curve for label, curve in curves.items() if curve}, self.run.name)
+        draw_losses(path, {label: curve for label, curve in curves.items() if curve}, self.run.name)
         if self.watch.tracker is not None:
             self.watch.tracker.artifact(path, "pictures")
 

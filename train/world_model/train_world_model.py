@@ -28,7 +28,7 @@ from agent.returns import lambda_returns
 from agent.world_model.interface import State, WorldModel
 from train.cli import main as dreamdrive
 from train.data.sequences import SequenceDataset
-from train.pictures.filmstrip import save
+from train.pictures.style import save_figure
 from train.run.errors import DreamdriveError
 from train.world_model.config import WorldModelTrainConfig
 from train.world_model.trainer import WorldModelTrainer
@@ -142,7 +142,7 @@ def visualize_imagination(
             picture = decoded[0, panel * _EVERY].clamp(0, 1).permute(1, 2, 0).cpu().numpy()
             axes.imshow(picture if picture.shape[2] != 1 else picture[..., 0], cmap="gray")
             axes.set_title(f"t={panel * _EVERY}")
-    save(figure, Path(path))
+    save_figure(figure, Path(path))
     return Path(path)
 
 

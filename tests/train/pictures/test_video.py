@@ -7,26 +7,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from train.pictures.filmstrip import (
+from train.pictures.curves import (
     Episodes,
     Evaluations,
-    filmstrip,
     learning_curve,
     running_mean,
     thousands,
     time_unit,
 )
-from train.pictures.video import (
-    contact_sheet,
-    dream_frames,
-    dream_gif,
-    enlarged,
-    error_frames,
-    frame_psnr,
-    write_gif,
-    write_mp4,
-    written_aside,
-)
+from train.pictures.filmstrip import dream_frames, dream_gif, error_frames, filmstrip, frame_psnr
+from train.pictures.style import written_aside
+from train.pictures.video import contact_sheet, enlarged, write_gif, write_mp4
 from train.run.errors import DreamdriveError
 
 NONE = Evaluations([], [], [], [])
