@@ -5,8 +5,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from agent.nets import ChannelNorm, conv, init_fan_in, linear
-from agent.world_model.decoder import PixelError
+from agent.nets import ChannelNorm, PixelError, conv, init_fan_in, linear
 
 MAP_SIDE = 4
 

@@ -2,14 +2,12 @@
 
 from collections.abc import Mapping
 from itertools import pairwise
-from typing import Any
 
-import torch
 from pydantic import BaseModel
 from torch import Tensor, nn
 
 from agent.distributions import symexp, symlog
-from agent.nets import ChannelNorm, NormName, centred, conv, from_patches, linear, mlp, to_patches
+from agent.nets import ChannelNorm, NormName, PixelError, conv, from_patches, linear, mlp, to_patches
 from agent.world_model.encoder import ObservationShapes, channel_plan
 
 
@@ -26,29 +24,6 @@ class DecoderConfig(BaseModel, extra="forbid", validate_assignment=True, use_att
     """Layers of the MLP that predicts vector observations."""
     vector_units: int = 256
     """Width of that MLP."""
-
-
-class PixelError(torch.autograd.Function):
-    """Squared error of predictions and pictures, summed over all but the first dimension: (N, ...) -> (N,).
-
-    A prediction p stands for the byte 255 (p + 1/2). The difference is half the gradient: it alone is kept.
-    Composed of torch's own functions this takes three times the passes over memory.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, prediction: Tensor, target: Tensor) -> Tensor:
-        """Args: prediction (N, ...) float, target (N, ...) uint8, or `centred` already."""
-        difference = prediction - (target if target.is_floating_point() else centred(target))
-        ctx.save_for_backward(difference)
-        ctx.dtype = prediction.dtype
-        return torch.linalg.vector_norm(difference.flatten(1), dim=1).square()
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        """The gradient of the prediction."""
-        (difference,) = ctx.saved_tensors
-        scale = (2.0 * gradient).view(-1, *[1] * (difference.ndim - 1))
-        return (difference * scale).to(ctx.dtype), None
 
 
 class ImageDecoder(nn.Module):

@@ -9,13 +9,14 @@ row), `is_first` marks the first observation of an episode, before which nothing
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Protocol, TypeAlias
 
 import torch
 from tensordict import TensorDict
 from torch import Tensor, nn
 
-from agent.world_model.heads import TwoHotHead
+from agent.nets import NormName
+from agent.world_model.heads import ContinueHead, TwoHotHead
 
 Observation = Mapping[str, Tensor]
 Metrics = dict[str, Tensor]
@@ -64,6 +65,22 @@ class Batch:
     is_terminal: Tensor
 
 
+class HeadSizes(Protocol):
+    """What a world model's config says of its heads.
+
+    Attributes:
+        units: width of each.
+        reward_layers, continue_layers, value_layers: hidden layers.
+        norm: their normalisation.
+    """
+
+    units: int
+    reward_layers: int
+    continue_layers: int
+    value_layers: int
+    norm: NormName
+
+
 class WorldModel(nn.Module, ABC):
     """A learnt model of driving. Consumers know it by these methods only; batch comes first everywhere.
 
@@ -72,13 +89,23 @@ class WorldModel(nn.Module, ABC):
         feature_parts: slices of the features by name: `observed`, what stands for the present observation,
             and `memory`, what was carried over from before it.
         action_size: A.
+        reward_head, continue_head: on the features; see `build_heads`.
         value_head: the critic, trained by the behaviour that uses it.
     """
 
     feature_size: int
     feature_parts: dict[str, slice]
     action_size: int
+    reward_head: TwoHotHead
+    continue_head: ContinueHead
     value_head: TwoHotHead
+
+    def build_heads(self, sizes: HeadSizes) -> None:
+        """Give the model its heads, freshly initialised; `feature_size` is known."""
+        size, units, norm = self.feature_size, sizes.units, sizes.norm
+        self.reward_head = TwoHotHead(size, units, sizes.reward_layers, norm)
+        self.continue_head = ContinueHead(size, units, sizes.continue_layers, norm)
+        self.value_head = TwoHotHead(size, units, sizes.value_layers, norm)
 
     @abstractmethod
     def compile_steps(self) -> None:
@@ -140,17 +167,17 @@ class WorldModel(nn.Module, ABC):
     def features(self, state: State) -> Tensor:
         """What heads and policies read of a state, (..., F) float."""
 
-    @abstractmethod
     def reward(self, state: State) -> Tensor:
         """Expected reward that arrives with each state, (...)."""
+        return self.reward_head.mean(self.reward_head(self.features(state)))
 
-    @abstractmethod
     def value(self, state: State) -> Tensor:
         """Expected discounted return from each state on, (...)."""
+        return self.value_head.mean(self.value_head(self.features(state)))
 
-    @abstractmethod
     def cont(self, state: State) -> Tensor:
         """Probability that the episode goes on in each state, (...)."""
+        return self.continue_head.mean(self.continue_head(self.features(state)))
 
     @abstractmethod
     def loss_and_states(self, batch: Batch, state: State) -> tuple[Tensor, Metrics, State]:

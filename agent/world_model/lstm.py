@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from agent.nets import NormName, linear, mlp
 from agent.tokenizer.fsq_vae import FSQVAEConfig
 from agent.world_model.encoder import ObservationShapes
-from agent.world_model.heads import ContinueHead, TwoHotHead
 from agent.world_model.interface import Batch, Metrics, Observation, State, WorldModel
+from agent.world_model.losses import continue_loss, reward_loss
 from agent.world_model.token_heads import DigitHeadConfig, JointHeadConfig, TokenHead
 
 
@@ -116,10 +116,7 @@ class LSTMWorldModel(WorldModel):
         self.register_buffer("place", torch.arange(g) * k, persistent=False)
         self.feature_size = g * d + h
         self.feature_parts = {"observed": slice(0, g * d), "memory": slice(g * d, g * d + h)}
-        size, units, norm = self.feature_size, config.units, config.norm
-        self.reward_head = TwoHotHead(size, units, config.reward_layers, norm)
-        self.continue_head = ContinueHead(size, units, config.continue_layers, norm)
-        self.value_head = TwoHotHead(size, units, config.value_layers, norm)
+        self.build_heads(config)
         self._step = self.step
 
     def compile_steps(self) -> None:
@@ -219,18 +216,6 @@ class LSTMWorldModel(WorldModel):
         """The picture of each state's tokens, {"image": (..., 3, S, S)} in [0, 1]."""
         return {"image": self.tokenizer.decode(self.tokenizer.codes(state["token"]))}
 
-    def reward(self, state: State) -> Tensor:
-        """Expected reward that arrives with each state, (...)."""
-        return self.reward_head.mean(self.reward_head(self.features(state)))
-
-    def value(self, state: State) -> Tensor:
-        """Expected discounted return from each state on, (...)."""
-        return self.value_head.mean(self.value_head(self.features(state)))
-
-    def cont(self, state: State) -> Tensor:
-        """Probability that the episode goes on in each state, (...)."""
-        return self.continue_head.mean(self.continue_head(self.features(state)))
-
     def loss_and_states(self, batch: Batch, state: State) -> tuple[Tensor, Metrics, State]:
         """Cross-entropy of the next tokens, reward and continue losses, and the states.
 
@@ -249,9 +234,8 @@ class LSTMWorldModel(WorldModel):
         rows = valid.sum().clamp(min=1)
         token_loss = (surprise.sum(-1) * valid).sum() / rows
         features = self.features(states)
-        reward = self.reward_head.loss(self.reward_head(features), batch.reward).mean()
-        goes_on = 1.0 - batch.is_terminal.float()
-        cont = self.continue_head.loss(self.continue_head(features), goes_on).mean()
+        reward = reward_loss(self.reward_head, features, batch.reward).mean()
+        cont = continue_loss(self.continue_head, features, batch.is_terminal).mean()
         loss = token_loss + c.reward_weight * reward + c.continue_weight * cont
         before = torch.cat([state["token"].unsqueeze(1), tokens[:, :-1]], 1)
         nats = token_loss.detach() / self.tokenizer.tokens

@@ -14,7 +14,6 @@ from agent.world_model.advection import Advection
 from agent.world_model.decoder import Decoder, DecoderConfig
 from agent.world_model.dynamics import Dynamics, DynamicsConfig
 from agent.world_model.encoder import Encoder, EncoderConfig, ObservationShapes
-from agent.world_model.heads import ContinueHead, TwoHotHead
 from agent.world_model.interface import Batch, Metrics, Observation, State, WorldModel
 from agent.world_model.losses import continue_loss, kl_losses, reconstruction_losses, reward_loss
 
@@ -111,10 +110,7 @@ class RSSM(WorldModel):
         self.advection: Advection | None = None
         if config.advection:
             self.advection = Advection(config.decoder, self.feature_size, shapes, config.norm)
-        size, units, norm = self.feature_size, config.units, config.norm
-        self.reward_head = TwoHotHead(size, units, config.reward_layers, norm)
-        self.continue_head = ContinueHead(size, units, config.continue_layers, norm)
-        self.value_head = TwoHotHead(size, units, config.value_layers, norm)
+        self.build_heads(config)
 
     def compile_steps(self) -> None:
         """Compile the steps of the dynamics."""
@@ -193,18 +189,6 @@ class RSSM(WorldModel):
         # What is painted need not be decoded.
         rest = self.decoder.vectors or painted.keys() != self.decoder.images.keys()
         return (self.decode(states) if rest else {}) | painted
-
-    def reward(self, state: State) -> Tensor:
-        """Expected reward that arrives with each state, (...)."""
-        return self.reward_head.mean(self.reward_head(self.features(state)))
-
-    def value(self, state: State) -> Tensor:
-        """Expected discounted return from each state on, (...)."""
-        return self.value_head.mean(self.value_head(self.features(state)))
-
-    def cont(self, state: State) -> Tensor:
-        """Probability that the episode goes on in each state, (...)."""
-        return self.continue_head.mean(self.continue_head(self.features(state)))
 
     def _shared(self, observation: Observation) -> dict[str, Tensor]:
         """Observations (B, T, ...) with pictures cut into patches, once where encoder and decoder agree."""

@@ -117,9 +117,6 @@ class LinearWorld(WorldModel):
     def reward(self, state: State) -> Tensor:
         return -0.1 * state["x"].square().sum(-1)
 
-    def value(self, state: State) -> Tensor:
-        return self.value_head.mean(self.value_head(self.features(state)))
-
     def cont(self, state: State) -> Tensor:
         return torch.full(state.batch_size, 0.9)
 

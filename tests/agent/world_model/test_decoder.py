@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from agent.distributions import symlog
-from agent.world_model.decoder import Decoder, DecoderConfig, PixelError
+from agent.nets import PixelError
+from agent.world_model.decoder import Decoder, DecoderConfig
 
 
 def decoder(shapes: dict[str, tuple[int, ...]], patch: int = 4) -> Decoder:
