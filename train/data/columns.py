@@ -29,7 +29,6 @@ from train.run.progress import Progress
 from train.data.sources import Source, read_sources
 
 _FORMAT = 1
-Array = NDArray[Any]
 
 
 @dataclass
@@ -46,18 +45,18 @@ class Cache:
         fingerprint: of what it was made from.
     """
 
-    columns: dict[str, Array]
+    columns: dict[str, NDArray[Any]]
     names: list[str]
     groups: list[str]
     places: list[str]
-    ends: Array
+    ends: NDArray[Any]
     fingerprint: str
 
     def __len__(self) -> int:
         return len(self.ends)
 
     @property
-    def starts(self) -> Array:
+    def starts(self) -> NDArray[Any]:
         """(N,) int64, the first row of each episode."""
         return np.concatenate([[0], self.ends[:-1]]).astype(np.int64)
 
@@ -176,7 +175,7 @@ def _read(path: Path, mark: str) -> Cache | None:
         index = json.loads((path / "index.json").read_text())
         if index["fingerprint"] != mark:
             return None
-        columns: dict[str, Array] = {}
+        columns: dict[str, NDArray[Any]] = {}
         for name, (dtype, shape) in index["columns"].items():
             file = path / f"{name}.bin"
             expected = int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
@@ -236,14 +235,14 @@ def _build(
 
 def _columns(
     where: str, episode: Episode, image_size: int, observations: list[str], fps: float
-) -> dict[str, Array]:
+) -> dict[str, NDArray[Any]]:
     """What the cache keeps of an episode of T+1 rows."""
     missing = [name for name in observations if name not in episode.observations]
     if missing:
         raise DreamdriveError(
             f"{where}: no entry '{missing[0]}', expected one of {sorted(episode.observations)}"
         )
-    columns: dict[str, Array] = {}
+    columns: dict[str, NDArray[Any]] = {}
     for name in sorted(observations or episode.observations):
         values = episode.observations[name]
         columns[f"observation.{name}"] = scaled(values, image_size) if values.ndim == 4 else values
@@ -268,7 +267,7 @@ def _place(episode: Episode) -> str:
     return bytes(place.item()).decode(errors="replace") if place.dtype.kind == "S" else str(place.item())
 
 
-def _known(where: str, episode: Episode, name: str, rows: int) -> Array | None:
+def _known(where: str, episode: Episode, name: str, rows: int) -> NDArray[Any] | None:
     """`position(s)` or `speed(s)` of an episode, (T+1, n), an extra or an observation; None if absent."""
     for key in (name, f"{name}s"):
         values = episode.extras.get(key, episode.observations.get(key))

@@ -22,10 +22,9 @@ import torch
 from pydantic import BaseModel, BeforeValidator, ByteSize, Field, TypeAdapter
 
 from train.run.checkpoint import write_text_aside
-from train.data.batch import Batch
 from train.data.episodes import Episode
 from train.data.ring import Ring
-from train.data.replay_layout import ReplaySpec, as_fields
+from train.data.replay_layout import ReplayBatch, ReplaySpec, as_fields
 from train.run.errors import DreamdriveError, explain_os_errors
 
 _FORMAT = 1
@@ -223,7 +222,7 @@ class Replay:
                 episode.is_terminal[at],
             )
 
-    def sample(self) -> Batch:
+    def sample(self) -> ReplayBatch:
         """Draw `batch_size` sequences: new chunks from the online queue, the rest uniform over all windows.
 
         Raises:
@@ -245,7 +244,7 @@ class Replay:
                 taken += 1
         data = {name: self._ring.read(name, streams, starts, length) for name in self.spec.data_fields()}
         initial, has_initial = self._latents_before(streams, starts)
-        return Batch(
+        return ReplayBatch(
             observation={
                 name: torch.from_numpy(data[f"observation.{name}"]) for name in self.spec.observation
             },

@@ -1,7 +1,7 @@
 """Sequences of recorded driving, cut from episodes without ever crossing one, in an order that resumes."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
@@ -11,14 +11,85 @@ from torch.utils.data import Dataset
 
 from agent.world_model.interface import Batch
 from train.run.errors import DreamdriveError
-from train.data.balance import acceptance, accepted
 from train.data.columns import Cache, open_cache
-from train.world_model.config import WorldModelTrainConfig
 from train.data.sources import GROUPS, find_sources
-from train.data.split import Segments, split_by_file, split_by_place
+from train.data.split import Segments, acceptance, accepted, split_by_file, split_by_place
 
 _NAMED = 8  # episodes that a message names at most
-Array = NDArray[Any]
+
+
+class SequenceOptions(Protocol):
+    """What a data set of sequences needs of a config; the one of the world-model trainer has all of it."""
+
+    @property
+    def image_size(self) -> int:
+        """Side of the pictures [px]; others are scaled to it."""
+        ...
+
+    @property
+    def observations(self) -> list[str]:
+        """Entries of the observations that are kept; empty keeps all."""
+        ...
+
+    @property
+    def fps(self) -> float:
+        """Rows a second, to take speeds from positions."""
+        ...
+
+    @property
+    def cache_dir(self) -> str:
+        """Folder for the decoded episodes; empty is `.cache` beside the data."""
+        ...
+
+    @property
+    def action_dim(self) -> int:
+        """Numbers in an action."""
+        ...
+
+    @property
+    def sequence_length(self) -> int:
+        """T, rows of a sequence."""
+        ...
+
+    @property
+    def split(self) -> Literal["file", "place"]:
+        """Whether whole files are held out, or places."""
+        ...
+
+    @property
+    def val_fraction(self) -> float:
+        """Share of the data to validate on."""
+        ...
+
+    @property
+    def test_fraction(self) -> float:
+        """Share of the data that neither training nor validation sees."""
+        ...
+
+    @property
+    def geofence(self) -> float:
+        """Least distance between places of different splits [m]."""
+        ...
+
+    @property
+    def seed(self) -> int:
+        """Of the split and of the order."""
+        ...
+
+    @property
+    def balance(self) -> bool:
+        """Whether sequences are drawn evenly over speed and steering."""
+        ...
+
+    @property
+    def balance_bins(self) -> int:
+        """Bins of speed, and of steering."""
+        ...
+
+    @property
+    def balance_power(self) -> float:
+        """A sequence is accepted as the inverse density of its bin to this power."""
+        ...
 
 
 class SequenceDataset(Dataset[dict[str, Tensor]]):
@@ -31,7 +102,7 @@ class SequenceDataset(Dataset[dict[str, Tensor]]):
     was before it is not known to the model.
 
     Args:
-        path: folder of .npz episodes, or an HDF5 file; see `WorldModelTrainConfig.data_path`.
+        path: folder of .npz episodes, or an HDF5 file; see `SequenceOptions`.
         config: sizes, split, seed, balance.
         split: "train", "val" or "test".
         cache: the decoded episodes, if they are open already.
@@ -49,7 +120,7 @@ class SequenceDataset(Dataset[dict[str, Tensor]]):
     def __init__(
         self,
         path: str | Path,
-        config: WorldModelTrainConfig,
+        config: SequenceOptions,
         split: str = "train",
         cache: Cache | None = None,
     ) -> None:
@@ -84,7 +155,7 @@ class SequenceDataset(Dataset[dict[str, Tensor]]):
                 f"{path}: all {len(found.start)} stretches of the split {split} are shorter than "
                 f"sequence_length {self.length}, the longest has {longest} rows"
             )
-        self._accept: Array | None = None
+        self._accept: NDArray[Any] | None = None
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -111,11 +182,11 @@ class SequenceDataset(Dataset[dict[str, Tensor]]):
             return {"observations": images["image"], **item}
         return {**{f"observations.{name}": value for name, value in images.items()}, **item}
 
-    def fixed_starts(self) -> Array:
+    def fixed_starts(self) -> NDArray[Any]:
         """First rows of sequences laid side by side from the start of each stretch, (len,) int64."""
         return self._side_by_side(np.zeros(len(self.segments.start), np.int64))
 
-    def epoch_starts(self, epoch: int) -> Array:
+    def epoch_starts(self, epoch: int) -> NDArray[Any]:
         """First rows of the sequences of an epoch in their order, (len,) int64; the same for the same epoch.
 
         Sequences lie side by side, from a random row of each stretch on: every row at most once. With
@@ -127,12 +198,12 @@ class SequenceDataset(Dataset[dict[str, Tensor]]):
         spare = (self.segments.end - self.segments.start) % self.length
         return rng.permutation(self._side_by_side(rng.integers(0, spare + 1)))
 
-    def _side_by_side(self, offsets: Array) -> Array:
+    def _side_by_side(self, offsets: NDArray[Any]) -> NDArray[Any]:
         pairs = zip(self.segments.start + offsets, self.segments.end, strict=True)
         parts = [np.arange(first, end - self.length + 1, self.length) for first, end in pairs]
         return np.concatenate(parts) if parts else np.zeros(0, np.int64)
 
-    def _drawn(self, rng: np.random.Generator) -> Array:
+    def _drawn(self, rng: np.random.Generator) -> NDArray[Any]:
         pairs = zip(self.segments.start, self.segments.end, strict=True)
         every = np.concatenate([np.arange(start, end - self.length + 1) for start, end in pairs])
         if self._accept is None:
@@ -141,7 +212,7 @@ class SequenceDataset(Dataset[dict[str, Tensor]]):
             self._accept = acceptance(speed, steering, self.config.balance_bins, self.config.balance_power)
         return every[accepted(self._accept, len(self), rng)]
 
-    def columns(self, starts: Array) -> dict[str, Tensor]:
+    def columns(self, starts: NDArray[Any]) -> dict[str, Tensor]:
         """Sequences from these first rows (B,), name -> (B, T, ...): the columns that the model reads."""
         out: dict[str, Tensor] = {}
         for name, column in self.cache.columns.items():
@@ -158,7 +229,7 @@ class SequenceDataset(Dataset[dict[str, Tensor]]):
         out["reward"][:, 0] = 0.0
         return out | {"is_first": is_first}
 
-    def names_of(self, starts: Array) -> str:
+    def names_of(self, starts: NDArray[Any]) -> str:
         """The episodes that sequences from these first rows lie in, as text."""
         episodes = np.unique(np.searchsorted(self.cache.ends, starts, "right")).tolist()
         names = ", ".join(self.cache.names[n] for n in episodes[:_NAMED])
@@ -166,7 +237,7 @@ class SequenceDataset(Dataset[dict[str, Tensor]]):
         return names + (f" and {more} more" if more > 0 else "")
 
 
-def open_data(path: str | Path, config: WorldModelTrainConfig) -> Cache:
+def open_data(path: str | Path, config: SequenceOptions) -> Cache:
     """The decoded episodes of `path`. Raises `DreamdriveError`; see `find_sources` and `open_cache`."""
     sources = find_sources(Path(path))
     base = Path(path) if Path(path).is_dir() else Path(path).parent
@@ -186,7 +257,7 @@ def as_batch(columns: dict[str, Tensor], device: torch.device) -> Batch:
     )
 
 
-def _window_means(values: Array, starts: Array, length: int) -> Array:
+def _window_means(values: NDArray[Any], starts: NDArray[Any], length: int) -> NDArray[Any]:
     """Means of `length` values from each of `starts` on, (N,); NaN where one of them is."""
     sums = np.concatenate([[0.0], np.cumsum(np.nan_to_num(values.astype(np.float64)))])
     unknown = np.concatenate([[0], np.cumsum(~np.isfinite(values))])

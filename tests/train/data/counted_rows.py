@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from train.data.batch import Batch
+from train.data.replay_layout import ReplayBatch
 from train.data.replay import Replay, ReplayConfig
 from train.data.ring import Field
 from train.data.replay_layout import ReplaySpec
@@ -55,7 +55,7 @@ def deter(n: np.ndarray, t: int) -> np.ndarray:
     return np.stack([n, np.full(len(n), t)], 1).astype(np.float32)
 
 
-def assert_aligned(batch: Batch) -> None:
+def assert_aligned(batch: ReplayBatch) -> None:
     """Every field of every row is of the row that `index` says."""
     for b, (n, start) in enumerate(batch.index.tolist()):
         for t in range(batch.reward.shape[1]):
@@ -69,7 +69,7 @@ def assert_aligned(batch: Batch) -> None:
             assert batch.is_terminal[b, t].item() == (p % (2 * EPISODE) == 2 * EPISODE - 1)
 
 
-def assert_equal(left: Batch, right: Batch) -> None:
+def assert_equal(left: ReplayBatch, right: ReplayBatch) -> None:
     for name in ("action", "reward", "is_first", "is_terminal", "has_initial", "index"):
         assert torch.equal(getattr(left, name), getattr(right, name)), name
     for name in SPEC.observation:
@@ -78,7 +78,7 @@ def assert_equal(left: Batch, right: Batch) -> None:
         assert torch.equal(left.initial[name], right.initial[name])
 
 
-def trained(batch: Batch, update: int) -> dict[str, torch.Tensor]:
+def trained(batch: ReplayBatch, update: int) -> dict[str, torch.Tensor]:
     """Latents as a training step might write them back: each update's are unlike any before."""
     shape = (*batch.reward.shape, 2)
     return {
@@ -87,7 +87,7 @@ def trained(batch: Batch, update: int) -> dict[str, torch.Tensor]:
     }
 
 
-def run(replay: Replay, steps: int, batches: list[Batch] | None = None) -> None:
+def run(replay: Replay, steps: int, batches: list[ReplayBatch] | None = None) -> None:
     """Add, sample and write back, as training does."""
     for _ in range(steps):
         add(replay)

@@ -14,7 +14,9 @@ from hypothesis import given, settings
 
 from tests.train.data.test_episodes import assert_same, episodes, gym_arrays, save
 from train.data.episodes import Episode, EpisodeLimits, from_file_order, read_episode, write_episode
+from train.data.h5arrays import load_arrays
 from train.data.hdf5 import RolloutFile, open_rollouts
+from train.data.journal import journal_of
 from train.run.errors import DreamdriveError
 
 
@@ -258,6 +260,43 @@ def test_a_limit_on_the_size_of_an_episode(tmp_path: Path) -> None:
     path = filled(tmp_path / "r.h5", 1)
     with pytest.raises(DreamdriveError, match="expected at most 500"):
         open_rollouts(path, EpisodeLimits(max_bytes=500)).read(0)
+    with h5py.File(path) as file:
+        size = sum(int(data.nbytes) for data in file["episode_0"].values())
+    assert_same(open_rollouts(path, EpisodeLimits(max_bytes=size)).read(0), episode(0))
+    with pytest.raises(DreamdriveError, match=f"{size} bytes unpacked, expected at most {size - 1}"):
+        open_rollouts(path, EpisodeLimits(max_bytes=size - 1)).read(0)
+
+
+def test_a_chunk_may_be_as_large_as_an_episode_and_no_larger(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "f.h5", "w") as file:
+        group = file.create_group("one")
+        group.create_dataset("x", (10,), np.uint8, chunks=(64,), maxshape=(None,))
+        assert load_arrays("one", group, 64)["x"].shape == (10,)
+        with pytest.raises(DreamdriveError, match="one: 'x': chunks of 64 bytes, expected at most 63"):
+            load_arrays("one", group, 63)
+
+
+def test_a_file_that_is_there_but_empty_is_begun(tmp_path: Path) -> None:
+    path = tmp_path / "r.h5"
+    path.touch()
+    # That of a file which was removed.
+    journal_of(path).write_bytes(b"another's")
+    with RolloutFile(path, "a") as rollouts:
+        assert len(rollouts) == 0
+        rollouts.append(episode(0))
+    assert not journal_of(path).exists()
+    assert_same(RolloutFile(path).read(0), episode(0))
+
+
+def test_a_writer_reads_under_its_own_lock_and_nobody_else_meanwhile(tmp_path: Path) -> None:
+    path = filled(tmp_path / "r.h5", 1)
+    with RolloutFile(path, "a") as rollouts:
+        assert_same(rollouts.read(0), episode(0))
+        for mode in ("r", "a"):
+            with pytest.raises(DreamdriveError, match="r.h5: in use, expected that nobody else is"):
+                RolloutFile(path, mode)
+        assert_same(rollouts.read(0), episode(0))
+    assert_same(RolloutFile(path).read(0), episode(0))
 
 
 def test_a_file_cut_short_never_gives_another_exception(tmp_path: Path) -> None:

@@ -203,3 +203,18 @@ def test_a_journal_that_is_broken_or_of_another_file_is_refused(tmp_path: Path) 
         Transaction(file.fileno(), short, 100).commit()
     with open(short, "r+b") as file, pytest.raises(DreamdriveError, match="100 bytes or more"):
         recover(file.fileno(), short)
+
+
+def test_a_recovered_file_ends_where_the_new_state_does(tmp_path: Path) -> None:
+    path = tmp_path / "f"
+    path.write_bytes(b"old state")
+    with open(path, "r+b") as file:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(journal, "recover", lambda *_: None)
+            change = Transaction(file.fileno(), path, 9)
+            change.write(b"new")
+            change.truncate(5)
+            change.commit()
+        assert path.read_bytes() == b"old state" and journal_of(path).exists()
+        recover(file.fileno(), path)
+    assert path.read_bytes() == b"new s" and not journal_of(path).exists()

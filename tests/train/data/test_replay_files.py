@@ -18,7 +18,7 @@ from tests.train.data.counted_rows import (
     run,
 )
 from train.run.checkpoint import load_checkpoint, save_checkpoint
-from train.data.batch import Batch
+from train.data.replay_layout import ReplayBatch
 from train.data.replay import Replay
 from train.run.errors import DreamdriveError
 
@@ -83,8 +83,8 @@ def test_a_killed_run_goes_on_bit_for_bit_from_its_checkpoint(
     assert os.waitpid(process, 0)[1] == signal.SIGKILL
     state = load_checkpoint(tmp_path / "state.pt")["replay"]
     resumed = Replay.open(tmp_path / "killed", killed.config, SPEC, STREAMS, state)
-    expected: list[Batch] = []
-    got: list[Batch] = []
+    expected: list[ReplayBatch] = []
+    got: list[ReplayBatch] = []
     for _ in range(4):
         for replay, batches in ((straight, expected), (resumed, got)):
             run(replay, 10, batches)
