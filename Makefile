@@ -5,10 +5,10 @@ STAMP := .venv/.installed
 DEVKIT := .venv/devkit
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint devkit bench clean
+.PHONY: help demo test test-fast examples lint format devkit bench clean
 
 help: ## what can be made (this text)
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' Makefile
 
 demo: $(STAMP) ## learn CarRacing for a few minutes, and show what was learnt
 	$(BIN)/dreamdrive demo
@@ -16,12 +16,22 @@ demo: $(STAMP) ## learn CarRacing for a few minutes, and show what was learnt
 test: lint ## lint, then every test
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --durations=10
 
+test-fast: $(STAMP) ## the tests that take less than a second each: two minutes
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m 'not slow'
+
+examples: $(STAMP) ## run every example
+	@set -e; for example in examples/*.py; do echo "$$example"; $(BIN)/python "$$example"; done
+
 devkit: $(DEVKIT)/.installed ## nuScenes' official devkit, for the test that compares our reader with it
 
 lint: $(STAMP) ## ruff and mypy, nothing changed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+format: $(STAMP) ## ruff writes the code's form and sorts imports
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
 
 bench: $(STAMP) ## speed of updates, dreams, plans, environment, replay and loading, each beside its limit
 	$(BIN)/python benchmarks/update.py --size 1m

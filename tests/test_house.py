@@ -1,10 +1,12 @@
 """The rules of the house. Each check gives the list of what breaks it, and is tried on a bad sample."""
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 from pydantic import BaseModel
 
 from train.online.config import OnlineConfig
@@ -205,3 +207,20 @@ def test_a_config_with_an_unknown_field_is_refused(name: str, tmp_path: Path) ->
     bad.write_text((ROOT / "configs" / name).read_text() + "\nunheard_of: 1\n")
     with pytest.raises(DreamdriveError, match="unheard_of"):
         build(CONFIGS[name], bad)
+
+
+def test_the_hooks_before_a_commit_are_those_of_the_lock() -> None:
+    lock = dict(re.findall(r"^([\w.-]+)==(\S+)$", read(Path("constraints.txt")), re.MULTILINE))
+    repos = yaml.safe_load(read(Path(".pre-commit-config.yaml")))["repos"]
+    revisions = {repo["repo"]: repo["rev"] for repo in repos if repo["repo"] != "local"}
+    assert revisions == {"https://github.com/astral-sh/ruff-pre-commit": f"v{lock['ruff']}"}
+    local = [hook["entry"] for repo in repos if repo["repo"] == "local" for hook in repo["hooks"]]
+    assert local == [".venv/bin/mypy"]
+
+
+def test_what_runs_elsewhere_calls_targets_of_make() -> None:
+    targets = set(re.findall(r"^([a-z-]+):", read(Path("Makefile")), re.MULTILINE))
+    workflow = yaml.safe_load(read(Path(".github/workflows/ci.yml")))
+    steps = [step["run"] for job in workflow["jobs"].values() for step in job["steps"] if "run" in step]
+    assert {"make test", "make demo"} <= set(steps)
+    assert [step for step in steps if not (step.startswith("make ") and step[5:] in targets)] == []

@@ -22,7 +22,7 @@ GUIDES = [
     "docs/vla.md",
     "docs/lerobot.md",
 ]
-TARGETS = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+TARGETS = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
 
 
 def commands(text: str) -> list[list[str]]:

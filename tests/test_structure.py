@@ -3,12 +3,11 @@
 import ast
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
-PACKAGES = ("agent", "envs", "train")
+from scripts.draw_architecture import by_folder, direct, floors, imports, modules
+
 # The folders of `train`, from the lowest layer up: each imports only from itself and from those before it.
 LAYERS = (
     "run",
@@ -40,35 +39,6 @@ UPWARD = {
 SAME_NAME: dict[str, str] = {}
 
 
-def modules() -> dict[str, str]:
-    """Code of every module of the packages, by its dotted name."""
-    found = {}
-    for package in PACKAGES:
-        for path in sorted((ROOT / package).rglob("*.py")):
-            words = path.relative_to(ROOT).with_suffix("").parts
-            found[".".join(words[:-1] if words[-1] == "__init__" else words)] = path.read_text(
-                encoding="utf-8"
-            )
-    return found
-
-
-def imports(sources: Mapping[str, str]) -> dict[str, set[str]]:
-    """Module -> modules among `sources` that it imports, in functions too; absolute imports only."""
-    arrows: dict[str, set[str]] = {name: set() for name in sources}
-    for name, code in sources.items():
-        for node in ast.walk(ast.parse(code)):
-            if isinstance(node, ast.Import):
-                arrows[name] |= {alias.name for alias in node.names} & sources.keys()
-            elif isinstance(node, ast.ImportFrom):
-                assert node.level == 0 and node.module, f"{name}:{node.lineno}: a relative import"
-                for alias in node.names:
-                    full = f"{node.module}.{alias.name}"
-                    taken = full if full in sources else node.module
-                    arrows[name] |= {taken} & sources.keys()
-        arrows[name].discard(name)
-    return arrows
-
-
 def circles(arrows: Mapping[str, set[str]]) -> list[list[str]]:
     """Groups of nodes that reach each other (strongly connected components of two or more; Tarjan 1972)."""
     order: dict[str, int] = {}
@@ -95,24 +65,6 @@ def circles(arrows: Mapping[str, set[str]]) -> list[list[str]]:
         if node not in order:
             visit(node)
     return sorted(found)
-
-
-def by_folder(arrows: Mapping[str, set[str]], sources: Mapping[str, str]) -> dict[str, set[str]]:
-    """The same arrows between folders.
-
-    A file beside a package's folders stands for itself, what is below a folder of `train` for that folder.
-    """
-    packages = {name for name in sources if any(other.startswith(name + ".") for other in sources)}
-
-    def folder(name: str) -> str:
-        if name.startswith("train."):
-            return ".".join(name.split(".")[:2])
-        return name if name in packages or name.count(".") == 1 else name.rpartition(".")[0]
-
-    between: dict[str, set[str]] = defaultdict(set)
-    for name, others in arrows.items():
-        between[folder(name)] |= {folder(other) for other in others} - {folder(name)}
-    return dict(between)
 
 
 def layer(name: str) -> str:
@@ -235,3 +187,9 @@ def test_a_name_in_two_files_is_found() -> None:
         "train.c": "def _f(): ...",
     }
     assert shared_names(files) == {"psnr": ["agent.a", "train.b"]}
+
+
+def test_arrows_that_a_chain_implies_are_not_drawn() -> None:
+    arrows = {"a": {"b", "c"}, "b": {"c"}, "c": set()}
+    assert direct(arrows) == {"a": {"b"}, "b": {"c"}, "c": set()}
+    assert floors(arrows) == {"a": 2, "b": 1, "c": 0}
