@@ -11,19 +11,14 @@ import os
 import sys
 from collections.abc import Sequence
 
-from train.commands import (
-    carla,
-    collect,
-    convert,
-    demo,
-    evaluation,
-    look,
-    plan,
-    tables,
-    training,
-    world_models,
-)
 from train.commands.arguments import Command
+from train.commands.carla import add_carla
+from train.commands.collect import add_collect
+from train.commands.convert import add_convert
+from train.commands.evaluation import add_evaluation
+from train.commands.look import add_look
+from train.commands.training import add_training
+from train.commands.world_models import add_world_models
 from train.run.errors import DreamdriveError, describe_os_error, one_line
 
 
@@ -48,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("dreamdrive: stopped", file=sys.stderr)
         return 130
-    except BrokenPipeError:  # `dreamdrive runs | head`: nobody reads on, which is no error
+    except BrokenPipeError:  # `dreamdrive runs | head` closes the pipe, which is no error
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:
@@ -80,8 +75,16 @@ def _parser() -> argparse.ArgumentParser:
     )
     top.add_argument("--version", action=_Version, nargs=0, help="show the version and leave")
     commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for module in (collect, convert, carla, training, world_models, evaluation, look, plan, tables, demo):
-        module.add(commands)
+    for add in (
+        add_collect,
+        add_convert,
+        add_carla,
+        add_training,
+        add_world_models,
+        add_evaluation,
+        add_look,
+    ):
+        add(commands)
     return top
 
 

@@ -1,1 +1,1 @@
-"""The commands of the command line, one module for each group; `add(group)` of each adds its parsers."""
+"""The commands of the command line, one module for each group, whose `add_...` adds its parsers."""

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from train.run.errors import DreamdriveError
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
+    Config = TypeVar("Config", bound=BaseModel)
+
 Command = Callable[[argparse.Namespace], None]
-# argparse has no public name for what `add_subparsers` returns.
+# argparse has no public name for what `add_subparsers` returns, nor for what parsers and their groups are.
 Group: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+Options: TypeAlias = "argparse._ActionsContainer"
 
 
 class FieldsHelp(argparse.Action):
@@ -55,29 +58,35 @@ def png(text: str) -> Path:
     return Path(text)
 
 
-def with_servers(arguments: argparse.Namespace, overrides: dict[str, str]) -> dict[str, str]:
-    """Dotted options, with those that `--servers` and `--server-command` are short for.
-
-    Raises `DreamdriveError` where one is given both ways.
-    """
-    result = dict(overrides)
-    for option, name in (("servers", "env.num_envs"), ("server_command", "env.servers.command")):
-        value = getattr(arguments, option)
-        if value is not None:
-            if name in result:
-                raise DreamdriveError(
-                    f"--{name}: given twice, the other time as --{option.replace('_', '-')}"
-                )
-            result[name] = str(value)
-    return result
+def words(text: str) -> list[str]:
+    """Words with commas between them."""
+    return [word.strip() for word in text.split(",")]
 
 
 def add_command(
-    group: Group, name: str, command: Command, text: str, dotted: bool = False, add_help: bool = True
+    group: Group,
+    name: str,
+    command: Command,
+    text: str,
+    dotted: bool = False,
+    config: Callable[[], type[BaseModel]] | None = None,
 ) -> argparse.ArgumentParser:
-    """One command; `dotted` when it takes `--config.field VALUE` options as well, in `arguments.rest`."""
-    parser = group.add_parser(name, help=text, description=text, allow_abbrev=False, add_help=add_help)
+    """Add one command.
+
+    Args:
+        group: where to.
+        name: what is typed.
+        command: what runs.
+        text: what it does, for `--help`.
+        dotted: whether it takes `--config.field VALUE` options as well, in `arguments.rest`.
+        config: imports and returns the config whose fields these are: `--help` shows them all.
+    """
+    dotted = dotted or config is not None
+    parser = group.add_parser(name, help=text, description=text, allow_abbrev=False, add_help=config is None)
     parser.set_defaults(command=command, dotted=dotted, parser=parser)
+    if config is not None:
+        text = "show this, and every field of the config, and leave"
+        parser.add_argument("-h", "--help", action=FieldsHelp, nargs=0, const=config, help=text)
     return parser
 
 
@@ -87,65 +96,126 @@ def add_group(group: Group, name: str, text: str, title: str, metavar: str) -> G
     return parser.add_subparsers(title=title, metavar=metavar, required=True)
 
 
-def add_seed(parser: argparse.ArgumentParser, of: str) -> None:
+def option(
+    parser: Options,
+    name: str,
+    metavar: str,
+    text: str,
+    kind: Callable[[str], Any] = str,
+    default: Any = None,
+    required: bool = False,
+    many: bool = False,
+) -> None:
+    """Add an option with a value; `--help` tells its default, and whether it must be given.
+
+    Args:
+        parser: where to.
+        name: such as `--episodes`.
+        metavar: what stands for the value.
+        text: what it is.
+        kind: makes the value of its text.
+        default: where the option is not given.
+        required: whether it must be given.
+        many: it may be given several times; the value is a list.
+    """
+    if required:
+        text += " (must be given)"
+    elif default is not None and "(default: " not in text:
+        text += " (default: %(default)s)"
+    action, default = ("append", []) if many else ("store", default)
+    parser.add_argument(
+        name, action=action, type=kind, default=default, required=required, metavar=metavar, help=text
+    )
+
+
+def add_run(parser: Options) -> None:
+    """`RUN`, the folder of the run that a command reads."""
+    parser.add_argument("run", type=Path, metavar="RUN", help="folder of the run")
+
+
+def add_seed(parser: Options, of: str) -> None:
     """`--seed`, 0 unless given; `of` says what is drawn with it."""
-    parser.add_argument(
-        "--seed", type=seed, default=0, metavar="N", help=f"seed of {of} (default: %(default)s)"
-    )
+    option(parser, "--seed", "N", f"seed of {of}", seed, 0)
 
 
-def add_output(parser: argparse.ArgumentParser, what: str, metavar: str = "DIR") -> None:
+def add_first_seed(parser: Options, of: str) -> None:
+    """`--first-seed` of held-out episodes; `of` says what each is."""
+    option(parser, "--first-seed", "N", f"seed of the first {of}; the others follow", seed, 1_000_000)
+
+
+def add_json(parser: Options) -> None:
+    """`--json`, where to write a result."""
+    option(parser, "--json", "PATH", "write the result there, too (default: not written)", Path)
+
+
+def add_output(parser: Options, what: str, metavar: str = "DIR") -> None:
     """`--output`, which must be given; `what` says what is written there."""
-    parser.add_argument("--output", type=Path, required=True, metavar=metavar, help=f"{what} (must be given)")
+    option(parser, "--output", metavar, what, Path, required=True)
 
 
-def add_episode_folder(parser: argparse.ArgumentParser) -> None:
+def add_pictures(parser: Options) -> None:
+    """`--output` of pictures that usually go into the run's folder."""
+    option(parser, "--output", "DIR", "folder for the pictures (default: the run's pictures/)", Path)
+
+
+def add_episode_folder(parser: Options) -> None:
     """`--episodes` and `--output` of a collection that goes on, run again, to the number asked for."""
-    parser.add_argument(
-        "--episodes",
-        type=count,
-        required=True,
-        metavar="N",
-        help="how many episodes there shall be in the folder (must be given)",
-    )
+    option(parser, "--episodes", "N", "how many episodes there shall be in the folder", count, required=True)
     add_output(parser, "folder for .npz files, made if missing")
 
 
-def add_config(parser: argparse.ArgumentParser) -> None:
+def add_instruction(parser: Options, text: str) -> None:
+    """`--instruction`, which may be given several times."""
+    option(parser, "--instruction", "TEXT", text, many=True)
+
+
+def add_servers(parser: Options, servers: str, command: str) -> None:
+    """`--servers` and `--server-command`, short for fields of CARLA's environment; see `with_servers`."""
+    option(parser, "--servers", "N", servers, count)
+    option(parser, "--server-command", "COMMAND", command)
+
+
+def with_servers(arguments: argparse.Namespace, overrides: Mapping[str, str]) -> dict[str, str]:
+    """Dotted options, with those that `--servers` and `--server-command` are short for.
+
+    Raises `DreamdriveError` where one is given both ways.
+    """
+    result = dict(overrides)
+    for name, field in (("servers", "env.num_envs"), ("server_command", "env.servers.command")):
+        value = getattr(arguments, name)
+        if value is not None:
+            if field in result:
+                raise DreamdriveError(f"--{field}: given twice, the other time as --{name.replace('_', '-')}")
+            result[field] = str(value)
+    return result
+
+
+def add_config(parser: Options) -> None:
     """`--config` of a job that can be resumed."""
-    parser.add_argument(
-        "--config",
-        type=Path,
-        metavar="FILE",
-        help="YAML file, fields that differ from their defaults (default: none; on --resume the run's own)",
-    )
+    text = "YAML file, fields that differ from their defaults (default: none; on --resume the run's own)"
+    option(parser, "--config", "FILE", text, Path)
 
 
-def add_fields_help(parser: argparse.ArgumentParser, config: Callable[[], type[BaseModel]]) -> None:
-    """`--help` with every field of the config that `config` imports and returns."""
-    parser.add_argument(
-        "-h",
-        "--help",
-        action=FieldsHelp,
-        nargs=0,
-        const=config,
-        help="show this, and every field of the config, and leave",
-    )
-
-
-def add_run_options(parser: argparse.ArgumentParser, config: Callable[[], type[BaseModel]], job: str) -> None:
-    """What every job takes that trains into a run: `--help` with the fields of its config, which `config`
-    imports, `--config`, `--run` and `--resume`. `job` begins the name of the usual folder."""
-    add_fields_help(parser, config)
+def add_job(
+    group: Group,
+    name: str,
+    command: Command,
+    text: str,
+    config: Callable[[], type[BaseModel]],
+    usage: str = "",
+) -> argparse.ArgumentParser:
+    """A job of `train` that writes a run: `--help` with the fields of its config, `--config`, `--run` and
+    `--resume`; `usage` is what else is typed before them."""
+    parser = add_command(group, name, command, text, config=config)
+    parser.usage = f"dreamdrive train {name} {usage}[--any.config.field VALUE ...] [--run RUN] [--resume]"
     add_config(parser)
-    parser.add_argument(
-        "--run", type=Path, metavar="RUN", help=f"folder to write (default: runs/{job}-<date>-<time>)"
-    )
+    option(parser, "--run", "RUN", f"folder to write (default: runs/train-{name}-<date>-<time>)", Path)
     parser.add_argument(
         "--resume",
         action="store_true",
         help="go on with the run in --run from its last checkpoint (default: begin a new run)",
     )
+    return parser
 
 
 def resumed_config(arguments: argparse.Namespace) -> dict[str, Any] | None:
@@ -157,3 +227,21 @@ def resumed_config(arguments: argparse.Namespace) -> dict[str, Any] | None:
     from train.run.options import read_yaml
 
     return read_yaml(run_to_resume(arguments.run).config_path) if arguments.resume else None
+
+
+def job_config(
+    arguments: argparse.Namespace,
+    config: type[Config],
+    options: Mapping[str, object] | None = None,
+    base: Mapping[str, Any] | None = None,
+) -> Config:
+    """The config of a job that `add_job` declared.
+
+    From the lowest layer up: `base`, or else the resumed run's; the file in `--config`; `options` by dotted
+    name, those that are None left out; and the dotted options of the command line.
+    """
+    from train.run.options import build, parse_overrides
+
+    given = {name: str(value) for name, value in (options or {}).items() if value is not None}
+    below = resumed_config(arguments) if base is None else base
+    return build(config, arguments.config, given | parse_overrides(arguments.rest), below)

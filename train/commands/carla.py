@@ -5,11 +5,11 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from train.commands.arguments import Group, add_command, add_group, seed
+from train.commands.arguments import Group, add_command, add_group, option, seed
 from train.run.errors import DreamdriveError, describe_os_error
 
 
-def add(group: Group) -> None:
+def add_carla(group: Group) -> None:
     """Add `carla serve`."""
     carla = add_group(group, "carla", "a light stand-in for the CARLA simulator", "commands", "COMMAND")
     parser = add_command(
@@ -19,27 +19,11 @@ def add(group: Group) -> None:
         "serve a town to CARLA's own 0.9.16 client, until Ctrl-C. Shows that code works with CARLA's client; "
         "driving here does not equal driving in CARLA",
     )
-    parser.add_argument(
-        "--map",
-        default="town",
-        metavar="NAME",
-        help="town to load first: town or village (default: %(default)s)",
-    )
-    parser.add_argument("--xodr", type=Path, metavar="FILE", help="an OpenDRIVE map to load instead")
-    parser.add_argument(
-        "--port",
-        type=int,
-        default=2000,
-        metavar="N",
-        help="port of 127.0.0.1 to listen on; the next one is used, too (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--seed",
-        type=seed,
-        default=0,
-        metavar="N",
-        help="draws which light has green first (default: %(default)s)",
-    )
+    option(parser, "--map", "NAME", "town to load first: town or village", default="town")
+    option(parser, "--xodr", "FILE", "an OpenDRIVE map to load instead", Path)
+    text = "port of 127.0.0.1 to listen on; the next one is used, too"
+    option(parser, "--port", "N", text, int, 2000)
+    option(parser, "--seed", "N", "draws which light has green first", seed, 0)
 
 
 def _serve(arguments: argparse.Namespace) -> None:

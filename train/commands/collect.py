@@ -6,51 +6,54 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from train.commands import demonstrations, imagined
 from train.commands.arguments import (
     Group,
     add_command,
     add_episode_folder,
-    add_fields_help,
     add_group,
+    add_instruction,
     add_output,
     add_seed,
+    add_servers,
     count,
+    option,
     with_servers,
+    words,
 )
-from train.run.errors import DreamdriveError
+from train.run.errors import DreamdriveError, one_line
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
+    from train.vla.imagined import ImaginedConfig
 
-def add(group: Group) -> None:
+_TOLD = (
+    "what to tell a policy of `train vla`; of several, each episode draws one (default: each episode draws "
+    "one of training's)"
+)
+
+
+def add_collect(group: Group) -> None:
     """Add `collect car-racing`, `collect carla`, `collect demonstrations` and `collect imagined`."""
     simulators = add_group(group, "collect", "drive and keep the episodes", "simulators", "SIMULATOR")
-    parser = add_command(
-        simulators, "car-racing", _car_racing, "drive in CarRacing and keep the episodes", dotted=True
-    )
+    text = "drive in CarRacing and keep the episodes"
+    parser = add_command(simulators, "car-racing", _car_racing, text, dotted=True)
     parser.epilog = (
         "The environment's fields are options, too: --env.FIELD VALUE (see `dreamdrive train agent --help`)."
     )
-    parser.add_argument(
-        "--policy",
-        default="random",
-        metavar="random|brownian|RUN",
-        help="who drives: chance, brownian motion that gets somewhere, the agent of a run, or a policy of "
-        "`train vla`, as it is told (default: %(default)s)",
+    text = (
+        "what drives: random actions, brownian motion that gets somewhere, the agent of a run, or a policy "
+        "of `train vla`, as it is told"
     )
-    _add_instruction(parser)
-    parser.add_argument(
-        "--episodes", type=count, required=True, metavar="N", help="how many episodes (must be given)"
-    )
-    add_output(
-        parser, "folder for .npz files, or one HDF5 file if the name ends in .h5, made if missing", "PATH"
-    )
+    option(parser, "--policy", "random|brownian|RUN", text, default="random")
+    add_instruction(parser, _TOLD)
+    option(parser, "--episodes", "N", "how many episodes", count, required=True)
+    text = "folder for .npz files, or one HDF5 file if the name ends in .h5, made if missing"
+    add_output(parser, text, "PATH")
     add_seed(parser, "tracks and of chance")
     _add_carla(simulators)
-    demonstrations.add(simulators)
-    imagined.add(simulators)
+    _add_demonstrations(simulators)
+    _add_imagined(simulators)
 
 
 def _add_carla(simulators: Group) -> None:
@@ -60,44 +63,78 @@ def _add_carla(simulators: Group) -> None:
         _carla,
         "drive in CARLA, or in its stand-in where no CARLA runs, and keep the episodes; run again, goes on "
         "to the number asked for",
-        dotted=True,
-        add_help=False,
+        config=_carla_config,
     )
-    add_fields_help(parser, _carla_config)
-    parser.add_argument(
-        "--policy",
-        default="autopilot",
-        metavar="autopilot|random|brownian|RUN",
-        help="who drives: CARLA's Traffic Manager with noise on its steering, chance, brownian motion, the "
-        "agent of a run, or a policy of `train vla`, as it is told (default: %(default)s)",
+    text = (
+        "what drives: CARLA's Traffic Manager with noise on its steering, random actions, brownian motion, "
+        "the agent of a run, or a policy of `train vla`, as it is told"
     )
-    _add_instruction(parser)
+    option(parser, "--policy", "autopilot|random|brownian|RUN", text, default="autopilot")
+    add_instruction(parser, _TOLD)
     add_episode_folder(parser)
-    parser.add_argument(
-        "--servers",
-        type=count,
-        metavar="N",
-        help="simulators at a time, each a server and a client process; env.num_envs (default: 1)",
-    )
-    parser.add_argument(
-        "--server-command",
-        metavar="COMMAND",
-        help="starts the real simulator, {port} standing for its port; env.servers.command (default: "
-        "CarlaUE4.sh in CARLA_ROOT, else the simulator at 127.0.0.1:2000 if one is enough, else the "
-        "stand-in)",
+    add_servers(
+        parser,
+        "simulators at a time, each a server and a client process; env.num_envs (default: 1)",
+        "starts the real simulator, {port} standing for its port; env.servers.command (default: CarlaUE4.sh "
+        "in CARLA_ROOT, else the simulator at 127.0.0.1:2000 if one is enough, else the stand-in)",
     )
     add_seed(parser, "towns, weathers, routes and chance")
 
 
-def _add_instruction(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--instruction",
-        action="append",
-        default=[],
-        metavar="TEXT",
-        help="what to tell a policy of `train vla`; of several, each episode draws one (default: each "
-        "episode draws one of training's)",
+def _add_demonstrations(simulators: Group) -> None:
+    parser = add_command(
+        simulators,
+        "demonstrations",
+        _demonstrations,
+        "drive in CarRacing at set speeds and places on the road, with mistakes that are put right, and keep "
+        "the episodes; run again, goes on to the number asked for",
     )
+    text = "agent that shows how to drive as fast as possible, such as pretrained/car_racing"
+    option(parser, "--agent", "RUN", text, Path, required=True)
+    text = (
+        "policy of `train vla` that drives, told what is asked, while what the demonstrator would do in its "
+        "place is kept to learn from (default: the demonstrator drives)"
+    )
+    option(parser, "--learner", "RUN", text, Path)
+    add_episode_folder(parser)
+    add_seed(parser, "tracks, of what is asked and of chance")
+    text = "length of an episode (default: %(default)s, about 10 s)"
+    option(parser, "--decisions", "N", text, count, 120)
+    text = "speeds that are asked for"
+    option(parser, "--speeds", "A,B,...", text, default="crawl,slow,brisk,fast,stop")
+    text = 'places on the road that are asked for; "" for none'
+    option(parser, "--places", "A,B,...", text, default="left,centre,right")
+    option(parser, "--simulators", "N", "driven at the same time, in one process", count, 8)
+
+
+def _add_imagined(simulators: Group) -> None:
+    text = "imagine variations of demonstrations, and keep them as episodes as far as they are to be trusted"
+    parser = add_command(simulators, "imagined", _imagined, text, config=_imagined_config)
+    option(parser, "--model", "RUN", "run whose world model dreams", Path, required=True)
+    drives = parser.add_mutually_exclusive_group(required=True)
+    text = "folder of demonstrations, as `collect demonstrations` makes them (this or --learnt-by)"
+    option(drives, "--episodes", "DIR", text, Path)
+    text = (
+        "run of `train vla`: only the demonstrations that it learnt from, so that one with a small "
+        "data.fraction is not told of the rest (this or --episodes)"
+    )
+    option(drives, "--learnt-by", "RUN", text, Path)
+    add_output(parser, "folder for .npz files, made if missing, with the gauges and report.json")
+    text = (
+        "run of a policy that drives a share of the dreams, as it is told at random (default: none, all vary "
+        "what the demonstrations did)"
+    )
+    option(parser, "--policy", "RUN", text, Path)
+    text = "folder with gauges of the world model, from an earlier collection (default: fitted anew)"
+    option(parser, "--gauges", "DIR", text, Path)
+    option(parser, "--count", "N", "demonstrations to use, drawn by the seed (default: all)", count)
+    parser.add_argument(
+        "--env",
+        choices=("car-racing", "carla"),
+        default="car-racing",
+        help="where they were driven, which says what slow and fast mean (default: %(default)s)",
+    )
+    add_seed(parser, "all chance")
 
 
 def _carla_config() -> type[BaseModel]:
@@ -142,3 +179,58 @@ def _car_racing(arguments: argparse.Namespace) -> None:
     if arguments.instruction:
         raise DreamdriveError(f"--instruction: {name} takes none, expected a run of train-vla")
     collect_car_racing(name, episodes, output, arguments.seed, overrides)
+
+
+def _demonstrations(arguments: argparse.Namespace) -> None:
+    from pydantic import ValidationError
+
+    from train.collect.demonstrations import DemonstrationsConfig, collect_demonstrations
+
+    try:
+        config = DemonstrationsConfig(
+            speeds=tuple(filter(None, words(arguments.speeds))),
+            places=tuple(filter(None, words(arguments.places))),
+            decisions=arguments.decisions,
+            simulators=arguments.simulators,
+        )
+    except ValidationError as error:
+        first = error.errors()[0]
+        named = "".join(f"--{name}: " for name in first["loc"][:1])
+        raise DreamdriveError(named + one_line(first["msg"]).removeprefix("Value error, ")) from error
+    shown = collect_demonstrations(
+        arguments.agent, arguments.episodes, arguments.output, arguments.seed, config, arguments.learner
+    )
+    print(f"{arguments.output}: {shown}")
+
+
+def _imagined_config() -> type[ImaginedConfig]:
+    from train.vla.imagined import ImaginedConfig
+
+    return ImaginedConfig
+
+
+def _imagined(arguments: argparse.Namespace) -> None:
+    from train.collect.imagined import collect_imagined
+    from train.data.episodes import read_episodes
+    from train.run.options import build, parse_overrides
+    from train.vla.imagined import ImaginedConfig
+
+    if arguments.episodes is not None:
+        paths = read_episodes(arguments.episodes).paths
+    else:
+        from train.run.folder import Run
+        from train.vla.config import VLATrainConfig
+        from train.vla.dataset import split_paths
+
+        paths = split_paths(Run.open(arguments.learnt_by).config(VLATrainConfig))[0]
+    collect_imagined(
+        arguments.model,
+        paths,
+        arguments.output,
+        arguments.policy,
+        arguments.gauges,
+        arguments.count,
+        arguments.env == "carla",
+        build(ImaginedConfig, None, parse_overrides(arguments.rest)),
+        seed=arguments.seed,
+    )

@@ -11,10 +11,11 @@ from train.commands.arguments import (
     Command,
     Group,
     add_command,
-    add_fields_help,
     add_group,
     add_output,
     count,
+    option,
+    words,
 )
 
 if TYPE_CHECKING:
@@ -22,68 +23,43 @@ if TYPE_CHECKING:
     from train.convert.recorded.recording import ConvertConfig, Recording
 
 
-def add(group: Group) -> None:
+def add_convert(group: Group) -> None:
     """Add `convert kitti`, `nuscenes`, `waymo`, `commavq`, `hdf5`, `lerobot` and `to-lerobot`."""
     text = "turn recorded driving into episodes, or episodes into a LeRobot data set"
     sets = add_group(group, "convert", text, "data sets", "DATASET")
     parser = _data_set(sets, "kitti", _kitti, "KITTI raw: cameras and an inertial navigation system")
-    parser.add_argument(
-        "--cameras",
-        type=_names,
-        default=["02"],
-        metavar="NN,...",
-        help="00, 01 (grey), 02, 03 (colour); several become tiles of a picture (default: 02)",
-    )
+    text = "00, 01 (grey), 02, 03 (colour); several become tiles of a picture (default: 02)"
+    option(parser, "--cameras", "NN,...", text, words, ["02"])
     parser = _data_set(sets, "nuscenes", _nuscenes, "nuScenes: up to six cameras, poses, CAN bus")
-    parser.add_argument(
-        "--cameras",
-        type=_names,
-        default=["CAM_FRONT"],
-        metavar="NAME,...",
-        help="one to six such as CAM_FRONT,CAM_BACK, or all; several become tiles of a picture "
-        "(default: CAM_FRONT)",
+    text = (
+        "one to six such as CAM_FRONT,CAM_BACK, or all; several become tiles of a picture "
+        "(default: CAM_FRONT)"
     )
-    parser.add_argument(
-        "--version", metavar="NAME", help="folder of the tables, such as v1.0-mini (default: the only one)"
-    )
+    option(parser, "--cameras", "NAME,...", text, words, ["CAM_FRONT"])
+    text = "folder of the tables, such as v1.0-mini (default: the only one)"
+    option(parser, "--version", "NAME", text)
     parser.add_argument(
         "--keyframes", action="store_true", help="only pictures with annotations, 2 Hz (default: all, 12 Hz)"
     )
     parser = _data_set(sets, "waymo", _waymo, "Waymo Open Motion: map and road users, drawn from above")
-    parser.add_argument(
-        "--metres",
-        type=float,
-        default=64.0,
-        metavar="M",
-        help="side of the pictures in metres (default: %(default)s)",
-    )
+    option(parser, "--metres", "M", "side of the pictures in metres", float, 64.0)
     _data_set(sets, "commavq", _commavq, "commaVQ: tokens, or the paired video")
     _data_set(sets, "hdf5", _hdf5, "rollouts in HDF5: episode_i/{observations, actions, rewards, dones}")
     parser = _data_set(sets, "lerobot", _lerobot, "a LeRobot data set, v2.1 or v3.0")
-    parser.add_argument(
-        "--camera",
-        metavar="KEY",
-        help="the feature whose pictures to take (default: observation.images.front, or the only one)",
-    )
+    text = "the feature whose pictures to take (default: observation.images.front, or the only one)"
+    option(parser, "--camera", "KEY", text)
     _to_lerobot(sets)
 
 
 def _data_set(group: Group, name: str, command: Command, text: str) -> argparse.ArgumentParser:
     """A data set's command with what all have in common."""
-    parser = add_command(group, name, command, text, dotted=True, add_help=False)
-    add_fields_help(parser, _config)
+    parser = add_command(group, name, command, text, config=_config)
     parser.add_argument("source", type=Path, metavar="SOURCE", help="where the data set lies")
     add_output(parser, "folder for .npz files, made if missing; what is there is kept")
     keep = "the recorded size" if name == "hdf5" else "64"
-    parser.add_argument(
-        "--image-size",
-        type=count,
-        metavar="N",
-        help=f"side of the square pictures in pixels (default: {keep})",
-    )
-    parser.add_argument(
-        "--workers", type=count, default=1, metavar="N", help="processes side by side (default: %(default)s)"
-    )
+    text = f"side of the square pictures in pixels (default: {keep})"
+    option(parser, "--image-size", "N", text, count)
+    option(parser, "--workers", "N", "processes side by side", count, 1)
     parser.add_argument(
         "--skip-bad",
         action="store_true",
@@ -95,16 +71,10 @@ def _data_set(group: Group, name: str, command: Command, text: str) -> argparse.
 def _to_lerobot(group: Group) -> None:
     """The command of the other direction."""
     text = "episodes (.npz) into a LeRobot data set"
-    parser = add_command(group, "to-lerobot", _export, text, dotted=True, add_help=False)
-    add_fields_help(parser, _export_config)
+    parser = add_command(group, "to-lerobot", _export, text, config=_export_config)
     parser.add_argument("source", type=Path, metavar="EPISODES", help="folder with .npz episodes")
     add_output(parser, "the data set's folder, which must be new or empty")
-    parser.add_argument("--config", type=Path, metavar="FILE", help="YAML file with fields of the config")
-
-
-def _names(text: str) -> list[str]:
-    """Names with commas between them."""
-    return [name.strip() for name in text.split(",")]
+    option(parser, "--config", "FILE", "YAML file with fields of the config", Path)
 
 
 def _config() -> type[ConvertConfig]:

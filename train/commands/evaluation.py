@@ -5,14 +5,25 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from train.commands.arguments import Group, add_command, count, png, seed, with_servers
+from train.commands.arguments import (
+    Group,
+    add_command,
+    add_first_seed,
+    add_instruction,
+    add_json,
+    add_servers,
+    count,
+    option,
+    png,
+    with_servers,
+)
 from train.run.errors import DreamdriveError
 
 _CAR_RACING, _CARLA = "car-racing", "carla"
 _TRACKS, _ROUTES, _TRIALS = 100, 50, 10
 
 
-def add(group: Group) -> None:
+def add_evaluation(group: Group) -> None:
     """Add `eval`."""
     parser = add_command(
         group,
@@ -36,47 +47,26 @@ def add(group: Group) -> None:
         choices=(_CAR_RACING, _CARLA),
         help="where to drive (default: where the run learnt)",
     )
-    parser.add_argument(
-        "--episodes",
-        type=count,
-        metavar="N",
-        help="episodes, each on another track or route (default: 100, in CARLA 50; 10 for each instruction)",
-    )
-    parser.add_argument(
-        "--first-seed",
-        type=seed,
-        default=1_000_000,
-        metavar="N",
-        help="seed of the first track or route; the others follow (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--json", type=Path, metavar="PATH", help="write the result there, too (default: not written)"
-    )
-    parser.add_argument(
-        "--servers",
-        type=count,
-        metavar="N",
-        help="in CARLA, simulators at a time; env.num_envs (default: as the run learnt)",
-    )
-    parser.add_argument(
-        "--server-command",
-        metavar="COMMAND",
-        help="in CARLA, starts the real simulator, {port} standing for its port; env.servers.command "
-        "(default: CarlaUE4.sh in CARLA_ROOT, else the stand-in)",
+    text = "episodes, each on another track or route (default: 100, in CARLA 50; 10 for each instruction)"
+    option(parser, "--episodes", "N", text, count)
+    add_first_seed(parser, "track or route")
+    add_json(parser)
+    add_servers(
+        parser,
+        "in CARLA, simulators at a time; env.num_envs (default: as the run learnt)",
+        "in CARLA, starts the real simulator, {port} standing for its port; env.servers.command (default: "
+        "CarlaUE4.sh in CARLA_ROOT, else the stand-in)",
     )
     _add_instructions(parser)
 
 
 def _add_instructions(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("runs of `dreamdrive train vla`")
-    group.add_argument(
-        "--instruction",
-        action="append",
-        default=[],
-        metavar="TEXT",
-        help="what to tell the policy, such as 'slowly, on the left', or in CARLA 'turn left at the "
-        "junction'; may be repeated",
+    text = (
+        "what to tell the policy, such as 'slowly, on the left', or in CARLA 'turn left at the junction'; "
+        "may be repeated"
     )
+    add_instruction(group, text)
     group.add_argument(
         "--suite",
         action="store_true",
@@ -88,45 +78,25 @@ def _add_instructions(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="tell each episode what another one is asked for: the control, which must score worse",
     )
-    group.add_argument(
-        "--guided-by",
-        type=Path,
-        metavar="RUN",
-        help="let this run's world model choose among the policy's chunks (default: nobody chooses)",
+    text = (
+        "let this run's world model choose among the policy's chunks (default: no choice, one chunk is drawn)"
     )
-    group.add_argument(
-        "--candidates",
-        type=count,
-        default=16,
-        metavar="K",
-        help="chunks to choose from with --guided-by (default: %(default)s)",
+    option(group, "--guided-by", "RUN", text, Path)
+    option(group, "--candidates", "K", "chunks to choose from with --guided-by", count, 16)
+    text = (
+        "gauges of that world model, which see in a dream whether the instruction is obeyed (default: none, "
+        "the best return is chosen)"
     )
-    group.add_argument(
-        "--gauges",
-        type=Path,
-        metavar="DIR",
-        help="gauges of that world model, which see in a dream whether the instruction is obeyed (default: "
-        "none, the best return is chosen)",
+    option(group, "--gauges", "DIR", text, Path)
+    text = "decisions driven of a chunk before the next is asked for (default: the policy's own)"
+    option(group, "--execute", "N", text, count)
+    text = (
+        "scale of the noise that a driven chunk is drawn from; candidates of --guided-by keep 1 (default: "
+        "the policy's own)"
     )
-    group.add_argument(
-        "--execute",
-        type=count,
-        metavar="N",
-        help="decisions driven of a chunk before the next is asked for (default: the policy's own)",
-    )
-    group.add_argument(
-        "--temperature",
-        type=float,
-        metavar="T",
-        help="scale of the noise that a driven chunk is drawn from; what a judge chooses among keeps 1 "
-        "(default: the policy's own)",
-    )
-    group.add_argument(
-        "--picture",
-        type=png,
-        metavar="PNG",
-        help="draw the speed and place driven beside those asked for, there (default: not drawn)",
-    )
+    option(group, "--temperature", "T", text, float)
+    text = "draw the speed and place driven beside those asked for, there (default: not drawn)"
+    option(group, "--picture", "PNG", text, png)
 
 
 def _evaluate(arguments: argparse.Namespace) -> None:

@@ -3,33 +3,42 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from train.commands import baseline, vla, world_model
-from train.commands.arguments import Group, add_command, add_group, add_run_options, resumed_config
+from train.commands.arguments import (
+    Group,
+    add_command,
+    add_config,
+    add_group,
+    add_job,
+    count,
+    job_config,
+    option,
+    resumed_config,
+)
 
 if TYPE_CHECKING:
+    from train.baselines.job import BaselineConfig
     from train.online.config import OnlineConfig
+    from train.vla.config import VLATrainConfig
+    from train.vla.teacher_config import TeacherConfig
+    from train.world_model.config import WorldModelTrainConfig
 
 
-def add(group: Group) -> None:
+def add_training(group: Group) -> None:
     """Add `train agent`, `train world-model`, `train vla`, `train vla-teacher` and `train baseline`."""
     jobs = add_group(group, "train", "train something from a config", "jobs", "JOB")
-    world_model.add(jobs)
-    vla.add(jobs)
-    baseline.add(jobs)
-    parser = add_command(
-        jobs,
-        "agent",
-        _agent,
-        "learn a world model and, in its dreams, to drive",
-        dotted=True,
-        add_help=False,
-    )
-    parser.usage = (
-        "dreamdrive train agent --config FILE [--any.config.field VALUE ...] [--run RUN] [--resume]"
-    )
-    add_run_options(parser, _online_config, "train-agent")
+    _add_world_model(jobs)
+    text = "learn to drive as a sentence says, from demonstrations"
+    parser = add_job(jobs, "vla", _vla, text, _vla_config, "[--config FILE] ")
+    parser.epilog = "`dreamdrive eval RUN --instruction TEXT` scores how well the result does as it is told."
+    text = "fine-tune a policy that takes instructions, on what a world model dreams of its chunks"
+    usage = "--start RUN --world-model RUN --episodes '[DIR]' [--config FILE] "
+    add_job(jobs, "vla-teacher", _teacher, text, _teacher_config, usage)
+    _add_baseline(jobs)
+    text = "learn a world model and, in its dreams, to drive"
+    parser = add_job(jobs, "agent", _agent, text, _agent_config, "--config FILE ")
     parser.add_argument(
         "--size",
         choices=("1m", "12m", "25m", "50m", "100m", "200m"),
@@ -37,23 +46,135 @@ def add(group: Group) -> None:
     )
 
 
-def _online_config() -> type[OnlineConfig]:
+def _add_world_model(jobs: Group) -> None:
+    text = "learn a world model from recorded driving; torchrun starts it on many GPUs"
+    parser = add_command(jobs, "world-model", _world_model, text, config=_world_model_config)
+    parser.usage = (
+        "dreamdrive train world-model [--config FILE] [--any-config-field VALUE ...] [--run RUN] [--resume]"
+    )
+    add_config(parser)
+    option(parser, "--run", "RUN", "folder to write, another name of --output-dir", Path)
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help="go on with the run in --output-dir from its last checkpoint (default: begin a new run)",
+    )
+    parser.add_argument(
+        "--auto-resume",
+        action="store_true",
+        help="go on if there is a run in --output-dir, else begin it: for jobs that are queued again",
+    )
+
+
+def _add_baseline(jobs: Group) -> None:
+    text = "let stable-baselines3 learn to drive, in the real environment or in a run's dream"
+    usage = "--algo ppo|sac [--in-dream RUN] [--frames N] [--config FILE] "
+    parser = add_job(jobs, "baseline", _baseline, text, _baseline_config, usage)
+    parser.epilog = "`dreamdrive eval RUN` scores the result on the official environment."
+    parser.add_argument(
+        "--algo", choices=("ppo", "sac"), help="the algorithm (default: the config's own, ppo)"
+    )
+    text = "learn in the dreams of this run's world model (default: in the real environment)"
+    option(parser, "--in-dream", "RUN", text, Path)
+    text = "recorded episodes for dreams to begin in (default: some are driven first)"
+    option(parser, "--episodes", "PATH", text, Path)
+    option(parser, "--frames", "N", "frames to drive, or to dream (default: 300000)", count)
+
+
+def _agent_config() -> type[OnlineConfig]:
     from train.online.config import OnlineConfig
 
     return OnlineConfig
 
 
 def _agent(arguments: argparse.Namespace) -> None:
-    from train.online.config import OnlineConfig
     from train.online.trainer import train_agent
-    from train.run.options import build, parse_overrides
 
-    options = parse_overrides(arguments.rest)
+    sizes = {}
     if arguments.size is not None:
         from agent.sizes import size_options
 
-        options = {
-            f"agent.{name}": str(value) for name, value in size_options(arguments.size).items()
-        } | options
-    config = build(OnlineConfig, arguments.config, options, resumed_config(arguments))
-    train_agent(config, arguments.run, arguments.resume)
+        sizes = {f"agent.{name}": value for name, value in size_options(arguments.size).items()}
+    train_agent(job_config(arguments, _agent_config(), sizes), arguments.run, arguments.resume)
+
+
+def _vla_config() -> type[VLATrainConfig]:
+    from train.vla.config import VLATrainConfig
+
+    return VLATrainConfig
+
+
+def _vla(arguments: argparse.Namespace) -> None:
+    from train.vla.train_vla import train_vla
+
+    train_vla(job_config(arguments, _vla_config()), arguments.run, arguments.resume)
+
+
+def _teacher_config() -> type[TeacherConfig]:
+    from train.vla.teacher_config import TeacherConfig
+
+    return TeacherConfig
+
+
+def _teacher(arguments: argparse.Namespace) -> None:
+    from train.vla.train_teacher import train_teacher
+
+    train_teacher(job_config(arguments, _teacher_config()), arguments.run, arguments.resume)
+
+
+def _baseline_config() -> type[BaselineConfig]:
+    from train.baselines.job import BaselineConfig
+
+    return BaselineConfig
+
+
+def _baseline(arguments: argparse.Namespace) -> None:
+    from train.baselines.job import require_stable_baselines, train_baseline
+
+    require_stable_baselines()
+    base = resumed_config(arguments) or {}
+    if not arguments.resume and arguments.in_dream is not None:
+        from train.drive.agents import agent_config
+        from train.drive.environments import require_car_racing
+        from train.run.folder import Run
+
+        # A dream of that environment.
+        dreamt = agent_config(Run.open(arguments.in_dream)).env
+        base["env"] = require_car_racing(dreamt, arguments.in_dream).model_dump()
+    options = {
+        "algo.kind": arguments.algo,
+        "in_dream": arguments.in_dream,
+        "starts.episodes": arguments.episodes,
+        "frames": arguments.frames,
+    }
+    config = job_config(arguments, _baseline_config(), options, base)
+    train_baseline(config, arguments.run, arguments.resume)
+
+
+def _world_model_config() -> type[WorldModelTrainConfig]:
+    from train.world_model.config import WorldModelTrainConfig
+
+    return WorldModelTrainConfig
+
+
+def _world_model(arguments: argparse.Namespace) -> None:
+    from train.run.errors import DreamdriveError
+    from train.run.folder import Run
+    from train.run.options import build, parse_overrides, read_yaml
+    from train.world_model.config import WorldModelTrainConfig
+    from train.world_model.trainer import train_world_model
+
+    options = parse_overrides(arguments.rest)
+    if arguments.run is not None:
+        if "output_dir" in options:
+            raise DreamdriveError("--run and --output-dir: two names of one folder, expected one of them")
+        options["output_dir"] = str(arguments.run)
+    base = None
+    if arguments.resume or arguments.auto_resume:
+        # The folder may be named by the config file alone.
+        folder = {name: value for name, value in options.items() if name == "output_dir"}
+        run = Path(build(WorldModelTrainConfig, arguments.config, folder).output_dir)
+        if arguments.resume or (run / "run.json").is_file():
+            base = read_yaml(Run.open(run).config_path)
+    config = build(WorldModelTrainConfig, arguments.config, options, base)
+    train_world_model(config, arguments.resume, arguments.auto_resume)

@@ -6,45 +6,37 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from train.commands.arguments import Group, add_command, add_fields_help
+from train.commands.arguments import Group, add_command, option
 
 if TYPE_CHECKING:
     from train.world_models.config import WorldModelAgentConfig
 
 
-def add(group: Group) -> None:
+def add_world_models(group: Group) -> None:
     """Add `world-models`."""
     parser = add_command(
         group,
         "world-models",
         _world_models,
         "collect driving, learn to see it, to dream it, and to drive in the dream",
-        dotted=True,
-        add_help=False,
+        config=_config,
     )
     parser.usage = (
         "dreamdrive world-models --stage STAGE --config FILE [--any.config.field VALUE ...] [--run RUN]"
     )
-    add_fields_help(parser, _config)
     parser.add_argument(
         "--stage",
         choices=("collect", "vae", "world_model", "controller", "all"),
         required=True,
         help="what to do; what is done and unchanged is skipped, what was stopped goes on (must be given)",
     )
-    parser.add_argument(
-        "--config",
-        type=Path,
-        metavar="FILE",
-        help="YAML file, fields that differ from their defaults, or from those of the run if it is there, "
-        "or else of the run in --base (default: none)",
+    text = (
+        "YAML file, fields that differ from their defaults, or from those of the run if it is there, or else "
+        "of the run in --base (default: none)"
     )
-    parser.add_argument(
-        "--run",
-        type=Path,
-        metavar="RUN",
-        help="folder to write and to go on with (default: runs/<name of the config file>)",
-    )
+    option(parser, "--config", "FILE", text, Path)
+    text = "folder to write and to go on with (default: runs/<name of the config file>)"
+    option(parser, "--run", "RUN", text, Path)
 
 
 def _config() -> type[WorldModelAgentConfig]:
