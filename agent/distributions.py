@@ -190,3 +190,4 @@ class Deterministic:
 
 
 Policy = BoundedNormal | OneHot
+"""The distribution of actions that a policy learns."""

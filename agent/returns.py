@@ -3,8 +3,6 @@
 import torch
 from torch import Tensor, nn
 
-from agent.world_model.interface import Batch
-
 
 def lambda_returns(rewards: Tensor, discounts: Tensor, values: Tensor, lambda_: float) -> Tensor:
     """Lambda-returns (Sutton & Barto 2018, section 12.1; Hafner et al. 2023, equation 7).
@@ -29,11 +27,19 @@ def lambda_returns(rewards: Tensor, discounts: Tensor, values: Tensor, lambda_: 
     return torch.stack(returns[:0:-1], 1)
 
 
-def replay_returns(batch: Batch, bootstrap: Tensor, discount: float, lambda_: float) -> tuple[Tensor, Tensor]:
+def replay_returns(
+    reward: Tensor,
+    is_first: Tensor,
+    is_terminal: Tensor,
+    bootstrap: Tensor,
+    discount: float,
+    lambda_: float,
+) -> tuple[Tensor, Tensor]:
     """Lambda-returns of replayed rows but the last, and a mask of the rows that have a successor.
 
     Args:
-        batch: B sequences of T rows.
+        reward: (B, T), each arrived with its row.
+        is_first, is_terminal: (B, T) bool.
         bootstrap: (B, T) value estimates.
         discount: factor a decision.
         lambda_: as in `lambda_returns`.
@@ -43,14 +49,14 @@ def replay_returns(batch: Batch, bootstrap: Tensor, discount: float, lambda_: fl
         reward from the next one, so it is not valid, and the row before it bootstraps from it, unless it
         is terminal, where nothing more can be earned.
     """
-    last = batch.is_first[:, 1:]
+    last = is_first[:, 1:]
     # A terminal state's own value is never used: the discount into it is zero.
-    discounts = discount * (1.0 - batch.is_terminal[:, 1:].float())
+    discounts = discount * (1.0 - is_terminal[:, 1:].float())
     # Where row t+1 is the last of its episode, the return must not reach into the next episode: R_{t+1}
     # is the bootstrap itself, which is lambda_ = 0 from there on.
     ends = torch.cat([last[:, 1:], torch.zeros_like(last[:, :1])], 1).float()
     carry = discounts * lambda_ * (1.0 - ends)
-    one_step = batch.reward[:, 1:] + (discounts - carry) * bootstrap[:, 1:]
+    one_step = reward[:, 1:] + (discounts - carry) * bootstrap[:, 1:]
     returns = [bootstrap[:, -1]]
     for step, factor in zip(one_step.flip(1).unbind(1), carry.flip(1).unbind(1), strict=True):
         returns.append(step + factor * returns[-1])

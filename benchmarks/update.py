@@ -11,8 +11,7 @@ import torch
 from rich.console import Console
 
 from agent.behaviour.actor_critic import ActorCriticConfig
-from agent.dreamer import Dreamer, OptimizerConfig
-from agent.sizes import SIZES, sized
+from agent.dreamer import SIZES, Dreamer, OptimizerConfig, sized
 from agent.world_model.interface import Batch
 from train.run.device import autocast, resolved
 

@@ -17,8 +17,8 @@ import torch
 from rich.console import Console
 from torch import nn
 
-from agent.behaviour.vla.config import VLAConfig
 from agent.behaviour.vla.interface import ACTION, FEATURES, IMAGE, PAD, STATE, TASK
+from agent.behaviour.vla.model import VLAConfig
 from train.run.options import build
 from train.vla.config import VLATrainConfig
 from train.vla.policy import VLAPolicy

@@ -18,7 +18,7 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
-from agent.behaviour.vla.interface import IMAGE, STATE, TASK, Policy
+from agent.behaviour.vla.interface import IMAGE, STATE, TASK, ChunkPolicy
 from agent.world_model.ensemble import DisagreementConfig
 from agent.world_model.probe import Probe, ProbeConfig
 from train.language.hindsight import CAR_RACING_SPEEDS, Labels
@@ -51,7 +51,7 @@ def guided(
     policy = VLAPolicy(vla.policy.model_copy(update=sizes), encoder).to(device).eval()
     probe = Probe(ProbeConfig(), model.feature_size, quantities(STATES))
     gauges = Gauges(DisagreementConfig().build(model), probe.eval(), 1.0, {}).to(device)
-    driver: Policy = policy
+    driver: ChunkPolicy = policy
     if policy.config.vision == "features":
         driver = FeaturePolicy(policy, FeatureReader(model, SHAPES, device))
     return WorldModelGuidedTrainer(

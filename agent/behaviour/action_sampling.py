@@ -15,9 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from agent.distributions import BoundedNormal, Deterministic, OneHot, sample_one_hot
-
-Policy = BoundedNormal | OneHot | Deterministic
+from agent.distributions import Deterministic, OneHot, Policy, sample_one_hot
 
 
 class Candidates(Protocol):
@@ -35,7 +33,7 @@ class Candidates(Protocol):
     def draw(self, plan: Tensor, width: Tensor, noise: Tensor) -> Tensor:
         """Candidates (N, K, H, A), the plan itself first, from noise (N, K, H, A), standard normal."""
 
-    def follow(self, policy: Policy) -> Tensor:
+    def follow(self, policy: Policy | Deterministic) -> Tensor:
         """Actions (N, P, A) of a policy, the first candidate's its mode.
 
         Raises:
@@ -73,7 +71,7 @@ class ContinuousCandidates:
         noise = torch.cat([torch.zeros_like(noise[:, :1]), noise[:, 1:]], 1)
         return (plan.unsqueeze(1) + width.unsqueeze(1) * noise).clamp(-1.0, 1.0)
 
-    def follow(self, policy: Policy) -> Tensor:
+    def follow(self, policy: Policy | Deterministic) -> Tensor:
         """See `Candidates`. A deterministic policy gets noise, or all would be the same."""
         if isinstance(policy, OneHot):
             raise ValueError("planner: the policy's actions are one-hot: expected continuous ones")
@@ -122,7 +120,7 @@ class DiscreteCandidates:
         drawn[:, :1] = one_hot_mode(plan).unsqueeze(1)[:, : drawn.shape[1]]
         return drawn
 
-    def follow(self, policy: Policy) -> Tensor:
+    def follow(self, policy: Policy | Deterministic) -> Tensor:
         """See `Candidates`."""
         if not isinstance(policy, OneHot):
             raise ValueError("planner: the policy's actions are continuous: expected one-hot ones")

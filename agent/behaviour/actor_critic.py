@@ -195,7 +195,9 @@ class ActorCritic(nn.Module):
             bootstrap = target[:, 0].reshape(batch.reward.shape)
         else:
             bootstrap = head.mean(replayed_logits.detach())
-        targets, valid = replay_returns(batch, bootstrap, self.discount, c.lambda_)
+        targets, valid = replay_returns(
+            batch.reward, batch.is_first, batch.is_terminal, bootstrap, self.discount, c.lambda_
+        )
         replay = self._critic_loss(head, replayed_logits[:, :-1], replayed[:, :-1].contiguous(), targets)
         replay_loss = (replay * valid).mean()
 

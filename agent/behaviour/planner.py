@@ -14,11 +14,12 @@ import torch
 from pydantic import BaseModel, Field, model_validator
 from torch import Tensor
 
-from agent.behaviour.action_sampling import Candidates, ContinuousCandidates, DiscreteCandidates, Policy
+from agent.behaviour.action_sampling import Candidates, ContinuousCandidates, DiscreteCandidates
+from agent.distributions import Deterministic, Policy
 from agent.world_model.interface import State, Trajectory, WorldModel
 
 Method = Literal["shooting", "cem", "mppi"]
-Prior = Callable[[Tensor], Policy]
+Prior = Callable[[Tensor], Policy | Deterministic]
 """A policy: features (..., F) -> distribution of actions (..., A)."""
 Refit = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
 """Candidates (N, K, H, A), returns (N, K), deviation (N, H, A) -> plan and its deviation, (N, H, A) each."""

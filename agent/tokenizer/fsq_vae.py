@@ -14,8 +14,6 @@ from agent.image_quality import psnr_of_error
 from agent.nets import linear
 from agent.tokenizer.convs import MAP_SIDE, ConvDecoder, ConvEncoder, check_sides, painted
 
-Metrics = dict[str, Tensor]
-
 # Pictures that are tokenised at once: what fits the caches is faster, and a long sequence fits in memory.
 _CHUNK = 256
 
@@ -107,7 +105,7 @@ class FSQVAE(nn.Module):
         flat = painted(self.decoder(self.from_code(codes.flatten(0, -3))))
         return flat.unflatten(0, codes.shape[:-2])
 
-    def loss(self, images: Tensor) -> tuple[Tensor, Metrics]:
+    def loss(self, images: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Squared error of the reconstruction, summed over a picture and averaged over pictures.
 
         Args:

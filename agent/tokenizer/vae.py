@@ -12,8 +12,6 @@ from agent.image_quality import psnr_of_error
 from agent.nets import linear
 from agent.tokenizer.convs import ConvDecoder, ConvEncoder, check_sides, painted
 
-Metrics = dict[str, Tensor]
-
 
 class VAEConfig(BaseModel, extra="forbid", validate_assignment=True, use_attribute_docstrings=True):
     """The plain VAE."""
@@ -61,7 +59,7 @@ class VAE(nn.Module):
         """Pictures (N, 3, S, S) uint8 -> the same by way of the latent's mean, float32 in [0, 1]."""
         return painted(self.decoder(self.from_latent(self.encode(images)[0])))
 
-    def loss(self, images: Tensor) -> tuple[Tensor, Metrics]:
+    def loss(self, images: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """The negative evidence bound up to constants: squared error and KL, averaged over pictures (N)."""
         c = self.config
         mean, log_variance = self.encode(images)

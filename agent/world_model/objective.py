@@ -100,7 +100,9 @@ def objective(
     with torch.no_grad():
         slow = logits if slow_value is None else slow_value(features)
         bootstrap = model.value_head.mean(slow)
-    returns, valid = replay_returns(batch, bootstrap, config.discount, config.lambda_)
+    returns, valid = replay_returns(
+        batch.reward, batch.is_first, batch.is_terminal, bootstrap, config.discount, config.lambda_
+    )
     value = value_loss(model.value_head, logits, returns, valid)
 
     reconstruction = torch.stack(list(terms.reconstruction.values())).sum(0).mean()

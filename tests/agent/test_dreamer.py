@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from agent.behaviour.actor_critic import ActorCriticConfig
 from agent.behaviour.evolution import ControllerConfig
-from agent.dreamer import Dreamer, DreamerConfig, OptimizerConfig
+from agent.dreamer import SIZES, Dreamer, DreamerConfig, OptimizerConfig, size_options, sized
 from agent.world_model.lstm import LSTMConfig, LSTMWorldModel
 from agent.world_model.rssm import RSSM, RSSMConfig
 from tests.agent.tiny import CONFIG, LSTM, PICTURES, SHAPES, batch
@@ -176,3 +176,16 @@ def test_configs_without_a_kind_are_those_of_before() -> None:
     for bad in ({"kind": "vq"}, {"kind": None}, {"kind": "lstm", "dynamics": {}}, {"hidden_size": 3}, 3):
         with pytest.raises(ValidationError):
             DreamerConfig.model_validate({"world_model": bad})
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_a_size_has_about_the_parameters_of_its_name(size: str) -> None:
+    with torch.device("meta"):
+        agent = sized(size).build({"image": (3, 64, 64)}, 2)
+    millions = sum(p.numel() for p in agent.parameters() if p.requires_grad) / 1e6
+    assert 0.75 < millions / float(size.removesuffix("m")) < 1.1
+
+
+def test_an_unknown_size_is_refused() -> None:
+    with pytest.raises(ValueError, match="size '2m': expected one of 1m, 12m"):
+        size_options("2m")

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from pydantic import Field
 
-from agent.behaviour.vla.interface import Policy, require_policy
+from agent.behaviour.vla.interface import ChunkPolicy, require_policy
 from envs.car_racing.env import TRAINING_SEEDS, CarRacingConfig
 from envs.car_racing.track import HALF_WIDTH
 from envs.car_racing.view import View
@@ -51,7 +51,7 @@ class _Seat:
     """A simulator, and the demonstration that is driven in it, by the learner where there is one."""
 
     def __init__(
-        self, config: DemonstrationsConfig, env: CarRacingConfig, view: View, learner: Policy | None
+        self, config: DemonstrationsConfig, env: CarRacingConfig, view: View, learner: ChunkPolicy | None
     ) -> None:
         self._config, self._learner = config, learner
         self.car = Seat(config.decisions, env, view)
@@ -206,7 +206,7 @@ class _Job:
         config: DemonstrationsConfig,
         files: EpisodeFiles,
         seed: int,
-        learner: Policy | None,
+        learner: ChunkPolicy | None,
     ) -> None:
         self._trained, self._env, self._config = trained, env, config
         self._files, self._seed, self._learner = files, seed, learner

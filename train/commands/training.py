@@ -92,7 +92,7 @@ def _agent(arguments: argparse.Namespace) -> None:
 
     sizes = {}
     if arguments.size is not None:
-        from agent.sizes import size_options
+        from agent.dreamer import size_options
 
         sizes = {f"agent.{name}": value for name, value in size_options(arguments.size).items()}
     train_agent(job_config(arguments, _agent_config(), sizes), arguments.run, arguments.resume)

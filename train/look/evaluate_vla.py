@@ -13,7 +13,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from agent.behaviour.vla.config import VLAConfig
+from agent.behaviour.vla.model import VLAConfig
 from envs.car_racing.env import CarRacingConfig
 from envs.carla.config import CarlaConfig
 from train.drive.carla_score import RouteScore, Summary

@@ -8,8 +8,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from agent.behaviour.vla.config import VLAConfig
-from agent.behaviour.vla.interface import ACTION, FEATURES, IMAGE, IMAGES, PAD, STATE, TASK, Batch
+from agent.behaviour.vla.interface import ACTION, FEATURES, IMAGE, IMAGES, PAD, STATE, TASK, VLABatch
+from agent.behaviour.vla.model import VLAConfig
 from train.run.errors import DreamdriveError
 
 _ROUNDING = 1e-3
@@ -24,7 +24,7 @@ class Seen(NamedTuple):
     tasks: list[str]
 
 
-def check_observation(config: VLAConfig, batch: Batch, device: torch.device) -> Seen:
+def check_observation(config: VLAConfig, batch: VLABatch, device: torch.device) -> Seen:
     """The observation in `batch`, as float32 on `device`.
 
     Raises:
@@ -42,7 +42,7 @@ def check_observation(config: VLAConfig, batch: Batch, device: torch.device) -> 
 
 
 def check_actions(
-    config: VLAConfig, batch: Batch, rows: int, device: torch.device
+    config: VLAConfig, batch: VLABatch, rows: int, device: torch.device
 ) -> tuple[Tensor, Tensor | None]:
     """The chunks (B, T, A) to learn in `batch`, and (B, T) bool, which of their rows do not count, if any.
 
@@ -60,7 +60,7 @@ def check_actions(
     return actions, pad.to(device)
 
 
-def _picture(config: VLAConfig, batch: Batch, device: torch.device) -> Tensor:
+def _picture(config: VLAConfig, batch: VLABatch, device: torch.device) -> Tensor:
     if IMAGE not in batch:
         others = sorted(str(key) for key in batch if str(key).startswith(IMAGES))
         raise DreamdriveError(f"batch: no camera {IMAGE}: it has {', '.join(others) or 'no camera at all'}")
@@ -70,7 +70,7 @@ def _picture(config: VLAConfig, batch: Batch, device: torch.device) -> Tensor:
     return picture
 
 
-def _tensor(batch: Batch, key: str, shape: tuple[int | None, ...], device: torch.device) -> Tensor:
+def _tensor(batch: VLABatch, key: str, shape: tuple[int | None, ...], device: torch.device) -> Tensor:
     """The float tensor under `key`, if it has this shape; None stands for any number but 0."""
     expected = ", ".join("B" if n is None else str(n) for n in shape)
     value = batch.get(key)
@@ -100,7 +100,7 @@ def _within(value: Tensor, key: str, low: float, high: float) -> None:
         )
 
 
-def _tasks(batch: Batch, rows: int) -> list[str]:
+def _tasks(batch: VLABatch, rows: int) -> list[str]:
     tasks = batch.get(TASK)
     if isinstance(tasks, str):
         tasks = [tasks]

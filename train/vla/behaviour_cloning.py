@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from agent.behaviour.vla.config import DRIVING
 from agent.behaviour.vla.interface import ACTION, FEATURES, PAD, STATE, TASK
+from agent.behaviour.vla.model import DRIVING
 from train.data.episodes import read_episodes
 from train.language.fit_classifier import READING, fit_reader
 from train.language.sentence_encoder import SentenceEncoder

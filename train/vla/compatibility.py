@@ -3,7 +3,7 @@
 Of a policy that is not ours nothing is known, and nothing is said.
 """
 
-from agent.behaviour.vla.config import VLAConfig
+from agent.behaviour.vla.model import VLAConfig
 from envs.car_racing.env import CarRacingConfig
 from envs.car_racing.track import STATE_SIZE
 from envs.carla.config import CarlaConfig

@@ -4,7 +4,7 @@ from typing import Any, Self
 
 from pydantic import BaseModel, Field, field_validator, model_validator
 
-from agent.behaviour.vla.config import VLAConfig
+from agent.behaviour.vla.model import VLAConfig
 from envs.car_racing.env import CarRacingConfig
 from train.drive.environments import EnvConfig, with_kind
 from train.language.hindsight import CAR_RACING_SPEEDS, CARLA_SPEEDS, SpeedScale

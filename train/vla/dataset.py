@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from agent.behaviour.vla.interface import ACTION, FEATURES, IMAGE, PAD, STATE, TASK, Batch
+from agent.behaviour.vla.interface import ACTION, FEATURES, IMAGE, PAD, STATE, TASK, VLABatch
 from train.data.episodes import Episode, EpisodeLimits, read_episode, read_episodes
 from train.language.hindsight import Labels, SpeedScale, asked_rows, label_rows
 from train.language.instructions import phrase
@@ -179,7 +179,7 @@ class Batches:
         self._config, self._held_out = config, held_out
 
     def __getitem__(self, number: int) -> dict[str, Any]:
-        """Batch `number`: B rows in LeRobot's keys, on the CPU; pictures are uint8 until `to_device`."""
+        """VLABatch `number`: B rows in LeRobot's keys, on the CPU; pictures are uint8 until `to_device`."""
         c = self._config
         rng = np.random.default_rng([c.seed, 42 if self._held_out else 41, number])
         share = c.data.imagined_share if self.imagined is not None else 0.0
@@ -224,7 +224,7 @@ def choose(labels: Labels, both_share: float, rng: np.random.Generator) -> Label
     return Labels(**{kind: getattr(labels, kind) for kind in known if kind in kept})
 
 
-def to_device(batch: Batch, device: torch.device) -> dict[str, Any]:
+def to_device(batch: VLABatch, device: torch.device) -> dict[str, Any]:
     """The batch as a policy takes it: tensors on `device`, pictures float32 in [0, 1]."""
     moved = {
         name: value.to(device, non_blocking=True) if isinstance(value, Tensor) else value

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from agent.behaviour.vla.interface import FEATURES, Batch, Policy, observation_key
+from agent.behaviour.vla.interface import FEATURES, ChunkPolicy, VLABatch, observation_key
 from agent.world_model.interface import State, WorldModel
 from train.data.episodes import Episode
 from train.drive.agents import load_world_model
@@ -86,7 +86,7 @@ class FeatureReader:
             states = filter_drive(self.world_model, self._names, episode).states
         return self.world_model.features(states)[:-1].float().cpu()
 
-    def filter(self, batch: Batch, state: State | None, action: Tensor | None) -> State:
+    def filter(self, batch: VLABatch, state: State | None, action: Tensor | None) -> State:
         """The state (B) after a LeRobot batch was seen, `action` (B, A) having led there; None starts.
 
         Raises:
@@ -105,7 +105,7 @@ class FeatureReader:
         return self.world_model.encode(seen, state, action)
 
 
-def own_copy(policy: Policy, seed: int) -> Policy:
+def own_copy(policy: ChunkPolicy, seed: int) -> ChunkPolicy:
     """The same policy for one more car, with an episode of its own.
 
     Args:
@@ -113,7 +113,7 @@ def own_copy(policy: Policy, seed: int) -> Policy:
         seed: of the noise of one that can be given any.
     """
     fork = getattr(policy, "fork", None)
-    mine: Policy = fork(seed) if callable(fork) else copy.deepcopy(policy)
+    mine: ChunkPolicy = fork(seed) if callable(fork) else copy.deepcopy(policy)
     mine.reset()
     return mine
 
@@ -126,7 +126,7 @@ class FeaturePolicy:
         reader: gives them.
     """
 
-    def __init__(self, policy: Policy, reader: FeatureReader) -> None:
+    def __init__(self, policy: ChunkPolicy, reader: FeatureReader) -> None:
         self.policy, self.reader = policy, reader
         self.reset()
 
@@ -146,22 +146,22 @@ class FeaturePolicy:
         self._action: Tensor | None = None
 
     @torch.no_grad()
-    def select_action(self, batch: Batch) -> Tensor:
+    def select_action(self, batch: VLABatch) -> Tensor:
         """The next action (B, A)."""
         state = self.see(batch)
         action = self.policy.select_action(self._with_features(batch, state))
         self.follow(state, action)
         return action
 
-    def predict_action_chunk(self, batch: Batch) -> Tensor:
+    def predict_action_chunk(self, batch: VLABatch) -> Tensor:
         """A chunk of actions (B, T, A), after what was driven so far and what `batch` shows."""
         return self.policy.predict_action_chunk(self._with_features(batch, self.see(batch)))
 
-    def see(self, batch: Batch) -> State:
+    def see(self, batch: VLABatch) -> State:
         """The state (B) after what was driven so far and what `batch` shows, of which no note is taken."""
         return self.reader.filter(batch, self._state, self._action)
 
-    def propose(self, batch: Batch, state: State, samples: int) -> Tensor:
+    def propose(self, batch: VLABatch, state: State, samples: int) -> Tensor:
         """K chunks (B, K, T, A) from states that `see` gave; see `propose` of any policy."""
         return propose(self.policy, self._with_features(batch, state), samples)
 
@@ -170,12 +170,12 @@ class FeaturePolicy:
         self._state, self._action = state, action.to(self.reader.device)
 
     @torch.no_grad()
-    def _with_features(self, batch: Batch, state: State) -> dict[str, Any]:
+    def _with_features(self, batch: VLABatch, state: State) -> dict[str, Any]:
         features = self.reader.world_model.features(state).float()
         return {**batch, FEATURES: features}
 
 
-def propose(policy: Policy, batch: Batch, samples: int) -> Tensor:
+def propose(policy: ChunkPolicy, batch: VLABatch, samples: int) -> Tensor:
     """K chunks (B, K, T, A) of any policy; one without noise proposes the same K times."""
     several = getattr(policy, "predict_action_chunks", None)
     if callable(several):

@@ -17,8 +17,16 @@ from torch.utils.data import Dataset
 
 from agent.behaviour.actor_critic import ActorCritic
 from agent.behaviour.planner import Prior
-from agent.behaviour.vla.config import VLAConfig
-from agent.behaviour.vla.interface import IMAGE, STATE, TASK, Batch, Policy, observation_key, require_policy
+from agent.behaviour.vla.interface import (
+    IMAGE,
+    STATE,
+    TASK,
+    ChunkPolicy,
+    VLABatch,
+    observation_key,
+    require_policy,
+)
+from agent.behaviour.vla.model import VLAConfig
 from agent.world_model.interface import State, WorldModel
 from train.data.episodes import Episode
 from train.drive.agents import load_world_model
@@ -132,7 +140,7 @@ class WorldModelGuidedTrainer:
         return action[0] if single else action
 
     @torch.no_grad()
-    def select_action(self, batch: Batch) -> Tensor:
+    def select_action(self, batch: VLABatch) -> Tensor:
         """The next action (B, A); judges new chunks when the driven part of the last one is used up."""
         if self.candidates == 1:
             return self.policy.select_action(batch)
@@ -147,7 +155,7 @@ class WorldModelGuidedTrainer:
         return action
 
     @torch.no_grad()
-    def predict_action_chunk(self, batch: Batch) -> Tensor:
+    def predict_action_chunk(self, batch: VLABatch) -> Tensor:
         """The best of the chunks proposed here, (B, T, A), after what was driven so far."""
         if self.candidates == 1:
             return self.policy.predict_action_chunk(batch)
@@ -162,7 +170,7 @@ class WorldModelGuidedTrainer:
         """
         if self.gauges is None:
             raise DreamdriveError("imagined data need gauges: WorldModelGuidedTrainer(..., gauges=...)")
-        driver: Policy = self.policy
+        driver: ChunkPolicy = self.policy
         if isinstance(driver, FeaturePolicy):
             check_same("policy", driver.reader.world_model, self.world_model)
             driver = driver.policy
@@ -193,7 +201,7 @@ class WorldModelGuidedTrainer:
         """
         return train_on(self.policy, dataset, updates, batch_size, rate, self._seed)
 
-    def _see(self, batch: Batch) -> tuple[State, State]:
+    def _see(self, batch: VLABatch) -> tuple[State, State]:
         """The states (B) after the batch: what is dreamt from, and the policy's own where it keeps any."""
         own = self.policy.see(batch) if isinstance(self.policy, FeaturePolicy) else None
         if own is not None and self._shared:
@@ -201,7 +209,7 @@ class WorldModelGuidedTrainer:
         seen = self._reader.filter(batch, self._state, self._action)
         return seen, seen if own is None else own
 
-    def _choose(self, batch: Batch, state: State, own: State) -> Tensor:
+    def _choose(self, batch: VLABatch, state: State, own: State) -> Tensor:
         """The best chunk (B, T, A) by what is imagined from states (B), the policy being in its `own`."""
         if isinstance(self.policy, FeaturePolicy):
             proposed = self.policy.propose(batch, own, self.candidates)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, Field
 from torch import Tensor
 
-from agent.behaviour.vla.interface import FEATURES, IMAGE, STATE, TASK, Policy
+from agent.behaviour.vla.interface import FEATURES, IMAGE, STATE, TASK, ChunkPolicy
 from agent.world_model.interface import State, Trajectory, WorldModel
 from train.data.episodes import Episode
 from train.language.hindsight import PLACES, SPEEDS, SpeedScale, label_rows
@@ -130,7 +130,7 @@ def imagine_data(
     episodes: Sequence[Episode],
     scale: SpeedScale,
     config: ImaginedConfig,
-    policy: Policy | None = None,
+    policy: ChunkPolicy | None = None,
     observations: Sequence[str] = ("image",),
     seed: int = 0,
     seen: Callable[[int], object] | None = None,
@@ -188,7 +188,7 @@ def _dream(
     gauges: Gauges,
     starts: Sequence[_Start],
     config: ImaginedConfig,
-    policy: Policy | None,
+    policy: ChunkPolicy | None,
     rng: np.random.Generator,
 ) -> Trajectory:
     """N dreams at once, the first of them driven by the policy."""
@@ -239,7 +239,7 @@ class ChunkDriver:
         texts: what each of the N dreams is told.
     """
 
-    def __init__(self, policy: Policy, model: WorldModel, gauges: Gauges, texts: Sequence[str]) -> None:
+    def __init__(self, policy: ChunkPolicy, model: WorldModel, gauges: Gauges, texts: Sequence[str]) -> None:
         self._policy, self._model, self._gauges, self._texts = policy, model, gauges, list(texts)
         config = getattr(policy, "config", None)
         self._execute = getattr(config, "execute", None) or getattr(config, "n_action_steps", None)

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from agent.behaviour.vla.interface import Policy, require_policy
+from agent.behaviour.vla.interface import ChunkPolicy, require_policy
 from train.drive.environments import EnvConfig
 from train.language.hindsight import MANOEUVRES, PLACES, SPEEDS, Labels
 from train.language.instructions import phrase
@@ -40,7 +40,7 @@ class Told:
     """What it learnt in, where that is known."""
     own: object = None
     """The policy that was learnt, whose sizes say where it can drive; None is `policy` itself."""
-    _policy: Policy = field(init=False)
+    _policy: ChunkPolicy = field(init=False)
 
     def __post_init__(self) -> None:
         try:
@@ -69,7 +69,7 @@ class Ride:
         instruction: what it is told.
     """
 
-    def __init__(self, policy: Policy, instruction: str) -> None:
+    def __init__(self, policy: ChunkPolicy, instruction: str) -> None:
         self._policy, self.instruction = policy, instruction
         self._device = torch.device("cpu")
         if isinstance(policy, nn.Module):

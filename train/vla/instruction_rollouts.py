@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from agent.behaviour.vla.interface import IMAGE, TASK, Policy, observation_key, require_policy
+from agent.behaviour.vla.interface import IMAGE, TASK, ChunkPolicy, observation_key, require_policy
 from envs.car_racing.env import CarRacingConfig
 from envs.car_racing.official_tracks import OfficialTracks
 from envs.car_racing.track import HALF_WIDTH
@@ -75,7 +75,7 @@ class Instructed:
 
     def __init__(
         self,
-        policy: Policy,
+        policy: ChunkPolicy,
         course: Slots,
         look: Callable[[int], Moment],
         trials: Sequence[Trial],
@@ -135,7 +135,7 @@ def as_told(
     return batch | {TASK: list(told)}
 
 
-def opened(policy: object, trials: Sequence[Trial]) -> tuple[Policy, torch.device]:
+def opened(policy: object, trials: Sequence[Trial]) -> tuple[ChunkPolicy, torch.device]:
     """The policy, after a look at its methods and at the trials' seeds, and where it computes.
 
     Raises:

@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import BaseModel, Field, field_validator
 
-from agent.behaviour.vla.interface import Policy
+from agent.behaviour.vla.interface import ChunkPolicy
 from agent.world_model.interface import WorldModel
 from envs.car_racing.env import CarRacingConfig
 from train.drive.agents import load_world_model
@@ -26,7 +26,7 @@ from train.vla.policy import POLICY_FOLDER, VLAPolicy, load_policy, read_policy_
 class PolicyDriver:
     """A policy, and where it drives."""
 
-    policy: Policy
+    policy: ChunkPolicy
     """As it drives: guided, or shown features, where it is."""
     own: VLAPolicy
     """The policy that was learnt."""
@@ -106,7 +106,7 @@ def load_driver(
     learnt = _learnt(path)
     policy = load_policy(path)
     policy.drive_by(execute, temperature)
-    driver: Policy = policy
+    driver: ChunkPolicy = policy
     if policy.config.vision == "features":
         driver = FeaturePolicy(policy, FeatureReader.of_run(learnt.world_model))
     if guided_by is not None:

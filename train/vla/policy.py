@@ -16,10 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from agent.behaviour.vla.chunking import ChunkQueue
-from agent.behaviour.vla.config import VLAConfig
 from agent.behaviour.vla.flow_matching import Prefix, flow_loss, sample
-from agent.behaviour.vla.interface import Batch
-from agent.behaviour.vla.model import Context
+from agent.behaviour.vla.interface import VLABatch
+from agent.behaviour.vla.model import Context, VLAConfig
 from train.language.sentence_encoder import SentenceEncoder
 from train.run.checkpoint import load_weights, save_weights, write_text_aside
 from train.run.errors import DreamdriveError, explain_os_errors, one_line
@@ -121,7 +120,7 @@ class VLAPolicy(nn.Module):
     # Guidance needs gradients through the network, which a caller's inference mode would forbid.
     @torch.inference_mode(False)
     @torch.no_grad()
-    def select_action(self, batch: Batch) -> Tensor:
+    def select_action(self, batch: VLABatch) -> Tensor:
         """The next action (B, A) of each row, in [-1, 1].
 
         Every `execute` decisions a new chunk is begun from what is seen now. With a `delay` it comes into
@@ -151,13 +150,13 @@ class VLAPolicy(nn.Module):
             )
         return action
 
-    def predict_action_chunk(self, batch: Batch) -> Tensor:
+    def predict_action_chunk(self, batch: VLABatch) -> Tensor:
         """A chunk (B, T, A) in [-1, 1] from here, drawn freely; what `select_action` keeps is not touched."""
         return self.predict_action_chunks(batch, 1, self.generator)[:, 0]
 
     @torch.no_grad()
     def predict_action_chunks(
-        self, batch: Batch, samples: int, generator: torch.Generator | None = None
+        self, batch: VLABatch, samples: int, generator: torch.Generator | None = None
     ) -> Tensor:
         """K chunks (B, K, T, A) in [-1, 1] for each row, from K noises; the observation is read once."""
         if samples < 1:
@@ -165,7 +164,7 @@ class VLAPolicy(nn.Module):
         seen = check_observation(self.config, batch, self.device)
         return self._draw(seen, self._noise(len(seen.state), samples, generator), None)
 
-    def forward(self, batch: Batch) -> tuple[Tensor, dict[str, float]]:
+    def forward(self, batch: VLABatch) -> tuple[Tensor, dict[str, float]]:
         """The flow-matching loss of the chunks in `batch`, a scalar, and metrics."""
         seen = check_observation(self.config, batch, self.device)
         actions, pad = check_actions(self.config, batch, len(seen.state), self.device)
@@ -182,7 +181,7 @@ class VLAPolicy(nn.Module):
         )
         return loss, {"flow_loss": float(loss.detach())}
 
-    def context(self, batch: Batch) -> Context:
+    def context(self, batch: VLABatch) -> Context:
         """What `model.velocity` needs of the observations in `batch`; gradients pass."""
         return self._read(check_observation(self.config, batch, self.device))
 

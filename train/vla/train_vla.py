@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from agent.behaviour.vla.config import DRIVING
+from agent.behaviour.vla.model import DRIVING
 from train.drive.agents import VLA_JOB
 from train.run.folder import Change, changes, refuse_changes, run_to_resume
 from train.vla.behaviour_cloning import Encoder, VLALearner

@@ -25,33 +25,33 @@ def observation_key(name: str) -> str:
     return IMAGE if name == "image" else f"observation.{name}"
 
 
-Batch: TypeAlias = Mapping[str, Any]
+VLABatch: TypeAlias = Mapping[str, Any]
 """Tensors and texts under the keys above."""
 
 
 @runtime_checkable
-class Policy(Protocol):
+class ChunkPolicy(Protocol):
     """The methods of LeRobot's policies that driving needs."""
 
     def reset(self) -> None:
         """Forget the episode: the next `select_action` begins a new one."""
         ...
 
-    def select_action(self, batch: Batch) -> Tensor:
+    def select_action(self, batch: VLABatch) -> Tensor:
         """The next action (B, A); a policy that plans chunks keeps the rest for the calls that follow."""
         ...
 
-    def predict_action_chunk(self, batch: Batch) -> Tensor:
+    def predict_action_chunk(self, batch: VLABatch) -> Tensor:
         """A chunk of actions (B, T, A) from here, without touching what `select_action` keeps."""
         ...
 
 
-def require_policy(policy: object, *methods: str) -> Policy:
+def require_policy(policy: object, *methods: str) -> ChunkPolicy:
     """`policy` itself, after a look at its methods.
 
     Args:
         policy: any object.
-        methods: further methods that are needed, beside those of `Policy`.
+        methods: further methods that are needed, beside those of `ChunkPolicy`.
 
     Raises:
         ValueError: a method is missing; the text names the first.
@@ -62,4 +62,4 @@ def require_policy(policy: object, *methods: str) -> Policy:
                 f"policy: a {type(policy).__name__} has no method {name}: "
                 "expected an object with the methods of LeRobot's policies"
             )
-    return cast(Policy, policy)
+    return cast(ChunkPolicy, policy)

@@ -8,18 +8,109 @@ expert's cross-attention) is computed once, for all chunks proposed and all step
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Annotated, Literal, Self
 
 import torch
+from pydantic import BaseModel, Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional
 
-from agent.behaviour.vla.config import VLAConfig
 from agent.behaviour.vla.instruction_classifier import InstructionReader
 
 Part = Callable[[Tensor], Tensor]
 """A part of a layer: (B, K, T, W) -> the same."""
 _LAST_SCALE = 0.02
 """Standard deviation of learnt positions, and of the expert's last layer: velocities begin near zero."""
+DRIVING = frozenset({"execute", "delay", "background", "guidance", "flow_steps", "temperature"})
+"""Fields of `VLAConfig` that say how chunks are drawn and driven, not which weights there are."""
+
+
+class VLAConfig(BaseModel, extra="forbid", validate_assignment=True, use_attribute_docstrings=True):
+    """A compact vision-language-action policy."""
+
+    vision: Literal["patches", "features"] = "patches"
+    """What it sees by: patches of the picture, or the features of a frozen world model."""
+    image_size: int = Field(64, ge=1)
+    """Of `patches`: side of the square picture [pixels]."""
+    patch: int = Field(8, ge=1)
+    """Of `patches`: side of a patch [pixels]."""
+    feature_size: int = Field(0, ge=0)
+    """Of `features`: how many features the world model has."""
+    state_size: int = Field(4, ge=1)
+    """Numbers in the vehicle's state."""
+    action_size: int = Field(3, ge=1)
+    """Numbers in an action."""
+    text_size: int = Field(768, ge=1)
+    """Numbers in the embedding of an instruction."""
+    reading: tuple[Annotated[int, Field(ge=2)], ...] = ()
+    """Classes of each kind of thing that an instruction can say, for a reader that learns them first; the
+    policy then drives by what was read. () drives by the embedding itself."""
+    text_max: int = Field(256, ge=3, le=256)
+    """Longest instruction [word pieces]; the sentence encoder reads no more than 256."""
+    chunk: int = Field(8, ge=1)
+    """Length of a chunk of actions [decisions]."""
+    execute: int = Field(4, ge=1)
+    """How much of a chunk is driven before the next is asked for [decisions]."""
+    delay: int = Field(0, ge=0)
+    """How long the next chunk is computed, while the old one goes on [decisions]; 0 waits for it."""
+    background: bool = False
+    """Compute the next chunk in a thread during `delay`, instead of only counting as if it were."""
+    width: int = Field(128, ge=1)
+    """Width of the transformer that reads picture, text and state."""
+    layers: int = Field(4, ge=1)
+    """Its layers."""
+    heads: int = Field(4, ge=1)
+    """Its attention heads."""
+    expert_width: int = Field(128, ge=1)
+    """Width of the action expert."""
+    expert_layers: int = Field(4, ge=1)
+    """Its layers."""
+    expert_heads: int = Field(4, ge=1)
+    """Its attention heads."""
+    flow_steps: int = Field(5, ge=1)
+    """Steps from noise to a chunk."""
+    temperature: float = Field(1.0, ge=0)
+    """The noise that a driven chunk is drawn from is scaled by it: below 1 the likelier chunks are driven, at
+    0 the same one wherever the same is seen."""
+    flow_time: Literal["uniform", "beta"] = "uniform"
+    """How times are drawn for learning: evenly, or more often near the noise as pi0 does."""
+    flow_draws: int = Field(2, ge=1)
+    """Pairs of noise and time drawn for each row of a batch; they share one reading of the observation."""
+    guidance: float = Field(5.0, gt=0)
+    """Of `delay`: largest weight of the pull towards what remains of the old chunk."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.vision == "patches" and self.image_size % self.patch:
+            raise ValueError(f"patch: {self.patch}: expected a divisor of image_size, {self.image_size}")
+        if self.vision == "features" and self.feature_size == 0:
+            raise ValueError("feature_size: 0: expected the number of the world model's features")
+        for heads, width in (("heads", "width"), ("expert_heads", "expert_width")):
+            if getattr(self, width) % getattr(self, heads):
+                raise ValueError(
+                    f"{heads}: {getattr(self, heads)}: expected a divisor of {width}, {getattr(self, width)}"
+                )
+        if self.expert_width % 2:
+            raise ValueError(f"expert_width: {self.expert_width}: expected an even number")
+        if self.delay > self.execute:
+            raise ValueError(f"delay: {self.delay}: expected at most execute, {self.execute}")
+        if self.execute + self.delay > self.chunk:
+            raise ValueError(
+                f"execute: {self.execute} with a delay of {self.delay}: expected together at most "
+                f"chunk, {self.chunk}"
+            )
+        if self.background and self.delay == 0:
+            raise ValueError("background: expected a delay of at least 1 to compute in")
+        return self
+
+    @property
+    def instruction_size(self) -> int:
+        """Numbers that the policy gets of an instruction."""
+        return sum(self.reading) or self.text_size
+
+    def build(self) -> "VLAModel":
+        """The model of these sizes, freshly initialised."""
+        return VLAModel(self)
 
 
 @dataclass
@@ -125,8 +216,8 @@ class SelfAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, N, W) -> the same."""
-        q, k, v = (split(y, self.heads) for y in self.qkv(x).chunk(3, -1))
-        return self.out(merge(functional.scaled_dot_product_attention(q, k, v)))
+        q, k, v = (split_heads(y, self.heads) for y in self.qkv(x).chunk(3, -1))
+        return self.out(merge_heads(functional.scaled_dot_product_attention(q, k, v)))
 
 
 class ActionExpert(nn.Module):
@@ -188,7 +279,7 @@ class ExpertLayer(nn.Module):
     def read(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
         """Keys and values (B, heads, N, size) of tokens (B, N, W)."""
         keys, values = self.key_value(tokens).chunk(2, -1)
-        return split(keys, self.heads), split(values, self.heads)
+        return split_heads(keys, self.heads), split_heads(values, self.heads)
 
     def forward(self, x: Tensor, condition: Tensor, keys: Tensor, values: Tensor) -> Tensor:
         """(B, K, T, W) and their condition (B, K, 1, W) -> (B, K, T, W)."""
@@ -208,8 +299,8 @@ class ExpertLayer(nn.Module):
     def _across(self, x: Tensor, keys: Tensor, values: Tensor) -> Tensor:
         """All K chunks of an observation attend to its context, (B, K, T, W) -> the same."""
         # (B, heads, K * T, W / heads): one long row of queries, so that the context is not repeated K times.
-        q = split(self.query(x.flatten(1, 2)), self.heads)
-        return self.cross(merge(functional.scaled_dot_product_attention(q, keys, values))).view_as(x)
+        q = split_heads(self.query(x.flatten(1, 2)), self.heads)
+        return self.cross(merge_heads(functional.scaled_dot_product_attention(q, keys, values))).view_as(x)
 
 
 def perceptron(width: int) -> nn.Sequential:
@@ -217,12 +308,12 @@ def perceptron(width: int) -> nn.Sequential:
     return nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
 
 
-def split(x: Tensor, heads: int) -> Tensor:
+def split_heads(x: Tensor, heads: int) -> Tensor:
     """(B, N, W) -> (B, heads, N, W / heads)."""
     return x.unflatten(-1, (heads, -1)).transpose(1, 2)
 
 
-def merge(x: Tensor) -> Tensor:
+def merge_heads(x: Tensor) -> Tensor:
     """(B, heads, N, W / heads) -> (B, N, W)."""
     return x.transpose(1, 2).flatten(2)
 

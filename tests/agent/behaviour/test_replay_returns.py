@@ -13,6 +13,10 @@ def rows(reward: Tensor, is_first: Tensor, is_terminal: Tensor) -> Batch:
     return Batch({}, torch.zeros(*reward.shape, 1), reward, is_first, is_terminal)
 
 
+def of_batch(batch: Batch, values: Tensor, discount: float, lambda_: float) -> tuple[Tensor, Tensor]:
+    return replay_returns(batch.reward, batch.is_first, batch.is_terminal, values, discount, lambda_)
+
+
 def slow_returns(
     batch: Batch, values: Tensor, discount: float, lambda_: float
 ) -> dict[tuple[int, int], float]:
@@ -48,7 +52,7 @@ def cases(draw: st.DrawFn) -> tuple[Batch, Tensor]:
 @settings(max_examples=200, deadline=None)
 def test_agrees_with_the_loop_over_episodes(case: tuple[Batch, Tensor], lambda_: float) -> None:
     batch, values = case
-    returns, valid = replay_returns(batch, values, 0.9, lambda_)
+    returns, valid = of_batch(batch, values, 0.9, lambda_)
     expected = slow_returns(batch, values, 0.9, lambda_)
     assert returns.shape == valid.shape == (values.shape[0], values.shape[1] - 1)
     assert {(b, t) for b, t in valid.nonzero().tolist()} == set(expected)
@@ -67,11 +71,11 @@ def two_episodes(terminal: bool) -> Batch:
 def test_nothing_leaks_across_a_reset() -> None:
     values = torch.randn(1, 6)
     for terminal in (False, True):
-        before, _ = replay_returns(two_episodes(terminal), values, 0.9, 0.95)
+        before, _ = of_batch(two_episodes(terminal), values, 0.9, 0.95)
         changed, moved = two_episodes(terminal), values.clone()
         changed.reward[0, 3:] += 1e6
         moved[0, 3:] -= 1e6
-        after, valid = replay_returns(changed, moved, 0.9, 0.95)
+        after, valid = of_batch(changed, moved, 0.9, 0.95)
         assert valid.tolist() == [[True, True, False, True, True]]
         assert torch.equal(before[0, :2], after[0, :2])
         assert not torch.equal(before[0, 3:], after[0, 3:])
@@ -79,14 +83,14 @@ def test_nothing_leaks_across_a_reset() -> None:
 
 def test_truncated_ends_bootstrap_and_terminal_ends_do_not() -> None:
     values = torch.tensor([[0.0, 0.0, 10.0, 0.0, 0.0, 0.0]])
-    truncated, _ = replay_returns(two_episodes(False), values, 0.5, 1.0)
+    truncated, _ = of_batch(two_episodes(False), values, 0.5, 1.0)
     assert truncated[0, :2].tolist() == [1 + 0.5 * (2 + 0.5 * 10), 2 + 0.5 * 10]
-    terminal, _ = replay_returns(two_episodes(True), values, 0.5, 1.0)
+    terminal, _ = of_batch(two_episodes(True), values, 0.5, 1.0)
     assert terminal[0, :2].tolist() == [1 + 0.5 * 2, 2]
 
 
 def test_sequences_of_two_rows_and_one_stream() -> None:
     batch = rows(torch.tensor([[0.0, 3.0]]), torch.tensor([[True, False]]), torch.tensor([[False, False]]))
-    returns, valid = replay_returns(batch, torch.tensor([[7.0, 4.0]]), 0.5, 0.95)
+    returns, valid = of_batch(batch, torch.tensor([[7.0, 4.0]]), 0.5, 0.95)
     assert returns.tolist() == [[5.0]]
     assert valid.all()

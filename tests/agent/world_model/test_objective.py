@@ -152,7 +152,9 @@ def test_values_learn_the_recorded_returns_by_a_slow_copy_or_their_own() -> None
         torch.manual_seed(1)
         loss, metrics, states = objective(model, data, model.initial(2), config, 0, slow)
         features, head = model.features(states), slow or model.value_head
-        returns, valid = replay_returns(data, head.mean(head(features)), 0.9, 0.7)
+        returns, valid = replay_returns(
+            data.reward, data.is_first, data.is_terminal, head.mean(head(features)), 0.9, 0.7
+        )
         errors = model.value_head.loss(model.value_head(features)[:, :-1], returns)
         torch.testing.assert_close(loss, errors[valid].mean())
         torch.testing.assert_close(metrics["value/return"], returns[valid].mean().detach())

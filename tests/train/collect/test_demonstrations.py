@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from torch import Tensor
 
-from agent.behaviour.vla.interface import TASK, Batch
+from agent.behaviour.vla.interface import TASK, VLABatch
 from envs.car_racing.env import TRAINING_SEEDS
 from envs.car_racing.observation import native_action
 from envs.car_racing.simulators import OfficialSimulator
@@ -182,11 +182,11 @@ class Straight:
     def reset(self) -> None:
         """Nothing to forget."""
 
-    def select_action(self, batch: Batch) -> Tensor:
+    def select_action(self, batch: VLABatch) -> Tensor:
         self.told += batch[TASK]
         return torch.tensor([[0.0, self.gas]])
 
-    def predict_action_chunk(self, batch: Batch) -> Tensor:
+    def predict_action_chunk(self, batch: VLABatch) -> Tensor:
         raise AssertionError("who drives asks for actions, never for chunks")
 
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from agent.behaviour.vla.interface import IMAGE, STATE, TASK, Batch
+from agent.behaviour.vla.interface import IMAGE, STATE, TASK, VLABatch
 from envs.car_racing.env import CarRacingConfig
 from train.language.hindsight import CAR_RACING_SPEEDS, Labels
 from train.language.instructions import lookup, phrasings
@@ -39,17 +39,17 @@ class Constant:
 
     def __init__(self, pedal: float) -> None:
         self.pedal = pedal
-        self.batches: list[Batch] = []
+        self.batches: list[VLABatch] = []
         self.resets: list[int] = []
 
     def reset(self) -> None:
         self.resets.append(len(self.batches))
 
-    def select_action(self, batch: Batch) -> Tensor:
+    def select_action(self, batch: VLABatch) -> Tensor:
         self.batches.append(batch)
         return torch.tensor([0.0, self.pedal]).expand(len(batch[TASK]), 2)
 
-    def predict_action_chunk(self, batch: Batch) -> Tensor:
+    def predict_action_chunk(self, batch: VLABatch) -> Tensor:
         raise AssertionError("who drives asks for actions, never for chunks")
 
 

@@ -8,10 +8,9 @@ import torch
 from tensordict import TensorDict
 from torch import Tensor, nn
 
-from agent.behaviour.vla.interface import STATE, TASK, Batch
+from agent.behaviour.vla.interface import STATE, TASK, VLABatch
 from agent.world_model.heads import TwoHotHead
-from agent.world_model.interface import Batch as Sequences
-from agent.world_model.interface import Metrics, Observation, State, WorldModel
+from agent.world_model.interface import Batch, Metrics, Observation, State, WorldModel
 from train.data.episodes import Episode
 
 HALF, MOST = 4.0, 80.0
@@ -88,7 +87,7 @@ class Road(WorldModel):
     def cont(self, state: State) -> Tensor:
         return (state["x"][..., 0].abs() < 1.5).float()
 
-    def loss_and_states(self, batch: Sequences, state: State) -> tuple[Tensor, Metrics, State]:
+    def loss_and_states(self, batch: Batch, state: State) -> tuple[Tensor, Metrics, State]:
         raise NotImplementedError
 
     def compress(self, state: State) -> dict[str, Tensor]:
@@ -140,14 +139,14 @@ class Random:
     def __init__(self, actions: int = 2, chunk: int = 6, execute: int = 3) -> None:
         self.config = SimpleNamespace(action_size=actions, chunk=chunk, execute=execute, vision="patches")
         self.generator = torch.Generator().manual_seed(0)
-        self.asked: list[Batch] = []
+        self.asked: list[VLABatch] = []
         self.reset()
 
     def reset(self) -> None:
         self._waiting: list[Tensor] = []
 
     def predict_action_chunks(
-        self, batch: Batch, samples: int, generator: torch.Generator | None = None
+        self, batch: VLABatch, samples: int, generator: torch.Generator | None = None
     ) -> Tensor:
         self.asked.append(batch)
         shape = (len(batch[STATE]), samples, self.config.chunk, self.config.action_size)
@@ -155,10 +154,10 @@ class Random:
         whole = torch.rand(*shape[:2], 1, shape[3], generator=self.generator) * 2 - 1
         return (whole + 0.2 * torch.randn(shape, generator=self.generator)).clamp(-1, 1)
 
-    def predict_action_chunk(self, batch: Batch) -> Tensor:
+    def predict_action_chunk(self, batch: VLABatch) -> Tensor:
         return self.predict_action_chunks(batch, 1)[:, 0]
 
-    def select_action(self, batch: Batch) -> Tensor:
+    def select_action(self, batch: VLABatch) -> Tensor:
         if not self._waiting:
             chunk = self.predict_action_chunk(batch)
             self._waiting = list(chunk[:, : self.config.execute].unbind(1))

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from agent.behaviour.vla.config import VLAConfig
+from agent.behaviour.vla.model import VLAConfig
 from tests.train.vla.road import Road, drive
 from tests.train.vla.test_probes import CONFIG
 from train.data.episodes import write_episode

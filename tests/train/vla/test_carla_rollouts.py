@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from agent.behaviour.vla.interface import STATE, TASK, Batch
+from agent.behaviour.vla.interface import STATE, TASK, VLABatch
 from envs.carla.config import CarlaConfig
 from tests.envs.carla.fake_client import servers
 from tests.train.look.scored_env import BREAKS_ALWAYS, BREAKS_ONCE, open_scored
@@ -27,17 +27,17 @@ class Straight:
     """Does nothing; notes what it was shown. No policy of ours."""
 
     def __init__(self) -> None:
-        self.batches: list[Batch] = []
+        self.batches: list[VLABatch] = []
         self.resets: list[int] = []
 
     def reset(self) -> None:
         self.resets.append(len(self.batches))
 
-    def select_action(self, batch: Batch) -> Tensor:
+    def select_action(self, batch: VLABatch) -> Tensor:
         self.batches.append(batch)
         return torch.zeros(len(batch[TASK]), 2)
 
-    def predict_action_chunk(self, batch: Batch) -> Tensor:
+    def predict_action_chunk(self, batch: VLABatch) -> Tensor:
         raise AssertionError("who drives asks for actions, never for chunks")
 
 

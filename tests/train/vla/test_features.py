@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from agent.behaviour.vla.interface import FEATURES, IMAGE, STATE, TASK, Batch
+from agent.behaviour.vla.interface import FEATURES, IMAGE, STATE, TASK, VLABatch
 from tests.agent.tiny import CONFIG, PICTURES, tiny_lstm
 from tests.train.vla.tiny_demonstrations import TINY, config, encode, episode, write
 from train.run.errors import DreamdriveError
@@ -23,11 +23,11 @@ class Replays:
     def reset(self) -> None:
         self.features: list[torch.Tensor] = []
 
-    def select_action(self, batch: Batch) -> torch.Tensor:
+    def select_action(self, batch: VLABatch) -> torch.Tensor:
         self.features.append(batch[FEATURES][0])
         return self.actions[len(self.features) - 1][None]
 
-    def predict_action_chunk(self, batch: Batch) -> torch.Tensor:
+    def predict_action_chunk(self, batch: VLABatch) -> torch.Tensor:
         self.features.append(batch[FEATURES][0])
         return self.actions[None]
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from agent.behaviour.planner import imagined_returns
-from agent.behaviour.vla.interface import FEATURES, IMAGE, Batch, Policy
+from agent.behaviour.vla.interface import FEATURES, IMAGE, ChunkPolicy, VLABatch
 from agent.distributions import Deterministic
 from tests.train.vla.road import HALF, MOST, Random, Road, batch, drive, step
 from tests.train.vla.test_imagined import CONFIG, gauges
@@ -31,7 +31,7 @@ def guided(k: int = 16, **config: float) -> WorldModelGuidedTrainer:
     )
 
 
-def drives(policy: Policy, text: str, decisions: int = 30) -> tuple[float, float]:
+def drives(policy: ChunkPolicy, text: str, decisions: int = 30) -> tuple[float, float]:
     """Speed [m/s] and offset [m] that a policy gets to on the road from 40 m/s in the middle of it."""
     policy.reset()
     offset, speed = torch.tensor(0.0), torch.tensor(40.0)
@@ -105,12 +105,12 @@ class Steered:
     def reset(self) -> None:
         self.shown = []
 
-    def predict_action_chunk(self, batch: Batch) -> Tensor:
+    def predict_action_chunk(self, batch: VLABatch) -> Tensor:
         self.shown.append(batch[FEATURES])
         side = (-1.0, 0.0, 1.0)[len(self.shown) % 3]
         return torch.tensor([side, 0.0]).expand(len(batch[FEATURES]), 4, 2)
 
-    def select_action(self, batch: Batch) -> Tensor:
+    def select_action(self, batch: VLABatch) -> Tensor:
         return self.predict_action_chunk(batch)[:, 0]
 
 
@@ -228,7 +228,7 @@ def test_imagined_data_and_training_as_in_the_readme() -> None:
 def test_what_does_not_fit_is_named() -> None:
     class Half:
         def reset(self) -> None: ...
-        def select_action(self, batch: Batch) -> None: ...
+        def select_action(self, batch: VLABatch) -> None: ...
 
     with pytest.raises(DreamdriveError, match="no method predict_action_chunk"):
         WorldModelGuidedTrainer(Half(), Road())

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from agent.behaviour.vla.interface import TASK, Batch
+from agent.behaviour.vla.interface import TASK, VLABatch
 from envs.car_racing.env import CarRacingConfig
 from envs.carla.config import CarlaConfig
 from tests.train.vla.tiny_demonstrations import TINY, encode
@@ -34,12 +34,12 @@ class Counting:
     def reset(self) -> None:
         self.count = 0
 
-    def select_action(self, batch: Batch) -> Tensor:
+    def select_action(self, batch: VLABatch) -> Tensor:
         self.count += 1
         self.told += batch[TASK]
         return torch.tensor([[self.count / 100, 0.5]])
 
-    def predict_action_chunk(self, batch: Batch) -> Tensor:
+    def predict_action_chunk(self, batch: VLABatch) -> Tensor:
         raise AssertionError("who drives asks for actions, never for chunks")
 
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from agent.behaviour.vla.config import VLAConfig
 from agent.behaviour.vla.interface import ACTION, FEATURES, IMAGE, PAD, STATE, TASK, require_policy
+from agent.behaviour.vla.model import VLAConfig
 from train.run.errors import DreamdriveError
 from train.run.folder import Run
 from train.vla import VLAPolicy, load_policy

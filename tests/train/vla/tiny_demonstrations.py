@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from agent.behaviour.vla.config import VLAConfig
+from agent.behaviour.vla.model import VLAConfig
 from train.data.episodes import Episode, write_episode
 from train.vla.config import VLATrainConfig
 

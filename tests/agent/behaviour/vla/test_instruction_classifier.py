@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from agent.behaviour.vla.config import VLAConfig
 from agent.behaviour.vla.instruction_classifier import InstructionReader
+from agent.behaviour.vla.model import VLAConfig
 
 
 def sentences() -> tuple[Tensor, Tensor]:

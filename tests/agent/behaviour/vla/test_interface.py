@@ -3,7 +3,6 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from agent.behaviour.vla.config import VLAConfig
 from agent.behaviour.vla.interface import (
     ACTION,
     IMAGE,
@@ -11,21 +10,22 @@ from agent.behaviour.vla.interface import (
     PAD,
     STATE,
     TASK,
-    Batch,
-    Policy,
+    ChunkPolicy,
+    VLABatch,
     observation_key,
     require_policy,
 )
+from agent.behaviour.vla.model import VLAConfig
 
 
 class Still:
     def reset(self) -> None:
         return None
 
-    def select_action(self, batch: Batch) -> Tensor:
+    def select_action(self, batch: VLABatch) -> Tensor:
         return torch.zeros(1, 3)
 
-    def predict_action_chunk(self, batch: Batch) -> Tensor:
+    def predict_action_chunk(self, batch: VLABatch) -> Tensor:
         return torch.zeros(1, 8, 3)
 
 
@@ -42,7 +42,7 @@ def test_the_picture_is_the_front_camera_and_a_vector_keeps_its_name() -> None:
 
 def test_an_object_with_the_methods_is_a_policy() -> None:
     still = Still()
-    assert isinstance(still, Policy) and require_policy(still) is still  # type: ignore[redundant-expr]
+    assert isinstance(still, ChunkPolicy) and require_policy(still) is still  # type: ignore[redundant-expr]
 
 
 def test_a_missing_method_is_named() -> None:

@@ -2,8 +2,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from agent.behaviour.vla.config import VLAConfig
-from agent.behaviour.vla.model import VLAModel, time_embedding
+from agent.behaviour.vla.model import VLAConfig, VLAModel, time_embedding
 
 
 def tiny(**fields: object) -> VLAConfig:
