@@ -18,9 +18,8 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from envs.car_racing.env import CarRacingConfig, make_car_racing
-from envs.car_racing.observation import native_action
+from envs.car_racing.observation import CarRacingObservation, native_action
 from envs.car_racing.simulators import EnvPoolSimulators
-from envs.car_racing.view import View
 
 TARGET = 8.0
 """How many times as many frames a second as Gymnasium's loop are asked for."""
@@ -84,7 +83,7 @@ def ours(config: CarRacingConfig) -> Driver:
 
 def picture_seconds(config: CarRacingConfig) -> float:
     """Seconds one decision's pictures take to cut and resize, the median of 20."""
-    view = View(config.image_size, config.crop_hud, config.instruments)
+    view = CarRacingObservation(config.image_size, config.crop_hud, config.instruments)
     frames = np.random.default_rng(0).integers(0, 256, (config.num_envs, 96, 96, 3), dtype=np.uint8)
     times = []
     for _ in range(20):

@@ -19,8 +19,7 @@ import torch
 from numpy.typing import NDArray
 
 from envs.car_racing.env import CarRacingConfig
-from envs.car_racing.observation import grass_share, native_action
-from envs.car_racing.view import View
+from envs.car_racing.observation import CarRacingObservation, grass_share, native_action
 from train.drive.agents import load_agent
 from train.run.errors import DreamdriveError
 
@@ -49,7 +48,7 @@ class Lap:
 @torch.no_grad()
 def drive(agent: Any, config: CarRacingConfig, env: Any, seed: int) -> Lap:
     """One lap by the policy's mode on the track of `seed`."""
-    view, lap = View(config.image_size, config.crop_hud, config.instruments), Lap()
+    view, lap = CarRacingObservation(config.image_size, config.crop_hud, config.instruments), Lap()
     picture, _ = env.reset(seed=seed)
     car = env.unwrapped.car
     state, action = agent.world_model.initial(1), torch.zeros(1, config.action_size)

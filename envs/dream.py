@@ -17,7 +17,7 @@ from pydantic import BaseModel, Field
 
 from agent.world_model.interface import Observation, State, WorldModel
 
-Seen = NDArray[Any] | dict[str, Any]
+DreamObservation = NDArray[Any] | dict[str, Any]
 """Features (..., F) float32, or {"image": (..., C, H, W) uint8}."""
 
 
@@ -116,7 +116,7 @@ class DreamVectorEnv(VectorEnv[Any, NDArray[np.float32], Any]):
 
     def reset(
         self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[Seen, dict[str, Any]]:
+    ) -> tuple[DreamObservation, dict[str, Any]]:
         """Begin new dreams: everywhere, or where options' "reset_mask" (N,) says, as in Gymnasium.
 
         Raises:
@@ -141,7 +141,7 @@ class DreamVectorEnv(VectorEnv[Any, NDArray[np.float32], Any]):
     @torch.no_grad()
     def step(
         self, actions: NDArray[np.float32]
-    ) -> tuple[Seen, NDArray[np.float32], NDArray[np.bool_], NDArray[np.bool_], dict[str, Any]]:
+    ) -> tuple[DreamObservation, NDArray[np.float32], NDArray[np.bool_], NDArray[np.bool_], dict[str, Any]]:
         """One imagined decision everywhere: see the class.
 
         Raises:
@@ -204,7 +204,7 @@ class DreamVectorEnv(VectorEnv[Any, NDArray[np.float32], Any]):
         return fresh
 
     @torch.no_grad()
-    def _observe(self, state: State) -> Seen:
+    def _observe(self, state: State) -> DreamObservation:
         if self.config.observation == "image":
             return {"image": pixels(self.model.decode(state)["image"])}
         return self.model.features(state).float().cpu().numpy()
@@ -250,5 +250,5 @@ class DreamEnv(gymnasium.Env[Any, NDArray[np.float32]]):
         return None if frames is None else frames[0]
 
     @staticmethod
-    def _first(seen: Seen) -> Any:
+    def _first(seen: DreamObservation) -> Any:
         return {name: value[0] for name, value in seen.items()} if isinstance(seen, dict) else seen[0]

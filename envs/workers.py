@@ -1,4 +1,4 @@
-"""Worker processes that obey orders from a pipe each, all at the same time."""
+"""Worker processes that answer_requests orders from a pipe each, all at the same time."""
 
 import multiprocessing
 import signal
@@ -13,7 +13,7 @@ class WorkerDied(RuntimeError):
     """A worker process ended unasked; what it had to say went to stderr."""
 
 
-def obey(pipe: Connection, answer: Callable[[Any], Any]) -> None:
+def answer_requests(pipe: Connection, answer: Callable[[Any], Any]) -> None:
     """In a worker: give `answer` of each order that comes, until the other side closes or is gone."""
     while True:
         try:
@@ -28,12 +28,12 @@ def _run(target: Callable[..., None], pipe: Connection, *arguments: Any) -> None
     target(pipe, *arguments)
 
 
-class Processes:
+class WorkerProcesses:
     """One process for each of `arguments`, running `target(pipe, *arguments)`; orders and replies are lists,
     one entry a process.
 
     Args:
-        target: a module's function that ends with `obey`; it, and the arguments, must pickle.
+        target: a module's function that ends with `answer_requests`; it, and the arguments, must pickle.
         arguments: of each process.
     """
 
@@ -65,7 +65,7 @@ class Processes:
         except (EOFError, ConnectionError) as error:
             raise WorkerDied("a simulator's process died; its own message is above") from error
 
-    def ask(self, orders: Sequence[Any]) -> list[Any]:
+    def request(self, orders: Sequence[Any]) -> list[Any]:
         """Send, then receive."""
         self.send(orders)
         return self.receive()

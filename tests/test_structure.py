@@ -36,7 +36,7 @@ UPWARD = {
     ): "a program of its own by its path, which users know",
 }
 # Public names that stand in two files, and why each is no second meaning.
-SAME_NAME: dict[str, str] = {}
+SAME_NAME: dict[str, str] = {"main": "the entry point of a program of its own"}
 
 
 def circles(arrows: Mapping[str, set[str]]) -> list[list[str]]:

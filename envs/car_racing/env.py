@@ -10,10 +10,9 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from numpy.typing import NDArray
 from pydantic import BaseModel, Field, model_validator
 
-from envs.car_racing.frame_skip import Apart, Deciding, Decision, Here
-from envs.car_racing.observation import grass_share, native_action
+from envs.car_racing.frame_skip import Decision, InProcess, SimulatorGroup, Subprocess
+from envs.car_racing.observation import CarRacingObservation, grass_share, native_action
 from envs.car_racing.simulators import EnvPoolSimulators, GymnasiumSimulators, envpool_available, seeds_below
-from envs.car_racing.view import View
 
 TRAINING_SEEDS = 1_000_000
 """Training uses seeds below this, evaluation those from it on."""
@@ -87,7 +86,7 @@ class CarRacing(VectorEnv[dict[str, Any], NDArray[np.float32], Any]):
     """
 
     def __init__(
-        self, config: CarRacingConfig, simulators: Deciding, seed: int, autoreset: bool = True
+        self, config: CarRacingConfig, simulators: SimulatorGroup, seed: int, autoreset: bool = True
     ) -> None:
         self.config = config
         self.num_envs = n = config.num_envs
@@ -95,7 +94,9 @@ class CarRacing(VectorEnv[dict[str, Any], NDArray[np.float32], Any]):
         mode = AutoresetMode.NEXT_STEP if autoreset else AutoresetMode.DISABLED
         self.metadata = {"autoreset_mode": mode, "render_fps": 50 / config.action_repeat}
         self._simulators = simulators
-        self._view = View(config.image_size, config.crop_hud, config.instruments, simulators.antialias)
+        self._view = CarRacingObservation(
+            config.image_size, config.crop_hud, config.instruments, simulators.antialias
+        )
         self.single_observation_space = gymnasium.spaces.Dict(self._view.spaces)
         self.single_action_space = gymnasium.spaces.Box(-1.0, 1.0, (config.action_size,), np.float32)
         self.observation_space = gymnasium.vector.utils.batch_space(self.single_observation_space, n)
@@ -207,7 +208,7 @@ class CarRacing(VectorEnv[dict[str, Any], NDArray[np.float32], Any]):
     def _leaves_road(self, made: Decision) -> NDArray[np.bool_]:
         """Where the car has come off the road in this decision, (N,), as the simulators tell, or else as the
         grass round it shows."""
-        if self._simulators.tells_off_road:
+        if self._simulators.reports_off_road:
             leaves = self._on_road & made.off_road
             self._on_road = made.back
             return leaves
@@ -266,10 +267,10 @@ def make_car_racing(
     )
     more = config.threads if backend == "envpool" else TRAINING_SEEDS
     make = [partial(like, part, config.max_frames, more) for part in parts]
-    simulators: Deciding
+    simulators: SimulatorGroup
     if config.processes:
         counts = [len(part) for part in parts]
-        simulators = Apart(list(zip(counts, make, strict=True)), config.action_repeat, like)
+        simulators = Subprocess(list(zip(counts, make, strict=True)), config.action_repeat, like)
     else:
-        simulators = Here(make[0](), config.action_repeat)
+        simulators = InProcess(make[0](), config.action_repeat)
     return CarRacing(config, simulators, seed, autoreset)

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from envs.car_racing.simulators import Bools, Simulators
-from envs.workers import Processes, obey
+from envs.workers import WorkerProcesses, answer_requests
 
 _TILE_REWARD = 0.5  # a visited tile brings 1000 / (about 300 tiles); a frame costs 0.1
 
@@ -45,7 +45,7 @@ class Decision:
         return cls(*(np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(cls)))
 
 
-def decide(
+def repeat_action(
     simulators: Simulators, action: NDArray[np.float32], live: Bools, begins: Bools, repeat: int
 ) -> Decision:
     """Up to `repeat` frames by native actions (N, 3) where `live` (N,), a new episode where `begins` (N,)."""
@@ -81,11 +81,11 @@ def decide(
     return made
 
 
-class Deciding(Protocol):
+class SimulatorGroup(Protocol):
     """Simulators that are told what to do first, and asked what it brought later."""
 
     antialias: bool
-    tells_off_road: bool
+    reports_off_road: bool
     """Both as of `Simulators`."""
 
     def reset(self, which: Bools) -> NDArray[np.uint8]:
@@ -101,25 +101,25 @@ class Deciding(Protocol):
         """Give everything back."""
 
 
-class Here:
+class InProcess:
     """Simulators in this process: they move when they are asked."""
 
     def __init__(self, simulators: Simulators, repeat: int) -> None:
         self._simulators, self._repeat = simulators, repeat
-        self.antialias, self.tells_off_road = simulators.antialias, simulators.tells_off_road
+        self.antialias, self.reports_off_road = simulators.antialias, simulators.reports_off_road
         self._order: tuple[NDArray[np.float32], Bools, Bools]
 
     def reset(self, which: Bools) -> NDArray[np.uint8]:
-        """See `Deciding.reset`."""
+        """See `SimulatorGroup.reset`."""
         return self._simulators.reset(which)
 
     def send(self, action: NDArray[np.float32], live: Bools, begins: Bools) -> None:
-        """See `Deciding.send`."""
+        """See `SimulatorGroup.send`."""
         self._order = action, live, begins
 
     def receive(self) -> Decision:
-        """See `Deciding.receive`."""
-        return decide(self._simulators, *self._order, self._repeat)
+        """See `SimulatorGroup.receive`."""
+        return repeat_action(self._simulators, *self._order, self._repeat)
 
     def close(self) -> None:
         """Close them."""
@@ -131,20 +131,20 @@ _Order: TypeAlias = tuple[NDArray[np.float32] | None, Bools, Bools]
 
 
 def _serve(pipe: Connection, make: MakeSimulators, repeat: int) -> None:
-    """What a process of `Apart` runs; it needs no torch."""
+    """What a process of `Subprocess` runs; it needs no torch."""
     simulators = make()
 
     def answer(order: _Order) -> Decision | NDArray[np.uint8]:
         action, live, begins = order
         if action is None:
             return simulators.reset(begins)
-        return decide(simulators, action, live, begins, repeat)
+        return repeat_action(simulators, action, live, begins, repeat)
 
-    obey(pipe, answer)
+    answer_requests(pipe, answer)
     simulators.close()
 
 
-class Apart:
+class Subprocess:
     """Simulators in processes of their own: they move while whoever sent them does something else.
 
     Args:
@@ -159,22 +159,22 @@ class Apart:
     def __init__(
         self, groups: Sequence[tuple[int, MakeSimulators]], repeat: int, like: type[Simulators]
     ) -> None:
-        self.antialias, self.tells_off_road = like.antialias, like.tells_off_road
+        self.antialias, self.reports_off_road = like.antialias, like.reports_off_road
         self._bounds = np.cumsum([count for count, _ in groups])[:-1]
-        self._processes = Processes(_serve, [(make, repeat) for _, make in groups])
+        self._processes = WorkerProcesses(_serve, [(make, repeat) for _, make in groups])
 
     def reset(self, which: Bools) -> NDArray[np.uint8]:
-        """See `Deciding.reset`."""
+        """See `SimulatorGroup.reset`."""
         parts = np.split(which, self._bounds)
-        return np.concatenate(self._processes.ask([(None, ~part, part) for part in parts]))
+        return np.concatenate(self._processes.request([(None, ~part, part) for part in parts]))
 
     def send(self, action: NDArray[np.float32], live: Bools, begins: Bools) -> None:
-        """See `Deciding.send`."""
+        """See `SimulatorGroup.send`."""
         parts = (np.split(whole, self._bounds) for whole in (action, live, begins))
         self._processes.send(list(zip(*parts, strict=True)))
 
     def receive(self) -> Decision:
-        """See `Deciding.receive`."""
+        """See `SimulatorGroup.receive`."""
         return Decision.joined(self._processes.receive())
 
     def close(self) -> None:

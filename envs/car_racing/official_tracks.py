@@ -10,11 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from envs.car_racing.env import TRAINING_SEEDS, CarRacingConfig
-from envs.car_racing.observation import native_action
-from envs.car_racing.official_worker import serve
+from envs.car_racing.observation import CarRacingObservation, native_action
+from envs.car_racing.official_worker import serve_tracks
 from envs.car_racing.track import STATE_SIZE, CarOnTrack, state_vector
-from envs.car_racing.view import View
-from envs.workers import Processes
+from envs.workers import WorkerProcesses
 
 
 @dataclass
@@ -65,7 +64,7 @@ class OfficialTracks:
             )
         self.num_envs = n = min(slots, len(seeds))
         self.active = np.zeros(n, bool)
-        self._view = View(config.image_size, config.crop_hud, config.instruments)
+        self._view = CarRacingObservation(config.image_size, config.crop_hud, config.instruments)
         self._seeds = [int(seed) for seed in seeds]
         self._waiting = deque(range(len(self._seeds)))
         self.number = np.zeros(n, np.int64)
@@ -76,7 +75,7 @@ class OfficialTracks:
         self._pictures = np.zeros((n, 96, 96, 3), np.uint8)
         self._parts = [part for part in np.array_split(np.arange(n), min(workers, n)) if len(part)]
         settings = (config.max_frames, config.action_repeat, measured)
-        self._processes = Processes(serve, [(len(part), *settings) for part in self._parts])
+        self._processes = WorkerProcesses(serve_tracks, [(len(part), *settings) for part in self._parts])
 
     def __enter__(self) -> "OfficialTracks":
         return self
@@ -147,7 +146,7 @@ class OfficialTracks:
                 orders.append(order)
             everybodys.append(orders)
         answers: dict[int, tuple[Any, ...]] = {}
-        for part, replies in zip(self._parts, self._processes.ask(everybodys), strict=True):
+        for part, replies in zip(self._parts, self._processes.request(everybodys), strict=True):
             for slot, reply in zip(part, replies, strict=True):
                 if reply is not None:
                     self._pictures[slot], self.cars[slot] = reply[0], reply[-1]

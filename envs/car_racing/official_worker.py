@@ -7,11 +7,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from envs.car_racing.simulators import OfficialSimulator
-from envs.car_racing.track import CarOnTrack, Track, car_on_track
-from envs.workers import obey
+from envs.car_racing.track import CarOnTrack, CentreLine, car_on_track
+from envs.workers import answer_requests
 
 
-def serve(pipe: Connection, count: int, max_frames: int, repeat: int, measured: bool = False) -> None:
+def serve_tracks(pipe: Connection, count: int, max_frames: int, repeat: int, measured: bool = False) -> None:
     """Obey orders until the pipe closes.
 
     An order names for each of `count` slots None (rest), a seed (reset) or a native action (3,) (drive); the
@@ -19,7 +19,7 @@ def serve(pipe: Connection, count: int, max_frames: int, repeat: int, measured: 
     None unless `measured`).
     """
     simulators = [OfficialSimulator(max_frames) for _ in range(count)]
-    tracks: list[Track | None] = [None] * count
+    tracks: list[CentreLine | None] = [None] * count
 
     def answer(orders: list[Any]) -> list[Any]:
         replies: list[Any] = []
@@ -29,18 +29,18 @@ def serve(pipe: Connection, count: int, max_frames: int, repeat: int, measured: 
                 continue
             if isinstance(order, int):
                 reply = (simulator.reset(order), 0.0, 0, False, 0.0)
-                tracks[slot] = Track.of(simulator) if measured else None
+                tracks[slot] = CentreLine.of(simulator) if measured else None
             else:
                 reply = _drive(simulator, order, repeat)
             replies.append((*reply, _car(simulator, tracks[slot])))
         return replies
 
-    obey(pipe, answer)
+    answer_requests(pipe, answer)
     for simulator in simulators:
         simulator.close()
 
 
-def _car(simulator: OfficialSimulator, track: Track | None) -> CarOnTrack | None:
+def _car(simulator: OfficialSimulator, track: CentreLine | None) -> CarOnTrack | None:
     return None if track is None else car_on_track(simulator, track)
 
 

@@ -40,8 +40,8 @@ class Simulators(Protocol):
 
     antialias: bool
     """Whether the pictures need smoothing to look like Gymnasium's: see
-    `envs.car_racing.observation.Picture`."""
-    tells_off_road: bool
+    `envs.car_racing.observation.PictureResizer`."""
+    reports_off_road: bool
     """Whether they tell who has left the road."""
 
     def reset(self, which: Bools) -> NDArray[np.uint8]:
@@ -65,7 +65,7 @@ class EnvPoolSimulators:
     """
 
     antialias = True
-    tells_off_road = False
+    reports_off_road = False
 
     def __init__(self, seeds: Sequence[int], max_frames: int, threads: int) -> None:
         import envpool
@@ -179,7 +179,7 @@ class GymnasiumSimulators:
     from the seed i."""
 
     antialias = False
-    tells_off_road = True
+    reports_off_road = True
 
     def __init__(self, seeds: Sequence[int], max_frames: int, seed_limit: int) -> None:
         self._simulators = [OfficialSimulator(max_frames) for _ in seeds]

@@ -18,15 +18,13 @@ STATE_SIZE = 4
 """Numbers that `state_vector` gives."""
 _SPEED, _YAW_RATE, _SIDEWAYS = 100.0, 10.0, 10.0  # what becomes 1 in it [m/s, rad/s, m/s]
 
-Floats = NDArray[np.float64]
 
-
-def wrap(angle: Floats) -> Floats:
+def wrap_angle(angle: NDArray[np.float64]) -> NDArray[np.float64]:
     """Angles in [-pi, pi) [rad]."""
     return (angle + np.pi) % (2 * np.pi) - np.pi
 
 
-class Track:
+class CentreLine:
     """The closed line in the middle of a road.
 
     Args:
@@ -36,22 +34,22 @@ class Track:
         ValueError: points of another shape, or two of them on top of each other.
     """
 
-    def __init__(self, points: Floats) -> None:
+    def __init__(self, points: NDArray[np.float64]) -> None:
         if points.ndim != 2 or points.shape[1] != 2 or len(points) < 3:
-            raise ValueError(f"Track: points {points.shape}, expected (n, 2), n at least 3")
+            raise ValueError(f"CentreLine: points {points.shape}, expected (n, 2), n at least 3")
         self.points = points
         # (n, 2): piece i leads from point i to the next
         self._pieces = np.roll(points, -1, 0) - points
         # (n,)
         lengths = np.hypot(self._pieces[:, 0], self._pieces[:, 1])
         if lengths.min() < 1e-6:
-            raise ValueError(f"Track: points {int(lengths.argmin())} and the next are the same")
+            raise ValueError(f"CentreLine: points {int(lengths.argmin())} and the next are the same")
         self._lengths = lengths
         self._starts = np.concatenate([[0.0], lengths.cumsum()[:-1]])
         self.length = float(lengths.sum())
         """Once round [m]."""
         angles = np.arctan2(-self._pieces[:, 0], self._pieces[:, 1])
-        turns = wrap(angles - np.roll(angles, 1))
+        turns = wrap_angle(angles - np.roll(angles, 1))
         # (n,): at each point, the turn there over half of the pieces it joins
         self._curvatures = 2.0 * turns / (lengths + np.roll(lengths, 1))
         # (n + 1,): each piece's angle without jumps, and where it holds; the first's again, a turn later. In
@@ -61,12 +59,12 @@ class Track:
         self._middles = np.append(middles, middles[0] + self.length)
 
     @classmethod
-    def of(cls, simulator: OfficialSimulator) -> "Track":
+    def of(cls, simulator: OfficialSimulator) -> "CentreLine":
         """The track that a simulator drives on since its latest `reset`."""
         base: Any = simulator.env.unwrapped
         return cls(np.array([point[2:4] for point in base.track], np.float64))
 
-    def locate(self, places: Floats) -> tuple[Floats, Floats]:
+    def locate(self, places: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Where places (M, 2) are: how far along the track (M,) [m], and the offset from its middle (M,),
         left positive [m]."""
         # (M, n, 2): from each piece's start
@@ -82,20 +80,20 @@ class Track:
         along = self._starts[nearest] + share[rows, nearest] * self._lengths[nearest]
         return along % self.length, np.copysign(distance[rows, nearest], side)
 
-    def angle(self, along: Floats) -> Floats:
+    def angle(self, along: NDArray[np.float64]) -> NDArray[np.float64]:
         """The direction of driving at places (M,) along the track [rad], in [-pi, pi)."""
         along = along % self.length
         # Before the first piece's middle lies the end of the last piece.
         early = along < self._middles[0]
         angles = np.interp(np.where(early, along + self.length, along), self._middles, self._turned)
-        return wrap(angles - np.where(early, self._turned[-1] - self._turned[0], 0.0))
+        return wrap_angle(angles - np.where(early, self._turned[-1] - self._turned[0], 0.0))
 
-    def curvature(self, along: Floats) -> Floats:
+    def curvature(self, along: NDArray[np.float64]) -> NDArray[np.float64]:
         """How sharply the track bends at places (...) along it, to the left positive [1/m]."""
         knots = np.append(self._starts, self.length)
         return np.interp(along % self.length, knots, np.append(self._curvatures, self._curvatures[0]))
 
-    def place(self, along: Floats, offset: Floats) -> Floats:
+    def place(self, along: NDArray[np.float64], offset: NDArray[np.float64]) -> NDArray[np.float64]:
         """(M, 2): the places so far along the track (M,) and `offset` (M,) to the left of its middle [m]."""
         knots = np.append(self._starts, self.length)
         closed = np.concatenate([self.points, self.points[:1]])
@@ -135,8 +133,8 @@ class CarOnTrack:
         return float(np.hypot(self.forward, self.sideways))
 
 
-def car_on_track(simulator: OfficialSimulator, track: Track) -> CarOnTrack:
-    """The car of a simulator now, on its track as `Track.of` gave it after the latest `reset`."""
+def car_on_track(simulator: OfficialSimulator, track: CentreLine) -> CarOnTrack:
+    """The car of a simulator now, on its track as `CentreLine.of` gave it after the latest `reset`."""
     car: Any = simulator.env.unwrapped.car  # type: ignore[attr-defined]  # CarRacing's
     hull, wheel = car.hull, car.wheels[0]
     here = np.array([[hull.position.x, hull.position.y]])
@@ -148,7 +146,7 @@ def car_on_track(simulator: OfficialSimulator, track: Track) -> CarOnTrack:
         angle=angle,
         along=float(along[0]),
         offset=float(offset[0]),
-        heading_error=float(wrap(angle - track.angle(along))[0]),
+        heading_error=float(wrap_angle(angle - track.angle(along))[0]),
         forward=float(cos * velocity.y - sin * velocity.x),
         sideways=float(-cos * velocity.x - sin * velocity.y),
         yaw_rate=float(hull.angularVelocity),

@@ -13,7 +13,7 @@ _STOPS_WITHIN, _STAYS_WITHIN = 0.1, 0.2
 
 
 @dataclass(frozen=True)
-class Manner:
+class AutopilotTarget:
     """What is asked of the autopilot for a while.
 
     Raises `ValueError` for a speed below 0, or an offset beyond the lane.
@@ -27,17 +27,17 @@ class Manner:
 
     def __post_init__(self) -> None:
         if self.speed is not None and not self.speed >= 0:
-            raise ValueError(f"Manner.speed {self.speed}: expected at least 0 m/s, or None")
+            raise ValueError(f"AutopilotTarget.speed {self.speed}: expected at least 0 m/s, or None")
         if self.offset is not None and not abs(self.offset) <= 1:
-            raise ValueError(f"Manner.offset {self.offset}: expected at most 1 half width, or None")
+            raise ValueError(f"AutopilotTarget.offset {self.offset}: expected at most 1 half width, or None")
 
-    def line(self, offset: float) -> float:
+    def target_offset(self, offset: float) -> float:
         """The offset to ask for of a car that is at `offset` now; both in half widths of the lane."""
         wanted = self.offset or 0.0
         beyond = min(max(wanted + _HURRY * (wanted - offset), -_FARTHEST), _FARTHEST)
         return round(beyond / _STEP) * _STEP
 
-    def pace(self, speed: float, offset: float) -> float | None:
+    def target_speed(self, speed: float, offset: float) -> float | None:
         """The speed to drive at now [m/s], None as the traffic does: asked to stop at a place where the car
         is not, it first drives there slowly.
 

@@ -7,12 +7,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from envs.carla.config import BirdseyeConfig
-from envs.carla.route import Floats, RoadGraph, Route
-
-Picture = NDArray[np.uint8]
+from envs.carla.route import RoadGraph, Route
 
 OFF_ROAD, ROAD, MARK, ROUTE = range(4)
-COLOURS: Picture = np.array([[24, 36, 24], [96, 96, 96], [208, 208, 208], [48, 112, 208]], np.uint8)
+COLOURS: NDArray[np.uint8] = np.array([[24, 36, 24], [96, 96, 96], [208, 208, 208], [48, 112, 208]], np.uint8)
 """Of the ground's classes, RGB."""
 CAR, EGO = (224, 64, 64), (240, 208, 48)
 LIGHTS = {"Red": (255, 0, 0), "Yellow": (255, 176, 0), "Green": (0, 224, 0)}
@@ -82,7 +80,14 @@ class Birdseye:
         self._ground[[0, -1]] = OFF_ROAD
         self._ground[:, [0, -1]] = OFF_ROAD
 
-    def _paint(self, points: Floats, yaw: Floats, offset: Floats, spacing: float, ground: int) -> None:
+    def _paint(
+        self,
+        points: NDArray[np.float64],
+        yaw: NDArray[np.float64],
+        offset: NDArray[np.float64],
+        spacing: float,
+        ground: int,
+    ) -> None:
         """Give the class to a strip at `offset` to the right of each point, `spacing` long."""
         forward = np.stack([np.cos(yaw), np.sin(yaw)], 1)
         beside = points + offset[:, None] * np.stack([-forward[:, 1], forward[:, 0]], 1)
@@ -94,7 +99,7 @@ class Birdseye:
                 rows.clip(0, self._ground.shape[0] - 1), columns.clip(0, self._ground.shape[1] - 1)
             ] = ground
 
-    def draw(self, x: float, y: float, yaw: float, boxes: Sequence[Box]) -> Picture:
+    def draw(self, x: float, y: float, yaw: float, boxes: Sequence[Box]) -> NDArray[np.uint8]:
         """The picture around a car at x, y [m] with heading yaw [rad], (3, S, S) RGB; later boxes on top."""
         cos, sin = float(np.cos(yaw)), float(np.sin(yaw))
         # (S, S) places in the town, less the car's [m]

@@ -7,7 +7,7 @@ from pydantic import BaseModel, Field, model_validator
 
 from envs.carla.ends import EndsConfig
 from envs.carla.ports import split_address
-from envs.carla.reward import RewardConfig
+from envs.carla.reward import CarlaRewardConfig
 
 PORT_PLACEHOLDER = "{port}"
 """Stands for the port of a server's calls in the command that starts it."""
@@ -153,7 +153,7 @@ class CarlaConfig(BaseModel, extra="forbid", validate_assignment=True, use_attri
     """The way to drive."""
     traffic: TrafficConfig = TrafficConfig()
     """The other cars."""
-    reward: RewardConfig = RewardConfig()
+    reward: CarlaRewardConfig = CarlaRewardConfig()
     """What earns reward."""
     ends: EndsConfig = EndsConfig()
     """What ends an episode."""

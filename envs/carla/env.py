@@ -12,20 +12,17 @@ from gymnasium.error import ResetNeeded
 from numpy.typing import NDArray
 
 from envs.carla.actions import Actions
-from envs.carla.autopilot_target import Manner
+from envs.carla.autopilot_target import AutopilotTarget
 from envs.carla.birdseye import CAR, EGO, Birdseye, Box, light_bar
 from envs.carla.config import CarlaConfig
-from envs.carla.episode import Episode
+from envs.carla.episode import RouteEpisode
 from envs.carla.errors import CarlaSetupError, SimulatorLost
 from envs.carla.ports import Address, is_listening
 from envs.carla.route import Route
 from envs.carla.simulator import Simulator, check_version
-from envs.carla.spaces import observation_space
-from envs.carla.state import gap_ahead, state_vector
+from envs.carla.state import carla_observation_space, carla_state_vector, gap_to_car_ahead
 
-Observation = dict[str, NDArray[Any]]
-
-_OPTIONS = {"drive_autopilot", "manners", "town", "weather", "start", "goal"}
+_OPTIONS = {"drive_autopilot", "autopilot_targets", "town", "weather", "start", "goal"}
 _PATIENCE = 2.0  # for the first picture, before another frame is tried [s]
 _LEAD_EVERY = 10  # the autopilot is told its way again after this many [frames]
 _LOOK_SECONDS = 0.1  # between two looks whether a server is there
@@ -73,22 +70,22 @@ class CarlaEnv(gymnasium.Env[Any, Any]):
         self.metadata = {"render_modes": [], "render_fps": round(1 / self.config.step_seconds)}
         self._actions = Actions(self.config)
         self.action_space = self._actions.space
-        self.observation_space = observation_space(self.config)
+        self.observation_space = carla_observation_space(self.config)
         self._seed: int | None = seed
-        self._episode: Episode | None = None
+        self._episode: RouteEpisode | None = None
         self._simulator = Simulator(self.config, Address(host, port, traffic_port))
         # However Python leaves, the simulator must not stay synchronous with nobody to tick it.
         self._finish = weakref.finalize(self, _close, self._simulator)
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[Observation, dict[str, Any]]:
+    ) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
         """Start an episode: town, weather, route and traffic are drawn from the seed.
 
         Options: "drive_autopilot" (bool) lets the Traffic Manager drive along the route: then `step` with the
         `hands_off` of `Actions` does what it wants, and any other action overrides it for that decision.
-        "manners", a list of `Manner`, asks it for one in each decision, the last one to the end.
-        "town", "weather", "start" and "goal" stand in for the config's.
+        "autopilot_targets" is a list of `AutopilotTarget`, one for each decision; the last one holds to the
+        end of the episode. "town", "weather", "start" and "goal" replace the config's.
 
         Raises:
             CarlaSetupError: an unknown option, or one that cannot be.
@@ -108,9 +105,9 @@ class CarlaEnv(gymnasium.Env[Any, Any]):
         weather = weathers[int(self.np_random.integers(len(weathers)))]
         self._weather = str(given.get("weather", weather))
         self._autopilot = bool(given.get("drive_autopilot", False))
-        self._manners: Sequence[Manner] = given.get("manners", ())
-        if self._manners and not self._autopilot:
-            raise CarlaSetupError("reset option manners: expected drive_autopilot, too")
+        self._targets: Sequence[AutopilotTarget] = given.get("autopilot_targets", ())
+        if self._targets and not self._autopilot:
+            raise CarlaSetupError("reset option autopilot_targets: expected drive_autopilot, too")
         simulator = self._simulator
         simulator.clear()
         simulator.load(str(given.get("town", town)), self._weather)
@@ -129,17 +126,17 @@ class CarlaEnv(gymnasium.Env[Any, Any]):
             # A camera's first pictures may be missing: one more frame, but only here.
             return self._first_frame(route, self.config.timeout_seconds)
 
-    def _first_frame(self, route: Route, patience: float) -> tuple[Observation, dict[str, Any]]:
+    def _first_frame(self, route: Route, patience: float) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
         self._frame = self._simulator.tick()
         self._simulator.collisions()
-        episode = Episode(self.config, route, self._simulator.state())
+        episode = RouteEpisode(self.config, route, self._simulator.state())
         self._decisions = 0
         self._asked: tuple[float | None, float] | None = None
         observation = self._observe(episode, patience)
         self._episode = episode
         return observation, self._info(episode)
 
-    def step(self, action: Any) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
+    def step(self, action: Any) -> tuple[dict[str, NDArray[Any]], float, bool, bool, dict[str, Any]]:
         """One decision: see the class.
 
         Raises:
@@ -154,8 +151,8 @@ class CarlaEnv(gymnasium.Env[Any, Any]):
             raise ValueError("CARLA action: hands off the wheel, but no autopilot drives this episode")
         terms: dict[str, float] = {}
         first = episode.frames
-        if self._manners:
-            self._ask(episode, self._manners[min(self._decisions, len(self._manners) - 1)])
+        if self._targets:
+            self._ask(episode, self._targets[min(self._decisions, len(self._targets) - 1)])
         self._decisions += 1
         for _ in range(self.config.action_repeat):
             if self._autopilot and episode.frames % _LEAD_EVERY == 0:
@@ -166,7 +163,7 @@ class CarlaEnv(gymnasium.Env[Any, Any]):
             collisions = self._simulator.collisions()
             car = self._simulator.state()
             light = self._simulator.light()
-            gap = gap_ahead(car, self._simulator.others())
+            gap = gap_to_car_ahead(car, self._simulator.others())
             for name, value in episode.advance(car, light, gap, collisions).items():
                 terms[name] = terms.get(name, 0.0) + value
             if episode.reason is not None:
@@ -186,11 +183,11 @@ class CarlaEnv(gymnasium.Env[Any, Any]):
         self._finish()
         self._episode = None
 
-    def _ask(self, episode: Episode, manner: Manner) -> None:
+    def _ask(self, episode: RouteEpisode, manner: AutopilotTarget) -> None:
         """Tell the autopilot what is asked now, where that is news."""
         width = episode.half_width
         offset = -episode.place.lateral / width
-        asked = manner.pace(episode.car.speed, offset), manner.line(offset) * width
+        asked = manner.target_speed(episode.car.speed, offset), manner.target_offset(offset) * width
         if asked != self._asked:
             self._simulator.ask_autopilot(*asked)
             self._asked = asked
@@ -210,10 +207,10 @@ class CarlaEnv(gymnasium.Env[Any, Any]):
         # By somebody else's cars, for ours are gone: whoever connects anew empties the town.
         raise SimulatorLost(f"every start tried is blocked, the last one at ({x:.1f}, {y:.1f})")
 
-    def _observe(self, episode: Episode, timeout: float) -> Observation:
+    def _observe(self, episode: RouteEpisode, timeout: float) -> dict[str, NDArray[Any]]:
         """All that is switched on, of the last frame."""
         config, car, simulator = self.config, episode.car, self._simulator
-        seen: Observation = {
+        seen: dict[str, NDArray[Any]] = {
             name: camera.picture(self._frame, timeout) for name, camera in simulator.cameras.items()
         }
         if self._above is not None:
@@ -225,10 +222,10 @@ class CarlaEnv(gymnasium.Env[Any, Any]):
             seen["birdseye"] = self._above.draw(car.x, car.y, car.yaw, boxes)
         if config.state:
             gap = episode.lights.gap
-            seen["state"] = state_vector(config.route, car, episode.place, episode.tracker, gap)
+            seen["state"] = carla_state_vector(config.route, car, episode.place, episode.tracker, gap)
         return seen
 
-    def _info(self, episode: Episode) -> dict[str, Any]:
+    def _info(self, episode: RouteEpisode) -> dict[str, Any]:
         car = episode.car
         return {
             "frame": episode.frames,

@@ -6,16 +6,15 @@ from collections.abc import Sequence
 
 from envs.carla.config import CarlaConfig
 from envs.carla.ends import Reason, StuckClock, end_reason
-from envs.carla.lights import RedLights
+from envs.carla.infractions import LaneMarkings, RedLights
 from envs.carla.manoeuvres import manoeuvre_at, manoeuvres
-from envs.carla.markings import LaneMarkings
-from envs.carla.progress import Place, RouteTracker
-from envs.carla.reward import Motion, reward_terms
+from envs.carla.progress import RoutePosition, RouteTracker
+from envs.carla.reward import RewardInputs, reward_terms
 from envs.carla.route import Route
 from envs.carla.state import CarState
 
 
-class Episode:
+class RouteEpisode:
     """Keeps the account of a drive, frame by frame.
 
     Args:
@@ -31,7 +30,7 @@ class Episode:
         self.lights = RedLights(route)
         self._manoeuvres = manoeuvres(route)
         self.car = car
-        self.place: Place = self.tracker.locate(car.x, car.y, car.yaw)
+        self.place: RoutePosition = self.tracker.locate(car.x, car.y, car.yaw)
         self.frames = 0
         """Driven so far."""
         self.reason: Reason | None = None
@@ -76,7 +75,7 @@ class Episode:
             reason = "time"
         self.reason = reason
         along, across = self._split_speed(car)
-        motion = Motion(
+        motion = RewardInputs(
             gained=self.place.s - before.s,
             along=along,
             across=across,

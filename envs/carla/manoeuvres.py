@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from envs.carla.progress import wrap
+from envs.carla.progress import heading_change
 from envs.carla.route import Route
 
 AHEAD = 30.0
@@ -30,7 +30,7 @@ def manoeuvres(route: Route) -> list[Manoeuvre]:
     for first, after in zip(edges[::2], edges[1::2], strict=True):
         begin, end = float(route.s[first]), float(route.s[after - 1])
         sides = np.searchsorted(route.s, [begin - _BESIDE, end + _BESIDE]).clip(max=len(route.s) - 1)
-        turn = wrap(float(route.yaw[sides[1]] - route.yaw[sides[0]]))
+        turn = heading_change(float(route.yaw[sides[0]]), float(route.yaw[sides[1]]))
         word = "straight" if abs(turn) < _STRAIGHT else "right" if turn > 0 else "left"
         found.append(Manoeuvre(begin, end, word))
     return sorted(found, key=lambda one: one.begin)

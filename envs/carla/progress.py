@@ -3,19 +3,20 @@
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
-from envs.carla.route import Floats, Route
+from envs.carla.route import Route
 
 _WINDOW = 10.0  # how far ahead of the furthest point reached the car is looked for [m]
 
 
-def wrap(angle: float) -> float:
-    """An angle in [-pi, pi) [rad]."""
-    return float((angle + np.pi) % (2 * np.pi) - np.pi)
+def heading_change(before: float, after: float) -> float:
+    """The angle from one heading to another, in [-pi, pi) [rad]."""
+    return float((after - before + np.pi) % (2 * np.pi) - np.pi)
 
 
 @dataclass(frozen=True)
-class Place:
+class RoutePosition:
     """A car beside its route.
 
     s: length of the route behind it, never less than before [m]; lateral: distance to the route, to the
@@ -39,7 +40,7 @@ class RouteTracker:
         self._index = 0
         self._s = 0.0
 
-    def locate(self, x: float, y: float, yaw: float) -> Place:
+    def locate(self, x: float, y: float, yaw: float) -> RoutePosition:
         """The car's place on the route, from its position [m] and its heading [rad]."""
         route, first = self.route, self._index
         last = int(np.searchsorted(route.s, route.s[first] + _WINDOW, side="right"))
@@ -56,15 +57,15 @@ class RouteTracker:
         span = float(route.s[first + k + 1] - route.s[first + k])
         self._s = max(self._s, float(route.s[first + k] + share[k] * span))
         side = float(piece[k, 0] * away[k, 1] - piece[k, 1] * away[k, 0])
-        return Place(
+        return RoutePosition(
             s=self._s,
             lateral=float(np.copysign(distance[k], side)),
-            heading=wrap(yaw - float(route.yaw[first + k])),
+            heading=heading_change(float(route.yaw[first + k]), yaw),
             index=first + k,
             completion=min(1.0, self._s / route.length),
         )
 
-    def ahead(self, count: int, spacing: float) -> Floats:
+    def ahead(self, count: int, spacing: float) -> NDArray[np.float64]:
         """(count, 2) places on the route, `spacing` metres apart, from the car on; the goal where it ends."""
         s = self._s + spacing * np.arange(1, count + 1)
         route = self.route

@@ -10,7 +10,7 @@ _STAND_GAP, _SLOWING = 5.0, 8.0  # the wanted speed is 0 at 5 m and full from 13
 _CHANGE = 0.01  # steering that changes by more is a change
 
 
-class RewardConfig(BaseModel, extra="forbid", validate_assignment=True, use_attribute_docstrings=True):
+class CarlaRewardConfig(BaseModel, extra="forbid", validate_assignment=True, use_attribute_docstrings=True):
     """Weights of the reward's terms; 0 leaves a term out. Costs are given as positive numbers."""
 
     progress: float = Field(1.0, ge=0)
@@ -61,7 +61,7 @@ class RewardConfig(BaseModel, extra="forbid", validate_assignment=True, use_attr
 
 
 @dataclass(frozen=True)
-class Motion:
+class RewardInputs:
     """What one frame of driving did: all that the reward may depend on."""
 
     gained: float = 0.0
@@ -97,7 +97,7 @@ class Motion:
         return math.hypot(self.along, self.across)
 
 
-def reward_terms(config: RewardConfig, motion: Motion) -> dict[str, float]:
+def reward_terms(config: CarlaRewardConfig, motion: RewardInputs) -> dict[str, float]:
     """The weighted terms of a frame's reward by name; their sum is the reward.
 
     With the right weights these are the rewards of CarDreamer (Gao et al. 2024, its navigation tasks),
@@ -120,7 +120,7 @@ def reward_terms(config: RewardConfig, motion: Motion) -> dict[str, float]:
     }
 
 
-def speed_term(config: RewardConfig, motion: Motion) -> float:
+def speed_term(config: CarlaRewardConfig, motion: RewardInputs) -> float:
     """What the speed earns, as `speed_form` says, less its costs."""
     desired, along = config.desired_speed, motion.along
     if config.speed_form == "linear":
@@ -138,7 +138,7 @@ def wanted_speed(desired: float, gap: float) -> float:
     return desired * min(max((gap - _STAND_GAP) / _SLOWING, 0.0), 1.0)
 
 
-def comfort_term(config: RewardConfig, motion: Motion) -> float:
+def comfort_term(config: CarlaRewardConfig, motion: RewardInputs) -> float:
     """The costs of steering: its square, |steering| x speed^2, and each change."""
     changed = abs(motion.steer - motion.steer_before) > _CHANGE
     return -(

@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 
 from envs.carla.errors import CarlaSetupError
 
-Floats = NDArray[np.float64]
 Lane = tuple[int, int, int]
 """Road, section, lane: OpenDRIVE's numbers."""
 
@@ -33,10 +32,10 @@ class Route:
     each change of lane begins and ends, as lengths from the start [m].
     """
 
-    points: Floats
-    yaw: Floats
-    s: Floats
-    width: Floats
+    points: NDArray[np.float64]
+    yaw: NDArray[np.float64]
+    s: NDArray[np.float64]
+    width: NDArray[np.float64]
     junction: NDArray[np.bool_]
     changes: tuple[tuple[float, float], ...] = ()
 
@@ -140,7 +139,9 @@ class RoadGraph:
             )
         return node
 
-    def random(self, length: float, rng: np.random.Generator, starts: Floats | None = None) -> Route:
+    def random(
+        self, length: float, rng: np.random.Generator, starts: NDArray[np.float64] | None = None
+    ) -> Route:
         """A random route of `length` metres: a walk that turns any way at each junction.
 
         It goes on a little where it would end in a junction or shortly behind one.
@@ -246,7 +247,9 @@ def _beside(node: Any, side: str) -> Any | None:
     return beside
 
 
-def _without_gaps(points: Floats, spacing: float) -> tuple[Floats, NDArray[np.intp]]:
+def _without_gaps(
+    points: NDArray[np.float64], spacing: float
+) -> tuple[NDArray[np.float64], NDArray[np.intp]]:
     """Points (n, 3) with those nearly on top of the one before left out, and straight lines through gaps.
 
     Also gives, for each, the index of the given point it comes from.

@@ -28,7 +28,7 @@ def tag_picture(raw: bytes, size: int) -> NDArray[np.uint8]:
     return np.frombuffer(raw, np.uint8).reshape(size, size, 4)[None, ..., 2].copy()
 
 
-class Camera:
+class CameraSensor:
     """A camera of the car's: `picture` gives that of one frame, and of no other.
 
     Args:

@@ -7,13 +7,14 @@ from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from envs.carla.actions import Control
 from envs.carla.config import CarlaConfig
 from envs.carla.errors import CarlaSetupError, SimulatorLost
 from envs.carla.ports import Address
-from envs.carla.route import Floats, RoadGraph, Route
-from envs.carla.sensors import CAMERAS, Camera, CollisionSensor
+from envs.carla.route import RoadGraph, Route
+from envs.carla.sensors import CAMERAS, CameraSensor, CollisionSensor
 from envs.carla.state import CarState, OtherCar, car_state
 from envs.carla.traffic import Traffic
 
@@ -67,7 +68,7 @@ class Simulator:
         self._carla = carla
         self.config = config
         self.car: Any = None
-        self.cameras: dict[str, Camera] = {}
+        self.cameras: dict[str, CameraSensor] = {}
         self._collisions: CollisionSensor | None = None
         # Half length and half width by actor: the client asks the server each time.
         self._extents: dict[int, tuple[float, float]] = {}
@@ -102,7 +103,7 @@ class Simulator:
                 self._graphs[self._town] = RoadGraph(self._world.get_map(), self.config.route.spacing)
         return self._graphs[self._town]
 
-    def spawn_places(self) -> Floats:
+    def spawn_places(self) -> NDArray[np.float64]:
         """(K, 2) x and y of the town's spawn points, in the map's order [m]."""
         points = self._world.get_map().get_spawn_points()
         return np.array([(p.location.x, p.location.y) for p in points]).reshape(-1, 2)
@@ -154,7 +155,7 @@ class Simulator:
             self._collisions = CollisionSensor(self._world, self.car, self._carla)
             for name in CAMERAS:
                 if getattr(self.config, name):
-                    self.cameras[name] = Camera(
+                    self.cameras[name] = CameraSensor(
                         self._world, self.car, name, self.config.camera, self.config.image_size, self._carla
                     )
         return True

@@ -5,12 +5,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
 from envs.carla.actions import Control
-from envs.carla.config import RouteConfig
-from envs.carla.progress import Place, RouteTracker
+from envs.carla.config import CarlaConfig, RouteConfig
+from envs.carla.progress import RoutePosition, RouteTracker
 
 _SPEED, _SIDE, _ROUTE, _LIGHT = 10.0, 2.0, 20.0, 30.0  # what becomes 1 in the vector [m/s, m, m, m]
 
@@ -59,7 +60,7 @@ def car_state(car: Any, half_length: float, half_width: float) -> CarState:
     )
 
 
-def gap_ahead(car: CarState, others: Sequence[OtherCar]) -> float:
+def gap_to_car_ahead(car: CarState, others: Sequence[OtherCar]) -> float:
     """From our bumper to the nearest of the other cars straight ahead [m]; infinite without one.
 
     Args:
@@ -76,8 +77,8 @@ def gap_ahead(car: CarState, others: Sequence[OtherCar]) -> float:
     return nearest
 
 
-def state_vector(
-    config: RouteConfig, car: CarState, place: Place, tracker: RouteTracker, red_gap: float
+def carla_state_vector(
+    config: RouteConfig, car: CarState, place: RoutePosition, tracker: RouteTracker, red_gap: float
 ) -> NDArray[np.float32]:
     """(6 + 2 ahead,) numbers of about 1: speed [10 m/s], steering, lateral distance [2 m], heading error
     [rad], yaw rate [rad/s], nearness of a red light's stop line (1 at it, 0 from 30 m on), then the places on
@@ -90,3 +91,19 @@ def state_vector(
     near = 1.0 - min(max(red_gap, 0.0), _LIGHT) / _LIGHT
     own = [car.speed / _SPEED, car.control.steer, place.lateral / _SIDE, place.heading, car.yaw_rate, near]
     return np.concatenate([own, seen.ravel()]).astype(np.float32)
+
+
+def carla_observation_space(config: CarlaConfig) -> gymnasium.spaces.Dict:
+    """The observations that are switched on: pictures (C, S, S) uint8 and "state" (D,) float32."""
+    side = config.image_size
+    spaces: dict[str, gymnasium.Space[np.ndarray]] = {}
+    for name, on, channels in (
+        ("image", config.image, 3),
+        ("semantic", config.semantic, 1),
+        ("birdseye", config.birdseye, 3),
+    ):
+        if on:
+            spaces[name] = gymnasium.spaces.Box(0, 255, (channels, side, side), np.uint8)
+    if config.state:
+        spaces["state"] = gymnasium.spaces.Box(-np.inf, np.inf, (config.state_size,), np.float32)
+    return gymnasium.spaces.Dict(spaces)

@@ -4,10 +4,11 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from envs.carla.config import TrafficConfig
-from envs.carla.route import Floats, Route
-from envs.carla.traffic_watchdog import Waker
+from envs.carla.route import Route
+from envs.carla.traffic_watchdog import TrafficWatchdog
 
 _SEEDS = 2**31
 _CLEAR = 8.0  # nearer to our car no other one is spawned [m]
@@ -29,13 +30,13 @@ class Traffic:
     def __init__(self, client: Any, config: TrafficConfig, port: int) -> None:
         self._client, self._config, self._port = client, config, port
         self._manager: Any = None
-        self._waker: Waker | None = None
+        self._watchdog: TrafficWatchdog | None = None
         self.cars: list[Any] = []
         """The other cars, as CARLA's actors."""
 
     def tick(self, world: Any, seconds: float) -> int:
         """One frame on, at most `seconds` without an answer, then a RuntimeError; the frame's number."""
-        return int(world.tick(seconds)) if self._waker is None else self._waker.tick(world, seconds)
+        return int(world.tick(seconds)) if self._watchdog is None else self._watchdog.tick(world, seconds)
 
     def spawn(self, world: Any, start: tuple[float, float], rng: np.random.Generator) -> None:
         """Put the cars wanted, or as many as there is room for, on the town's spawn points but `start`."""
@@ -108,9 +109,9 @@ class Traffic:
     def shut_down(self) -> None:
         """End the Traffic Manager; the next use starts another."""
         manager, self._manager = self._manager, None
-        waker, self._waker = self._waker, None
-        if waker is not None:
-            waker.stop()
+        watchdog, self._watchdog = self._watchdog, None
+        if watchdog is not None:
+            watchdog.stop()
         if manager is not None:
             manager.shut_down()
 
@@ -119,13 +120,13 @@ class Traffic:
         if self._manager is None:
             self._manager = self._client.get_trafficmanager(self._port)
             self._manager.set_synchronous_mode(True)
-            self._waker = Waker(self._port)
+            self._watchdog = TrafficWatchdog(self._port)
             self._manager.set_global_distance_to_leading_vehicle(self._config.distance)
             self._manager.global_percentage_speed_difference(self._config.speed_difference)
         return self._manager
 
 
-def guide_points(route: Route, start: float) -> Floats:
+def guide_points(route: Route, start: float) -> NDArray[np.float64]:
     """(n, 3) places of the route from `start` metres on, to lead the Traffic Manager along.
 
     None lies in a junction or close before one. There it takes the way whose end is on the next place's road,

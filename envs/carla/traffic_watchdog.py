@@ -29,7 +29,7 @@ class _Tick:
     before: int
 
 
-class Waker:
+class TrafficWatchdog:
     """Ticks, and sees to it that they end: a thread looks at the tick under way every `look_seconds`.
 
     A tick is stuck where the same one is found in three looks with its frame there, for then it is the
@@ -48,13 +48,13 @@ class Waker:
     """
 
     def __init__(self, port: int, look_seconds: float = _LOOK_SECONDS) -> None:
-        self.wakes = 0
+        self.recoveries = 0
         """How often the Traffic Manager was woken."""
         self._port, self._look_seconds = port, look_seconds
         self._tick: _Tick | None = None
         self._lock = threading.Lock()
         self._over = threading.Event()
-        threading.Thread(target=self._watch, name="waker", daemon=True).start()
+        threading.Thread(target=self._watch, name="watchdog", daemon=True).start()
 
     def tick(self, world: Any, seconds: float) -> int:
         """`world.tick(seconds)`: one frame on, its number. Raises what that raises."""
@@ -92,7 +92,7 @@ class Waker:
                 _signal(self._port)
             except OSError as error:
                 _log.warning("the Traffic Manager's port %d: %s", self._port, error)
-            self.wakes += 1
+            self.recoveries += 1
 
 
 def _answers(world: Any) -> bool:

@@ -12,9 +12,9 @@ from envs.car_racing.env import TRAINING_SEEDS
 from envs.carla.actions import Actions
 from envs.carla.env import OpenEnv, open_carla
 from envs.carla.errors import CarlaSetupError
-from envs.carla.servers.supervisor import Lost, Supervised, wait_for
+from envs.carla.servers.supervisor import Lost, SupervisedSimulator, wait_for
 from train.collect.carla_config import CollectConfig
-from train.collect.carla_drivers import Pilot, Policy, manner
+from train.collect.carla_drivers import Pilot, Policy, autopilot_target
 from train.collect.carla_episode import Recording
 from train.data.episode_folder import EpisodeFiles, opened
 from train.run.errors import DreamdriveError, one_line
@@ -49,7 +49,7 @@ class _Seat:
     """A simulator, and the episode that is driven in it."""
 
     name: str
-    simulator: Supervised
+    simulator: SupervisedSimulator
     number: int | None = None
     """Of the episode; None while there is none."""
     seed: int = 0
@@ -82,7 +82,7 @@ class Collector:
     config: CollectConfig
     policy: Policy
     seed: int
-    simulators: Sequence[Supervised]
+    simulators: Sequence[SupervisedSimulator]
     progress: Progress
     stopping: Callable[[], bool]
     total: Collected = field(default_factory=Collected)
@@ -117,8 +117,8 @@ class Collector:
             self._show()
 
     def _poll(self, seat: _Seat) -> Any:
-        """What `Supervised.poll` gives. A defect of ours is told in full, but is no reason to stop the
-        others."""
+        """What `SupervisedSimulator.poll` gives. A defect of ours is logged in full; the other simulators go
+        on."""
         try:
             return seat.simulator.poll()
         except RuntimeError as error:
@@ -134,7 +134,10 @@ class Collector:
         seat.pilot = self.policy.pilot(self.config, int(drawn[1]))
         options: dict[str, Any] | None = None
         if seat.pilot.autopilot:
-            options = {"drive_autopilot": True, "manners": [manner(one) for one in seat.pilot.orders]}
+            options = {
+                "drive_autopilot": True,
+                "autopilot_targets": [autopilot_target(one) for one in seat.pilot.orders],
+            }
         seat.simulator.order(("reset", seat.seed, options))
 
     def _take(self, seat: _Seat, answer: Any) -> None:
@@ -169,7 +172,7 @@ class Collector:
         reason = answer.reason
         seat.losses += 1
         self._losses[number] += 1
-        # One that cannot even begin was waited for long enough by `Supervised`.
+        # One that cannot even begin was waited for long enough by `SupervisedSimulator`.
         hopeless = seat.recording is None and not isinstance(answer, _Defect)
         hopeless = hopeless or seat.losses >= _HOPELESS
         if seat.recording is not None:
@@ -229,10 +232,10 @@ def collect(
         wanted = len(files.missing(episodes))
         if not wanted:
             return Collected()
-        simulators: list[Supervised] = []
+        simulators: list[SupervisedSimulator] = []
         try:
             for i in range(min(config.env.num_envs, wanted)):
-                simulators.append(Supervised(config.env, config.env.servers, i, seed + i, open_env))
+                simulators.append(SupervisedSimulator(config.env, config.env.servers, i, seed + i, open_env))
             title, done = f"collecting {output}", len(files.numbers)
             with progress or Progress(title, episodes, "episodes", ("frames",), done=done) as shown:
                 shown.update(done)

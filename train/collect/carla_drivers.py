@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from envs.carla.actions import Actions, Control
-from envs.carla.autopilot_target import Manner
+from envs.carla.autopilot_target import AutopilotTarget
 from envs.carla.config import CarlaConfig
-from envs.carla.spaces import observation_space
+from envs.carla.state import carla_observation_space
 from train.collect.carla_config import CollectConfig
 from train.collect.noise import Bursts
 from train.drive.agents import TrainedModel, load_world_model
@@ -147,12 +147,12 @@ class ToldPilot:
         return None
 
 
-def manner(asked: Labels) -> Manner:
+def autopilot_target(asked: Labels) -> AutopilotTarget:
     """How the autopilot drives who is asked for this speed and this place in the lane."""
     speed = CARLA_SPEEDS.middle(asked.speed) if asked.speed is not None else None
     if asked.speed == "fast":
         speed = _FAST
-    return Manner(speed, None if asked.place is None else across(asked.place))
+    return AutopilotTarget(speed, None if asked.place is None else across(asked.place))
 
 
 def choice(actions: Actions, action: Floats) -> Any:
@@ -199,7 +199,7 @@ class Policy:
         if self.learnt is None:
             return
         run = self.learnt.run.path
-        spaces = observation_space(config).spaces
+        spaces = carla_observation_space(config).spaces
         for name, shape in self.learnt.shapes.items():
             found = spaces[name].shape if name in spaces else None
             if found != shape:

@@ -13,8 +13,8 @@ from pydantic import Field
 
 from agent.behaviour.vla.interface import ChunkPolicy, require_policy
 from envs.car_racing.env import TRAINING_SEEDS, CarRacingConfig
+from envs.car_racing.observation import CarRacingObservation
 from envs.car_racing.track import HALF_WIDTH
-from envs.car_racing.view import View
 from train.collect.demonstrator import Mistakes, demonstrate
 from train.collect.recorder import Seat
 from train.data.episode_folder import EpisodeFiles, opened
@@ -51,7 +51,11 @@ class _Seat:
     """A simulator, and the demonstration that is driven in it, by the learner where there is one."""
 
     def __init__(
-        self, config: DemonstrationsConfig, env: CarRacingConfig, view: View, learner: ChunkPolicy | None
+        self,
+        config: DemonstrationsConfig,
+        env: CarRacingConfig,
+        view: CarRacingObservation,
+        learner: ChunkPolicy | None,
     ) -> None:
         self._config, self._learner = config, learner
         self.car = Seat(config.decisions, env, view)
@@ -214,7 +218,7 @@ class _Job:
     def run(self, episodes: int, output: Path) -> Shown:
         queue = deque(self._files.missing(episodes))
         shown, done = Shown(), len(self._files.numbers)
-        view = View(self._env.image_size, self._env.crop_hud, self._env.instruments)
+        view = CarRacingObservation(self._env.image_size, self._env.crop_hud, self._env.instruments)
         count = min(self._config.simulators, len(queue))
         seats = [_Seat(self._config, self._env, view, self._learner) for _ in range(count)]
         torch.manual_seed(self._seed)

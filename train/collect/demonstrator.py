@@ -10,7 +10,7 @@ So the agent drives only where it is the better demonstrator: as fast as possibl
 import numpy as np
 from numpy.typing import NDArray
 
-from envs.car_racing.track import HALF_WIDTH, CarOnTrack, Track
+from envs.car_racing.track import HALF_WIDTH, CarOnTrack, CentreLine
 from train.language.command_sampling import across
 from train.language.hindsight import CAR_RACING_SPEEDS, Labels
 
@@ -28,7 +28,7 @@ _LOOK, _LOOK_SECONDS = 5.0, 0.6  # bends are seen from so far [m], and so much o
 
 
 def demonstrate(
-    asked: Labels, car: CarOnTrack, track: Track, agent: NDArray[np.float32]
+    asked: Labels, car: CarOnTrack, track: CentreLine, agent: NDArray[np.float32]
 ) -> NDArray[np.float32]:
     """The action (2,), steering and pedal in [-1, 1], of somebody who does what is asked.
 
@@ -57,7 +57,7 @@ def demonstrate(
     return np.array([steering, _pedal(car, track, limit, grip)], np.float32)
 
 
-def _steering(car: CarOnTrack, track: Track, offset: float) -> float:
+def _steering(car: CarOnTrack, track: CentreLine, offset: float) -> float:
     distance = max(_NEAREST, _AHEAD * car.forward)
     point = track.place(np.array([car.along + distance]), np.array([offset]))[0]
     away = point - car.place
@@ -68,7 +68,7 @@ def _steering(car: CarOnTrack, track: Track, offset: float) -> float:
     return float(np.clip(-angle, -1.0, 1.0))
 
 
-def _pedal(car: CarOnTrack, track: Track, limit: float, grip: float) -> float:
+def _pedal(car: CarOnTrack, track: CentreLine, limit: float, grip: float) -> float:
     ahead = car.along + np.linspace(0.0, _LOOK + _LOOK_SECONDS * car.forward, 8)
     sharpest = abs(track.curvature(ahead)).max()
     wanted = min(limit, np.sqrt(grip / max(sharpest, 1e-6)))

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from envs.car_racing.env import TRAINING_SEEDS, CarRacingConfig
-from envs.car_racing.view import View
+from envs.car_racing.observation import CarRacingObservation
 from train.collect.recorder import Seat
 from train.data.episode_folder import EpisodeFiles, opened
 from train.data.hdf5 import is_hdf5
@@ -76,7 +76,7 @@ def collect_told(
 def _drive(told: Told, env: CarRacingConfig, files: EpisodeFiles, episodes: int, seed: int) -> None:
     """Every simulator takes the next episode when it has ended one."""
     queue = deque(files.missing(episodes))
-    view = View(env.image_size, env.crop_hud, env.instruments)
+    view = CarRacingObservation(env.image_size, env.crop_hud, env.instruments)
     decisions = env.max_frames // env.action_repeat
     seats = [Seat(decisions, env, view) for _ in range(min(_SEATS, len(queue)))]
     done = len(files.numbers)

@@ -8,10 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from envs.car_racing.env import CarRacingConfig
-from envs.car_racing.observation import native_action
+from envs.car_racing.observation import CarRacingObservation, native_action
 from envs.car_racing.simulators import OfficialSimulator
-from envs.car_racing.track import HALF_WIDTH, CarOnTrack, Track, car_on_track, state_vector
-from envs.car_racing.view import View
+from envs.car_racing.track import HALF_WIDTH, CarOnTrack, CentreLine, car_on_track, state_vector
 from train.data.episodes import Episode
 
 
@@ -42,7 +41,7 @@ class Seat:
         over: whether the episode has ended.
     """
 
-    def __init__(self, decisions: int, env: CarRacingConfig, view: View) -> None:
+    def __init__(self, decisions: int, env: CarRacingConfig, view: CarRacingObservation) -> None:
         self._decisions, self._env, self._view = decisions, env, view
         self._simulator = OfficialSimulator(decisions * env.action_repeat + 1)
 
@@ -66,7 +65,7 @@ class Seat:
         self._rows: list[_Row] = []
         self.over = self._terminated = False
         self.seen = self._see(self._simulator.reset(seed))
-        self.track = Track.of(self._simulator)
+        self.track = CentreLine.of(self._simulator)
         self.car = car_on_track(self._simulator, self.track)
         self.action = np.zeros(self._env.action_size, np.float32)
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from envs.carla.servers.routes import Drive
+from envs.carla.servers.routes import RouteResult
 
 PENALTIES: dict[str, float] = {
     "collision_walker": 0.50,
@@ -66,7 +66,7 @@ def penalty(infractions: Mapping[str, int]) -> float:
     return float(np.prod([PENALTIES.get(kind, 1.0) ** count for kind, count in infractions.items()]))
 
 
-def score_route(drive: Drive) -> RouteScore:
+def score_route(drive: RouteResult) -> RouteScore:
     """Driving score = completion x penalty, where the completion leaves out what was driven off the lane."""
     # Sums of floats: what is left over is no distance.
     in_lane = float(np.clip(drive.in_lane, 0.0, drive.completion))

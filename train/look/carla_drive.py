@@ -10,7 +10,7 @@ from envs.carla.actions import Actions
 from envs.carla.config import CarlaConfig
 from envs.carla.ends import EndsConfig
 from envs.carla.env import OpenEnv, open_carla
-from envs.carla.servers.supervisor import Lost, Supervised
+from envs.carla.servers.supervisor import Lost, SupervisedSimulator
 from train.collect.carla_job import choose_servers
 from train.drive.environments import explain_simulator_errors
 from train.run.errors import DreamdriveError
@@ -34,7 +34,7 @@ class TownDrive:
         with explain_simulator_errors():
             servers, words = choose_servers(config.servers, 1, os.environ)
             print(words, flush=True)
-            self._simulator = Supervised(config, servers, 0, 0, open_env)
+            self._simulator = SupervisedSimulator(config, servers, 0, 0, open_env)
 
     def reset(self, seed: int) -> Observation:
         """See `Drive`. Raises `DreamdriveError` where no simulator comes up."""

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from envs.car_racing.view import View
+from envs.car_racing.observation import CarRacingObservation
 from train.drive.agents import Trained, load_agent
 from train.drive.environments import require_car_racing
 from train.drive.open_loop import draw_dream, open_loop
@@ -48,7 +48,7 @@ def untrained(config: OnlineConfig, run: Run) -> Trained:
     torch.manual_seed(config.seed)
     device = pick_device(config.trainer.device)
     env = require_car_racing(config.env, "the demo")
-    spaces = View(env.image_size, env.crop_hud, env.instruments).spaces
+    spaces = CarRacingObservation(env.image_size, env.crop_hud, env.instruments).spaces
     shapes = {name: tuple(space.shape or ()) for name, space in spaces.items()}
     agent = config.agent.build(shapes, env.action_size).to(device).eval()
     return Trained(run, config, agent, device, 0)

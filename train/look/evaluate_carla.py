@@ -15,8 +15,8 @@ import envs.carla.standin
 from envs.carla.config import CarlaConfig, ServerConfig
 from envs.carla.ends import EndsConfig
 from envs.carla.env import OpenEnv, open_carla
-from envs.carla.servers.routes import LOST, CarlaRoutes, Task
-from envs.carla.spaces import observation_space
+from envs.carla.servers.routes import LOST, RouteRunner, RouteTask
+from envs.carla.state import carla_observation_space
 from train.collect.carla_job import choose_servers, is_standin
 from train.drive.agents import load_agent
 from train.drive.carla_baselines import BASELINES, ConstantSpeed, Uniform
@@ -142,7 +142,7 @@ def evaluate_carla(
         _check_fits(driver, learnt, config)
     print(words, flush=True)
     towns = config.towns
-    tasks = [Task(seed, towns[i % len(towns)]) for i, seed in enumerate(seeds)]
+    tasks = [RouteTask(seed, towns[i % len(towns)]) for i, seed in enumerate(seeds)]
     try:
         chooser = _chooser(driver, config, first_seed) if trained is None else follow_policy(trained)
     except ValueError as error:
@@ -177,14 +177,14 @@ def evaluate_carla(
 
 
 def _drive(
-    driver: str, config: CarlaConfig, tasks: list[Task], chooser: Chooser, open_env: OpenEnv
+    driver: str, config: CarlaConfig, tasks: list[RouteTask], chooser: Chooser, open_env: OpenEnv
 ) -> tuple[list[RouteScore], int]:
     """The scores of the routes by seed, and how many routes were lost."""
     scored: list[RouteScore] = []
     lost = 0
     with (
         explain_simulator_errors(),
-        CarlaRoutes(config, tasks, driver == "autopilot", open_env) as routes,
+        RouteRunner(config, tasks, driver == "autopilot", open_env) as routes,
         Progress(f"scoring {driver} in CARLA", len(tasks), "routes") as progress,
     ):
         for drive in finished(routes, chooser):
@@ -205,7 +205,7 @@ def _chooser(name: str, config: CarlaConfig, seed: int) -> Chooser:
 
 def _check_fits(run: str, learnt: CarlaConfig, config: CarlaConfig) -> None:
     """Raise `DreamdriveError` where `config` shows or asks an agent something else than it learnt with."""
-    if observation_space(config) != observation_space(learnt):
+    if carla_observation_space(config) != carla_observation_space(learnt):
         raise DreamdriveError(f"--env: other observations than those {run} learnt with")
     check_steps(run, learnt, config)
 

@@ -8,9 +8,8 @@ import torch
 from numpy.typing import NDArray
 
 from envs.car_racing.env import CarRacingConfig
-from envs.car_racing.observation import native_action
+from envs.car_racing.observation import CarRacingObservation, native_action
 from envs.car_racing.simulators import OfficialSimulator
-from envs.car_racing.view import View
 from train.data.episodes import Episode
 from train.drive.agents import Trained
 
@@ -38,7 +37,7 @@ class Track:
     """An official CarRacing-v3 track; `film`, if given, gets its own rendering of each decision."""
 
     def __init__(self, config: CarRacingConfig, film: Film | None) -> None:
-        self._view = View(config.image_size, config.crop_hud, config.instruments)
+        self._view = CarRacingObservation(config.image_size, config.crop_hud, config.instruments)
         self._repeat, self._film = config.action_repeat, film
         self._simulator = OfficialSimulator(config.max_frames, "rgb_array" if film is not None else None)
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from envs.carla.config import CarlaConfig
 from envs.carla.env import OpenEnv, open_carla
-from envs.carla.servers.routes import LOST, CarlaRoutes, Task
+from envs.carla.servers.routes import LOST, RouteRunner, RouteTask
 from train.drive.carla_score import RouteScore, score_route
 from train.drive.environments import explain_simulator_errors
 from train.look.evaluate import finished
@@ -65,14 +65,15 @@ def drive_carla_trials(
         )
     towns = env.towns
     tasks = [
-        Task(trial.seed, towns[i % len(towns)], trial.asked.manoeuvre or "") for i, trial in enumerate(trials)
+        RouteTask(trial.seed, towns[i % len(towns)], trial.asked.manoeuvre or "")
+        for i, trial in enumerate(trials)
     ]
     number = {trial.seed: i for i, trial in enumerate(trials)}
     scored: dict[int, tuple[EpisodeScore, RouteScore]] = {}
     found = CarlaTrials()
     with explain_simulator_errors():
         try:
-            course = CarlaRoutes(env, tasks, open_env=open_env, together=True)
+            course = RouteRunner(env, tasks, open_env=open_env, together=True)
         except ValueError as error:
             raise DreamdriveError(one_line(error)) from error
 

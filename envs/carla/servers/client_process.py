@@ -7,12 +7,12 @@ import time
 from multiprocessing.process import BaseProcess
 
 from envs.carla.env import ClientSpec, OpenEnv
-from envs.carla.servers.client_worker import serve
+from envs.carla.servers.client_worker import serve_client
 from envs.carla.servers.server import Tail, describe_exit
 
 
 class ClientProcess:
-    """The process that `serve` runs in, and our end of its pipe."""
+    """The process that `serve_client` runs in, and our end of its pipe."""
 
     def __init__(self, about: ClientSpec, open_env: OpenEnv) -> None:
         # Not fork: the parent has torch's threads.
@@ -20,7 +20,7 @@ class ClientProcess:
         self.pipe, theirs = context.Pipe()
         output, written = context.Pipe(duplex=False)
         self.process: BaseProcess = context.Process(
-            target=serve, args=(theirs, written, about, open_env), daemon=True
+            target=serve_client, args=(theirs, written, about, open_env), daemon=True
         )
         # Ctrl-C is the parent's: not even while it starts shall the child answer it with a traceback.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})

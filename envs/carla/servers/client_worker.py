@@ -29,7 +29,7 @@ _STEP_SECONDS = 5.0
 _KERNEL_SECONDS = 10.0
 
 
-def serve(pipe: Connection, output: Connection, client: ClientSpec, open_env: OpenEnv) -> None:
+def serve_client(pipe: Connection, output: Connection, client: ClientSpec, open_env: OpenEnv) -> None:
     """Connect, then obey orders until the pipe closes; everything written goes to `output`.
 
     An order is ("reset", seed, options) or ("step", action) or ("close",); the replies are pairs: see READY.

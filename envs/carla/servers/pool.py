@@ -10,10 +10,10 @@ import numpy as np
 from envs.car_racing.env import TRAINING_SEEDS
 from envs.carla.config import ServerConfig
 from envs.carla.errors import SimulatorLost
-from envs.carla.servers.supervisor import Lost, Supervised, wait_for
+from envs.carla.servers.supervisor import Lost, SupervisedSimulator, wait_for
 
 
-class Fleet:
+class SimulatorPool:
     """Simulators, each there or away; one that is away is reset again and again, until it is back.
 
     Args:
@@ -22,7 +22,7 @@ class Fleet:
         seed: of the episodes.
     """
 
-    def __init__(self, simulators: Sequence[Supervised], limits: ServerConfig, seed: int) -> None:
+    def __init__(self, simulators: Sequence[SupervisedSimulator], limits: ServerConfig, seed: int) -> None:
         self.simulators, self.limits = list(simulators), limits
         self.away: dict[int, str] = {}
         """Those that are away, and why."""
@@ -63,7 +63,7 @@ class Fleet:
             self._resetting.discard(i)
 
     def gather(self, patience: float) -> dict[int, Any]:
-        """The answers to the orders, as `Supervised.step` and `reset` give them, but a reset's is never Lost.
+        """The answers to the orders, as `SupervisedSimulator` gives them; a reset's is never Lost.
 
         A reset is waited for until it is answered or Lost, at most `patience` [s] from now; then its
         simulator is away and not waited for any more. But where all are away, any of them is waited for, as

@@ -14,8 +14,8 @@ from envs.carla.actions import Actions
 from envs.carla.config import CarlaConfig
 from envs.carla.env import OpenEnv, open_carla
 from envs.carla.errors import CarlaSetupError, SimulatorLost
-from envs.carla.servers.supervisor import Lost, Supervised, wait_for
-from envs.carla.spaces import observation_space
+from envs.carla.servers.supervisor import Lost, SupervisedSimulator, wait_for
+from envs.carla.state import carla_observation_space
 
 LOST = "simulator_lost"
 """The reason of a drive that was given up because its simulator was lost each time."""
@@ -24,7 +24,7 @@ _DRAWS = 50  # routes drawn until one has the manoeuvre that is wanted
 
 
 @dataclass(frozen=True)
-class Task:
+class RouteTask:
     """A route: drawn in `town` from `seed`, which is 1,000,000 or more."""
 
     seed: int
@@ -35,10 +35,10 @@ class Task:
 
 
 @dataclass
-class Drive:
+class RouteResult:
     """What became of one route."""
 
-    task: Task
+    task: RouteTask
     completion: float = 0.0
     """Share of the route that was driven, in [0, 1]."""
     in_lane: float = 0.0
@@ -46,7 +46,7 @@ class Drive:
     length: float = 0.0
     """Of the route [m]."""
     infractions: dict[str, int] = field(default_factory=dict)
-    """Counts by kind: see `envs.carla.episode.Episode`."""
+    """Counts by kind: see `envs.carla.episode.RouteEpisode`."""
     reason: str = ""
     """Why it ended: collision, red_light, off_lane, stuck, goal, time, or simulator_lost."""
     weather: str = ""
@@ -60,7 +60,7 @@ class Drive:
         return self.completion * self.length
 
 
-class CarlaRoutes:
+class RouteRunner:
     """Drive each route once; a slot that is done takes the next. Used like
     `envs.car_racing.official_tracks.OfficialTracks`.
 
@@ -87,7 +87,7 @@ class CarlaRoutes:
     def __init__(
         self,
         config: CarlaConfig,
-        tasks: Sequence[Task],
+        tasks: Sequence[RouteTask],
         autopilot: bool = False,
         open_env: OpenEnv = open_carla,
         together: bool = False,
@@ -105,16 +105,18 @@ class CarlaRoutes:
         self._tasks = list(tasks)
         self._waiting = deque((number, 1) for number in range(len(tasks)))
         self._tries = [0] * n
-        self._drives = [Drive(task) for task in tasks[:n]]
+        self._drives = [RouteResult(task) for task in tasks[:n]]
         self._seen = {
             name: np.zeros((n, *space.shape), space.dtype)
-            for name, space in observation_space(config).spaces.items()
+            for name, space in carla_observation_space(config).spaces.items()
             if space.shape is not None
         }
         seed = tasks[0].seed
-        self._simulators = [Supervised(config, config.servers, i, seed + i, open_env) for i in range(n)]
+        self._simulators = [
+            SupervisedSimulator(config, config.servers, i, seed + i, open_env) for i in range(n)
+        ]
 
-    def __enter__(self) -> "CarlaRoutes":
+    def __enter__(self) -> "RouteRunner":
         return self
 
     def __exit__(
@@ -134,7 +136,7 @@ class CarlaRoutes:
 
     def step(
         self, action: NDArray[np.float32]
-    ) -> tuple[dict[str, NDArray[Any]], NDArray[np.bool_], list[Drive]]:
+    ) -> tuple[dict[str, NDArray[Any]], NDArray[np.bool_], list[RouteResult]]:
         """One decision (N, A) in every active slot; of discrete actions the largest number is the choice.
 
         Returns:
@@ -179,7 +181,7 @@ class CarlaRoutes:
             self.active[i] = bool(self._waiting)
             if self._waiting:
                 self.number[i], self._tries[i] = self._waiting.popleft()
-                self._drives[i] = Drive(self._tasks[self.number[i]])
+                self._drives[i] = RouteResult(self._tasks[self.number[i]])
                 orders[i] = self._order(self._drives[i].task, 0)
         draw = 0
         while orders:
@@ -194,7 +196,7 @@ class CarlaRoutes:
                     continue
                 self._note(i, observation, info, 0.0)
 
-    def _order(self, task: Task, draw: int) -> tuple[Any, ...]:
+    def _order(self, task: RouteTask, draw: int) -> tuple[Any, ...]:
         """To begin a task's route; the first is its seed's own, later draws come from the seed."""
         if draw == _DRAWS:
             raise CarlaSetupError(
@@ -207,7 +209,7 @@ class CarlaRoutes:
             seed = TRAINING_SEEDS + int(drawn[0]) % TRAINING_SEEDS
         return ("reset", seed, {"town": task.town, "drive_autopilot": self._autopilot})
 
-    def _give_up(self, i: int) -> list[Drive]:
+    def _give_up(self, i: int) -> list[RouteResult]:
         """The simulator of slot i is lost: its route waits to be driven again, or counts as lost."""
         self.lost += 1
         drive = self._drives[i]

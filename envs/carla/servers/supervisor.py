@@ -38,7 +38,7 @@ class Lost:
     reason: str
 
 
-class Supervised:
+class SupervisedSimulator:
     """A simulator to `reset`, `step` and `close`; drive several at the same time with `order` and `poll`.
 
     Args:
@@ -265,7 +265,7 @@ class Supervised:
         self._server.stop()
 
 
-def wait_for(simulators: Sequence[Supervised]) -> None:
+def wait_for(simulators: Sequence[SupervisedSimulator]) -> None:
     """Wait until one of them may have an answer, or for a moment: then `poll` them."""
     handles = [handle for one in simulators for handle in one.handles()]
     if handles:

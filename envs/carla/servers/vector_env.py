@@ -13,9 +13,9 @@ from envs.carla.actions import Actions
 from envs.carla.config import CarlaConfig, ServerConfig
 from envs.carla.ends import REASONS
 from envs.carla.env import OpenEnv, open_carla
-from envs.carla.servers.pool import Fleet
-from envs.carla.servers.supervisor import Lost, Supervised
-from envs.carla.spaces import observation_space
+from envs.carla.servers.pool import SimulatorPool
+from envs.carla.servers.supervisor import Lost, SupervisedSimulator
+from envs.carla.state import carla_observation_space
 
 LOST = "simulator_lost"
 """The reason of an episode that ended because its simulator did."""
@@ -37,7 +37,7 @@ class CarlaVectorEnv(VectorEnv[dict[str, Any], NDArray[Any], Any]):
     does not wait, until it is back. The row of one that is away is nobody's driving: the last observation
     seen, reward 0, no frames, truncated (for the next `step` only resets it, too); info's "away" tells it
     apart. Where all are away, `step` waits for any of them, `patience_seconds` at most. Whoever wants
-    simulators that never wait for each other drives N of `Supervised` instead.
+    simulators that never wait for each other drives N of `SupervisedSimulator` instead.
 
     Infos: "away" (N,) of str, why, "" for one that is there; "frames" (N,), how many each moved in this
     decision; "speed" (N,) m/s; "route_completion" (N,); "position" (N, 4), x, y, z [m] and yaw [degrees];
@@ -52,12 +52,12 @@ class CarlaVectorEnv(VectorEnv[dict[str, Any], NDArray[Any], Any]):
         fleet: the simulators.
     """
 
-    def __init__(self, config: CarlaConfig, fleet: Fleet) -> None:
+    def __init__(self, config: CarlaConfig, fleet: SimulatorPool) -> None:
         self.config, self.simulators, self._fleet = config, fleet.simulators, fleet
         self.num_envs = n = len(self.simulators)
         frames_per_second = 1 / (config.step_seconds * config.action_repeat)
         self.metadata = {"autoreset_mode": AutoresetMode.NEXT_STEP, "render_fps": frames_per_second}
-        self.single_observation_space = observation_space(config)
+        self.single_observation_space = carla_observation_space(config)
         self.single_action_space = Actions(config).space
         self.observation_space = gymnasium.vector.utils.batch_space(self.single_observation_space, n)
         self.action_space = gymnasium.vector.utils.batch_space(self.single_action_space, n)
@@ -242,5 +242,7 @@ def make_carla(
     """
     servers = servers or config.servers
     first = int(np.random.default_rng([seed, 2]).integers(2**31 - config.num_envs))
-    simulators = [Supervised(config, servers, i, first + i, open_env) for i in range(config.num_envs)]
-    return CarlaVectorEnv(config, Fleet(simulators, servers, seed))
+    simulators = [
+        SupervisedSimulator(config, servers, i, first + i, open_env) for i in range(config.num_envs)
+    ]
+    return CarlaVectorEnv(config, SimulatorPool(simulators, servers, seed))

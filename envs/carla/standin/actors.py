@@ -6,7 +6,7 @@ from typing import Any
 
 from envs.carla.standin import protocol
 from envs.carla.standin.blueprints import Car
-from envs.carla.standin.vehicle import Motion
+from envs.carla.standin.vehicle import BicycleState
 
 Pose = tuple[float, float, float, float, float, float]
 """x, y, z [m], pitch, yaw, roll [degrees], as in CARLA's Transform."""
@@ -52,7 +52,7 @@ class Vehicle(Actor):
     """A car. `control`: throttle, steer, brake, hand brake, reverse, manual gear shift, gear."""
 
     car: Car = field(kw_only=True)
-    motion: Motion = field(kw_only=True)
+    motion: BicycleState = field(kw_only=True)
     control: list[Any] = field(default_factory=lambda: [0.0, 0.0, 0.0, False, False, False, 0])
     acceleration: tuple[float, float] = (0.0, 0.0)
     height: float = 0.0

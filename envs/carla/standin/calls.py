@@ -14,7 +14,7 @@ from envs.carla.standin.roadmap import TOWNS, MapError, RoadMap, town_text
 from envs.carla.standin.settings import Settings
 from envs.carla.standin.vehicle import MAX_STEER
 from envs.carla.standin.weather import Weather
-from envs.carla.standin.world import Stage, World
+from envs.carla.standin.world import StaticScene, World
 
 _FOREIGN = "OpenDriveMap"  # CARLA's name of a map that a client brings
 
@@ -92,9 +92,9 @@ class Calls:
         )  # "": the map that is loaded
         try:
             if short == _FOREIGN and self._brought is not None:
-                self._stages[short], self._brought = Stage.of(self._brought), None
+                self._stages[short], self._brought = StaticScene.of(self._brought), None
             elif short not in self._stages:
-                self._stages[short] = Stage.of(RoadMap(short, town_text(short)))
+                self._stages[short] = StaticScene.of(RoadMap(short, town_text(short)))
         except MapError as error:
             raise CallError(f"Map '{name}' not found: {error}") from error
         self._world.load(self._stages[short], reset_settings)

@@ -24,22 +24,22 @@ _NORMALS = np.array([(-1, 0, 0), (1, 0, 0), (0, -1, 0), (0, 1, 0), (0, 0, -1), (
 FACES = np.array([(0, 1, 3, 2), (4, 5, 7, 6), (0, 1, 5, 4), (2, 3, 7, 6), (0, 2, 6, 4), (1, 3, 7, 5)])
 """The corners of each of a box's six faces: back, front, left, right, bottom, top."""
 
-Row = tuple[float, float, float, float, float, float, float, int, int, int, int, int]
+BoxRow = tuple[float, float, float, float, float, float, float, int, int, int, int, int]
 """x, y, z of the centre, half length, width, height [m], yaw [rad], blue, green, red, tag, actor (0:
 none)."""
 
 
 @dataclass(frozen=True)
 class Boxes:
-    """N boxes in the world: `rows` (N, 12) as in `Row`, `corners` (N, 8, 3) [m], `normals` of the faces (N,
-    6, 3)."""
+    """N boxes in the world: `rows` (N, 12) as in `BoxRow`, `corners` (N, 8, 3) [m], `normals` (N, 6, 3) of
+    the faces."""
 
     rows: NDArray[np.float32]
     corners: NDArray[np.float32]
     normals: NDArray[np.float32]
 
     @staticmethod
-    def of(rows: list[Row]) -> "Boxes":
+    def of(rows: list[BoxRow]) -> "Boxes":
         """From a list."""
         array = np.array(rows, np.float32).reshape(-1, 12)
         c, s = np.cos(array[:, 6]), np.sin(array[:, 6])
@@ -76,7 +76,7 @@ class Scenery:
 
     def __init__(self, roads: RoadMap, ground: Ground) -> None:
         rng = np.random.default_rng(zlib.crc32(roads.text.encode()))
-        rows: list[Row] = []
+        rows: list[BoxRow] = []
         self.solid: list[tuple[float, float, float, float, float]] = []
         for signal in roads.signals:
             rows.append((signal.x, signal.y, signal.z + 1.6, 0.1, 0.1, 1.6, 0.0, 70, 70, 70, _POLE, 0))
@@ -128,7 +128,7 @@ def cars(vehicles: list[Vehicle]) -> Boxes:
 
 def lamps(lights: list[Light]) -> Boxes:
     """What the heads of traffic lights look like at this moment."""
-    rows: list[Row] = []
+    rows: list[BoxRow] = []
     for light in lights:
         signal = light.signal
         yaw = math.radians(signal.yaw)
@@ -141,7 +141,7 @@ def lamps(lights: list[Light]) -> Boxes:
     return Boxes.of(rows)
 
 
-def _car(vehicle: Vehicle) -> list[Row]:
+def _car(vehicle: Vehicle) -> list[BoxRow]:
     """Wheels and shadow, body, cabin, and lamps at the back that are bright when it brakes."""
     x, y, z = vehicle.pose[:3]
     yaw = math.radians(vehicle.pose[4])
@@ -169,7 +169,7 @@ def _paint(vehicle: Vehicle) -> tuple[int, int, int]:
     return red, green, blue
 
 
-def _house(place: tuple[float, ...], ground: float, rng: np.random.Generator) -> list[Row]:
+def _house(place: tuple[float, ...], ground: float, rng: np.random.Generator) -> list[BoxRow]:
     x, y, yaw, length, width = place
     half = float(rng.uniform(2.0, 5.0))
     blue, green, red = _WALLS[int(rng.integers(len(_WALLS)))]
@@ -180,7 +180,7 @@ def _house(place: tuple[float, ...], ground: float, rng: np.random.Generator) ->
     ]
 
 
-def _tree(place: tuple[float, ...], ground: float, rng: np.random.Generator) -> list[Row]:
+def _tree(place: tuple[float, ...], ground: float, rng: np.random.Generator) -> list[BoxRow]:
     x, y, yaw, _, _ = place
     trunk, crown = float(rng.uniform(0.8, 1.4)), float(rng.uniform(1.0, 2.0))
     green = int(rng.integers(85, 125))

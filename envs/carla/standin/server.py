@@ -19,17 +19,17 @@ from envs.carla.standin import VERSION, protocol
 from envs.carla.standin.calls import Calls
 from envs.carla.standin.roadmap import RoadMap
 from envs.carla.standin.traffic import LightCalls, ManagerCalls
-from envs.carla.standin.world import Stage, World
+from envs.carla.standin.world import StaticScene, World
 
 _BACKLOG = 64 * 2**20  # bytes waiting for a client that does not read; then it is cut off
 
 
-def start(roads: RoadMap, host: str, port: int, seed: int, version: str = VERSION) -> "Server":
+def start(roads: RoadMap, host: str, port: int, seed: int, version: str = VERSION) -> "StandInServer":
     """A server of a new world on a map. Raises OSError when `port` or the next one is taken."""
     if not 0 < port < 65535:
         raise OSError(f"port {port}: expected 1 to 65534, streams use the next one")
     listening = [_listen(host, number) for number in (port, port + 1)]
-    return Server(World(Stage.of(roads), seed, port + 1), listening, version)
+    return StandInServer(World(StaticScene.of(roads), seed, port + 1), listening, version)
 
 
 def _listen(host: str, port: int) -> socket.socket:
@@ -71,7 +71,7 @@ class _Client:
         self.out = bytearray()
 
 
-class Server:
+class StandInServer:
     """Serves one world to the clients that come to two listening sockets, for calls and for streams.
 
     `version`: what it says it is, to test a client's version check.

@@ -18,7 +18,7 @@ from scenariogeneration import xodr
 
 from envs.carla.standin.roadmap import MAPS
 
-Pose = tuple[float, float, float]
+_Pose = tuple[float, float, float]
 """x, y [m], heading [degrees]."""
 
 _LANE, _SIDEWALK, _RING_LANE = 3.5, 2.0, 4.5  # widths [m]
@@ -35,7 +35,7 @@ class _Place:
     lights: bool = False
     ring: float = 0.0
 
-    def arm(self, heading: float) -> Pose:
+    def arm(self, heading: float) -> _Pose:
         """Where the street in that direction begins, looking away from the place."""
         reach = self.ring + 16.0 if self.ring else 13.0
         return _along((self.x, self.y, heading), reach)
@@ -47,7 +47,7 @@ class _Street:
 
     start: tuple[str, float]
     end: tuple[str, float]
-    via: tuple[Pose, ...] = ()
+    via: tuple[_Pose, ...] = ()
     limit: float = 40.0
 
 
@@ -63,7 +63,7 @@ class _Arm:
 
     road: int
     contact: xodr.ContactPoint
-    pose: Pose
+    pose: _Pose
     inward: bool = True
     outward: bool = True
 
@@ -78,7 +78,9 @@ class _Builder:
     roads: dict[int, xodr.Road] = field(default_factory=dict)
     junctions: list[xodr.Junction] = field(default_factory=list)
 
-    def street(self, poses: list[Pose], limit: float, two_way: bool, width: float, junction: int = -1) -> int:
+    def street(
+        self, poses: list[_Pose], limit: float, two_way: bool, width: float, junction: int = -1
+    ) -> int:
         """Add a road along `poses`; returns its id."""
         view = xodr.PlanView()
         for (x, y, heading), (x2, y2, heading2) in itertools.pairwise(poses):
@@ -177,7 +179,7 @@ class _Builder:
         return ElementTree.tostring(root, encoding="unicode")
 
 
-def _along(pose: Pose, distance: float) -> Pose:
+def _along(pose: _Pose, distance: float) -> _Pose:
     x, y, heading = pose
     angle = math.radians(heading)
     return x + distance * math.cos(angle), y + distance * math.sin(angle), heading
@@ -204,7 +206,7 @@ def _build(name: str, plan: _Plan) -> str:
 def _roundabout(builder: _Builder, place: _Place, arms: list[_Arm]) -> None:
     """A one-way circle, counter-clockwise, with a junction at every arm. `arms` in that order."""
 
-    def at(angle: float) -> Pose:
+    def at(angle: float) -> _Pose:
         x, y, _ = _along((place.x, place.y, angle), place.ring)
         return x, y, angle + 90
 

@@ -21,7 +21,7 @@ _LONGEST_STEP = 0.05  # [s]
 
 
 @dataclass
-class Motion:
+class BicycleState:
     """Where a car is and how it moves: x, y [m], yaw [rad], speed along its heading [m/s], wheel angle and
     turn rate [rad, rad/s], velocity [m/s]."""
 
@@ -36,7 +36,7 @@ class Motion:
 
 
 def advance(
-    motion: Motion,
+    motion: BicycleState,
     throttle: float,
     steer: float,
     brake: float,

@@ -15,7 +15,7 @@ from envs.carla.standin.roadmap import RoadMap, Signal
 from envs.carla.standin.scenery import Boxes, Scenery, lamps
 from envs.carla.standin.sensors import Sensor
 from envs.carla.standin.settings import Settings
-from envs.carla.standin.vehicle import Motion, advance
+from envs.carla.standin.vehicle import BicycleState, advance
 from envs.carla.standin.weather import Weather
 
 _Some = TypeVar("_Some", bound=Actor)
@@ -23,7 +23,7 @@ _LIMIT_EVERY = 8  # ticks between two looks at a car's speed limit
 
 
 @dataclass(frozen=True)
-class Stage:
+class StaticScene:
     """What of a map stays as it is: its roads, its ground, what stands beside them."""
 
     roads: RoadMap
@@ -31,17 +31,17 @@ class Stage:
     scenery: Scenery
 
     @staticmethod
-    def of(roads: RoadMap) -> "Stage":
+    def of(roads: RoadMap) -> "StaticScene":
         """Paint and furnish a map: about a second of work."""
         ground = Ground(roads)
-        return Stage(roads, ground, Scenery(roads, ground))
+        return StaticScene(roads, ground, Scenery(roads, ground))
 
 
 class World:
     """One simulated world. `wanted(stream)` says whether anybody reads a stream, `send(stream, bytes)`
     sends."""
 
-    def __init__(self, stage: Stage, seed: int, stream_port: int) -> None:
+    def __init__(self, stage: StaticScene, seed: int, stream_port: int) -> None:
         self.seed = seed
         self.stream_port = stream_port
         self.blueprints = definitions()
@@ -54,7 +54,7 @@ class World:
         self.send: Callable[[int, bytes], None] = lambda stream, data: None
         self.load(stage, reset_settings=True)
 
-    def load(self, stage: Stage, reset_settings: bool) -> None:
+    def load(self, stage: StaticScene, reset_settings: bool) -> None:
         """Begin a new episode on a map: nothing but its traffic lights and the spectator is left."""
         self.stage = stage
         self.roads, self.ground, self.scenery = stage.roads, stage.ground, stage.scenery
@@ -78,7 +78,7 @@ class World:
             raise protocol.CallError(f"unable to attach {kind}: there is no actor {parent}")
         identity = next(self._numbers)
         if kind in CARS:
-            motion = Motion(pose[0], pose[1], math.radians(pose[4]))
+            motion = BicycleState(pose[0], pose[1], math.radians(pose[4]))
             vehicle = Vehicle(
                 identity, description, pose, parent, car=CARS[kind], motion=motion, height=pose[2]
             )

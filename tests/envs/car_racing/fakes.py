@@ -23,7 +23,7 @@ class FakeSimulators:
     """
 
     antialias = False
-    tells_off_road = False
+    reports_off_road = False
 
     def __init__(
         self,
@@ -32,7 +32,7 @@ class FakeSimulators:
         reward: Callable[[int, int], float] = lambda i, f: f,
         off_road: Callable[[int, int], bool] | None = None,
     ) -> None:
-        self.tells_off_road, self.off_road = off_road is not None, off_road
+        self.reports_off_road, self.off_road = off_road is not None, off_road
         self.lengths, self.terminated, self.reward = lengths, terminated, reward
         self.episode, self.frame = [-1] * len(lengths), [0] * len(lengths)
         self.actions: list[NDArray[np.float32]] = []

@@ -8,7 +8,7 @@ from gymnasium.vector import AutoresetMode
 from pydantic import ValidationError
 
 from envs.car_racing.env import TRAINING_SEEDS, CarRacing, CarRacingConfig, make_car_racing
-from envs.car_racing.frame_skip import Here
+from envs.car_racing.frame_skip import InProcess
 from envs.car_racing.simulators import OfficialSimulator, envpool_available
 from tests.envs.car_racing.fakes import FakeSimulators, follow_the_road
 
@@ -28,7 +28,7 @@ def fake(
     simulators = FakeSimulators(lengths, **(fakes or {}))
     settings = {"action_repeat": 4, "image_size": 96, **config}
     config = CarRacingConfig(num_envs=len(lengths), **settings)  # type: ignore[assignment]
-    return CarRacing(config, Here(simulators, config.action_repeat), seed, autoreset), simulators  # type: ignore[arg-type, attr-defined]
+    return CarRacing(config, InProcess(simulators, config.action_repeat), seed, autoreset), simulators  # type: ignore[arg-type, attr-defined]
 
 
 def rest(env: CarRacing) -> np.ndarray:

@@ -2,9 +2,8 @@ import gymnasium
 import numpy as np
 import pytest
 
-from envs.car_racing.instruments import INSTRUMENTS, read_instruments
+from envs.car_racing.observation import INSTRUMENTS, CarRacingObservation, read_instruments
 from envs.car_racing.simulators import OfficialSimulator
-from envs.car_racing.view import View
 from tests.envs.car_racing.fakes import follow_the_road
 
 
@@ -56,7 +55,7 @@ def test_a_black_dashboard_reads_as_standing_still() -> None:
 
 @pytest.mark.parametrize("instruments", [False, True])
 def test_a_view_is_of_its_spaces(instruments: bool) -> None:
-    view = View(64, True, instruments)
+    view = CarRacingObservation(64, True, instruments)
     frames = np.random.default_rng(0).integers(0, 256, (2, 96, 96, 3), dtype=np.uint8)
     seen = view(frames)
     assert list(seen) == list(view.spaces) == ["image", "instruments"][: 1 + instruments]

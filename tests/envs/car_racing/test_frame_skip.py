@@ -9,7 +9,7 @@ import pytest
 from gymnasium.error import AlreadyPendingCallError, NoAsyncCallError
 
 from envs.car_racing.env import CarRacingConfig, make_car_racing
-from envs.car_racing.frame_skip import Apart, Decision, Here
+from envs.car_racing.frame_skip import Decision, InProcess, Subprocess
 from envs.car_racing.simulators import envpool_available
 from envs.workers import WorkerDied
 from tests.envs.car_racing.fakes import FakeSimulators
@@ -24,7 +24,7 @@ def _no_process_stays() -> Iterator[None]:
     assert not multiprocessing.active_children()
 
 
-def drive(simulators: Here | Apart, decisions: int) -> list[Decision]:
+def drive(simulators: InProcess | Subprocess, decisions: int) -> list[Decision]:
     """Decisions in which whatever has ended begins anew."""
     n = len(LENGTHS)
     made, live = [], np.ones(n, bool)
@@ -38,7 +38,7 @@ def drive(simulators: Here | Apart, decisions: int) -> list[Decision]:
 
 
 def test_a_decision_is_what_its_frames_add_up_to() -> None:
-    made = drive(Here(FakeSimulators(LENGTHS), 4), 3)
+    made = drive(InProcess(FakeSimulators(LENGTHS), 4), 3)
     # The fake's frame f brings f: four frames 10; what ends earlier moves no more.
     assert made[0].reward.tolist() == [10, 6, 10, 1, 10] and made[0].frames.tolist() == [4, 3, 4, 1, 4]
     assert made[0].terminated.tolist() == [False, True, False, True, False] and not made[0].truncated.any()
@@ -57,7 +57,10 @@ def test_processes_of_their_own_bring_the_same(sizes: tuple[int, ...]) -> None:
         (size, partial(FakeSimulators, LENGTHS[start : start + size]))
         for start, size in zip(starts, sizes, strict=False)
     ]
-    here, apart = drive(Here(FakeSimulators(LENGTHS), 4), 12), drive(Apart(groups, 4, FakeSimulators), 12)
+    here, apart = (
+        drive(InProcess(FakeSimulators(LENGTHS), 4), 12),
+        drive(Subprocess(groups, 4, FakeSimulators), 12),
+    )
     for one, other in zip(here, apart, strict=True):
         for name in ("picture", "reward", "frames", "terminated", "truncated", "tile", "off_road", "back"):
             assert np.array_equal(getattr(one, name), getattr(other, name)), name
@@ -86,7 +89,7 @@ def test_car_racing_is_the_same_in_any_number_of_processes(backend: str) -> None
 
 
 def test_a_dead_process_is_told() -> None:
-    simulators = Apart([(1, partial(FakeSimulators, [[9]]))], 4, FakeSimulators)
+    simulators = Subprocess([(1, partial(FakeSimulators, [[9]]))], 4, FakeSimulators)
     simulators.reset(np.ones(1, bool))
     (child,) = multiprocessing.active_children()
     assert child.pid

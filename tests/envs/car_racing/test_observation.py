@@ -3,7 +3,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from envs.car_racing.observation import Picture, grass_share, native_action, resize_matrix
+from envs.car_racing.observation import PictureResizer, grass_share, native_action, resize_matrix
 
 
 def frames(count: int = 2) -> np.ndarray:
@@ -14,7 +14,7 @@ def frames(count: int = 2) -> np.ndarray:
 @pytest.mark.parametrize("crop", [True, False])
 def test_picture_is_torchs_antialiased_resize(size: int, crop: bool) -> None:
     raw = frames()
-    ours = Picture(size, crop)(raw)
+    ours = PictureResizer(size, crop)(raw)
     kept = torch.from_numpy(raw[:, : 84 if crop else 96]).permute(0, 3, 1, 2).float()
     theirs = F.interpolate(kept, (size, size), mode="bilinear", antialias=True, align_corners=False)
     assert ours.dtype == np.uint8 and ours.shape == (2, 3, size, size)
@@ -24,25 +24,25 @@ def test_picture_is_torchs_antialiased_resize(size: int, crop: bool) -> None:
 
 def test_same_size_without_cropping_changes_nothing() -> None:
     raw = frames()
-    assert (Picture(96, False)(raw) == raw.transpose(0, 3, 1, 2)).all()
+    assert (PictureResizer(96, False)(raw) == raw.transpose(0, 3, 1, 2)).all()
 
 
 def test_dashboard_is_cut_off() -> None:
     raw = frames()
     painted = raw.copy()
     painted[:, 84:] = 255
-    assert (Picture(64, True)(raw) == Picture(64, True)(painted)).all()
-    assert (Picture(64, False)(raw) != Picture(64, False)(painted)).any()
+    assert (PictureResizer(64, True)(raw) == PictureResizer(64, True)(painted)).all()
+    assert (PictureResizer(64, False)(raw) != PictureResizer(64, False)(painted)).any()
 
 
 @pytest.mark.parametrize("value", [0, 1, 127, 254, 255])
 def test_plain_pictures_stay_plain(value: int) -> None:
-    assert (Picture(64, True)(np.full((1, 96, 96, 3), value, np.uint8)) == value).all()
+    assert (PictureResizer(64, True)(np.full((1, 96, 96, 3), value, np.uint8)) == value).all()
 
 
 def test_mirroring_commutes_with_the_resize() -> None:
     raw = frames()
-    view = Picture(64, True)
+    view = PictureResizer(64, True)
     difference = view(raw[:, :, ::-1].copy()).astype(int) - view(raw)[..., ::-1]
     assert np.abs(difference).max() <= 1 and (difference != 0).mean() < 1e-3  # only the order of sums differs
 
@@ -57,7 +57,7 @@ def test_resize_weights_are_averages() -> None:
 def test_the_frames_are_not_changed() -> None:
     raw = frames()
     before = raw.copy()
-    Picture(64, True)(raw)
+    PictureResizer(64, True)(raw)
     assert (raw == before).all()
 
 

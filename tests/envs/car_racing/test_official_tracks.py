@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from envs.car_racing.env import TRAINING_SEEDS, CarRacingConfig
-from envs.car_racing.observation import Picture, native_action
+from envs.car_racing.observation import PictureResizer, native_action
 from envs.car_racing.official_tracks import OfficialTracks, Result
 from envs.workers import WorkerDied
 
@@ -58,7 +58,7 @@ def drive(slots: int, workers: int) -> tuple[list[Result], dict[int, list[bytes]
 def plainly(seed: int) -> tuple[Result, list[bytes]]:
     """The same episode by hand, on the plain environment."""
     env = gymnasium.make("CarRacing-v3", max_episode_steps=CONFIG.max_frames)
-    view = Picture(CONFIG.image_size, CONFIG.crop_hud)
+    view = PictureResizer(CONFIG.image_size, CONFIG.crop_hud)
     raw, _ = env.reset(seed=seed)
     score, frames, over, pictures = 0.0, 0, False, []
     while not over:

@@ -6,7 +6,7 @@ import gymnasium
 import numpy as np
 import pytest
 
-from envs.car_racing.observation import Picture
+from envs.car_racing.observation import PictureResizer
 from envs.car_racing.simulators import (
     EnvPoolSimulators,
     GymnasiumSimulators,
@@ -61,7 +61,7 @@ def test_both_simulators_agree_over_a_lap(seed: int) -> None:
             theirs.append(official.picture())
             ours.append(frame.picture[0])
     assert terminated and official.tiles() == 1.0  # the lap is complete
-    plain, smooth = Picture(64, True), Picture(64, True, antialias=True)
+    plain, smooth = PictureResizer(64, True), PictureResizer(64, True, antialias=True)
     target = plain(np.stack(theirs)).astype(float)
     gap, rough = smooth(np.stack(ours)) - target, plain(np.stack(ours)) - target
     assert np.abs(gap).mean() < 1.0 and np.abs(gap.mean((0, 2, 3))).max() < 0.5

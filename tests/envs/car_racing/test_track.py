@@ -8,14 +8,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from envs.car_racing.simulators import OfficialSimulator
-from envs.car_racing.track import HALF_WIDTH, STATE_SIZE, CarOnTrack, Track, car_on_track, state_vector, wrap
+from envs.car_racing.track import (
+    HALF_WIDTH,
+    STATE_SIZE,
+    CarOnTrack,
+    CentreLine,
+    car_on_track,
+    state_vector,
+    wrap_angle,
+)
 
 _RADIUS = 50.0
 
 
-def _circle(clockwise: bool = False, n: int = 400) -> Track:
+def _circle(clockwise: bool = False, n: int = 400) -> CentreLine:
     turn = np.arange(n) / n * 2 * np.pi * (-1 if clockwise else 1)
-    return Track(_RADIUS * np.stack([np.cos(turn), np.sin(turn)], 1))
+    return CentreLine(_RADIUS * np.stack([np.cos(turn), np.sin(turn)], 1))
 
 
 def test_a_circle_has_its_length_and_curvature() -> None:
@@ -41,7 +49,7 @@ def test_places_on_a_circle_are_found(turn: float, offset: float, clockwise: boo
     assert along[0] == pytest.approx(turn * _RADIUS, abs=0.1)
     assert found[0] == pytest.approx(offset, abs=0.01)
     # The direction of driving is across the radius; 0 is along +y.
-    assert wrap(track.angle(along) - sign * turn - (np.pi if clockwise else 0.0))[0] == pytest.approx(
+    assert wrap_angle(track.angle(along) - sign * turn - (np.pi if clockwise else 0.0))[0] == pytest.approx(
         0.0, abs=0.01
     )
     np.testing.assert_allclose(track.place(along, found), place, atol=0.05)
@@ -50,15 +58,15 @@ def test_places_on_a_circle_are_found(turn: float, offset: float, clockwise: boo
 def test_the_circle_closes_without_a_jump() -> None:
     track = _circle(n=40)
     along = np.array([-0.01, 0.0, 0.01, track.length - 0.01, track.length + 0.01])
-    assert np.ptp(wrap(track.angle(along))) < 0.01
+    assert np.ptp(wrap_angle(track.angle(along))) < 0.01
     assert np.ptp(track.place(along, np.zeros(5)), axis=0).max() < 0.05
 
 
 def test_points_that_are_no_track_are_refused() -> None:
     with pytest.raises(ValueError, match=r"expected \(n, 2\), n at least 3"):
-        Track(np.zeros((2, 2)))
+        CentreLine(np.zeros((2, 2)))
     with pytest.raises(ValueError, match="points 1 and the next are the same"):
-        Track(np.array([[0.0, 0.0], [1.0, 0.0], [1.0, 0.0], [0.0, 1.0]]))
+        CentreLine(np.array([[0.0, 0.0], [1.0, 0.0], [1.0, 0.0], [0.0, 1.0]]))
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +78,7 @@ def simulator() -> Iterator[OfficialSimulator]:
 
 def test_the_car_starts_on_the_middle_of_a_real_track(simulator: OfficialSimulator) -> None:
     simulator.reset(3)
-    track = Track.of(simulator)
+    track = CentreLine.of(simulator)
     assert 500 < track.length < 2000
     assert abs(track.curvature(np.arange(0, track.length))).max() < 0.3
     # Tracks run counter-clockwise: once round is one turn to the left.
@@ -83,7 +91,7 @@ def test_the_car_starts_on_the_middle_of_a_real_track(simulator: OfficialSimulat
 
 def test_gas_and_steering_show_with_their_signs(simulator: OfficialSimulator) -> None:
     simulator.reset(4)
-    track = Track.of(simulator)
+    track = CentreLine.of(simulator)
     begin = car_on_track(simulator, track)
     for _ in range(50):
         simulator.step(np.array([0.0, 1.0, 0.0], np.float32))

@@ -14,7 +14,7 @@ import gymnasium
 import numpy as np
 from gymnasium.utils.env_checker import check_env
 
-from envs.carla.autopilot_target import Manner
+from envs.carla.autopilot_target import AutopilotTarget
 from envs.carla.config import CarlaConfig, ServerConfig
 from envs.carla.env import CarlaEnv
 from envs.carla.errors import CarlaSetupError
@@ -298,14 +298,14 @@ def in_manners(address: Address) -> dict[str, Any]:
     import carla
 
     env = make(address, max_frames=220, route={"start": (-60.0, -6.0), "goal": (50.0, 1.75)})
-    manners = [Manner(3.0, -0.5)] * 120 + [Manner(0.0, -0.5)]
-    env.reset(seed=1, options={"drive_autopilot": True, "manners": manners})
+    autopilot_targets = [AutopilotTarget(3.0, -0.5)] * 120 + [AutopilotTarget(0.0, -0.5)]
+    env.reset(seed=1, options={"drive_autopilot": True, "autopilot_targets": autopilot_targets})
     for light in env._simulator._world.get_actors().filter("traffic.traffic_light"):
         light.set_state(carla.TrafficLightState.Green)
         light.freeze(True)
     infos = [env.step(env._actions.hands_off)[4] for _ in range(150)]
     try:
-        env.reset(options={"manners": manners})
+        env.reset(options={"autopilot_targets": autopilot_targets})
         refused = ""
     except CarlaSetupError as error:
         refused = str(error)

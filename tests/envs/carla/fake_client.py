@@ -19,9 +19,9 @@ from envs.carla.env import ClientSpec
 from envs.carla.errors import CarlaSetupError, SimulatorLost
 from envs.carla.ports import is_listening
 from envs.carla.servers.server import ServerProcess
-from envs.carla.servers.supervisor import Supervised
+from envs.carla.servers.supervisor import SupervisedSimulator
 from envs.carla.simulator import check_version
-from envs.carla.spaces import observation_space
+from envs.carla.state import carla_observation_space
 
 SERVER = Path(__file__).with_name("fake_server.py")
 FAKE_ROOT = str(Path(__file__).parents[3])
@@ -36,7 +36,7 @@ class FakeEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
 
     def __init__(self, client: ClientSpec) -> None:
         config = client.config
-        self.observation_space = observation_space(config)
+        self.observation_space = carla_observation_space(config)
         self._config, self._seed, self._clock, self._frame = config, 0, 100, 0
         at = client.address
         try:
@@ -122,7 +122,7 @@ def servers(*options: str, **fields: Any) -> ServerConfig:
     return ServerConfig(command=shlex.join(words(*options)), **fields)
 
 
-def group(simulator: Supervised) -> int:
+def group(simulator: SupervisedSimulator) -> int:
     """The process group of a simulator's server."""
     assert isinstance(simulator.server, ServerProcess) and simulator.server.group
     return simulator.server.group

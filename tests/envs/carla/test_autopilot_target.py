@@ -4,31 +4,31 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from envs.carla.autopilot_target import Manner
+from envs.carla.autopilot_target import AutopilotTarget
 
 WIDTHS = st.floats(-1, 1)
 
 
 def test_what_cannot_be_asked_for() -> None:
-    with pytest.raises(ValueError, match=r"Manner.speed -1: expected at least 0 m/s"):
-        Manner(speed=-1)
-    with pytest.raises(ValueError, match=r"Manner.offset 1.5: expected at most 1 half width"):
-        Manner(offset=1.5)
-    with pytest.raises(ValueError, match=r"Manner.speed nan"):
-        Manner(speed=float("nan"))
+    with pytest.raises(ValueError, match=r"AutopilotTarget.speed -1: expected at least 0 m/s"):
+        AutopilotTarget(speed=-1)
+    with pytest.raises(ValueError, match=r"AutopilotTarget.offset 1.5: expected at most 1 half width"):
+        AutopilotTarget(offset=1.5)
+    with pytest.raises(ValueError, match=r"AutopilotTarget.speed nan"):
+        AutopilotTarget(speed=float("nan"))
 
 
 @given(speed=st.floats(0, 20), at=WIDTHS)
 def test_who_is_to_drive_drives_at_that_speed_wherever_it_is(speed: float, at: float) -> None:
-    assert Manner(None, 0.5).pace(speed, at) is None
-    assert Manner(4.0, 0.5).pace(speed, at) == 4.0
-    assert Manner(0.0).pace(speed, at) == 0.0  # to stop anywhere
+    assert AutopilotTarget(None, 0.5).target_speed(speed, at) is None
+    assert AutopilotTarget(4.0, 0.5).target_speed(speed, at) == 4.0
+    assert AutopilotTarget(0.0).target_speed(speed, at) == 0.0  # to stop anywhere
 
 
 @given(wanted=WIDTHS, at=WIDTHS)
 def test_it_pulls_over_to_stop_and_stays_where_it_stopped(wanted: float, at: float) -> None:
-    manner, away = Manner(0.0, wanted), abs(at - wanted)
-    coming, standing = manner.pace(3.0, at), manner.pace(0.0, at)
+    target, away = AutopilotTarget(0.0, wanted), abs(at - wanted)
+    coming, standing = target.target_speed(3.0, at), target.target_speed(0.0, at)
     assert (coming == 0.0) == (away <= 0.1) and (standing == 0.0) == (away <= 0.2)
     # Who has come to a stop does not start again for less than what let it stop.
     assert coming != 0.0 or standing == 0.0
@@ -37,7 +37,7 @@ def test_it_pulls_over_to_stop_and_stays_where_it_stopped(wanted: float, at: flo
 
 @given(wanted=WIDTHS, at=WIDTHS)
 def test_it_is_asked_to_go_beyond_the_line_by_twice_what_is_missing(wanted: float, at: float) -> None:
-    line = Manner(5.0, wanted).line(at)
+    line = AutopilotTarget(5.0, wanted).target_offset(at)
     assert abs(line) <= 1.2 + 1e-9
     free = wanted + 2 * (wanted - at)
     assert line == pytest.approx(min(max(free, -1.2), 1.2), abs=0.026)
@@ -46,4 +46,5 @@ def test_it_is_asked_to_go_beyond_the_line_by_twice_what_is_missing(wanted: floa
 
 
 def test_no_place_is_the_middle() -> None:
-    assert Manner(5.0).line(0.0) == 0.0 and Manner(5.0).line(0.3) == pytest.approx(-0.6)
+    target = AutopilotTarget(5.0)
+    assert target.target_offset(0.0) == 0.0 and target.target_offset(0.3) == pytest.approx(-0.6)

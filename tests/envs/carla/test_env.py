@@ -146,7 +146,7 @@ def test_the_autopilot_drives_in_the_manner_that_is_asked_for(simulator: Address
     assert speeds[60:120].mean() == pytest.approx(3.0, abs=0.4)
     assert offsets[90:120].mean() == pytest.approx(-0.5, abs=0.15)
     assert speeds[140:].max() < 0.1 and offsets[140:] == pytest.approx(-0.5, abs=0.2)
-    assert "reset option manners: expected drive_autopilot, too" in drive["refused"]
+    assert "reset option autopilot_targets: expected drive_autopilot, too" in drive["refused"]
 
 
 @pytest.mark.parametrize(

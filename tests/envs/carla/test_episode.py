@@ -8,10 +8,10 @@ import pytest
 from envs.carla.actions import Control
 from envs.carla.config import CarlaConfig
 from envs.carla.ends import EndsConfig, StuckClock, end_reason
-from envs.carla.episode import Episode
-from envs.carla.lights import RedLights
+from envs.carla.episode import RouteEpisode
+from envs.carla.infractions import RedLights
 from envs.carla.route import Route
-from envs.carla.state import CarState, gap_ahead, state_vector
+from envs.carla.state import CarState, carla_state_vector, gap_to_car_ahead
 
 CONFIG = CarlaConfig(max_frames=50)
 
@@ -29,13 +29,13 @@ def car(x: float, y: float = 0.0, speed: float = 5.0, yaw: float = 0.0, steer: f
 
 
 def drive(
-    episode: Episode, x: float, y: float = 0.0, speed: float = 5.0, light: str | None = None
+    episode: RouteEpisode, x: float, y: float = 0.0, speed: float = 5.0, light: str | None = None
 ) -> dict[str, float]:
     return episode.advance(car(x, y, speed), light, math.inf, [])
 
 
 def test_a_drive_to_the_goal() -> None:
-    episode = Episode(CONFIG, straight(), car(0.0))
+    episode = RouteEpisode(CONFIG, straight(), car(0.0))
     total = 0.0
     for x in range(3, 100, 3):
         assert episode.reason is None
@@ -47,7 +47,7 @@ def test_a_drive_to_the_goal() -> None:
 
 
 def test_time_truncates_and_does_not_terminate() -> None:
-    episode = Episode(CONFIG, straight(), car(0.0))
+    episode = RouteEpisode(CONFIG, straight(), car(0.0))
     for frame in range(1, 51):
         drive(episode, 0.5 * frame)
         assert (episode.reason == "time") == (frame == 50)
@@ -55,7 +55,7 @@ def test_time_truncates_and_does_not_terminate() -> None:
 
 
 def test_in_the_last_frame_an_end_goes_before_time() -> None:
-    episode = Episode(CONFIG, straight(), car(0.0))
+    episode = RouteEpisode(CONFIG, straight(), car(0.0))
     for _ in range(49):
         drive(episode, 1.0)
     terms = episode.advance(car(1.0), None, math.inf, ["vehicle"])
@@ -65,7 +65,7 @@ def test_in_the_last_frame_an_end_goes_before_time() -> None:
 
 
 def test_off_the_lane() -> None:
-    episode = Episode(CONFIG, straight(), car(0.0))
+    episode = RouteEpisode(CONFIG, straight(), car(0.0))
     drive(episode, 1.0, 2.9)
     assert episode.reason is None
     drive(episode, 2.0, -3.1)
@@ -74,7 +74,7 @@ def test_off_the_lane() -> None:
 
 def test_a_marking_is_crossed_once_and_never_in_a_junction() -> None:
     # The lane's edge is 1.75 m from its middle, the car's side 1 m.
-    episode = Episode(CONFIG, straight(), car(0.0))
+    episode = RouteEpisode(CONFIG, straight(), car(0.0))
     crossed = [
         drive(episode, x, y)["lane_invasion"] < 0 for x, y in ((1, 0.7), (2, 0.8), (3, 0.9), (4, 0), (5, -1))
     ]
@@ -110,7 +110,7 @@ def test_a_red_light_is_run_where_its_line_is_crossed(seen: list[str | None], ra
 
 def test_running_a_red_light_ends_the_episode_and_standing_before_it_does_not() -> None:
     config = CarlaConfig(max_frames=10_000, ends={"stuck_seconds": 1.0})
-    episode = Episode(config, straight(), car(35.0))
+    episode = RouteEpisode(config, straight(), car(35.0))
     for x in (10.0, 20.0, 30.0, 38.0):
         drive(episode, x)
     for _ in range(100):
@@ -122,7 +122,7 @@ def test_running_a_red_light_ends_the_episode_and_standing_before_it_does_not() 
 
 def test_a_car_that_stands_is_stuck_after_its_seconds_and_not_before() -> None:
     config = CarlaConfig(max_frames=10_000, ends={"stuck_seconds": 2.0})
-    episode = Episode(config, straight(), car(0.0))
+    episode = RouteEpisode(config, straight(), car(0.0))
     for frame in range(1, 21):
         drive(episode, 0.0, speed=0.05)
         assert (episode.reason == "stuck") == (frame == 20)
@@ -148,15 +148,15 @@ def test_ends_can_be_switched_off() -> None:
 def test_the_gap_is_to_the_nearest_car_straight_ahead() -> None:
     ours = car(0.0)
     others = [(20.0, 0.0, 0.0, 2.0, 1.0), (15.0, 3.5, 0.0, 2.0, 1.0), (-8.0, 0.0, 0.0, 2.0, 1.0)]
-    assert gap_ahead(ours, others) == pytest.approx(20 - 2 - ours.half_length)
-    assert gap_ahead(ours, others[1:]) == math.inf
+    assert gap_to_car_ahead(ours, others) == pytest.approx(20 - 2 - ours.half_length)
+    assert gap_to_car_ahead(ours, others[1:]) == math.inf
 
 
 def test_the_state_vector_is_in_the_cars_own_frame() -> None:
     config = CarlaConfig()
     turned = math.pi / 2  # heading along y, clockwise seen from above: the route runs off to its left
-    episode = Episode(config, straight(), car(10.0, 1.0, speed=5.0, yaw=turned, steer=0.25))
-    vector = state_vector(config.route, episode.car, episode.place, episode.tracker, 15.0)
+    episode = RouteEpisode(config, straight(), car(10.0, 1.0, speed=5.0, yaw=turned, steer=0.25))
+    vector = carla_state_vector(config.route, episode.car, episode.place, episode.tracker, 15.0)
     assert vector.shape == (config.state_size,) and vector.dtype == np.float32
     assert vector[:6] == pytest.approx([0.5, 0.25, 0.5, turned, 0.0, 0.5], abs=1e-5)
     # The first place on the route is 4 m on and 1 m back: 1 m behind, 4 m to the left.

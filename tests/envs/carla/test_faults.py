@@ -18,7 +18,7 @@ from envs.carla.config import CarlaConfig, ServerConfig
 from envs.carla.errors import CarlaSetupError
 from envs.carla.ports import PortBlock, is_listening
 from envs.carla.servers.server import ServerProcess, start_command
-from envs.carla.servers.supervisor import Lost, Supervised
+from envs.carla.servers.supervisor import Lost, SupervisedSimulator
 from envs.carla.servers.vector_env import LOST, make_carla
 from tests.envs.carla.fake_client import eventually, freeze, group, processes, words
 
@@ -57,7 +57,7 @@ def another_client(port: int, code: str) -> str:
     return done.stdout
 
 
-def drive(simulator: Supervised, seed: int = 1, steps: int = 3) -> Any:
+def drive(simulator: SupervisedSimulator, seed: int = 1, steps: int = 3) -> Any:
     """Reset and drive a few steps; the last answer."""
     answer: Any = simulator.reset(seed)
     assert not isinstance(answer, Lost), answer
@@ -70,7 +70,7 @@ def drive(simulator: Supervised, seed: int = 1, steps: int = 3) -> Any:
     return answer
 
 
-def back_at_work(simulator: Supervised, since: float) -> None:
+def back_at_work(simulator: SupervisedSimulator, since: float) -> None:
     drive(simulator)
     assert back_by(since)
 
@@ -91,10 +91,10 @@ def standin() -> Iterator[Standin]:
 
 
 @pytest.fixture
-def visitor(standin: Standin) -> Iterator[Supervised]:
+def visitor(standin: Standin) -> Iterator[SupervisedSimulator]:
     """A simulator over the stand-in that somebody else runs; leaves it empty and not synchronous."""
     there = ServerConfig(addresses=[f"127.0.0.1:{standin.port}"])
-    simulator = Supervised(carla_config(), there)
+    simulator = SupervisedSimulator(carla_config(), there)
     yield simulator
     simulator.close()
     assert standin.server.failure() == ""
@@ -130,7 +130,9 @@ def test_killed_stopped_and_killed_again() -> None:
         env.close()
 
 
-def test_stopped_for_longer_than_the_timeout_then_continued(standin: Standin, visitor: Supervised) -> None:
+def test_stopped_for_longer_than_the_timeout_then_continued(
+    standin: Standin, visitor: SupervisedSimulator
+) -> None:
     """Where the server is somebody else's: it is not replaced but driven again."""
     drive(visitor)
     assert standin.server.group is not None
@@ -144,7 +146,9 @@ def test_stopped_for_longer_than_the_timeout_then_continued(standin: Standin, vi
 def test_absent_at_start_then_there() -> None:
     with PortBlock() as block:
         port = block.address.port
-    simulator = Supervised(carla_config(), ServerConfig(addresses=[f"localhost:{port}"], start_seconds=2.0))
+    simulator = SupervisedSimulator(
+        carla_config(), ServerConfig(addresses=[f"localhost:{port}"], start_seconds=2.0)
+    )
     server = ServerProcess(STANDIN, port)
     try:
         assert simulator.reset(1) == Lost(f"no CARLA server answers at localhost:{port} (waited 2 s)")
@@ -160,7 +164,7 @@ def test_something_else_at_the_port() -> None:
     """What answers there does not speak CARLA's protocol."""
     server = ServerProcess(words())
     address = server.start()
-    simulator = Supervised(carla_config(), ServerConfig(addresses=[str(address)], start_seconds=2.0))
+    simulator = SupervisedSimulator(carla_config(), ServerConfig(addresses=[str(address)], start_seconds=2.0))
     try:
         assert eventually(lambda: is_listening(address.host, address.port))
         answer = simulator.reset(1)
@@ -173,7 +177,7 @@ def test_something_else_at_the_port() -> None:
 def test_port_taken(standin: Standin) -> None:
     """Asked for the port that another server has, it says so; left to choose, it takes others."""
     port = standin.port
-    simulator = Supervised(carla_config(), ServerConfig(port=port))
+    simulator = SupervisedSimulator(carla_config(), ServerConfig(port=port))
     try:
         answer = simulator.reset(1)
         assert isinstance(answer, Lost) and f"port {port} is taken" in answer.reason
@@ -191,7 +195,7 @@ def test_port_taken(standin: Standin) -> None:
 
 def test_wrong_version() -> None:
     command = shlex.join([*STANDIN, "--pretend-version", "0.9.15"])
-    simulator = Supervised(carla_config(), ServerConfig(command=command))
+    simulator = SupervisedSimulator(carla_config(), ServerConfig(command=command))
     try:
         with pytest.raises(CarlaSetupError, match=r"is CARLA 0\.9\.15, the client is 0\.9\.16"):
             simulator.reset(1)
@@ -199,7 +203,7 @@ def test_wrong_version() -> None:
         simulator.close()
 
 
-def test_a_previous_client_died_in_synchronous_mode(standin: Standin, visitor: Supervised) -> None:
+def test_a_previous_client_died_in_synchronous_mode(standin: Standin, visitor: SupervisedSimulator) -> None:
     die = """
         settings = world.get_settings()
         settings.synchronous_mode = True
@@ -218,7 +222,7 @@ def test_a_previous_client_died_in_synchronous_mode(standin: Standin, visitor: S
 def test_a_sensor_frame_is_missing(tmp_path: Path) -> None:
     flag = tmp_path / "lose pictures"
     command = [sys.executable, str(FLAKY), str(flag), *STANDIN[3:]]
-    simulator = Supervised(carla_config(), ServerConfig(command=shlex.join(command)))
+    simulator = SupervisedSimulator(carla_config(), ServerConfig(command=shlex.join(command)))
     try:
         drive(simulator)
         flag.touch()
@@ -231,7 +235,7 @@ def test_a_sensor_frame_is_missing(tmp_path: Path) -> None:
         simulator.close()
 
 
-def test_the_start_is_blocked(standin: Standin, visitor: Supervised) -> None:
+def test_the_start_is_blocked(standin: Standin, visitor: SupervisedSimulator) -> None:
     """Somebody's car stands where the episode is to begin: the town is emptied."""
     drive(visitor)
     block = """
@@ -249,7 +253,7 @@ def test_the_start_is_blocked(standin: Standin, visitor: Supervised) -> None:
     assert visitor.starts == 2 and "start tried is blocked" in visitor.last_loss
 
 
-def test_the_map_is_reloaded(standin: Standin, visitor: Supervised) -> None:
+def test_the_map_is_reloaded(standin: Standin, visitor: SupervisedSimulator) -> None:
     """Somebody loads the world anew in mid-episode: our car and camera are gone."""
     drive(visitor)
     another_client(standin.port, "client.reload_world(False)")
@@ -259,7 +263,7 @@ def test_the_map_is_reloaded(standin: Standin, visitor: Supervised) -> None:
     back_at_work(visitor, since)
 
 
-def test_an_unknown_town_is_the_users_mistake(visitor: Supervised) -> None:
+def test_an_unknown_town_is_the_users_mistake(visitor: SupervisedSimulator) -> None:
     with pytest.raises(CarlaSetupError, match="simulator 0: .*Atlantis"):
         visitor.reset(1, {"town": "Atlantis"})
     back_at_work(visitor, time.monotonic())

@@ -9,16 +9,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from envs.carla.config import CarlaConfig
-from envs.carla.reward import Motion, RewardConfig, reward_terms, wanted_speed
+from envs.carla.reward import CarlaRewardConfig, RewardInputs, reward_terms, wanted_speed
 
 CONFIGS = Path(__file__).parents[3] / "configs"
-NOTHING = {name: 0.0 for name, field in RewardConfig.model_fields.items() if field.annotation is float}
+NOTHING = {name: 0.0 for name, field in CarlaRewardConfig.model_fields.items() if field.annotation is float}
 for kept in ("desired_speed", "lateral_free", "out_of_lane_limit"):
     NOTHING.pop(kept)
 
 speeds = st.floats(-5, 20)
 motions = st.builds(
-    Motion,
+    RewardInputs,
     gained=st.floats(0, 3),
     along=speeds,
     across=st.floats(0, 5),
@@ -41,12 +41,12 @@ def preset(name: str) -> CarlaConfig:
     return CarlaConfig(**raw["env"])
 
 
-def total(config: RewardConfig, motion: Motion) -> float:
+def total(config: CarlaRewardConfig, motion: RewardInputs) -> float:
     return sum(reward_terms(config, motion).values())
 
 
 @given(motions)
-def test_cardreamers_reward(motion: Motion) -> None:
+def test_cardreamers_reward(motion: RewardInputs) -> None:
     c = preset("cardreamer").reward
     speed = min(motion.along, 12 - motion.along) / 6 - motion.across / 6
     expected = (
@@ -60,7 +60,7 @@ def test_cardreamers_reward(motion: Motion) -> None:
 
 
 @given(motions)
-def test_gym_carlas_reward(motion: Motion) -> None:
+def test_gym_carlas_reward(motion: RewardInputs) -> None:
     v = motion.along
     expected = (
         v
@@ -75,7 +75,7 @@ def test_gym_carlas_reward(motion: Motion) -> None:
 
 
 @given(motions)
-def test_roachs_reward(motion: Motion) -> None:
+def test_roachs_reward(motion: RewardInputs) -> None:
     expected = (
         1
         - abs(motion.speed - wanted_speed(6, motion.gap)) / 6
@@ -100,48 +100,53 @@ def test_the_presets_drive_as_their_users_expect() -> None:
 @pytest.mark.parametrize(
     ("weight", "motion", "term", "value"),
     [
-        ({"progress": 2.0}, Motion(gained=1.5), "progress", 3.0),
-        ({"speed": 1.0, "speed_form": "linear"}, Motion(along=3.0), "speed", 3.0),
-        ({"speed": 1.0, "speed_form": "capped"}, Motion(along=4.0), "speed", 0.5),
-        ({"speed": 1.0, "speed_form": "capped"}, Motion(along=12.0), "speed", 0.5),
-        ({"speed": 1.0, "speed_form": "target"}, Motion(along=8.0), "speed", 1.0),
-        ({"speed": 1.0, "speed_form": "target"}, Motion(along=8.0, gap=5.0), "speed", 0.0),
-        ({"sideways": 1.0}, Motion(across=4.0), "speed", -0.5),
-        ({"too_fast": 1.0}, Motion(along=8.1), "speed", -1.0),
-        ({"lateral": 2.0}, Motion(lateral=0.2), "lateral", 0.0),
-        ({"lateral": 2.0}, Motion(lateral=1.3), "lateral", -2.0),
-        ({"out_of_lane": 4.0}, Motion(lateral=2.1), "lateral", -4.0),
-        ({"heading": 2.0}, Motion(heading=0.5), "heading", -1.0),
-        ({"steer": 4.0}, Motion(steer=-0.5), "comfort", -1.0),
-        ({"steer_speed": 1.0}, Motion(steer=-0.5, along=2.0), "comfort", -2.0),
-        ({"steer_change": 1.0}, Motion(steer=0.1, steer_before=0.105), "comfort", 0.0),
-        ({"steer_change": 1.0}, Motion(steer=0.1, steer_before=0.08), "comfort", -1.0),
+        ({"progress": 2.0}, RewardInputs(gained=1.5), "progress", 3.0),
+        ({"speed": 1.0, "speed_form": "linear"}, RewardInputs(along=3.0), "speed", 3.0),
+        ({"speed": 1.0, "speed_form": "capped"}, RewardInputs(along=4.0), "speed", 0.5),
+        ({"speed": 1.0, "speed_form": "capped"}, RewardInputs(along=12.0), "speed", 0.5),
+        ({"speed": 1.0, "speed_form": "target"}, RewardInputs(along=8.0), "speed", 1.0),
+        ({"speed": 1.0, "speed_form": "target"}, RewardInputs(along=8.0, gap=5.0), "speed", 0.0),
+        ({"sideways": 1.0}, RewardInputs(across=4.0), "speed", -0.5),
+        ({"too_fast": 1.0}, RewardInputs(along=8.1), "speed", -1.0),
+        ({"lateral": 2.0}, RewardInputs(lateral=0.2), "lateral", 0.0),
+        ({"lateral": 2.0}, RewardInputs(lateral=1.3), "lateral", -2.0),
+        ({"out_of_lane": 4.0}, RewardInputs(lateral=2.1), "lateral", -4.0),
+        ({"heading": 2.0}, RewardInputs(heading=0.5), "heading", -1.0),
+        ({"steer": 4.0}, RewardInputs(steer=-0.5), "comfort", -1.0),
+        ({"steer_speed": 1.0}, RewardInputs(steer=-0.5, along=2.0), "comfort", -2.0),
+        ({"steer_change": 1.0}, RewardInputs(steer=0.1, steer_before=0.105), "comfort", 0.0),
+        ({"steer_change": 1.0}, RewardInputs(steer=0.1, steer_before=0.08), "comfort", -1.0),
         (
             {"collision": 5.0, "collision_speed": 1.0},
-            Motion(collisions=2, along=3, across=4),
+            RewardInputs(collisions=2, along=3, across=4),
             "collision",
             -10,
         ),
-        ({"lane_invasion": 0.5}, Motion(crossings=1), "lane_invasion", -0.5),
-        ({"red_light": 5.0, "red_light_speed": 1.0}, Motion(ran_red=True, along=2.0), "red_light", -7.0),
-        ({"goal": 9.0}, Motion(reached=True), "goal", 9.0),
-        ({"failure": 9.0}, Motion(failed=True), "failure", -9.0),
-        ({"time": 0.1}, Motion(), "time", -0.1),
+        ({"lane_invasion": 0.5}, RewardInputs(crossings=1), "lane_invasion", -0.5),
+        (
+            {"red_light": 5.0, "red_light_speed": 1.0},
+            RewardInputs(ran_red=True, along=2.0),
+            "red_light",
+            -7.0,
+        ),
+        ({"goal": 9.0}, RewardInputs(reached=True), "goal", 9.0),
+        ({"failure": 9.0}, RewardInputs(failed=True), "failure", -9.0),
+        ({"time": 0.1}, RewardInputs(), "time", -0.1),
     ],
 )
-def test_each_term_by_itself(weight: dict[str, Any], motion: Motion, term: str, value: float) -> None:
-    terms = reward_terms(RewardConfig(**{**NOTHING, **weight}), motion)
+def test_each_term_by_itself(weight: dict[str, Any], motion: RewardInputs, term: str, value: float) -> None:
+    terms = reward_terms(CarlaRewardConfig(**{**NOTHING, **weight}), motion)
     assert terms.pop(term) == pytest.approx(value)
     assert not any(terms.values())
 
 
 @given(motions)
-def test_without_weights_nothing_is_earned(motion: Motion) -> None:
-    assert total(RewardConfig(**NOTHING), motion) == 0
+def test_without_weights_nothing_is_earned(motion: RewardInputs) -> None:
+    assert total(CarlaRewardConfig(**NOTHING), motion) == 0
 
 
 @given(motions, st.floats(0.1, 1))
-def test_by_default_more_progress_is_better_and_a_collision_worse(motion: Motion, more: float) -> None:
-    config = RewardConfig()
+def test_by_default_more_progress_is_better_and_a_collision_worse(motion: RewardInputs, more: float) -> None:
+    config = CarlaRewardConfig()
     assert total(config, replace(motion, gained=motion.gained + more)) > total(config, motion)
     assert total(config, replace(motion, collisions=1)) <= total(config, motion)

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from envs.carla.errors import CarlaSetupError
-from envs.carla.progress import RouteTracker, wrap
+from envs.carla.progress import RouteTracker, heading_change
 from envs.carla.route import RoadGraph, Route
 
 pytest.importorskip("carla")
@@ -149,6 +149,6 @@ def test_driving_back_gains_nothing_and_a_crossing_route_is_not_cut_short() -> N
 
 @given(st.floats(-50, 50))
 def test_angles_wrap(angle: float) -> None:
-    assert -math.pi <= wrap(angle) < math.pi + 1e-9
-    assert math.cos(wrap(angle)) == pytest.approx(math.cos(angle), abs=1e-6)
-    assert math.sin(wrap(angle)) == pytest.approx(math.sin(angle), abs=1e-6)
+    assert -math.pi <= heading_change(0.0, angle) < math.pi + 1e-9
+    assert math.cos(heading_change(0.0, angle)) == pytest.approx(math.cos(angle), abs=1e-6)
+    assert math.sin(heading_change(0.0, angle)) == pytest.approx(math.sin(angle), abs=1e-6)

@@ -8,7 +8,7 @@ import pytest
 
 from envs.carla.config import CameraConfig
 from envs.carla.errors import SimulatorLost
-from envs.carla.sensors import Camera, CollisionSensor, rgb_picture, tag_picture
+from envs.carla.sensors import CameraSensor, CollisionSensor, rgb_picture, tag_picture
 
 CARLA = SimpleNamespace(
     Transform=lambda *pose: pose,
@@ -45,9 +45,9 @@ def image(frame: int, size: int = 2) -> Any:
     return SimpleNamespace(frame=frame, raw_data=bytes([frame, 2, 3, 255] * size * size))
 
 
-def camera(name: str = "image") -> tuple[World, Camera]:
+def camera(name: str = "image") -> tuple[World, CameraSensor]:
     world = World()
-    return world, Camera(world, "car", name, CameraConfig(fov=100, x=1, y=2, z=3, pitch=-4), 2, CARLA)
+    return world, CameraSensor(world, "car", name, CameraConfig(fov=100, x=1, y=2, z=3, pitch=-4), 2, CARLA)
 
 
 def test_a_camera_is_spawned_as_the_config_says() -> None:

@@ -53,11 +53,11 @@ def test_ticks_are_watched_while_there_is_a_traffic_manager() -> None:
     assert traffic.tick(world, 5.0) == 8 and not world.get_snapshot.called
     traffic.drive(Mock())
     traffic.drive(Mock())
-    (waker,) = set(threading.enumerate()) - before
+    (watchdog,) = set(threading.enumerate()) - before
     assert traffic.tick(world, 5.0) == 8 and world.get_snapshot.called
     # It has ended its watch when the Traffic Manager ends.
-    client.get_trafficmanager().shut_down.side_effect = lambda: waker.join(20.0)
+    client.get_trafficmanager().shut_down.side_effect = lambda: watchdog.join(20.0)
     traffic.shut_down()
-    assert client.get_trafficmanager().shut_down.called and not waker.is_alive()
+    assert client.get_trafficmanager().shut_down.called and not watchdog.is_alive()
     world.get_snapshot.reset_mock()
     assert traffic.tick(world, 5.0) == 8 and not world.get_snapshot.called

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import msgpack
 import pytest
 
-from envs.carla.traffic_watchdog import Waker
+from envs.carla.traffic_watchdog import TrafficWatchdog
 
 LOOK = 0.02
 LONG = 10 * LOOK
@@ -84,55 +84,59 @@ def manager() -> Iterator[Manager]:
 
 
 @pytest.fixture
-def waker(manager: Manager) -> Iterator[Waker]:
-    made = Waker(manager.port, LOOK)
+def watchdog(manager: Manager) -> Iterator[TrafficWatchdog]:
+    made = TrafficWatchdog(manager.port, LOOK)
     yield made
     made.stop()
 
 
-def test_a_tick_that_sleeps_is_woken_again_and_again(manager: Manager, waker: Waker) -> None:
+def test_a_tick_that_sleeps_is_woken_again_and_again(manager: Manager, watchdog: TrafficWatchdog) -> None:
     def sleep_through_two() -> None:
         for _ in range(3):
             assert manager.told.acquire(timeout=20.0)
 
     began = time.monotonic()
-    assert waker.tick(World(sleep_through_two), 5.0) == 8
-    assert waker.wakes == 3 and manager.modes == [False, True] * 3
-    # Two looks lie between the first at a tick and the one that wakes it.
+    assert watchdog.tick(World(sleep_through_two), 5.0) == 8
+    assert watchdog.recoveries == 3 and manager.modes == [False, True] * 3
+    # Two looks lie between the first at a tick and the one that recoveries it.
     assert time.monotonic() - began > 3 * 2 * LOOK
     time.sleep(LONG)
-    assert waker.wakes == 3
+    assert watchdog.recoveries == 3
 
 
-def test_a_simulator_that_is_slow_to_draw_is_left_alone(manager: Manager, waker: Waker) -> None:
+def test_a_simulator_that_is_slow_to_draw_is_left_alone(manager: Manager, watchdog: TrafficWatchdog) -> None:
     world = World(lambda: time.sleep(LONG), prompt=False)
-    assert waker.tick(world, 5.0) == 8
-    assert waker.wakes == 0 and world.asked == 0
+    assert watchdog.tick(world, 5.0) == 8
+    assert watchdog.recoveries == 0 and world.asked == 0
 
 
-def test_where_the_server_does_not_answer_nobody_is_woken(manager: Manager, waker: Waker) -> None:
+def test_where_the_server_does_not_answer_nobody_is_woken(
+    manager: Manager, watchdog: TrafficWatchdog
+) -> None:
     world = World(lambda: time.sleep(LONG), answers=False)
-    waker.tick(world, 5.0)
-    assert waker.wakes == 0 and world.asked > 0
+    watchdog.tick(world, 5.0)
+    assert watchdog.recoveries == 0 and world.asked > 0
 
 
-def test_many_short_ticks_are_not_one_long_one(manager: Manager, waker: Waker) -> None:
+def test_many_short_ticks_are_not_one_long_one(manager: Manager, watchdog: TrafficWatchdog) -> None:
     world = World(lambda: time.sleep(1.5 * LOOK))
-    assert [waker.tick(world, 5.0) for _ in range(12)] == list(range(8, 20))
-    assert waker.wakes == 0
+    assert [watchdog.tick(world, 5.0) for _ in range(12)] == list(range(8, 20))
+    assert watchdog.recoveries == 0
 
 
-def test_a_tick_that_fails_says_so_and_is_over(manager: Manager, waker: Waker) -> None:
+def test_a_tick_that_fails_says_so_and_is_over(manager: Manager, watchdog: TrafficWatchdog) -> None:
     def fail() -> None:
         raise RuntimeError("time-out of 5 s")
 
     with pytest.raises(RuntimeError, match="time-out of 5 s"):
-        waker.tick(World(fail), 5.0)
+        watchdog.tick(World(fail), 5.0)
     time.sleep(LONG)
-    assert waker.wakes == 0
+    assert watchdog.recoveries == 0
 
 
-def test_a_tick_that_ends_while_the_server_is_asked_wakes_nobody(manager: Manager, waker: Waker) -> None:
+def test_a_tick_that_ends_while_the_server_is_asked_wakes_nobody(
+    manager: Manager, watchdog: TrafficWatchdog
+) -> None:
     """The Traffic Manager, awake and done, would do a frame too many, and be ahead ever after."""
     asked, ended = threading.Event(), threading.Event()
     world = World(lambda: asked.wait(20.0))
@@ -142,25 +146,25 @@ def test_a_tick_that_ends_while_the_server_is_asked_wakes_nobody(manager: Manage
         assert ended.wait(20.0)
 
     world.get_settings = answer_late  # type: ignore[method-assign]
-    waker.tick(world, 5.0)
+    watchdog.tick(world, 5.0)
     ended.set()
     time.sleep(LONG)
-    assert waker.wakes == 0 and manager.modes == []
+    assert watchdog.recoveries == 0 and manager.modes == []
 
 
 def test_a_traffic_manager_that_is_gone_costs_the_waker_nothing(caplog: pytest.LogCaptureFixture) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
-    waker = Waker(port, LOOK)
-    waker.tick(World(lambda: time.sleep(LONG)), 5.0)
-    assert waker.wakes > 1 and f"port {port}" in caplog.text
-    waker.stop()
+    watchdog = TrafficWatchdog(port, LOOK)
+    watchdog.tick(World(lambda: time.sleep(LONG)), 5.0)
+    assert watchdog.recoveries > 1 and f"port {port}" in caplog.text
+    watchdog.stop()
 
 
 def test_it_ends(manager: Manager) -> None:
     before = set(threading.enumerate())
-    waker = Waker(manager.port, LOOK)
+    watchdog = TrafficWatchdog(manager.port, LOOK)
     (watching,) = set(threading.enumerate()) - before
-    waker.stop()
+    watchdog.stop()
     watching.join(20.0)
     assert not watching.is_alive()

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from envs.carla.autopilot_target import Manner
+from envs.carla.autopilot_target import AutopilotTarget
 from envs.carla.env import ClientSpec
 from tests.envs.carla.fake_client import FakeEnv, open_fake
 
@@ -18,11 +18,11 @@ class DrivingEnv(FakeEnv):
     always steers 0.25; the town is the parity of the seed. The state's third and fourth number are what the
     autopilot is asked for in the next step."""
 
-    _manners: Sequence[Manner] = ()
+    _targets: Sequence[AutopilotTarget] = ()
 
     def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[dict[str, Any], dict[str, Any]]:
         """See `FakeEnv`."""
-        self._manners = (options or {}).get("manners", ())
+        self._targets = (options or {}).get("autopilot_targets", ())
         observation, info = super().reset(seed=seed, options=None)
         self._autopilot = bool((options or {}).get("drive_autopilot"))
         return observation, self._more(info)
@@ -38,8 +38,8 @@ class DrivingEnv(FakeEnv):
 
     def _observe(self) -> dict[str, Any]:
         seen = super()._observe()
-        if self._manners:
-            asked = self._manners[self._frame]
+        if self._targets:
+            asked = self._targets[self._frame]
             seen["state"][2:4] = asked.speed, asked.offset
         return seen
 

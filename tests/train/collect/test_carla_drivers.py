@@ -8,7 +8,7 @@ import pytest
 from envs.carla.actions import Actions, Control
 from envs.carla.config import CarlaConfig
 from train.collect.carla_config import CollectConfig
-from train.collect.carla_drivers import DisturbedAutopilot, Policy, manner, open_policy
+from train.collect.carla_drivers import DisturbedAutopilot, Policy, autopilot_target, open_policy
 from train.language.hindsight import CARLA_SPEEDS, PLACES, SPEEDS, Labels, obeys
 from train.run.errors import DreamdriveError
 
@@ -101,11 +101,11 @@ def test_the_autopilot_is_asked_for_speeds_and_places_of_each_decision() -> None
 @pytest.mark.parametrize("place", [None, *PLACES])
 def test_who_drives_as_asked_is_as_asked(speed: str, place: str | None) -> None:
     asked = Labels(speed, place)
-    how = manner(asked)
+    how = autopilot_target(asked)
     assert how.speed is not None
     facts = [np.array([value]) for value in (how.speed, 2.0 * (how.offset or 0.0), 2.0)]
     assert obeys(asked, *facts, CARLA_SPEEDS).all()  # type: ignore[arg-type, call-arg]
-    assert manner(Labels(place=place)).speed is None
+    assert autopilot_target(Labels(place=place)).speed is None
 
 
 def test_orders_are_for_the_autopilot() -> None:

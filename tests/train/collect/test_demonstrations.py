@@ -17,7 +17,7 @@ from agent.behaviour.vla.interface import TASK, VLABatch
 from envs.car_racing.env import TRAINING_SEEDS
 from envs.car_racing.observation import native_action
 from envs.car_racing.simulators import OfficialSimulator
-from envs.car_racing.track import HALF_WIDTH, Track, car_on_track
+from envs.car_racing.track import HALF_WIDTH, CentreLine, car_on_track
 from train.collect import demonstrations
 from train.collect.demonstrations import DemonstrationsConfig, Shown, collect_demonstrations, obeyed_rows
 from train.collect.demonstrator import Mistakes, demonstrate
@@ -94,7 +94,7 @@ def simulator() -> Iterator[OfficialSimulator]:
 )
 def test_the_demonstrator_does_what_it_is_asked(simulator: OfficialSimulator, speed: str, place: str) -> None:
     simulator.reset(7)
-    track, speeds, offsets = Track.of(simulator), [], []
+    track, speeds, offsets = CentreLine.of(simulator), [], []
     for _ in range(60):
         car = car_on_track(simulator, track)
         speeds.append(car.speed)
@@ -117,7 +117,7 @@ def test_the_demonstrator_does_what_it_is_asked(simulator: OfficialSimulator, sp
 @pytest.mark.parametrize("place", ["left", "right"])
 def test_who_is_asked_to_stop_elsewhere_pulls_over(simulator: OfficialSimulator, place: str) -> None:
     simulator.reset(8)
-    track, asked = Track.of(simulator), Labels("stop", place)
+    track, asked = CentreLine.of(simulator), Labels("stop", place)
     for wanted in (asked, Labels("stop", "centre")):
         begin = car_on_track(simulator, track).along
         for _ in range(30):
@@ -134,7 +134,7 @@ def test_who_is_asked_to_stop_elsewhere_pulls_over(simulator: OfficialSimulator,
 
 def test_as_fast_as_possible_anywhere_is_the_agents_own_driving(simulator: OfficialSimulator) -> None:
     simulator.reset(7)
-    track = Track.of(simulator)
+    track = CentreLine.of(simulator)
     agent = np.array([0.3, -0.2], np.float32)
     assert demonstrate(Labels("fast"), car_on_track(simulator, track), track, agent) is agent
 

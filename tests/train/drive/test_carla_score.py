@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from envs.carla.reward import RewardConfig
-from envs.carla.servers.routes import Drive, Task
+from envs.carla.reward import CarlaRewardConfig
+from envs.carla.servers.routes import RouteResult, RouteTask
 from train.drive.carla_score import KINDS, PENALTIES, penalty, score_route, summarise
 from train.drive.scores_table import rows
 
@@ -13,9 +13,11 @@ counts = st.dictionaries(st.sampled_from(KINDS), st.integers(0, 4))
 shares = st.tuples(st.floats(0, 1), st.floats(0, 1)).map(lambda pair: (max(pair), min(pair)))
 
 
-def drive(completion: float, in_lane: float, infractions: dict[str, int], reason: str = "time") -> Drive:
-    return Drive(
-        Task(1_000_000, "town"), completion, in_lane, 200.0, infractions, reason, "ClearNoon", 5.0, 90
+def drive(
+    completion: float, in_lane: float, infractions: dict[str, int], reason: str = "time"
+) -> RouteResult:
+    return RouteResult(
+        RouteTask(1_000_000, "town"), completion, in_lane, 200.0, infractions, reason, "ClearNoon", 5.0, 90
     )
 
 
@@ -26,7 +28,7 @@ def test_the_penalties_are_the_leaderboards() -> None:
         "collision_static": 0.65,
         "red_light": 0.7,
     }
-    assert RewardConfig().lane_invasion > 0 and "lane_invasion" not in PENALTIES
+    assert CarlaRewardConfig().lane_invasion > 0 and "lane_invasion" not in PENALTIES
 
 
 def test_a_route_by_hand() -> None:

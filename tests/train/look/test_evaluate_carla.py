@@ -9,7 +9,7 @@ import pytest
 
 from envs.carla.actions import Actions
 from envs.carla.config import CarlaConfig
-from envs.carla.servers.routes import LOST, CarlaRoutes, Drive, Task
+from envs.carla.servers.routes import LOST, RouteResult, RouteRunner, RouteTask
 from tests.envs.carla.fake_client import servers
 from tests.train.look.scored_env import BREAKS_ALWAYS, BREAKS_ONCE, open_scored
 from train.drive.carla_baselines import ConstantSpeed, Uniform
@@ -31,13 +31,13 @@ def fake_config(tmp_path: Path, count: int = 2) -> CarlaConfig:
     )
 
 
-def driven(config: CarlaConfig, tasks: list[Task], autopilot: bool = False) -> list[Drive]:
-    with CarlaRoutes(config, tasks, autopilot, open_scored) as routes:
+def driven(config: CarlaConfig, tasks: list[RouteTask], autopilot: bool = False) -> list[RouteResult]:
+    with RouteRunner(config, tasks, autopilot, open_scored) as routes:
         return list(finished(routes, Uniform(config, 0)))
 
 
 def test_each_route_is_driven_once_in_its_town(tmp_path: Path) -> None:
-    tasks = [Task(1_000_000 + i, f"town{i}") for i in (0, 1, 2, 5, 6)]
+    tasks = [RouteTask(1_000_000 + i, f"town{i}") for i in (0, 1, 2, 5, 6)]
     drives = {drive.task.seed: drive for drive in driven(fake_config(tmp_path), tasks)}
     assert sorted(drives) == [task.seed for task in tasks]
     for task in tasks:
@@ -50,22 +50,22 @@ def test_each_route_is_driven_once_in_its_town(tmp_path: Path) -> None:
 
 
 def test_the_autopilot_drives_whatever_the_actions_say(tmp_path: Path) -> None:
-    (drive,) = driven(fake_config(tmp_path), [Task(1_000_000, "town")], autopilot=True)
+    (drive,) = driven(fake_config(tmp_path), [RouteTask(1_000_000, "town")], autopilot=True)
     assert drive.reward == 30.0
 
 
 def test_a_lost_route_is_driven_again_and_given_up_in_the_end(tmp_path: Path) -> None:
-    tasks = [Task(seed, "town") for seed in (1_000_000, BREAKS_ONCE, BREAKS_ALWAYS)]
+    tasks = [RouteTask(seed, "town") for seed in (1_000_000, BREAKS_ONCE, BREAKS_ALWAYS)]
     drives = {drive.task.seed: drive for drive in driven(fake_config(tmp_path), tasks)}
     assert drives[BREAKS_ONCE].reason == "goal" and drives[BREAKS_ONCE].frames == 10
     assert drives[BREAKS_ALWAYS].reason == LOST
     assert drives[1_000_000].completion == pytest.approx(1.0)
 
 
-@pytest.mark.parametrize("tasks", [[], [Task(999_999, "town")]])
-def test_routes_of_training_are_refused(tasks: list[Task]) -> None:
+@pytest.mark.parametrize("tasks", [[], [RouteTask(999_999, "town")]])
+def test_routes_of_training_are_refused(tasks: list[RouteTask]) -> None:
     with pytest.raises(ValueError, match="1000000 or more"):
-        CarlaRoutes(CarlaConfig(), tasks)
+        RouteRunner(CarlaConfig(), tasks)
 
 
 def score(tmp_path: Path, driver: str, routes: int, first: int = 1_000_000, **more: str) -> CarlaScores:

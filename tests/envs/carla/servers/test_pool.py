@@ -10,7 +10,7 @@ import pytest
 from envs.carla.config import ServerConfig
 from envs.carla.errors import SimulatorLost
 from envs.carla.servers import pool as module
-from envs.carla.servers.pool import Fleet
+from envs.carla.servers.pool import SimulatorPool
 from envs.carla.servers.supervisor import Lost
 
 BEGUN: tuple[str, dict[str, Any]] = ("observation", {})
@@ -18,7 +18,7 @@ PATIENCE = 0.05
 
 
 class Fake:
-    """In the place of `Supervised`: answers what `reply` says, None for not yet."""
+    """In the place of `SupervisedSimulator`: answers what `reply` says, None for not yet."""
 
     last_loss = ""
 
@@ -45,12 +45,12 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "wait_for", lambda simulators: time.sleep(0.005))
 
 
-def make(*fakes: Fake, patience: float = 0.3, pause: float = 0.0001) -> Fleet:
+def make(*fakes: Fake, patience: float = 0.3, pause: float = 0.0001) -> SimulatorPool:
     limits = ServerConfig(patience_seconds=patience, start_seconds=0.1, max_pause_seconds=pause)
-    return Fleet(fakes, limits, 0)  # type: ignore[arg-type]
+    return SimulatorPool(fakes, limits, 0)  # type: ignore[arg-type]
 
 
-def reset(fleet: Fleet, *which: int, patience: float = PATIENCE) -> set[int]:
+def reset(fleet: SimulatorPool, *which: int, patience: float = PATIENCE) -> set[int]:
     """Order resets; who answered."""
     for i in which:
         fleet.order_reset(i)

@@ -20,7 +20,7 @@ from envs.carla.errors import CarlaSetupError
 from envs.carla.ports import is_listening
 from envs.carla.servers import supervisor as module
 from envs.carla.servers.server import ServerProcess
-from envs.carla.servers.supervisor import Lost, Supervised
+from envs.carla.servers.supervisor import Lost, SupervisedSimulator
 from tests.envs.carla.fake_client import (
     BUG,
     CRASH,
@@ -43,20 +43,20 @@ FORWARD = np.zeros(2, np.float32)
 
 
 @pytest.fixture
-def simulator() -> Iterator[Supervised]:
-    one = Supervised(config(), servers(), open_env=open_fake)
+def simulator() -> Iterator[SupervisedSimulator]:
+    one = SupervisedSimulator(config(), servers(), open_env=open_fake)
     yield one
     one.close()
 
 
-def drive(simulator: Supervised, seed: int = 3, action: Any = FORWARD) -> Any:
+def drive(simulator: SupervisedSimulator, seed: int = 3, action: Any = FORWARD) -> Any:
     """Reset, one step: its answer."""
     observation, _ = simulator.reset(seed)  # type: ignore[misc]
     assert observation["state"][0] == seed
     return simulator.step(action)
 
 
-def test_it_drives(simulator: Supervised) -> None:
+def test_it_drives(simulator: SupervisedSimulator) -> None:
     with pytest.raises(ValueError, match="no episode runs"):
         simulator.step(FORWARD)
     observation, reward, terminated, truncated, info = drive(simulator)
@@ -76,7 +76,7 @@ def test_it_drives(simulator: Supervised) -> None:
     ],
 )
 def test_a_server_that_dies_or_stalls_is_replaced(
-    simulator: Supervised, fault: signal.Signals, reason: str
+    simulator: SupervisedSimulator, fault: signal.Signals, reason: str
 ) -> None:
     drive(simulator)
     old = group(simulator)
@@ -91,7 +91,7 @@ def test_a_server_that_dies_or_stalls_is_replaced(
     assert simulator.last_loss == answer.reason
 
 
-def test_a_server_that_dies_between_two_orders_is_noticed(simulator: Supervised) -> None:
+def test_a_server_that_dies_between_two_orders_is_noticed(simulator: SupervisedSimulator) -> None:
     drive(simulator)
     os.killpg(group(simulator), signal.SIGKILL)
     time.sleep(0.5)
@@ -101,13 +101,13 @@ def test_a_server_that_dies_between_two_orders_is_noticed(simulator: Supervised)
     assert simulator.starts == 3
 
 
-def test_a_client_that_crashes_is_replaced(simulator: Supervised) -> None:
+def test_a_client_that_crashes_is_replaced(simulator: SupervisedSimulator) -> None:
     answer = drive(simulator, action=np.full(2, CRASH))
     assert answer == Lost("its client was ended by SIGSEGV: something terrible")
     assert drive(simulator)[1] == 1.0
 
 
-def test_restarts_leave_no_threads_and_no_open_files(simulator: Supervised) -> None:
+def test_restarts_leave_no_threads_and_no_open_files(simulator: SupervisedSimulator) -> None:
     counts = []
     for _ in range(3):
         drive(simulator)
@@ -117,8 +117,10 @@ def test_restarts_leave_no_threads_and_no_open_files(simulator: Supervised) -> N
     assert counts[0] == counts[1] == counts[2]
 
 
-def test_several_are_driven_from_threads_and_do_not_wait_for_each_other(simulator: Supervised) -> None:
-    other = Supervised(config(), servers(), open_env=open_fake)
+def test_several_are_driven_from_threads_and_do_not_wait_for_each_other(
+    simulator: SupervisedSimulator,
+) -> None:
+    other = SupervisedSimulator(config(), servers(), open_env=open_fake)
     drive(simulator)
     drive(other)
     os.killpg(group(other), signal.SIGKILL)
@@ -132,7 +134,9 @@ def test_several_are_driven_from_threads_and_do_not_wait_for_each_other(simulato
     assert simulator.starts == 1 and other.starts == 2
 
 
-def test_a_client_that_hangs_is_replaced(simulator: Supervised, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_client_that_hangs_is_replaced(
+    simulator: SupervisedSimulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("envs.carla.servers.supervisor.order_seconds", lambda *_: 1.0)
     monkeypatch.setattr("envs.carla.servers.supervisor._LOOK_SECONDS", 0.01)
     simulator.reset(1)
@@ -142,19 +146,19 @@ def test_a_client_that_hangs_is_replaced(simulator: Supervised, monkeypatch: pyt
     assert len(set(children()) - before) == len(before - set(children())) == 2
 
 
-def test_a_defect_is_no_fault_of_the_simulator(simulator: Supervised) -> None:
+def test_a_defect_is_no_fault_of_the_simulator(simulator: SupervisedSimulator) -> None:
     with pytest.raises(RuntimeError, match="(?s)simulator 0: its client failed.*TypeError: a defect of ours"):
         drive(simulator, action=np.full(2, BUG))
     assert processes() == []
 
 
-def test_a_mistake_of_the_users_is_told(simulator: Supervised) -> None:
+def test_a_mistake_of_the_users_is_told(simulator: SupervisedSimulator) -> None:
     with pytest.raises(CarlaSetupError, match="simulator 0: no such town"):
         simulator.reset(1, "refuse")  # type: ignore[arg-type]
 
 
 def test_a_wrong_version_names_both() -> None:
-    simulator = Supervised(config(), servers("--version", "0.9.15"), open_env=open_fake)
+    simulator = SupervisedSimulator(config(), servers("--version", "0.9.15"), open_env=open_fake)
     try:
         with pytest.raises(CarlaSetupError, match=r"is CARLA 0\.9\.15, the client is 0\.9\.16"):
             simulator.reset(1)
@@ -163,7 +167,7 @@ def test_a_wrong_version_names_both() -> None:
 
 
 def test_a_server_that_never_starts_is_given_up() -> None:
-    simulator = Supervised(config(), servers("--fail", "no display"), open_env=open_fake)
+    simulator = SupervisedSimulator(config(), servers("--fail", "no display"), open_env=open_fake)
     try:
         assert simulator.reset(1) == Lost("its server exited with status 1: no display")
         assert simulator.starts == 3
@@ -172,7 +176,7 @@ def test_a_server_that_never_starts_is_given_up() -> None:
 
 
 def test_a_server_that_never_answers_is_given_up() -> None:
-    simulator = Supervised(config(), servers("--deaf", start_seconds=0.5), open_env=open_fake)
+    simulator = SupervisedSimulator(config(), servers("--deaf", start_seconds=0.5), open_env=open_fake)
     try:
         answer = simulator.reset(1)
         assert isinstance(answer, Lost) and "no server answers at 127.0.0.1" in answer.reason
@@ -185,7 +189,7 @@ def test_a_port_that_is_taken_is_told_and_then_used() -> None:
     holder = ServerProcess(words())
     address = holder.start()
     assert eventually(lambda: is_listening(address.host, address.port))
-    simulator = Supervised(config(), servers(port=address.port), open_env=open_fake)
+    simulator = SupervisedSimulator(config(), servers(port=address.port), open_env=open_fake)
     try:
         answer = simulator.reset(1)
         assert isinstance(answer, Lost) and f"port {address.port} is taken" in answer.reason
@@ -210,7 +214,7 @@ def running(tmp_path: Path) -> Iterator[tuple[ServerProcess, str, Path]]:
 
 def test_a_running_server_is_left_as_it_was(running: tuple[ServerProcess, str, Path]) -> None:
     server, address, log = running
-    simulator = Supervised(config(), ServerConfig(addresses=[address]), open_env=open_fake)
+    simulator = SupervisedSimulator(config(), ServerConfig(addresses=[address]), open_env=open_fake)
     drive(simulator)
     simulator.close()
     assert log.read_text() == "oq" and server.failure() == ""
@@ -223,7 +227,7 @@ def test_a_running_server_is_left_as_it_was(running: tuple[ServerProcess, str, P
 
 def test_a_running_server_that_stalls_is_driven_again(running: tuple[ServerProcess, str, Path]) -> None:
     server, address, log = running
-    simulator = Supervised(config(), ServerConfig(addresses=[address]), open_env=open_fake)
+    simulator = SupervisedSimulator(config(), ServerConfig(addresses=[address]), open_env=open_fake)
     try:
         drive(simulator)
         assert server.group is not None
@@ -247,12 +251,12 @@ def test_nothing_is_left_behind_however_the_parent_ends(
         textwrap.dedent(f"""
         import sys
         from envs.carla.config import ServerConfig
-        from envs.carla.servers.supervisor import Supervised
+        from envs.carla.servers.supervisor import SupervisedSimulator
         from tests.envs.carla.fake_client import config, open_fake, servers
 
         if __name__ == "__main__":
             there = ServerConfig(addresses=[{address!r}])
-            pair = [Supervised(config(), where, open_env=open_fake) for where in (servers(), there)]
+            pair = [SupervisedSimulator(config(), where, open_env=open_fake) for where in (servers(), there)]
             for one in pair:
                 one.reset(1)
             print("driving", flush=True)
@@ -286,7 +290,7 @@ def test_nothing_is_left_behind_however_the_parent_ends(
 
 
 def test_an_answer_may_lie_there_longer_than_any_limit(
-    simulator: Supervised, monkeypatch: pytest.MonkeyPatch
+    simulator: SupervisedSimulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     drive(simulator)
     monkeypatch.setattr(module, "order_seconds", lambda *_: 0.1)
@@ -306,7 +310,7 @@ def test_time_in_which_nobody_looks_is_not_held_against_the_simulator(
     def no_more(self: ServerProcess) -> Any:
         raise OSError("no more servers")
 
-    simulator = Supervised(config(), servers(patience_seconds=4.0), open_env=open_fake)
+    simulator = SupervisedSimulator(config(), servers(patience_seconds=4.0), open_env=open_fake)
     try:
         drive(simulator)
         with monkeypatch.context() as broken:

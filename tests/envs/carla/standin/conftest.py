@@ -46,12 +46,12 @@ def synchronous(world, step=0.1):
 
 def traffic_manager():
     "A Traffic Manager in step with the simulator, and what the world is ticked with: see its module."
-    from envs.carla.traffic_watchdog import Waker
+    from envs.carla.traffic_watchdog import TrafficWatchdog
 
     port = free_port()
     manager = client.get_trafficmanager(port)
     manager.set_synchronous_mode(True)
-    return manager, Waker(port)
+    return manager, TrafficWatchdog(port)
 
 def spawn(world, kind, pose, parent=None, **attributes):
     blueprint = world.get_blueprint_library().find(kind)

@@ -186,16 +186,16 @@ def test_the_traffic_manager_keeps_cars_on_the_road(town):
     def script():
         world = client.load_world("town")
         synchronous(world)
-        manager, waker = traffic_manager()
+        manager, watchdog = traffic_manager()
         manager.set_random_device_seed(1)
         roads = world.get_map()
         cars = [spawn(world, "vehicle.audi.a2", roads.get_spawn_points()[i]) for i in (0, 40, 80, 120)]
-        waker.tick(world, 20.0)
+        watchdog.tick(world, 20.0)
         for car in cars:
             car.set_autopilot(True, manager.get_port())
         driven, aside, last = [0.0] * 4, [0.0] * 4, [car.get_location() for car in cars]
         for tick in range(400):
-            waker.tick(world, 20.0)
+            watchdog.tick(world, 20.0)
             for i, car in enumerate(cars):
                 here = car.get_location()
                 driven[i] += here.distance(last[i])

@@ -23,16 +23,16 @@ from envs.carla.standin.lights import YELLOW as AMBER
 from envs.carla.standin.roadmap import TOWNS, MapError, RoadMap, town_text
 from envs.carla.standin.scenery import Boxes, cars
 from envs.carla.standin.settings import Settings
-from envs.carla.standin.vehicle import Motion, advance
+from envs.carla.standin.vehicle import BicycleState, advance
 from envs.carla.standin.weather import Weather
-from envs.carla.standin.world import Stage, World
+from envs.carla.standin.world import StaticScene, World
 
 _NO_BOXES = Boxes.of([])
 
 
 @cache
-def _stage(name: str) -> Stage:
-    return Stage.of(RoadMap(name, town_text(name)))
+def _stage(name: str) -> StaticScene:
+    return StaticScene.of(RoadMap(name, town_text(name)))
 
 
 def _town() -> World:
@@ -42,7 +42,7 @@ def _town() -> World:
 
 
 @pytest.fixture
-def stages() -> dict[str, Stage]:
+def stages() -> dict[str, StaticScene]:
     return {name: _stage(name) for name in TOWNS}
 
 
@@ -58,7 +58,9 @@ def test_the_towns_that_are_shipped_are_what_the_plans_say(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", TOWNS)
-def test_a_town_has_no_dead_end_and_every_lane_lies_on_its_road(name: str, stages: dict[str, Stage]) -> None:
+def test_a_town_has_no_dead_end_and_every_lane_lies_on_its_road(
+    name: str, stages: dict[str, StaticScene]
+) -> None:
     roads, ground = stages[name].roads, stages[name].ground
     waypoints = roads.carla.generate_waypoints(2.0)
     assert all(waypoint.next(2.0) for waypoint in waypoints)
@@ -70,7 +72,7 @@ def test_a_town_has_no_dead_end_and_every_lane_lies_on_its_road(name: str, stage
 
 
 @pytest.mark.parametrize("name", TOWNS)
-def test_lanes_join_without_a_gap_or_a_kink(name: str, stages: dict[str, Stage]) -> None:
+def test_lanes_join_without_a_gap_or_a_kink(name: str, stages: dict[str, StaticScene]) -> None:
     for waypoint in stages[name].roads.carla.generate_waypoints(1.0):
         here = waypoint.transform
         for following in waypoint.next(0.5):
@@ -88,7 +90,7 @@ def test_what_is_no_map_is_refused(text: str) -> None:
         RoadMap("mine", text)
 
 
-def test_speed_limits_come_from_the_map(stages: dict[str, Stage]) -> None:
+def test_speed_limits_come_from_the_map(stages: dict[str, StaticScene]) -> None:
     assert stages["town"].roads.ground(70.0, 1.75)[2] == pytest.approx(40.0)
     assert stages["village"].roads.ground(45.0, -10.0)[2] == pytest.approx(30.0)
 
@@ -100,7 +102,7 @@ _unit = st.floats(-1, 1)
 def test_a_car_keeps_its_limits(
     throttle: float, steer: float, brake: float, reverse: bool, dry: bool, speed: float, dt: float
 ) -> None:
-    motion = Motion(0.0, 0.0, 1.0, speed=speed)
+    motion = BicycleState(0.0, 0.0, 1.0, speed=speed)
     advance(motion, throttle, steer, brake, False, reverse, 2.9, dry, dt)
     assert math.isfinite(motion.x) and math.isfinite(motion.yaw)
     assert abs(motion.speed - speed) <= 16.0 * dt  # engine, brake, drag and grass together
@@ -111,7 +113,7 @@ def test_a_car_keeps_its_limits(
 
 
 def test_a_car_turns_on_the_circle_that_its_wheels_say() -> None:
-    motion = Motion(0.0, 0.0, 0.0, speed=3.0)
+    motion = BicycleState(0.0, 0.0, 0.0, speed=3.0)
     places = []
     for _ in range(400):
         motion.speed = 3.0
@@ -126,7 +128,7 @@ def test_a_car_turns_on_the_circle_that_its_wheels_say() -> None:
 
 
 def test_grass_slows_a_car() -> None:
-    road, grass = Motion(0, 0, 0, speed=10.0), Motion(0, 0, 0, speed=10.0)
+    road, grass = BicycleState(0, 0, 0, speed=10.0), BicycleState(0, 0, 0, speed=10.0)
     for _ in range(20):
         advance(road, 0.4, 0.0, 0.0, False, False, 2.9, True, 0.1)
         advance(grass, 0.4, 0.0, 0.0, False, False, 2.9, False, 0.1)
@@ -250,7 +252,7 @@ def test_settings_travel_unchanged() -> None:
         Settings.from_wire(wire[:6])
 
 
-def test_a_world_driven_twice_is_the_same(stages: dict[str, Stage]) -> None:
+def test_a_world_driven_twice_is_the_same(stages: dict[str, StaticScene]) -> None:
     def drive() -> list[bytes]:
         sent: list[bytes] = []
         world = World(stages["village"], seed=1, stream_port=2001)
@@ -277,7 +279,7 @@ _HILL = """<OpenDRIVE><header revMajor="1" revMinor="4"/><road name="" length="2
 
 
 def test_a_map_of_the_users_may_climb() -> None:
-    world = World(Stage.of(RoadMap("hill", _HILL)), seed=0, stream_port=2001)
+    world = World(StaticScene.of(RoadMap("hill", _HILL)), seed=0, stream_port=2001)
     world.settings = Settings(synchronous=True, fixed_step=0.1)
     assert not world.roads.flat and world.roads.ground(100.0, 2.0)[2] == pytest.approx(72.0)
     car = world.spawn([1, "vehicle.audi.a2", []], (20.0, 2.0, 5.0, 0.0, 0.0, 0.0))

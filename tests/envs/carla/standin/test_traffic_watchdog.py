@@ -38,31 +38,31 @@ def test_a_tick_that_lost_its_signal_ends_and_the_next_ones_are_as_ever(town, lo
         lose_after = ctypes.CDLL(os.environ["LD_PRELOAD"]).lose_after
         world = client.load_world("town")
         synchronous(world)
-        manager, waker = traffic_manager()
+        manager, watchdog = traffic_manager()
         car = spawn(world, "vehicle.audi.a2", world.get_map().get_spawn_points()[0])
-        waker.tick(world, 20.0)
+        watchdog.tick(world, 20.0)
         car.set_autopilot(True, manager.get_port())
-        frames = [waker.tick(world, 20.0) for _ in range(20)]
-        wakes, took = [], []
+        frames = [watchdog.tick(world, 20.0) for _ in range(20)]
+        recoveries, took = [], []
         # The signal to the Traffic Manager that a tick begins, then its signal that it has ended.
         for signals in (0, 1):
             time.sleep(0.3)  # let its thread go to sleep: one that has not looked yet needs no signal
             lose_after(signals)
             began = time.monotonic()
-            frames.append(waker.tick(world, 20.0))
+            frames.append(watchdog.tick(world, 20.0))
             took.append(time.monotonic() - began)
-            wakes.append(waker.wakes)
+            recoveries.append(watchdog.recoveries)
             before = car.get_location()
-            frames += [waker.tick(world, 20.0) for _ in range(20)]
+            frames += [watchdog.tick(world, 20.0) for _ in range(20)]
             assert car.get_location().distance(before) > 5.0
-        wakes.append(waker.wakes)
-        waker.stop()
+        recoveries.append(watchdog.recoveries)
+        watchdog.stop()
         manager.shut_down()
-        RESULT = {"frames": frames, "wakes": wakes, "took": took}
+        RESULT = {"frames": frames, "recoveries": recoveries, "took": took}
 
     result = support.run_client(script, town, LD_PRELOAD=losing)
     first = result["frames"][0]
     assert result["frames"] == list(range(first, first + 62))
-    assert result["wakes"] == [1, 2, 2]
+    assert result["recoveries"] == [1, 2, 2]
     # Nobody is woken who may yet wake up.
     assert min(result["took"]) > 2.0
