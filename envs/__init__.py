@@ -1,1 +1,1 @@
-"""What is driven: Gymnasium's interfaces and nothing of our own invention."""
+"""The environments, all behind Gymnasium's interfaces: CarRacing, CARLA, and a world model's dream."""

@@ -1,7 +1,7 @@
-"""A world model's dream as a Gymnasium environment: other people's learners train in it as in the real one.
+"""A world model's dream as a Gymnasium environment, so that any reinforcement learner can train in it.
 
-A dream begins in the state after some recorded frames, and goes on as the world model imagines. It is
-terminated when the continue head says that the episode is over, and truncated at a time limit.
+A dream begins in the state after some recorded frames and continues as the world model imagines. It is
+terminated when the continue head predicts the end of the episode, and truncated at a time limit.
 """
 
 from collections.abc import Iterator
@@ -22,25 +22,25 @@ DreamObservation = NDArray[Any] | dict[str, Any]
 
 
 class DreamConfig(BaseModel, extra="forbid", validate_assignment=True, use_attribute_docstrings=True):
-    """A dream to drive in."""
+    """Observations and ends of a dream environment."""
 
     observation: Literal["features", "image"] = "features"
-    """What is seen: the features of the world model's state, or the decoded picture."""
+    """The observation: the features of the world model's state, or the decoded picture."""
     max_steps: int = Field(250, ge=1)
     """Time limit of a dream [decisions]."""
     ends: Literal["sampled", "threshold"] = "sampled"
-    """How the continue head ends a dream: by chance, as probable as it says, or where the probability to go
-    on falls below `threshold`."""
+    """How the continue head ends a dream: `sampled` draws from its probability, `threshold` ends where that
+    falls below `threshold`."""
     threshold: float = Field(0.5, ge=0, le=1)
-    """Least probability to go on with `ends: threshold`."""
+    """Smallest probability of continuing with `ends: threshold`."""
 
 
 @torch.no_grad()
 def states_after(model: WorldModel, observations: Observation, actions: torch.Tensor) -> State:
-    """States (E) after the first C recorded rows of E episodes, for dreams to begin in.
+    """Posterior states (E) after the first C recorded steps of E episodes, for dreams to begin in.
 
     Args:
-        model: filters them.
+        model: the world model that filters the episodes.
         observations: name -> (E, C, ...).
         actions: (E, C, A), each the one that led to its observation.
     """
@@ -58,21 +58,21 @@ def pixels(image: torch.Tensor) -> NDArray[np.uint8]:
 class DreamVectorEnv(VectorEnv[Any, NDArray[np.float32], Any]):
     """N dreams of one world model, stepped in one batch. Actions (N, A) in [-1, 1].
 
-    Rewards are the reward head's means. After an episode has ended, the next `step` only resets it: its
+    Rewards are the means of the reward head. After an episode has ended, the next `step` only resets it: its
     action is ignored, its reward 0, as in `envs.car_racing.env`. Infos, when episodes ended: "episode" with
     "r" (undiscounted return) and "l" (decisions), and "_episode", the mask of those that ended.
 
-    The same seed gives the same dreams. torch's own random numbers are left as they were.
+    The same seed gives the same dreams. The state of torch's global random generators does not change.
 
     Args:
-        model: dreams; in evaluation mode, on any device.
-        starts: (S) states, one of which each dream begins in, drawn by chance; see `states_after`.
+        model: the world model, in evaluation mode, on any device.
+        starts: (S) states; each dream begins in one drawn at random; see `states_after`.
         num_envs: N.
-        config: what is seen, and when a dream ends.
+        config: the observation, and when a dream ends.
         render_mode: None, or "rgb_array".
 
     Raises:
-        ValueError: no starts, or pictures are asked of a world model that has none.
+        ValueError: no starts, or pictures requested from a world model that decodes none.
     """
 
     def __init__(
@@ -117,13 +117,13 @@ class DreamVectorEnv(VectorEnv[Any, NDArray[np.float32], Any]):
     def reset(
         self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
     ) -> tuple[DreamObservation, dict[str, Any]]:
-        """Begin new dreams: everywhere, or where options' "reset_mask" (N,) says, as in Gymnasium.
+        """Begin new dreams: all, or those in options' "reset_mask" (N,), as in Gymnasium.
 
         Raises:
             ValueError: other options, or a mask before the first reset.
         """
         if isinstance(seed, list):
-            # One stream of chance for all: their step is one batch.
+            # One random generator for all dreams: they are stepped in one batch.
             parts = [0 if one is None else one for one in seed]
             seed = int(np.random.SeedSequence(parts).generate_state(1)[0])
         super().reset(seed=seed)
@@ -142,7 +142,7 @@ class DreamVectorEnv(VectorEnv[Any, NDArray[np.float32], Any]):
     def step(
         self, actions: NDArray[np.float32]
     ) -> tuple[DreamObservation, NDArray[np.float32], NDArray[np.bool_], NDArray[np.bool_], dict[str, Any]]:
-        """One imagined decision everywhere: see the class.
+        """One imagined decision in every dream: see the class.
 
         Raises:
             ValueError: actions of another shape than (N, A), or not finite; or `reset` was never called.
@@ -154,12 +154,12 @@ class DreamVectorEnv(VectorEnv[Any, NDArray[np.float32], Any]):
         if actions.shape != expected or not np.isfinite(actions).all():
             raise ValueError(f"dream: actions {actions.shape}: expected {expected}, all finite")
         resetting = self._ended
-        with self._chance():
+        with self._own_random_numbers():
             action = torch.from_numpy(actions).to(self._device).clamp(-1.0, 1.0)
             state = self.model.imagine_step(self._state, action)
         reward = np.where(resetting, 0.0, self.model.reward(state).float().cpu().numpy()).astype(np.float32)
         cont = self.model.cont(state).float().cpu().numpy()
-        # Drawn even where nothing depends on it, so that the stream of chance is the same.
+        # Drawn even where nothing depends on it, so that the random stream stays the same.
         draw = self.np_random.random(self.num_envs)
         over = draw >= cont if self.config.ends == "sampled" else cont < self.config.threshold
         self._return += reward
@@ -175,7 +175,7 @@ class DreamVectorEnv(VectorEnv[Any, NDArray[np.float32], Any]):
         return self._observe(self._state), reward, terminated, truncated, info
 
     def render(self) -> tuple[NDArray[np.uint8], ...] | None:
-        """What each dream shows, N times (H, W, 3) uint8; None without a render mode or before a reset."""
+        """The picture of each dream, N x (H, W, 3) uint8; None without a render mode or before a reset."""
         if self.render_mode is None or self._state is None:
             return None
         with torch.no_grad():
@@ -184,15 +184,15 @@ class DreamVectorEnv(VectorEnv[Any, NDArray[np.float32], Any]):
         return tuple(np.ascontiguousarray(image.transpose(0, 2, 3, 1)))
 
     @contextmanager
-    def _chance(self) -> Iterator[None]:
-        """Inside, torch's random numbers are this environment's own."""
+    def _own_random_numbers(self) -> Iterator[None]:
+        """Inside, torch draws from this environment's random stream."""
         devices = [self._device] if self._device.type == "cuda" else []
         with torch.random.fork_rng(devices=devices):
             torch.manual_seed(int(self.np_random.integers(2**63)))
             yield
 
     def _begin(self, state: State | None, which: NDArray[np.bool_]) -> State:
-        """`state` (N) with fresh starts where `which` (N,); never changed in place."""
+        """`state` (N) with fresh starts where `which` (N,); a copy."""
         drawn = self.np_random.integers(len(self._starts), size=self.num_envs)
         self._return[which] = 0.0
         self._steps[which] = 0
@@ -211,10 +211,10 @@ class DreamVectorEnv(VectorEnv[Any, NDArray[np.float32], Any]):
 
 
 class DreamEnv(gymnasium.Env[Any, NDArray[np.float32]]):
-    """One dream: a `DreamVectorEnv` of one, without its automatic reset.
+    """A single dream: a `DreamVectorEnv` of one, without its automatic reset.
 
     Args:
-        model, starts, config, render_mode: as there.
+        model, starts, config, render_mode: see `DreamVectorEnv`.
     """
 
     metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 12.5}  # noqa: RUF012
@@ -245,7 +245,7 @@ class DreamEnv(gymnasium.Env[Any, NDArray[np.float32]]):
         return self._first(seen), float(reward[0]), bool(terminated[0]), bool(truncated[0]), {}
 
     def render(self) -> NDArray[np.uint8] | None:
-        """What the dream shows, (H, W, 3) uint8; None without a render mode."""
+        """The picture of the dream, (H, W, 3) uint8; None without a render mode."""
         frames = self._dream.render()
         return None if frames is None else frames[0]
 

@@ -1,4 +1,4 @@
-"""Worker processes that answer_requests orders from a pipe each, all at the same time."""
+"""Worker processes that answer requests from pipes, all at the same time."""
 
 import multiprocessing
 import signal
@@ -10,11 +10,11 @@ _CLOSE_SECONDS = 5.0
 
 
 class WorkerDied(RuntimeError):
-    """A worker process ended unasked; what it had to say went to stderr."""
+    """A worker process ended unexpectedly; its error message went to stderr."""
 
 
 def answer_requests(pipe: Connection, answer: Callable[[Any], Any]) -> None:
-    """In a worker: give `answer` of each order that comes, until the other side closes or is gone."""
+    """In a worker: send back `answer(request)` for each request, until the parent closes the pipe or dies."""
     while True:
         try:
             pipe.send(answer(pipe.recv()))
@@ -23,22 +23,23 @@ def answer_requests(pipe: Connection, answer: Callable[[Any], Any]) -> None:
 
 
 def _run(target: Callable[..., None], pipe: Connection, *arguments: Any) -> None:
-    # Ctrl-C reaches all processes; the parent decides what it means and closes the pipe.
+    # Ctrl-C reaches all processes; only the parent handles it, and closes the pipe.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     target(pipe, *arguments)
 
 
 class WorkerProcesses:
-    """One process for each of `arguments`, running `target(pipe, *arguments)`; orders and replies are lists,
-    one entry a process.
+    """One process for each of `arguments`, running `target(pipe, *arguments)`.
+
+    Requests and replies are lists with one entry for each process.
 
     Args:
-        target: a module's function that ends with `answer_requests`; it, and the arguments, must pickle.
-        arguments: of each process.
+        target: a function of a module that calls `answer_requests`; it and the arguments must pickle.
+        arguments: those of each process.
     """
 
     def __init__(self, target: Callable[..., None], arguments: Sequence[tuple[Any, ...]]) -> None:
-        # Not fork: the parent has torch's threads.
+        # Not fork: torch's threads run in the parent.
         context = multiprocessing.get_context("spawn")
         self._pipes: list[Connection] = []
         self._processes = []
@@ -50,28 +51,28 @@ class WorkerProcesses:
             self._pipes.append(ours)
             self._processes.append(process)
 
-    def send(self, orders: Sequence[Any]) -> None:
-        """Have every process work on its order; raises WorkerDied."""
+    def send(self, requests: Sequence[Any]) -> None:
+        """Send each process its request, without waiting; raises WorkerDied."""
         try:
-            for pipe, order in zip(self._pipes, orders, strict=True):
-                pipe.send(order)
+            for pipe, request in zip(self._pipes, requests, strict=True):
+                pipe.send(request)
         except ConnectionError as error:
-            raise WorkerDied("a simulator's process died; its own message is above") from error
+            raise WorkerDied("a simulator's process died; its error message is above") from error
 
     def receive(self) -> list[Any]:
-        """Wait for every process's reply; raises WorkerDied."""
+        """Wait for the reply of every process; raises WorkerDied."""
         try:
             return [pipe.recv() for pipe in self._pipes]
         except (EOFError, ConnectionError) as error:
-            raise WorkerDied("a simulator's process died; its own message is above") from error
+            raise WorkerDied("a simulator's process died; its error message is above") from error
 
-    def request(self, orders: Sequence[Any]) -> list[Any]:
+    def request(self, requests: Sequence[Any]) -> list[Any]:
         """Send, then receive."""
-        self.send(orders)
+        self.send(requests)
         return self.receive()
 
     def close(self) -> None:
-        """End all."""
+        """End all processes."""
         for pipe in self._pipes:
             pipe.close()
         for process in self._processes:

@@ -1,1 +1,1 @@
-"""Gymnasium's CarRacing as a vector environment: simulators, observation, action repeat, tracks."""
+"""CarRacing-v3 as a vector environment: simulators, observations, frame skip, tracks."""

@@ -1,4 +1,7 @@
-"""CarRacing-v3 as a Gymnasium vector environment for training, several decisions at a time."""
+"""CarRacing-v3 as a Gymnasium vector environment for training.
+
+A decision of the agent lasts several frames of a simulator (action repeat).
+"""
 
 from functools import partial
 from typing import Any, Literal
@@ -15,24 +18,24 @@ from envs.car_racing.observation import CarRacingObservation, grass_share, nativ
 from envs.car_racing.simulators import EnvPoolSimulators, GymnasiumSimulators, envpool_available, seeds_below
 
 TRAINING_SEEDS = 1_000_000
-"""Training uses seeds below this, evaluation those from it on."""
+"""Training uses seeds below this number, evaluation this one and those above."""
 _ZOOM_FRAMES = 50  # the camera zooms in during the first second
 _ON_ROAD, _ON_GRASS = 0.5, 0.65
-"""Share of grass around the car: below the first it is on the road, above the second all its wheels are off.
+"""Share of grass around the car: below the first the car is on the road, above the second no wheel is.
 
 Of the decisions in which no wheel touched a tile 94% lie above 0.65, of the others 0.8%.
 """
 
 
 class CarRacingConfig(BaseModel, extra="forbid", validate_assignment=True, use_attribute_docstrings=True):
-    """CarRacing, as the agent sees it."""
+    """CarRacing: its simulators, observations, actions and training reward."""
 
     kind: Literal["car_racing"] = "car_racing"
-    """Tells this environment from the others."""
+    """The kind of environment."""
     backend: Literal["auto", "envpool", "gymnasium"] = "auto"
     """Simulator for training: EnvPool's (fast, Linux) or Gymnasium's; `auto` is EnvPool where installed."""
     num_envs: int = Field(16, ge=1)
-    """Simulators driven at the same time."""
+    """Simulators stepped at the same time."""
     action_repeat: int = Field(4, ge=1)
     """Frames each decision lasts [frames of 1/50 s]."""
     image_size: int = Field(64, ge=16)
@@ -40,8 +43,8 @@ class CarRacingConfig(BaseModel, extra="forbid", validate_assignment=True, use_a
     crop_hud: bool = True
     """Cut off the dashboard below the picture."""
     instruments: bool = False
-    """Read the dashboard and observe it as the vector `instruments`: speed, wheels, steering, yaw rate. They
-    are exact with the backend `gymnasium` only; EnvPool draws the speed in steps of 20 m/s."""
+    """Observe the numbers read from the dashboard as the vector `instruments`: speed, wheels, steering, yaw
+    rate. They are accurate with the backend `gymnasium` only; EnvPool draws the speed in steps of 20 m/s."""
     action: Literal["2d", "3d"] = "2d"
     """`2d`: steer, accelerate or brake; `3d`: steer, gas, brake. All in [-1, 1]."""
     max_frames: int = Field(1000, ge=1)
@@ -49,17 +52,18 @@ class CarRacingConfig(BaseModel, extra="forbid", validate_assignment=True, use_a
     hopeless_after: int = Field(0, ge=0)
     """Decisions without a new tile after which a training episode is cut (truncated); 0 never cuts."""
     off_road_cost: float = Field(0.0, ge=0)
-    """Taken from the training reward whenever the car leaves the road [reward]. A lap ends only when no tile
-    is missing, which a discounted return does not see. Scores are reported without it. Gymnasium's simulator
-    tells when no wheel touches the road; of EnvPool's it is judged by the grass in the picture."""
+    """Subtracted from the training reward whenever the car leaves the road [reward]: a lap is complete only
+    when no tile is missing, which a discounted return hardly notices. Reported scores do not include it.
+    Gymnasium's simulator reports when no wheel touches the road; for EnvPool it is estimated from the grass
+    in the picture."""
     mirror: bool = False
     """Mirror each training episode left-right with probability 1/2: tracks run counter-clockwise, so right
     turns are rare otherwise."""
     threads: int = Field(2, ge=1)
     """Threads that step EnvPool's simulators."""
     processes: int = Field(0, ge=0)
-    """Processes that share the simulators and step them while the networks learn; 0 steps them in between, in
-    the process that trains. What they drive is the same."""
+    """Processes that share the simulators and step them while the networks learn; 0 steps them in the
+    training process, between updates. The episodes are the same."""
 
     @model_validator(mode="after")
     def _mirror_needs_crop(self) -> "CarRacingConfig":
@@ -74,14 +78,14 @@ class CarRacingConfig(BaseModel, extra="forbid", validate_assignment=True, use_a
 
 
 class CarRacing(VectorEnv[dict[str, Any], NDArray[np.float32], Any]):
-    """N CarRacing simulators; observations {"image": (N, 3, S, S) uint8} and, where the config says so,
-    "instruments" (N, 7) float32; actions (N, 2 or 3) in [-1, 1].
+    """N CarRacing simulators; observations {"image": (N, 3, S, S) uint8} and, with `instruments` in the
+    config, "instruments" (N, 7) float32; actions (N, 2 or 3) in [-1, 1].
 
     Rewards are the simulator's, summed over the frames of a decision, less the config's `off_road_cost`.
-    After an episode has ended, the next `step` only resets it: its action is ignored, its reward 0; or,
-    without `autoreset`, it stays as it ended, at no cost, until `reset` is told to begin anew there. Infos:
-    "frames" (N,), the frames each simulator moved in this decision; "cost" (N,), what was taken from the
-    rewards as `off_road_cost`; and when episodes ended, "episode" with "r" (undiscounted return) and "l"
+    After an episode has ended, the next `step` only resets it: its action is ignored, its reward is 0.
+    Without `autoreset`, an ended episode stays as it is, with reward 0, until `reset` begins another. Infos:
+    "frames" (N,), the frames each simulator moved in this decision; "cost" (N,), the `off_road_cost`
+    subtracted from the rewards; and when episodes ended, "episode" with "r" (undiscounted return) and "l"
     (frames), "hopeless", and "_episode", the mask of those that ended.
     """
 
@@ -114,7 +118,7 @@ class CarRacing(VectorEnv[dict[str, Any], NDArray[np.float32], Any]):
     def reset(
         self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
     ) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Start a new episode everywhere, or where options' "reset_mask" (N,) says, as in Gymnasium.
+        """Start new episodes: all, or those in options' "reset_mask" (N,), as in Gymnasium.
 
         The seed is given when the environment is made.
 
@@ -137,16 +141,16 @@ class CarRacing(VectorEnv[dict[str, Any], NDArray[np.float32], Any]):
     def step(
         self, actions: NDArray[np.float32]
     ) -> tuple[dict[str, Any], NDArray[np.float32], NDArray[np.bool_], NDArray[np.bool_], dict[str, Any]]:
-        """One decision everywhere: `step_async`, then `step_wait`."""
+        """One decision in every simulator: `step_async`, then `step_wait`."""
         self.step_async(actions)
         return self.step_wait()
 
     def step_async(self, actions: NDArray[np.float32]) -> None:
-        """Begin a decision everywhere; simulators in processes of their own move from now on.
+        """Begin a decision in every simulator; those in processes of their own start moving now.
 
         Raises:
             ValueError: actions of another shape than (N, A), or not finite.
-            AlreadyPendingCallError: the decision before was not waited for.
+            AlreadyPendingCallError: `step_wait` was not called after the decision before.
             WorkerDied: a process of the simulators died.
         """
         if self._sent:
@@ -162,10 +166,10 @@ class CarRacing(VectorEnv[dict[str, Any], NDArray[np.float32], Any]):
     def step_wait(
         self,
     ) -> tuple[dict[str, Any], NDArray[np.float32], NDArray[np.bool_], NDArray[np.bool_], dict[str, Any]]:
-        """What the decision brought: see the class.
+        """Finish the decision that `step_async` began: see the class for the results.
 
         Raises:
-            NoAsyncCallError: none has begun.
+            NoAsyncCallError: `step_async` was not called.
             WorkerDied: a process of the simulators died.
         """
         if not self._sent:
@@ -206,8 +210,8 @@ class CarRacing(VectorEnv[dict[str, Any], NDArray[np.float32], Any]):
         self._simulators.close()
 
     def _leaves_road(self, made: Decision) -> NDArray[np.bool_]:
-        """Where the car has come off the road in this decision, (N,), as the simulators tell, or else as the
-        grass round it shows."""
+        """Whether the car left the road in this decision, (N,): as the simulators report it, or else
+        judged by the grass around the car."""
         if self._simulators.reports_off_road:
             leaves = self._on_road & made.off_road
             self._on_road = made.back
@@ -215,15 +219,15 @@ class CarRacing(VectorEnv[dict[str, Any], NDArray[np.float32], Any]):
         grass = grass_share(made.picture)
         near = self._frames >= _ZOOM_FRAMES
         leaves = near & self._on_road & (grass > _ON_GRASS)
-        # Between the two it stays what it was: the wheels at the edge of the road count once.
+        # Between the two thresholds the flag keeps its value: wheels at the edge of the road count once.
         self._on_road = np.where(near, (self._on_road & ~leaves) | (grass < _ON_ROAD), True)
         return leaves
 
     def _begin(self, which: NDArray[np.bool_]) -> None:
-        """Forget the episodes where `which` (N,), for others begin there."""
+        """Reset the counters of the episodes that begin where `which` (N,)."""
         self._return[which] = 0.0
         self._frames[which] = self._idle[which] = 0
-        # Drawn for all, so that the stream of random numbers does not depend on who ends when.
+        # Drawn for all, so that the random stream does not depend on when episodes end.
         draw = self._mirrors.random(self.num_envs) < 0.5
         self._mirrored = np.where(which, draw & self.config.mirror, self._mirrored)
 
@@ -241,20 +245,20 @@ def make_car_racing(
     """The training environment.
 
     Args:
-        config: what to make.
-        seed: of everything random in it.
-        tracks: simulators i, i + tracks, i + 2 tracks, ... drive the same tracks; None: each drives its own.
-        autoreset: begin the next episode in the step after an end; else wherever `reset` is told to.
+        config: the simulators and what is observed of them.
+        seed: of all random choices in the environment.
+        tracks: simulators i, i + tracks, i + 2 tracks, ... drive the same tracks; None: each has its own.
+        autoreset: begin the next episode in the step after an end; otherwise `reset` does.
 
     Raises:
-        ValueError: a seed that evaluation may use, or a backend that is not installed.
+        ValueError: a seed reserved for evaluation, or a backend that is not installed.
     """
     n = config.num_envs
     seeds_below(TRAINING_SEEDS, [seed])
     backend = config.backend
     if backend == "auto":
         backend = "envpool" if envpool_available() else "gymnasium"
-    # One after the other from a first one far from other seeds', so that neighbours share no tracks.
+    # Consecutive from a first one drawn from the seed, so that runs of neighbouring seeds share no tracks.
     first = int(np.random.default_rng([seed, 2]).integers(TRAINING_SEEDS - n))
     seeds = [first + i % (tracks or n) for i in range(n)]
     if backend == "envpool" and not envpool_available():
@@ -262,15 +266,15 @@ def make_car_racing(
             "env.backend envpool: EnvPool is not installed (it is made for Linux); use gymnasium"
         )
     parts = [part.tolist() for part in np.array_split(seeds, min(max(config.processes, 1), n))]
-    like: type[EnvPoolSimulators | GymnasiumSimulators] = (
+    kind: type[EnvPoolSimulators | GymnasiumSimulators] = (
         EnvPoolSimulators if backend == "envpool" else GymnasiumSimulators
     )
     more = config.threads if backend == "envpool" else TRAINING_SEEDS
-    make = [partial(like, part, config.max_frames, more) for part in parts]
+    make = [partial(kind, part, config.max_frames, more) for part in parts]
     simulators: SimulatorGroup
     if config.processes:
         counts = [len(part) for part in parts]
-        simulators = Subprocess(list(zip(counts, make, strict=True)), config.action_repeat, like)
+        simulators = Subprocess(list(zip(counts, make, strict=True)), config.action_repeat, kind)
     else:
         simulators = InProcess(make[0](), config.action_repeat)
     return CarRacing(config, simulators, seed, autoreset)

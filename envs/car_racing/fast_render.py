@@ -1,4 +1,4 @@
-"""Draw Gymnasium's CarRacing faster: the same pictures, without turning what lies far outside them."""
+"""Faster rendering of Gymnasium's CarRacing: the same pictures, with polygons far outside culled first."""
 
 import math
 from typing import Any
@@ -22,10 +22,10 @@ _REACH = math.hypot(official.WINDOW_W, official.WINDOW_H) + 2.0 * official.MAX_S
 
 
 class NearbyRoad:
-    """Draws the road of one CarRacing in the place of its `_render_road`, which turns 700 polygons a picture.
+    """Replaces the `_render_road` of one CarRacing, which transforms 700 polygons for each picture.
 
-    What is farther from the car than any point of the picture is left out before it is turned; what is left
-    goes through Gymnasium's own drawing, in the same order.
+    Polygons farther from the car than any point of the picture are culled before the transformation; the
+    others go through Gymnasium's own drawing, in the same order.
 
     Args:
         base: the unwrapped environment.
@@ -38,7 +38,7 @@ class NearbyRoad:
         self._road = np.zeros((0, 3))
 
     def __call__(self, zoom: float, translation: Any, angle: float) -> None:
-        """As `CarRacing._render_road`: zoom [px/m], translation [px], angle [rad]."""
+        """Draw the road as `CarRacing._render_road` does: zoom [px/m], translation [px], angle [rad]."""
         base = self._base
         if self._road_of is not base.road_poly:
             self._road_of, self._road = base.road_poly, _bounds([vertices for vertices, _ in base.road_poly])
@@ -53,14 +53,14 @@ class NearbyRoad:
             base._draw_colored_polygon(base.surf, points, [int(c) for c in colour], zoom, translation, angle)
 
     def _near(self, bounds: NDArray[np.float64], zoom: float) -> NDArray[np.int64]:
-        """Which circles (x, y, radius [m]) come within the reach of the picture around the car."""
+        """Indices of the circles (x, y, radius [m]) that may reach into the picture around the car."""
         position = self._base.car.hull.position
         distance = np.hypot(bounds[:, 0] - position[0], bounds[:, 1] - position[1])
         return np.flatnonzero(distance - bounds[:, 2] <= _REACH / zoom)
 
 
 def _bounds(polygons: list[Any]) -> NDArray[np.float64]:
-    """A circle round each polygon: (N, 3), x, y and radius [m]."""
+    """Bounding circle of each polygon: (N, 3), x, y and radius [m]."""
     circles = np.zeros((len(polygons), 3))
     for circle, polygon in zip(circles, polygons, strict=True):
         vertices = np.array([(p[0], p[1]) for p in polygon])

@@ -1,4 +1,4 @@
-"""Decisions of CarRacing simulators, each of several frames: in this process or in others."""
+"""Frame skip: each action is repeated for several frames of the simulators, here or in subprocesses."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
@@ -18,28 +18,28 @@ MakeSimulators = Callable[[], Simulators]
 
 @dataclass
 class Decision:
-    """What a decision of N simulators brought."""
+    """The outcome of one decision of N simulators."""
 
     picture: NDArray[np.uint8]
-    """(N, 96, 96, 3): the last frame's, or a fresh episode's."""
+    """(N, 96, 96, 3): the last frame, or the first one of a new episode."""
     reward: NDArray[np.float32]
     """(N,) summed over the frames."""
     frames: NDArray[np.int64]
-    """(N,) that each moved; none where it only began an episode."""
+    """(N,) frames that each moved; 0 where it only began an episode."""
     terminated: Bools
     """(N,): the lap is complete, or the car left the playfield."""
     truncated: Bools
-    """(N,): the time is up."""
+    """(N,): the time limit is reached."""
     tile: Bools
     """(N,): a new tile was visited."""
     off_road: Bools
-    """(N,): in one of the frames no wheel touched the road; meaningless where nobody tells."""
+    """(N,): in one of the frames no wheel touched the road; meaningless unless `reports_off_road`."""
     back: Bools
-    """(N,): in the last frame one did, or there was none."""
+    """(N,): in the last frame a wheel touched the road, or no frame was driven."""
 
     @classmethod
     def joined(cls, parts: Sequence["Decision"]) -> "Decision":
-        """Those of several groups of simulators, one after the other."""
+        """The decisions of several groups of simulators, concatenated."""
         if len(parts) == 1:
             return parts[0]
         return cls(*(np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(cls)))
@@ -48,7 +48,7 @@ class Decision:
 def repeat_action(
     simulators: Simulators, action: NDArray[np.float32], live: Bools, begins: Bools, repeat: int
 ) -> Decision:
-    """Up to `repeat` frames by native actions (N, 3) where `live` (N,), a new episode where `begins` (N,)."""
+    """Step up to `repeat` frames with native actions (N, 3) where `live` (N,); reset where `begins` (N,)."""
     n = len(live)
     made = Decision(
         picture=np.zeros((n, 96, 96, 3), np.uint8),
@@ -82,32 +82,32 @@ def repeat_action(
 
 
 class SimulatorGroup(Protocol):
-    """Simulators that are told what to do first, and asked what it brought later."""
+    """Simulators whose decision is sent first and received later."""
 
     antialias: bool
     reports_off_road: bool
-    """Both as of `Simulators`."""
+    """Both as in `Simulators`."""
 
     def reset(self, which: Bools) -> NDArray[np.uint8]:
         """Start new episodes where `which` (N,); pictures (N, 96, 96, 3), meaningful there only."""
 
     def send(self, action: NDArray[np.float32], live: Bools, begins: Bools) -> None:
-        """A decision by native actions (N, 3) where `live` (N,), a new episode where `begins` (N,)."""
+        """Begin a decision: native actions (N, 3) where `live` (N,), a new episode where `begins` (N,)."""
 
     def receive(self) -> Decision:
-        """What the decision brought."""
+        """Finish the decision and return its outcome."""
 
     def close(self) -> None:
-        """Give everything back."""
+        """Release all resources."""
 
 
 class InProcess:
-    """Simulators in this process: they move when they are asked."""
+    """Simulators in this process; they are stepped in `receive`."""
 
     def __init__(self, simulators: Simulators, repeat: int) -> None:
         self._simulators, self._repeat = simulators, repeat
         self.antialias, self.reports_off_road = simulators.antialias, simulators.reports_off_road
-        self._order: tuple[NDArray[np.float32], Bools, Bools]
+        self._request: tuple[NDArray[np.float32], Bools, Bools]
 
     def reset(self, which: Bools) -> NDArray[np.uint8]:
         """See `SimulatorGroup.reset`."""
@@ -115,27 +115,27 @@ class InProcess:
 
     def send(self, action: NDArray[np.float32], live: Bools, begins: Bools) -> None:
         """See `SimulatorGroup.send`."""
-        self._order = action, live, begins
+        self._request = action, live, begins
 
     def receive(self) -> Decision:
         """See `SimulatorGroup.receive`."""
-        return repeat_action(self._simulators, *self._order, self._repeat)
+        return repeat_action(self._simulators, *self._request, self._repeat)
 
     def close(self) -> None:
-        """Close them."""
+        """Close the simulators."""
         self._simulators.close()
 
 
-_Order: TypeAlias = tuple[NDArray[np.float32] | None, Bools, Bools]
-"""Actions, who is to move by them, and who is to begin an episode; without actions only the last counts."""
+_Request: TypeAlias = tuple[NDArray[np.float32] | None, Bools, Bools]
+"""Actions, which simulators they move, and which begin an episode; without actions it is a reset."""
 
 
 def _serve(pipe: Connection, make: MakeSimulators, repeat: int) -> None:
-    """What a process of `Subprocess` runs; it needs no torch."""
+    """The main function of a process of `Subprocess`; it imports no torch."""
     simulators = make()
 
-    def answer(order: _Order) -> Decision | NDArray[np.uint8]:
-        action, live, begins = order
+    def answer(request: _Request) -> Decision | NDArray[np.uint8]:
+        action, live, begins = request
         if action is None:
             return simulators.reset(begins)
         return repeat_action(simulators, action, live, begins, repeat)
@@ -145,21 +145,21 @@ def _serve(pipe: Connection, make: MakeSimulators, repeat: int) -> None:
 
 
 class Subprocess:
-    """Simulators in processes of their own: they move while whoever sent them does something else.
+    """Simulators in processes of their own: they move between `send` and `receive`.
 
     Args:
-        groups: how many simulators each process has, and what makes them there (it must pickle).
-        repeat: frames a decision.
-        like: their class, which says what they need and tell.
+        groups: for each process the number of its simulators and a function that makes them (it must pickle).
+        repeat: frames in a decision.
+        kind: the class of the simulators.
 
     Raises:
-        WorkerDied: from every method, where a process died.
+        WorkerDied: from every method, if a process died.
     """
 
     def __init__(
-        self, groups: Sequence[tuple[int, MakeSimulators]], repeat: int, like: type[Simulators]
+        self, groups: Sequence[tuple[int, MakeSimulators]], repeat: int, kind: type[Simulators]
     ) -> None:
-        self.antialias, self.reports_off_road = like.antialias, like.reports_off_road
+        self.antialias, self.reports_off_road = kind.antialias, kind.reports_off_road
         self._bounds = np.cumsum([count for count, _ in groups])[:-1]
         self._processes = WorkerProcesses(_serve, [(make, repeat) for _, make in groups])
 

@@ -17,8 +17,8 @@ _AROUND_CAR = (slice(64, 80), slice(43, 53))  # the car itself covers rows 67 to
 _BLUR = 0.12  # fitted on pairs of pictures of the same scenes: the error's minimum is flat from 0.1 to 0.15
 INSTRUMENTS = 7
 """Speed [m/s], the four wheels' speeds [rad/s], the front wheels' angle [rad], the yaw rate [rad/s]."""
-# Gymnasium draws the dashboard on a grid of 40 x 40, each cell 2.4 px of the 96, and each bar from a cell's
-# edge on. Whole pixels of a bar are read: their brightness says how much of them it covers.
+# Gymnasium draws the dashboard on a grid of 40 x 40 cells, each 2.4 px of the 96; bars begin at the edge of a
+# cell. All pixels that a bar may touch are read: their brightness gives the share that it covers.
 _CELL = 96 / 40
 _UPRIGHT_ROWS = slice(84, 96)
 _SPEED_COLUMNS = slice(12, 14)
@@ -44,7 +44,7 @@ def resize_matrix(source: int, target: int) -> Tensor:
 
 
 def blur_matrix(size: int, weight: float) -> Tensor:
-    """(size, size): each pixel gives `weight` to each neighbour; what would leave the edge stays there."""
+    """(size, size): each pixel gives `weight` to each neighbour, and at an edge keeps one of the two."""
     side = torch.full((size - 1,), weight)
     matrix = torch.diag(torch.full((size,), 1.0 - 2.0 * weight)) + torch.diag(side, 1) + torch.diag(side, -1)
     matrix[0, 0] += weight
@@ -53,12 +53,12 @@ def blur_matrix(size: int, weight: float) -> Tensor:
 
 
 class PictureResizer:
-    """Cut and resize CarRacing's 96x96 pictures.
+    """Crops and resizes CarRacing's 96x96 pictures.
 
     Args:
         size: side of the result [px].
         crop_hud: cut off the 12 lowest rows, the dashboard.
-        antialias: smooth EnvPool's pictures as Gymnasium's are. Gymnasium averages its 1000x800 drawing down
+        antialias: smooth EnvPool's pictures like Gymnasium's. Gymnasium averages its 1000x800 drawing down
             to 96x96; EnvPool samples the same drawing.
     """
 
@@ -81,11 +81,11 @@ class PictureResizer:
 
 
 def read_instruments(frames: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """The dashboard's `INSTRUMENTS` of pictures (N, 96, 96, 3) with it; (N, 7) float32.
+    """The `INSTRUMENTS` read from the dashboard of pictures (N, 96, 96, 3); (N, 7) float32.
 
-    Left turns are positive, as in Gymnasium. In Gymnasium's pictures, which are averaged down, the speed is
-    good to 1 m/s and the yaw rate to 0.02 rad/s; EnvPool's are sampled, and bars there have whole pixels:
-    steps of 20 m/s.
+    Left turns are positive, as in Gymnasium. In Gymnasium's pictures, which are averaged down, the error is
+    at most 1 m/s in speed and 0.02 rad/s in yaw rate. EnvPool samples its pictures, so its bars have whole
+    pixels: steps of 20 m/s.
     """
     # (N, 12, 96, 3)
     board = frames[:, _UPRIGHT_ROWS].astype(np.float32) / 255.0
@@ -100,13 +100,13 @@ def read_instruments(frames: NDArray[np.uint8]) -> NDArray[np.float32]:
 
 
 def _upright(bar: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Height [px] of a bar that stands in the columns given, (N, rows, columns) -> (N,)."""
+    """Height [px] of a vertical bar in the columns given, (N, rows, columns) -> (N,)."""
     height: NDArray[np.float32] = (bar.sum(1).mean(-1) - _OUTLINE).clip(min=0.0)
     return height
 
 
 def _level(rows: NDArray[np.float32], place: tuple[int, int]) -> NDArray[np.float32]:
-    """Signed length [px] of a bar that lies in the rows given, positive to the right; (N,)."""
+    """Signed length [px] of a horizontal bar in the rows given, positive to the right; (N,)."""
     origin, reach = place
     bar = rows.clip(min=0.0).mean(1)
     length: NDArray[np.float32] = bar[:, origin : origin + reach].sum(-1) - bar[
@@ -116,13 +116,13 @@ def _level(rows: NDArray[np.float32], place: tuple[int, int]) -> NDArray[np.floa
 
 
 class CarRacingObservation:
-    """Observations of CarRacing's 96x96 pictures: "image", and where asked "instruments".
+    """Observations from CarRacing's 96x96 pictures: "image" and, if wanted, "instruments".
 
     Args:
         size: side of the image [px].
         crop_hud: cut the dashboard off the image.
-        instruments: read the dashboard, see `read_instruments`.
-        antialias: smooth the image as `PictureResizer` does for EnvPool.
+        instruments: observe the numbers of the dashboard, see `read_instruments`.
+        antialias: smooth the image, for EnvPool: see `PictureResizer`.
     """
 
     def __init__(self, size: int, crop_hud: bool, instruments: bool, antialias: bool = False) -> None:
@@ -131,7 +131,7 @@ class CarRacingObservation:
         self.spaces: dict[str, gymnasium.spaces.Space[Any]] = {
             "image": gymnasium.spaces.Box(0, 255, self._picture.shape, np.uint8)
         }
-        """Of one simulator's observations."""
+        """Observation spaces of one simulator, by name."""
         if instruments:
             self.spaces["instruments"] = gymnasium.spaces.Box(-np.inf, np.inf, (INSTRUMENTS,), np.float32)
 
@@ -144,10 +144,10 @@ class CarRacingObservation:
 
 
 def grass_share(frames: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Share of grass in what surrounds the car, of pictures (N, 96, 96, 3); (N,) in [0, 1].
+    """Share of grass in the pixels around the car, of pictures (N, 96, 96, 3); (N,) in [0, 1].
 
-    The camera follows the car, so it stays where it is in the picture, but for the first second, while the
-    camera zooms in. Neither the red car nor its black wheels count.
+    The camera follows the car, so the car keeps its place in the picture, except during the first second,
+    while the camera zooms in. Neither the red car nor its black wheels count.
     """
     rows, columns = _AROUND_CAR
     # (N, 16, 10, 3)
@@ -160,7 +160,7 @@ def grass_share(frames: NDArray[np.uint8]) -> NDArray[np.float32]:
 
 
 def native_action(action: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The agent's actions in [-1, 1] -> steer [-1, 1], gas [0, 1] and brake [0, 1], (N, 3).
+    """Actions of the agent in [-1, 1] -> steer [-1, 1], gas [0, 1] and brake [0, 1], (N, 3).
 
     (N, 2) is steer and accelerate (positive) or brake (negative); (N, 3) is steer, gas and brake, the last
     two mapped from [-1, 1].

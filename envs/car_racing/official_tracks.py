@@ -1,4 +1,4 @@
-"""The official CarRacing-v3 for evaluation: one track a seed, several at a time, in worker processes."""
+"""Evaluation on the official CarRacing-v3: one episode for each seed, several at a time, in processes."""
 
 from collections import deque
 from collections.abc import Sequence
@@ -27,26 +27,27 @@ class Result:
 
 
 class OfficialTracks:
-    """Drive Gymnasium's CarRacing-v3 once on the track of each seed; a slot that is done takes the next seed.
+    """Drive one episode of Gymnasium's CarRacing-v3 on the track of each seed.
 
-    The same pictures and actions as in training, but never mirrored, never cut short and never EnvPool's.
+    A slot whose episode has ended takes the next seed. Pictures and actions are those of training, but
+    episodes are never mirrored, never cut short and never EnvPool's.
 
     Args:
         config: as in training.
-        seeds: tracks, each 1,000,000 or more.
+        seeds: of the tracks, each 1,000,000 or more.
         slots: episodes driven at the same time.
         workers: processes that share the slots.
-        measured: observe the car, too: the vector `state` (N, 4), see `envs.car_racing.track.state_vector`,
-            and `cars`.
-        together: a slot that is done waits for the others, so that episodes always begin in all at once.
+        measured: also observe the state of the car: the vector `state` (N, 4), see
+            `envs.car_racing.track.state_vector`, and `cars`.
+        together: a slot whose episode has ended waits for the others, so that all episodes begin together.
 
     Attributes:
-        number: (N,) which of the seeds each slot drives now.
-        cars: (N) each slot's car on its track, if `measured`.
+        number: (N,) index of the seed that each slot drives now.
+        cars: (N) the car of each slot on its track, if `measured`.
 
     Raises:
-        ValueError: a seed that training may have used, or none.
-        WorkerDied: from `reset` and `step`, where a process died.
+        ValueError: no seeds, or one that training may have used.
+        WorkerDied: from `reset` and `step`, if a process died.
     """
 
     def __init__(
@@ -86,7 +87,7 @@ class OfficialTracks:
         self.close()
 
     def reset(self) -> dict[str, NDArray[Any]]:
-        """Start the first episodes: {"image": (N, 3, S, S)}, and the state."""
+        """Start the first episodes: {"image": (N, 3, S, S)}, with "state" if `measured`."""
         self._exchange(np.zeros((self.num_envs, 3), np.float32), np.ones(self.num_envs, bool))
         return self._observation()
 
@@ -116,37 +117,39 @@ class OfficialTracks:
         return self._observation(), ended, results
 
     def close(self) -> None:
-        """End the workers."""
+        """End the worker processes."""
         self._processes.close()
 
     def _observation(self) -> dict[str, NDArray[Any]]:
         observation = self._view(self._pictures)
         if self._measured:
-            none = np.zeros(STATE_SIZE, np.float32)  # where nothing was ever driven
+            none = np.zeros(STATE_SIZE, np.float32)  # of a slot that has driven no episode
             observation["state"] = np.stack([none if car is None else state_vector(car) for car in self.cars])
         return observation
 
     def _exchange(self, action: NDArray[np.float32], begin: NDArray[np.bool_]) -> dict[int, tuple[Any, ...]]:
-        """Send each worker its orders, then gather: slot -> (reward, frames, over, tiles, car); keeps
-        pictures and cars."""
+        """Send each worker its requests and gather slot -> (reward, frames, over, tiles, car).
+
+        Keeps pictures and cars.
+        """
         starting = begin.any()
-        everybodys = []
+        requests = []
         for part in self._parts:
-            orders: list[Any] = []
+            of_part: list[Any] = []
             for slot in part:
-                order: Any = None
+                request: Any = None
                 if begin[slot]:
                     self.active[slot] = bool(self._waiting)
                     if self._waiting:
                         self.number[slot] = self._waiting.popleft()
-                        order = self._seeds[self.number[slot]]
+                        request = self._seeds[self.number[slot]]
                         self._score[slot] = self._frames[slot] = 0
                 elif self.active[slot] and not starting:
-                    order = action[slot]
-                orders.append(order)
-            everybodys.append(orders)
+                    request = action[slot]
+                of_part.append(request)
+            requests.append(of_part)
         answers: dict[int, tuple[Any, ...]] = {}
-        for part, replies in zip(self._parts, self._processes.request(everybodys), strict=True):
+        for part, replies in zip(self._parts, self._processes.request(requests), strict=True):
             for slot, reply in zip(part, replies, strict=True):
                 if reply is not None:
                     self._pictures[slot], self.cars[slot] = reply[0], reply[-1]

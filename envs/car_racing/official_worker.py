@@ -1,4 +1,4 @@
-"""What an evaluation process runs; it imports little (no torch), for it is started anew each time."""
+"""The worker process of `official_tracks`. It imports no torch: processes are started for each evaluation."""
 
 from multiprocessing.connection import Connection
 from typing import Any
@@ -12,26 +12,26 @@ from envs.workers import answer_requests
 
 
 def serve_tracks(pipe: Connection, count: int, max_frames: int, repeat: int, measured: bool = False) -> None:
-    """Obey orders until the pipe closes.
+    """Answer requests until the pipe closes.
 
-    An order names for each of `count` slots None (rest), a seed (reset) or a native action (3,) (drive); the
-    reply has for each None, or (picture, reward, frames, over, share of tiles, the car on its track, which is
-    None unless `measured`).
+    A request has for each of `count` slots None (nothing to do), a seed (reset) or a native action (3,).
+    The reply has for each slot None, or (picture, reward, frames, over, share of tiles, the car on its track,
+    which is None unless `measured`).
     """
     simulators = [OfficialSimulator(max_frames) for _ in range(count)]
     tracks: list[CentreLine | None] = [None] * count
 
-    def answer(orders: list[Any]) -> list[Any]:
+    def answer(requests: list[Any]) -> list[Any]:
         replies: list[Any] = []
-        for slot, (simulator, order) in enumerate(zip(simulators, orders, strict=True)):
-            if order is None:
+        for slot, (simulator, request) in enumerate(zip(simulators, requests, strict=True)):
+            if request is None:
                 replies.append(None)
                 continue
-            if isinstance(order, int):
-                reply = (simulator.reset(order), 0.0, 0, False, 0.0)
+            if isinstance(request, int):
+                reply = (simulator.reset(request), 0.0, 0, False, 0.0)
                 tracks[slot] = CentreLine.of(simulator) if measured else None
             else:
-                reply = _drive(simulator, order, repeat)
+                reply = _drive(simulator, request, repeat)
             replies.append((*reply, _car(simulator, tracks[slot])))
         return replies
 

@@ -1,4 +1,4 @@
-"""Several CarRacing-v3 simulators stepped as one: EnvPool's in C++, and Gymnasium's own."""
+"""Batches of CarRacing-v3 simulators: EnvPool's in C++, or Gymnasium's own."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,9 +24,9 @@ class Frame:
     terminated: Bools
     """(N,): the lap is complete, or the car left the playfield."""
     truncated: Bools
-    """(N,): the time is up."""
+    """(N,): the time limit is reached."""
     off_road: Bools
-    """(N,): no wheel touches a tile of the road; meaningless from simulators that do not tell."""
+    """(N,): no wheel touches a tile of the road; meaningless unless `reports_off_road`."""
 
     @classmethod
     def empty(cls, count: int) -> "Frame":
@@ -36,23 +36,23 @@ class Frame:
 
 
 class Simulators(Protocol):
-    """What the vector environment needs of its simulators."""
+    """N simulators that the vector environment steps."""
 
     antialias: bool
     """Whether the pictures need smoothing to look like Gymnasium's: see
     `envs.car_racing.observation.PictureResizer`."""
     reports_off_road: bool
-    """Whether they tell who has left the road."""
+    """Whether `Frame.off_road` is meaningful."""
 
     def reset(self, which: Bools) -> NDArray[np.uint8]:
         """Start new episodes where `which` (N,); pictures (N, 96, 96, 3), meaningful there only."""
 
     def step(self, action: NDArray[np.float32], live: Bools, last: bool) -> Frame:
-        """One frame by native actions (N, 3). Simulators that are not `live` do not move, and their part is
-        meaningless; pictures are needed only if `last` or where an episode ends."""
+        """One frame with native actions (N, 3). Simulators that are not `live` do not move, and their results
+        are meaningless; pictures are needed only if `last` or where an episode ends."""
 
     def close(self) -> None:
-        """Give everything back."""
+        """Release all resources."""
 
 
 class EnvPoolSimulators:
@@ -70,8 +70,8 @@ class EnvPoolSimulators:
     def __init__(self, seeds: Sequence[int], max_frames: int, threads: int) -> None:
         import envpool
 
-        # EnvPool calls an episode that leaves the playfield in its last frame truncated. With a limit out of
-        # reach it says how the episode ended, and the time is counted here.
+        # EnvPool reports an episode that leaves the playfield in its last frame as truncated. With a limit
+        # out of reach it reports how the episode ended, and the frames are counted here.
         self._pool: Any = envpool.make_gymnasium(
             "CarRacing-v3",
             num_envs=len(seeds),
@@ -111,20 +111,20 @@ class EnvPoolSimulators:
     def close(self) -> None:
         """Stop the threads."""
         self._pool.close()
-        # Its threads live as long as the pool itself.
+        # The threads end when the pool is freed.
         self._pool = None
 
 
 class OfficialSimulator:
-    """One Gymnasium CarRacing-v3, drawn only when somebody looks.
+    """One Gymnasium CarRacing-v3 that renders only the frames whose picture is used.
 
-    Gymnasium draws a picture in every frame. Drawing changes nothing in the simulation, so with an action
-    repeat only the last picture is drawn, and of the road only what is near; rewards, ends and pictures are
-    those of the plain environment.
+    Gymnasium renders every frame. Rendering does not change the simulation, so with an action repeat only the
+    last frame is rendered, and of the road only the part nearby; rewards, ends and pictures are those of the
+    plain environment.
     """
 
     def __init__(self, max_frames: int, render_mode: str | None = None) -> None:
-        # The checker would warn of the pictures that are left out.
+        # Gymnasium's checker would warn of the missing pictures.
         self.env = gymnasium.make(
             "CarRacing-v3", max_episode_steps=max_frames, render_mode=render_mode, disable_env_checker=True
         )
@@ -132,19 +132,19 @@ class OfficialSimulator:
         self._base = base
         base._render_road = NearbyRoad(base)
         self._draw = self._base._render
-        self._base._render = self._render_if_asked
-        self._asked = True
+        self._base._render = self._render_if_used
+        self._picture_used = True
         self._shown = 0.0
 
-    def _render_if_asked(self, mode: str) -> Any:
+    def _render_if_used(self, mode: str) -> Any:
         if mode != "state_pixels":
             return self._draw(mode)
         self._shown = self._base.reward
-        return self._draw(mode) if self._asked else None
+        return self._draw(mode) if self._picture_used else None
 
     def picture(self) -> NDArray[np.uint8]:
-        """The picture of the present, (96, 96, 3)."""
-        # Gymnasium draws before it counts the frame's cost: the dashboard shows the score without it.
+        """The picture of the present frame, (96, 96, 3)."""
+        # Gymnasium renders before it subtracts the frame's cost: the dashboard shows the score without it.
         score, self._base.reward = self._base.reward, self._shown
         picture = self._draw("state_pixels")
         self._base.reward = score
@@ -152,17 +152,17 @@ class OfficialSimulator:
 
     def reset(self, seed: int) -> NDArray[np.uint8]:
         """Start on the track of that seed; (96, 96, 3)."""
-        self._asked = True
+        self._picture_used = True
         return self.env.reset(seed=seed)[0]
 
     def step(self, action: NDArray[np.float32]) -> tuple[float, bool, bool]:
         """One frame without a picture: reward, terminated, truncated."""
-        self._asked = False
+        self._picture_used = False
         _, reward, terminated, truncated, _ = self.env.step(action)
         return float(reward), bool(terminated), bool(truncated and not terminated)
 
     def off_road(self) -> bool:
-        """Whether no wheel touches a tile: what the car passes now, it misses."""
+        """Whether no wheel touches a tile, so that tiles passed now are not visited."""
         return not any(wheel.tiles for wheel in self._base.car.wheels)
 
     def tiles(self) -> float:
@@ -175,8 +175,10 @@ class OfficialSimulator:
 
 
 class GymnasiumSimulators:
-    """Gymnasium's own CarRacing, one after the other; simulator i draws its tracks, below `seed_limit`,
-    from the seed i."""
+    """Gymnasium's own CarRacing, stepped one after the other.
+
+    Simulator i draws the seeds of its tracks, below `seed_limit`, from `seeds[i]`.
+    """
 
     antialias = False
     reports_off_road = True
@@ -205,7 +207,7 @@ class GymnasiumSimulators:
         return frame
 
     def close(self) -> None:
-        """Close all."""
+        """Close the simulators."""
         for one in self._simulators:
             one.close()
 
@@ -218,7 +220,7 @@ def envpool_available() -> bool:
 
 
 def seeds_below(limit: int, seeds: Sequence[int]) -> None:
-    """Raise ValueError for a training seed that evaluation may use."""
+    """Raise ValueError for a training seed of `limit` or more, which evaluation uses."""
     for seed in seeds:
         if not 0 <= seed < limit:
             raise ValueError(f"training seed {seed}: expected 0 to {limit - 1}, evaluation uses those above")

@@ -1,7 +1,7 @@
-"""Where CarRacing's car is on its track, from the simulator's own geometry; pictures do not tell it exactly.
+"""Position and motion of CarRacing's car relative to its track, from the state of the simulator.
 
-Axes are Box2D's: x to the right, y up, angles counter-clockwise [rad]; an angle of 0 drives along +y, for
-the car's nose is its own +y. Left is positive everywhere.
+Axes are Box2D's: x to the right, y up, angles counter-clockwise [rad]. At an angle of 0 the car drives along
++y. Left is positive everywhere.
 """
 
 from dataclasses import dataclass
@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from envs.car_racing.simulators import OfficialSimulator
 
 HALF_WIDTH = 40 / 6
-"""From the middle of the road to its edge [m]."""
+"""Half the width of the road [m]."""
 STATE_SIZE = 4
-"""Numbers that `state_vector` gives."""
-_SPEED, _YAW_RATE, _SIDEWAYS = 100.0, 10.0, 10.0  # what becomes 1 in it [m/s, rad/s, m/s]
+"""Length of `state_vector`."""
+_SPEED, _YAW_RATE, _SIDEWAYS = 100.0, 10.0, 10.0  # scales of its entries [m/s, rad/s, m/s]
 
 
 def wrap_angle(angle: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -25,13 +25,13 @@ def wrap_angle(angle: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 class CentreLine:
-    """The closed line in the middle of a road.
+    """The closed centre line of a track, with arc length, heading and curvature.
 
     Args:
-        points: (n, 2), n at least 3, in the direction of driving; the last leads back to the first [m].
+        points: (n, 2), n at least 3, in the direction of driving; the last connects to the first [m].
 
     Raises:
-        ValueError: points of another shape, or two of them on top of each other.
+        ValueError: points of another shape, or two neighbours at the same place.
     """
 
     def __init__(self, points: NDArray[np.float64]) -> None:
@@ -47,27 +47,27 @@ class CentreLine:
         self._lengths = lengths
         self._starts = np.concatenate([[0.0], lengths.cumsum()[:-1]])
         self.length = float(lengths.sum())
-        """Once round [m]."""
+        """Length of a lap [m]."""
         angles = np.arctan2(-self._pieces[:, 0], self._pieces[:, 1])
         turns = wrap_angle(angles - np.roll(angles, 1))
-        # (n,): at each point, the turn there over half of the pieces it joins
+        # (n,): the turn at each point, divided by half the length of the two pieces it joins
         self._curvatures = 2.0 * turns / (lengths + np.roll(lengths, 1))
-        # (n + 1,): each piece's angle without jumps, and where it holds; the first's again, a turn later. In
-        # between it changes evenly: the line has corners, the road has none.
+        # (n + 1,): the heading of each piece, unwrapped, and the arc length of its middle; the first once
+        # more, a full turn later. In between the heading is interpolated, so that it has no jumps at corners.
         self._turned = np.unwrap(np.append(angles, angles[0]))
         middles = self._starts + lengths / 2
         self._middles = np.append(middles, middles[0] + self.length)
 
     @classmethod
     def of(cls, simulator: OfficialSimulator) -> "CentreLine":
-        """The track that a simulator drives on since its latest `reset`."""
+        """The centre line of the simulator's track since its latest `reset`."""
         base: Any = simulator.env.unwrapped
         return cls(np.array([point[2:4] for point in base.track], np.float64))
 
     def locate(self, places: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Where places (M, 2) are: how far along the track (M,) [m], and the offset from its middle (M,),
-        left positive [m]."""
-        # (M, n, 2): from each piece's start
+        """Project positions (M, 2) onto the line: arc length (M,) [m], and lateral offset (M,), left positive
+        [m]."""
+        # (M, n, 2): from the start of each piece
         away = places[:, None] - self.points
         share = ((away * self._pieces).sum(-1) / np.square(self._lengths)).clip(0.0, 1.0)
         away -= share[..., None] * self._pieces
@@ -81,20 +81,20 @@ class CentreLine:
         return along % self.length, np.copysign(distance[rows, nearest], side)
 
     def angle(self, along: NDArray[np.float64]) -> NDArray[np.float64]:
-        """The direction of driving at places (M,) along the track [rad], in [-pi, pi)."""
+        """Heading of the track at arc lengths (M,) [rad], in [-pi, pi)."""
         along = along % self.length
-        # Before the first piece's middle lies the end of the last piece.
+        # Before the middle of the first piece lies the end of the last one.
         early = along < self._middles[0]
         angles = np.interp(np.where(early, along + self.length, along), self._middles, self._turned)
         return wrap_angle(angles - np.where(early, self._turned[-1] - self._turned[0], 0.0))
 
     def curvature(self, along: NDArray[np.float64]) -> NDArray[np.float64]:
-        """How sharply the track bends at places (...) along it, to the left positive [1/m]."""
+        """Curvature of the track at arc lengths (...), left positive [1/m]."""
         knots = np.append(self._starts, self.length)
         return np.interp(along % self.length, knots, np.append(self._curvatures, self._curvatures[0]))
 
     def place(self, along: NDArray[np.float64], offset: NDArray[np.float64]) -> NDArray[np.float64]:
-        """(M, 2): the places so far along the track (M,) and `offset` (M,) to the left of its middle [m]."""
+        """(M, 2): positions at arc length (M,) and `offset` (M,) to the left of the line [m]."""
         knots = np.append(self._starts, self.length)
         closed = np.concatenate([self.points, self.points[:1]])
         along = along % self.length
@@ -106,26 +106,26 @@ class CentreLine:
 
 @dataclass(frozen=True)
 class CarOnTrack:
-    """CarRacing's car in one frame."""
+    """The state of CarRacing's car in one frame, relative to the track."""
 
     place: tuple[float, float]
     """x, y [m]."""
     angle: float
-    """Where the nose points [rad], any number of turns."""
+    """Heading of the car [rad], not wrapped."""
     along: float
-    """Of the track [m]."""
+    """Arc length along the track [m]."""
     offset: float
-    """From the middle of the road, left positive [m]."""
+    """From the centre line, left positive [m]."""
     heading_error: float
-    """Its angle less the track's, in [-pi, pi) [rad]."""
+    """Heading of the car minus that of the track, in [-pi, pi) [rad]."""
     forward: float
-    """Speed along its nose [m/s]."""
+    """Forward speed [m/s]."""
     sideways: float
-    """Speed to its left [m/s]."""
+    """Lateral speed, left positive [m/s]."""
     yaw_rate: float
-    """[rad/s], to the left positive."""
+    """Yaw rate [rad/s], left positive."""
     wheel_angle: float
-    """Of the front wheels [rad], to the left positive."""
+    """Angle of the front wheels [rad], left positive."""
 
     @property
     def speed(self) -> float:
@@ -134,7 +134,7 @@ class CarOnTrack:
 
 
 def car_on_track(simulator: OfficialSimulator, track: CentreLine) -> CarOnTrack:
-    """The car of a simulator now, on its track as `CentreLine.of` gave it after the latest `reset`."""
+    """The car of a simulator in the present frame; `track` from `CentreLine.of` after the latest `reset`."""
     car: Any = simulator.env.unwrapped.car  # type: ignore[attr-defined]  # CarRacing's
     hull, wheel = car.hull, car.wheels[0]
     here = np.array([[hull.position.x, hull.position.y]])
@@ -155,7 +155,7 @@ def car_on_track(simulator: OfficialSimulator, track: CentreLine) -> CarOnTrack:
 
 
 def state_vector(car: CarOnTrack) -> NDArray[np.float32]:
-    """(4,) numbers of about 1 at most that a car feels of itself: speed [100 m/s], yaw rate [10 rad/s], the
-    front wheels' angle [rad] and sideways speed [10 m/s], left positive."""
+    """(4,) proprioceptive state, scaled to about 1: speed [100 m/s], yaw rate [10 rad/s], angle of the front
+    wheels [rad] and lateral speed [10 m/s], left positive."""
     own = [car.speed / _SPEED, car.yaw_rate / _YAW_RATE, car.wheel_angle, car.sideways / _SIDEWAYS]
     return np.array(own, np.float32)
