@@ -106,7 +106,7 @@ def test_mistakes_are_told_in_one_line(simulator: Address) -> None:
         "weather Sharknado: expected one of",
         "vehicle vehicle.flying.carpet: ",
         "route start (900.0, 900.0): expected a place within 20 m of a lane",
-        "reset option speed: expected one of drive_autopilot",
+        "reset option speed: expected one of autopilot_targets, drive_autopilot",
         "at least 10 m of road",
         "town Atlantis: expected one of",
     ]
