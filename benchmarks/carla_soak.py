@@ -113,7 +113,7 @@ def soak(minutes: float, servers: int, every: float, seed: int, folder: Path) ->
     from train.collect.carla_config import CollectConfig
     from train.collect.carla_drivers import open_policy
     from train.collect.report import balance
-    from train.data.episodes import EpisodeFolder
+    from train.data.episode_store import EpisodeFolder
 
     flags, data = folder / "flags", folder / "data"
     flags.mkdir()

@@ -22,7 +22,7 @@ from torch import Tensor
 from agent.image_quality import psnr
 from agent.nets import colours
 from agent.world_model.interface import Batch
-from train.data.episodes import read_episodes
+from train.data.episode_store import EpisodeFolder
 from train.drive.agents import TrainedModel, load_world_model
 from train.drive.open_loop import fit_pictures, imagine_along, picture_name, psnr_curves
 from train.run.errors import DreamdriveError
@@ -34,7 +34,7 @@ _PICTURES = ("psnr", "psnr_decoded", "psnr_repeat", "psnr_mean")
 def windows(folder: Path, model: TrainedModel, rows: int, every: int, most: int) -> Iterator[Batch]:
     """Windows of so many rows, each so many after the one before, spread evenly where there are more than
     `most`; each begins afresh."""
-    episodes = [fit_pictures(episode, model.shapes) for _, episode in read_episodes(folder)]
+    episodes = [fit_pictures(episode, model.shapes) for episode in EpisodeFolder(folder)]
     starts = [(e, at) for e in episodes for at in range(0, len(e.rewards) - rows + 1, every)]
     if not starts:
         raise DreamdriveError(f"{folder}: {len(episodes)} episodes: expected one of {rows} rows or more")
@@ -57,7 +57,7 @@ def windows(folder: Path, model: TrainedModel, rows: int, every: int, most: int)
 def training_means(folder: Path, model: TrainedModel, name: str) -> tuple[Tensor, float]:
     """The mean picture (C, S, S) in [0, 1] and the mean reward of the episodes in a folder."""
     total, pictures, rewards = 0.0, 0, []
-    for _, episode in read_episodes(folder):
+    for episode in EpisodeFolder(folder):
         image = fit_pictures(episode, model.shapes).observations[name]
         total, pictures = total + image.sum(0, dtype=np.float64), pictures + len(image)
         rewards.append(episode.rewards[1:])

@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field
 from agent.world_model.interface import State
 from envs.dream import states_after
 from train.collect.car_racing import record
-from train.data.hdf5 import open_rollouts
+from train.data.hdf5 import open_episodes
 from train.drive.agents import Trained
 from train.drive.brownian import BrownianConfig
 from train.drive.drivers import Policy
@@ -65,7 +65,7 @@ def recorded_starts(config: DreamStartsConfig, trained: Trained, path: Path, see
     """States (S) after recorded rows of the episodes in `path`, drawn by `seed`; see `dream_starts`."""
     rng = np.random.default_rng([seed, 30])
     model, device = trained.agent.world_model, trained.device
-    source = open_rollouts(path)
+    source = open_episodes(path)
     rows = np.arange(config.context)
     found = []
     for index in sorted(rng.permutation(len(source))[: config.count].tolist()):

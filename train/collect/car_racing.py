@@ -1,8 +1,7 @@
 """The job that records driving as episodes, in a folder of .npz files or in an HDF5 file."""
 
-import re
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -10,16 +9,14 @@ import numpy as np
 from gymnasium.vector import VectorEnv
 
 from envs.car_racing.env import CarRacingConfig, make_car_racing
-from train.data.episodes import Episode, read_episode, write_episode
-from train.data.hdf5 import RolloutFile, is_hdf5
+from train.data.episodes import Episode
+from train.data.hdf5 import open_episodes
 from train.drive.agents import Trained
 from train.drive.drivers import Driver, Policy, check_policy, load_policy, make_driver
 from train.drive.environments import require_car_racing
-from train.run.errors import DreamdriveError, explain_os_errors, one_line
+from train.run.errors import DreamdriveError, one_line
 from train.run.options import build
 from train.run.progress import Progress
-
-_NAME = re.compile(r"episode_(\d+)\.npz")
 
 
 class _Recorder:
@@ -79,44 +76,6 @@ def drive(env: VectorEnv[Any, Any, Any], driver: Driver, count: int) -> Iterator
         frames += int(info["frames"][live].sum())
 
 
-class _Folder:
-    """Where episodes go as `episode_NNNNNN.npz`."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        with explain_os_errors("cannot make the folder", path):
-            path.mkdir(parents=True, exist_ok=True)
-            found = [
-                (int(match[1]), file) for file in path.iterdir() if (match := _NAME.fullmatch(file.name))
-            ]
-        self._files = [file for _, file in sorted(found)]
-        # One may have been taken away: new numbers go on after the largest.
-        self._next = max((number for number, _ in found), default=-1) + 1
-
-    def __len__(self) -> int:
-        return len(self._files)
-
-    def read(self, index: int) -> Episode:
-        return read_episode(self._files[index])
-
-    def append(self, episode: Episode) -> None:
-        self._files.append(self.path / f"episode_{self._next:06d}.npz")
-        write_episode(self._files[-1], episode)
-        self._next += 1
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[_Folder | RolloutFile]:
-    """The episodes in `path`, to be added to."""
-    if not is_hdf5(path):
-        yield _Folder(path)
-        return
-    with explain_os_errors("cannot make the folder", path.parent):
-        path.parent.mkdir(parents=True, exist_ok=True)
-    with RolloutFile(path, "a") as rollouts:
-        yield rollouts
-
-
 def record(
     path: Path,
     episodes: int,
@@ -146,7 +105,7 @@ def record(
     Raises:
         DreamdriveError: `path` holds something else, or episodes of other shapes; or the disk refuses.
     """
-    with _opened(path) as there:
+    with open_episodes(path, "a") as there:
         done = len(there)
         if done >= episodes:
             print(f"{path}: {done} episodes are there already")

@@ -16,7 +16,7 @@ from envs.carla.servers.supervisor import Lost, SupervisedSimulator, wait_for
 from train.collect.carla_config import CollectConfig
 from train.collect.carla_drivers import Pilot, Policy, autopilot_target
 from train.collect.carla_episode import Recording
-from train.data.episode_folder import EpisodeFiles, opened
+from train.data.episode_store import EpisodeFolder
 from train.run.errors import DreamdriveError, one_line
 from train.run.progress import Progress
 
@@ -77,7 +77,7 @@ class Collector:
             ends.
     """
 
-    files: EpisodeFiles
+    files: EpisodeFolder
     episodes: int
     config: CollectConfig
     policy: Policy
@@ -189,7 +189,7 @@ class Collector:
     def _show(self) -> None:
         self.total.restarts = sum(max(one.starts - 1, 0) for one in self.simulators)
         fields = {"frames": self._frames, "restarts": self.total.restarts, "lost": self.total.lost}
-        self.progress.update(len(self.files.numbers), fields)
+        self.progress.update(len(self.files), fields)
 
 
 def collect(
@@ -228,7 +228,7 @@ def collect(
             "env: image and state are off, expected one of them on: pictures from above and semantic ones "
             "are extras of an episode's file, not observations"
         )
-    with opened(output, _notes(config, policy, seed)) as files:
+    with EpisodeFolder(output, "a", made=_notes(config, policy, seed)) as files:
         wanted = len(files.missing(episodes))
         if not wanted:
             return Collected()
@@ -236,7 +236,7 @@ def collect(
         try:
             for i in range(min(config.env.num_envs, wanted)):
                 simulators.append(SupervisedSimulator(config.env, config.env.servers, i, seed + i, open_env))
-            title, done = f"collecting {output}", len(files.numbers)
+            title, done = f"collecting {output}", len(files)
             with progress or Progress(title, episodes, "episodes", ("frames",), done=done) as shown:
                 shown.update(done)
                 return Collector(files, episodes, config, policy, seed, simulators, shown, stopping).run()

@@ -17,7 +17,7 @@ from envs.car_racing.observation import CarRacingObservation
 from envs.car_racing.track import HALF_WIDTH
 from train.collect.demonstrator import Mistakes, demonstrate
 from train.collect.recorder import Seat
-from train.data.episode_folder import EpisodeFiles, opened
+from train.data.episode_store import EpisodeFolder
 from train.data.episodes import Episode
 from train.drive.agents import Trained, load_agent
 from train.drive.environments import require_car_racing
@@ -196,7 +196,7 @@ def collect_demonstrations(
         told = told_by_run(learner)
         check_car_racing(told.own, env, str(learner))
         driver = require_policy(told.policy)
-    with opened(output, made) as files:
+    with EpisodeFolder(output, "a", made=made) as files:
         return _Job(trained, env, config, files, seed, driver).run(episodes, output)
 
 
@@ -208,7 +208,7 @@ class _Job:
         trained: Trained,
         env: CarRacingConfig,
         config: DemonstrationsConfig,
-        files: EpisodeFiles,
+        files: EpisodeFolder,
         seed: int,
         learner: ChunkPolicy | None,
     ) -> None:
@@ -217,7 +217,7 @@ class _Job:
 
     def run(self, episodes: int, output: Path) -> Shown:
         queue = deque(self._files.missing(episodes))
-        shown, done = Shown(), len(self._files.numbers)
+        shown, done = Shown(), len(self._files)
         view = CarRacingObservation(self._env.image_size, self._env.crop_hud, self._env.instruments)
         count = min(self._config.simulators, len(queue))
         seats = [_Seat(self._config, self._env, view, self._learner) for _ in range(count)]

@@ -10,7 +10,7 @@ import numpy as np
 from envs.car_racing.env import TRAINING_SEEDS, CarRacingConfig
 from envs.car_racing.observation import CarRacingObservation
 from train.collect.recorder import Seat
-from train.data.episode_folder import EpisodeFiles, opened
+from train.data.episode_store import EpisodeFolder
 from train.data.hdf5 import is_hdf5
 from train.drive.environments import require_car_racing
 from train.run.errors import DreamdriveError
@@ -67,19 +67,19 @@ def collect_told(
     made: dict[str, Any] = {"policy": name, "seed": seed, "instructions": list(told.instructions)}
     made["env"] = env.model_dump(mode="json", include={"image_size", "crop_hud", "instruments", "action"})
     made["env"] |= {"action_repeat": env.action_repeat, "max_frames": env.max_frames}
-    with opened(output, made) as files:
+    with EpisodeFolder(output, "a", made=made) as files:
         wanted = len(files.missing(episodes))
         _drive(told, env, files, episodes, seed)
     return wanted
 
 
-def _drive(told: Told, env: CarRacingConfig, files: EpisodeFiles, episodes: int, seed: int) -> None:
+def _drive(told: Told, env: CarRacingConfig, files: EpisodeFolder, episodes: int, seed: int) -> None:
     """Every simulator takes the next episode when it has ended one."""
     queue = deque(files.missing(episodes))
     view = CarRacingObservation(env.image_size, env.crop_hud, env.instruments)
     decisions = env.max_frames // env.action_repeat
     seats = [Seat(decisions, env, view) for _ in range(min(_SEATS, len(queue)))]
-    done = len(files.numbers)
+    done = len(files)
     try:
         with Progress(f"collecting {files.path}", episodes, "episodes", done=done) as progress:
             progress.update(done)
@@ -92,7 +92,7 @@ def _drive(told: Told, env: CarRacingConfig, files: EpisodeFiles, episodes: int,
                         going.append((seat, number, ride))
                         continue
                     files.write(number, seat.episode({"instruction": np.array(ride.instruction)}))
-                    progress.update(len(files.numbers))
+                    progress.update(len(files))
                     if queue:
                         going.append((seat, *_begin(seat, told, queue.popleft(), seed)))
                 driving = going

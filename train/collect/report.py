@@ -12,9 +12,8 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from train.data.episode_folder import numbered
-from train.data.episodes import EpisodeLimits
-from train.data.npz import read_npz
+from train.data.episode_store import numbered
+from train.data.episodes import EpisodeLimits, read_npz
 from train.pictures.video import contact_sheet
 from train.run.checkpoint import write_text_aside
 from train.run.errors import DreamdriveError

@@ -211,12 +211,12 @@ def _imagined_config() -> type[ImaginedConfig]:
 
 def _imagined(arguments: argparse.Namespace) -> None:
     from train.collect.imagined import collect_imagined
-    from train.data.episodes import read_episodes
+    from train.data.episode_store import EpisodeFolder
     from train.run.options import build, parse_overrides
     from train.vla.imagined import ImaginedConfig
 
     if arguments.episodes is not None:
-        paths = read_episodes(arguments.episodes).paths
+        paths = EpisodeFolder(arguments.episodes).paths
     else:
         from train.run.folder import Run
         from train.vla.config import VLATrainConfig

@@ -21,12 +21,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from train.data.episodes import Episode
-from train.data.rollouts import Sizes
 from train.data.scale import scaled
 from train.run.checkpoint import write_text_aside
 from train.run.errors import DreamdriveError, describe_os_error, explain_os_errors
 from train.run.progress import Progress
-from train.data.sources import Source, read_sources
+from train.data.episode_store import EpisodeStore
 
 _FORMAT = 1
 
@@ -72,36 +71,20 @@ class Cache:
         return int(self.columns["action"].shape[1])
 
 
-def fingerprints(
-    sources: list[Source], image_size: int, observations: list[str], fps: float
-) -> tuple[str, str]:
-    """Two digests of names, sizes and times of the files: with the options, and without them."""
-    files = []
-    for source in sources:
-        with explain_os_errors("cannot read", source.path):
-            stat = source.path.stat()
-        files.append([source.name, source.group, stat.st_size, stat.st_mtime_ns])
-    told = [_FORMAT, image_size, sorted(observations), fps, files]
-    whole, alone = (hashlib.sha256(json.dumps(part).encode()).hexdigest() for part in (told, files))
-    return whole, alone
-
-
 def open_cache(
-    data_path: Path,
-    sources: list[Source],
+    store: EpisodeStore,
     folder: Path,
     image_size: int,
     observations: list[str],
     fps: float,
 ) -> Cache:
-    """The cache of `sources` in `folder`, decoded now if it is not there or does not fit any more.
+    """The cache of a store's episodes in `folder`, decoded now if it is not there or does not fit any more.
 
-    Whoever decodes anew deletes the caches of the same `data_path` whose files have changed since; those of
+    Whoever decodes anew deletes the caches of the same store whose files have changed since; those of
     other data and of other options stay. A process that still reads a deleted one keeps it until it ends.
 
     Args:
-        data_path: where the episodes are; a cache remembers it, seen from `folder`.
-        sources: the episodes.
+        store: the episodes; a cache remembers where it is, seen from `folder`.
         folder: of caches; made if missing.
         image_size: S; every picture becomes (C, S, S).
         observations: entries that are kept; empty keeps all.
@@ -111,10 +94,12 @@ def open_cache(
         DreamdriveError: an episode is broken or of other shapes than the first, lacks an entry, or the disk
             refuses.
     """
-    mark, files = fingerprints(sources, image_size, observations, fps)
+    files = store.files_digest()
+    told = [_FORMAT, image_size, sorted(observations), fps, files]
+    mark = hashlib.sha256(json.dumps(told).encode()).hexdigest()
     target = folder / mark[:16]
     # Seen from here: it stays true where data and cache are moved together.
-    origin = os.path.relpath(data_path.resolve(), folder.resolve())
+    origin = os.path.relpath(store.path.resolve(), folder.resolve())
     with explain_os_errors("cannot make the folder", folder):
         folder.mkdir(parents=True, exist_ok=True)
     with _alone(folder):
@@ -127,7 +112,7 @@ def open_cache(
             shutil.rmtree(target, ignore_errors=True)
             aside.mkdir()
         try:
-            index = _build(aside, sources, image_size, observations, fps)
+            index = _build(aside, store, image_size, observations, fps)
             index |= {"fingerprint": mark, "origin": origin, "files": files}
             write_text_aside(aside / "index.json", json.dumps(index))
             with explain_os_errors("cannot write", target):
@@ -190,30 +175,25 @@ def _read(path: Path, mark: str) -> Cache | None:
 
 
 def _build(
-    folder: Path, sources: list[Source], image_size: int, observations: list[str], fps: float
+    folder: Path, store: EpisodeStore, image_size: int, observations: list[str], fps: float
 ) -> dict[str, Any]:
     """Decode all episodes into `folder`; what their index says."""
     files: dict[str, IO[bytes]] = {}
     described: dict[str, tuple[str, list[int]]] = {}
-    sizes: Sizes | None = None
     ends: list[int] = []
     places: list[str] = []
-    title = f"decoding {sources[0].path.parent if sources[0].index is None else sources[0].path}"
     try:
-        with Progress(title, len(sources), "episodes", interval=10.0) as progress:
-            for source, episode in read_sources(sources):
-                if sizes is None:
-                    sizes = Sizes.of(source.name, episode)
-                sizes.check(source.where, episode)
-                rows = len(episode.rewards)
-                for name, values in _columns(source.where, episode, image_size, observations, fps).items():
+        with Progress(f"decoding {store.path}", len(store), "episodes", interval=10.0) as progress:
+            for number, episode in enumerate(store):
+                rows, where = len(episode.rewards), store.where(number)
+                for name, values in _columns(where, episode, image_size, observations, fps).items():
                     if name not in files:
                         files[name] = open(folder / f"{name}.bin", "wb")  # noqa: SIM115 (closed below)
                         described[name] = (values.dtype.str, list(values.shape[1:]))
                     if list(values.shape[1:]) != described[name][1]:
                         raise DreamdriveError(
-                            f"{source.where}: {name} {values.shape[1:]}, expected {described[name][1]} "
-                            f"as in {sources[0].name}"
+                            f"{where}: {name} {values.shape[1:]}, expected {described[name][1]} "
+                            f"as in {store.names[0]}"
                         )
                     files[name].write(np.ascontiguousarray(values).tobytes())
                 places.append(_place(episode))
@@ -226,8 +206,8 @@ def _build(
             file.close()
     return {
         "columns": {name: [dtype, [ends[-1], *shape]] for name, (dtype, shape) in described.items()},
-        "names": [source.name for source in sources],
-        "groups": [source.group for source in sources],
+        "names": store.names,
+        "groups": store.groups,
         "places": places,
         "ends": ends,
     }

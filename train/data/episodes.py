@@ -15,11 +15,14 @@ action that led to it and the reward that arrived with it, so T actions make T +
 | final_observation | (C, H, W) | uint8 | optional: without it the last observation is repeated |
 | final_vectors, final_vectors.NAME | (D,) | float32 | likewise |
 
-Any other key is an extra: it is kept as it is.
+Any other key is an extra: it is kept as it is. Files may come from strangers: nothing is unpickled, and nothing
+is loaded before its size is known.
 """
 
+import math
+import os
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
@@ -28,9 +31,12 @@ import numpy as np
 from pydantic import BaseModel, Field
 
 from train.run.checkpoint import write_aside
-from train.data.npz import read_npz
-from train.run.errors import DreamdriveError
+from train.run.errors import DreamdriveError, describe_os_error, one_line
 
+# The only ways of storing that numpy uses; the others unpack without a bound on memory.
+_COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+# Booleans, integers, floats, bytes and text. Objects would have to be unpickled.
+_PLAIN_KINDS = "biufSU"
 _OURS = ("observations", "final_observation", "actions", "rewards", "dones", "terminated", "truncated")
 
 
@@ -117,55 +123,6 @@ def from_file_order(where: str, arrays: dict[str, np.ndarray]) -> Episode:
         is_terminal=_after_a_zero(terminated),
         extras={key: array for key, array in arrays.items() if key not in known},
     )
-
-
-class EpisodeFolder:
-    """The episodes of a folder, sorted by name, read one at a time as they are asked for."""
-
-    def __init__(self, directory: Path, skip_bad: bool = False, limits: EpisodeLimits | None = None) -> None:
-        """List `directory`.
-
-        Raises:
-            DreamdriveError: no such folder, or no .npz file in it.
-        """
-        self.directory = Path(directory)
-        self.skip_bad = skip_bad
-        self.limits = limits or EpisodeLimits()
-        self.skipped: list[str] = []
-        """One line for each file that the latest iteration skipped."""
-        if not self.directory.is_dir():
-            raise DreamdriveError(f"{directory}: expected a folder with .npz episodes")
-        self.paths = sorted(self.directory.glob("*.npz"))
-        if not self.paths:
-            raise DreamdriveError(f"{directory}: no episode, expected at least one .npz file")
-
-    def __iter__(self) -> Iterator[tuple[Path, Episode]]:
-        """Give (path, episode) for each file.
-
-        Raises:
-            DreamdriveError: a file is bad and `skip_bad` is false, or every file was bad.
-        """
-        self.skipped = []
-        for path in self.paths:
-            try:
-                episode = read_episode(path, self.limits)
-            except DreamdriveError as error:
-                if not self.skip_bad:
-                    raise
-                self.skipped.append(str(error))
-                continue
-            yield path, episode
-        if len(self.skipped) == len(self.paths):
-            raise DreamdriveError(
-                f"{self.directory}: all {len(self.paths)} episodes are bad: {self.skipped[0]}"
-            )
-
-
-def read_episodes(
-    directory: Path, skip_bad: bool = False, limits: EpisodeLimits | None = None
-) -> EpisodeFolder:
-    """The episodes of a folder; iterate over it, then look at `.skipped`."""
-    return EpisodeFolder(directory, skip_bad, limits)
 
 
 def _after_a_zero(array: np.ndarray) -> np.ndarray:
@@ -302,3 +259,71 @@ def _bools(where: str, arrays: dict[str, np.ndarray], key: str) -> np.ndarray:
     if not np.isin(array, (0, 1)).all():
         raise DreamdriveError(f"{where}: {key!r}: other values than 0 and 1, expected (T,) bool")
     return array.astype(bool)
+
+
+def read_npz(
+    path: Path, max_bytes: int, wanted: Callable[[str], bool] = lambda key: True
+) -> dict[str, np.ndarray]:
+    """Read the arrays of the .npz file `path` whose keys are `wanted`, by default all.
+
+    The whole file must have at most `max_bytes` bytes once unpacked.
+
+    Raises:
+        DreamdriveError: one line with file, key and expectation.
+    """
+    key = ""
+    try:
+        size = os.stat(path).st_size
+        with zipfile.ZipFile(path) as archive:
+            members = archive.infolist()
+            unpacked = sum(member.file_size for member in members)
+            if unpacked > max_bytes:
+                raise DreamdriveError(f"{path}: {unpacked} bytes unpacked, expected at most {max_bytes}")
+            arrays: dict[str, np.ndarray] = {}
+            for member in members:
+                key = member.filename.removesuffix(".npy")
+                if key == member.filename or key in arrays:
+                    raise DreamdriveError(f"{path}: {key!r}: expected one .npy array for each key")
+                if member.compress_type not in _COMPRESSIONS or member.flag_bits & 1:
+                    raise DreamdriveError(f"{path}: {key!r}: expected stored or deflated, not encrypted")
+                if member.compress_type == zipfile.ZIP_STORED and member.file_size > size:
+                    raise DreamdriveError(f"{path}: {key!r}: truncated, expected {member.file_size} bytes")
+                if not wanted(key):
+                    continue
+                with archive.open(member) as file:
+                    arrays[key] = _read_npy(file, member.file_size, f"{path}: {key!r}")
+            return arrays
+    except DreamdriveError:
+        raise
+    except OSError as error:
+        raise DreamdriveError(describe_os_error(error, f"cannot read {path}")) from error
+    except Exception as error:
+        # Broken bytes make zipfile, zlib and the .npy header parser raise a dozen kinds of exceptions;
+        # to the user they all mean the same.
+        where = f"{path}: {key!r}" if key else f"{path}"
+        reason = one_line(error)[:200]
+        raise DreamdriveError(f"{where}: broken, expected a readable .npz file ({reason})") from error
+
+
+def _read_npy(file: IO[bytes], file_size: int, where: str) -> np.ndarray:
+    """Read one .npy array of `file_size` bytes, header included; the header is checked before its data."""
+    version = np.lib.format.read_magic(file)
+    if version == (1, 0):
+        shape, fortran, dtype = np.lib.format.read_array_header_1_0(file)
+    elif version == (2, 0):
+        shape, fortran, dtype = np.lib.format.read_array_header_2_0(file)
+    else:
+        raise DreamdriveError(f"{where}: .npy version {version}, expected 1.0 or 2.0")
+    if dtype.kind not in _PLAIN_KINDS:
+        raise DreamdriveError(f"{where}: dtype {dtype}, expected plain numbers (objects are never unpickled)")
+    # Python integers, so that a forged shape cannot wrap around.
+    expected = math.prod(int(length) for length in shape) * dtype.itemsize
+    if min(shape, default=0) < 0 or expected > file_size:
+        raise DreamdriveError(f"{where}: shape {shape} of {dtype}, expected to fit in {file_size} bytes")
+    # Asking for one byte more reaches the end, where zipfile compares the checksum.
+    data = file.read(expected + 1)
+    if len(data) != expected:
+        raise DreamdriveError(
+            f"{where}: {len(data)} bytes or more, expected {expected} for {shape} of {dtype}"
+        )
+    return np.frombuffer(data, dtype).reshape(shape, order="F" if fortran else "C")

@@ -1,4 +1,4 @@
-"""Many episodes in one HDF5 file, and the one way to read rollouts from such a file or a folder of .npz.
+"""Many episodes in one HDF5 file, and the one way to open such a file or a folder of .npz files.
 
 ```
 episode_0/observations   (T, H, W, C) uint8; (T, C, H, W) is read, too
@@ -28,8 +28,7 @@ import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 import h5py
 import numpy as np
@@ -37,17 +36,15 @@ import numpy as np
 from train.data.episodes import Episode, EpisodeLimits, from_file_order, to_file_order
 from train.data.h5arrays import broken_is_one_line, load_arrays, member, save_array
 from train.data.journal import Transaction, journal_of, recover
-from train.data.rollouts import RolloutFolder, RolloutSource
+from train.data.episode_store import EpisodeFolder, EpisodeStore
 from train.run.errors import DreamdriveError, describe_os_error, explain_os_errors
-
-__all__ = ["RolloutFile", "RolloutSource", "is_hdf5", "open_rollouts"]
 
 _NAME = re.compile(r"episode_(\d{1,18})")
 _CHANNELS = (1, 3, 4)
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
 
-class RolloutFile(RolloutSource):
+class EpisodeFile(EpisodeStore):
     """Episodes in an HDF5 file; see the module.
 
     A reader keeps nothing open between calls, so it may be handed to worker processes. A writer holds the
@@ -72,19 +69,12 @@ class RolloutFile(RolloutSource):
             self._begin_writing()
         with self._reading() as file:
             found = sorted((int(match[1]), name) for name in file if (match := _NAME.fullmatch(name)))
-        self._names = [name for _, name in found]
+        self.names, self.paths = [name for _, name in found], [self.path] * len(found)
         self._next = found[-1][0] + 1 if found else 0
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def __len__(self) -> int:
-        return len(self._names)
+    def where(self, index: int) -> str:
+        """How messages name episode `index`: by file and name."""
+        return f"{self.path}: {self.names[index]}"
 
     def append(self, episode: Episode) -> None:
         """Add an episode at the end, whole or not at all.
@@ -99,7 +89,7 @@ class RolloutFile(RolloutSource):
         name = f"episode_{self._next}"
         where = f"{self.path}: {name}"
         arrays = to_file_order(where, episode)
-        if self._names:
+        if self.names:
             self._sizes.check(where, episode)
         if "observations" in arrays:
             # (T, C, H, W) -> (T, H, W, C)
@@ -109,7 +99,8 @@ class RolloutFile(RolloutSource):
             group = file.create_group(name)
             for key, array in arrays.items():
                 save_array(where, group, key, array)
-        self._names.append(name)
+        self.names.append(name)
+        self.paths.append(self.path)
         self._next += 1
 
     def close(self) -> None:
@@ -168,23 +159,33 @@ class RolloutFile(RolloutSource):
             if descriptor >= 0:
                 os.close(descriptor)
 
-    def _load(self, index: int) -> tuple[str, Episode]:
-        if not self._names:
+    def _load(self, index: int) -> Episode:
+        if not self.names:
             raise DreamdriveError(f"{self.path}: no episode, expected at least episode_0")
-        where = f"{self.path}: {self._names[index]}"
+        where = self.where(index)
         with self._reading() as file, broken_is_one_line(where):
-            group = member(str(self.path), file, self._names[index], h5py.Group)
+            group = member(str(self.path), file, self.names[index], h5py.Group)
             arrays = load_arrays(where, group, self.limits.max_bytes)
-        return where, from_file_order(where, _channels_first(where, arrays))
+        return from_file_order(where, _channels_first(where, arrays))
 
 
-def open_rollouts(path: Path, limits: EpisodeLimits | None = None) -> RolloutSource:
-    """The rollouts in `path`: an HDF5 file, or a folder of .npz files.
+def open_episodes(
+    path: Path,
+    mode: Literal["r", "a"] = "r",
+    limits: EpisodeLimits | None = None,
+    grouped: bool = False,
+) -> EpisodeStore:
+    """The episodes in `path`, an HDF5 file or a folder of .npz files; see `EpisodeFile` and `EpisodeFolder`.
 
     Raises:
-        DreamdriveError: there are none, or the file is broken.
+        DreamdriveError: to a reader, there are none; the file is broken, or the system refuses.
     """
-    return RolloutFile(path, "r", limits) if is_hdf5(path) else RolloutFolder(path, limits)
+    if not is_hdf5(path):
+        return EpisodeFolder(path, mode, limits, grouped=grouped)
+    if mode == "a":
+        with explain_os_errors("cannot make the folder", path.parent):
+            path.parent.mkdir(parents=True, exist_ok=True)
+    return EpisodeFile(path, mode, limits)
 
 
 def is_hdf5(path: Path) -> bool:

@@ -12,7 +12,8 @@ from torch.utils.data import Dataset
 from agent.world_model.interface import Batch
 from train.run.errors import DreamdriveError
 from train.data.columns import Cache, open_cache
-from train.data.sources import GROUPS, find_sources
+from train.data.episode_store import GROUPS
+from train.data.hdf5 import open_episodes
 from train.data.split import Segments, acceptance, accepted, split_by_file, split_by_place
 
 _NAMED = 8  # episodes that a message names at most
@@ -238,11 +239,16 @@ class SequenceDataset(Dataset[dict[str, Tensor]]):
 
 
 def open_data(path: str | Path, config: SequenceOptions) -> Cache:
-    """The decoded episodes of `path`. Raises `DreamdriveError`; see `find_sources` and `open_cache`."""
-    sources = find_sources(Path(path))
+    """The decoded episodes of `path`. Raises `DreamdriveError`; see `open_episodes` and `open_cache`."""
+    try:
+        store = open_episodes(Path(path), grouped=True)
+        if not len(store):
+            raise DreamdriveError(f"{path}: no episode, expected at least 2")
+    except DreamdriveError as error:
+        raise DreamdriveError(f"data_path: {error}") from error
     base = Path(path) if Path(path).is_dir() else Path(path).parent
     folder = Path(config.cache_dir) if config.cache_dir else base / ".cache"
-    return open_cache(Path(path), sources, folder, config.image_size, config.observations, config.fps)
+    return open_cache(store, folder, config.image_size, config.observations, config.fps)
 
 
 def as_batch(columns: dict[str, Tensor], device: torch.device) -> Batch:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from train.run.errors import DreamdriveError
 from train.data.columns import Cache
-from train.data.sources import GROUPS
+from train.data.episode_store import GROUPS
 
 _BLOCK = 8  # side of the places that are held out, in fences
 

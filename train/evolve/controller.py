@@ -25,7 +25,7 @@ from train.run.checkpoint import load_weights
 from train.run.device import pick_device
 from train.run.errors import DreamdriveError, one_line
 from train.run.stage_loop import Saves, Stopped, Watch
-from train.tokenizer.rollouts import split
+from train.tokenizer.picture_stream import split
 from train.tokenizer.tokenise import Tokens
 from train.world_models.config import WorldModelAgentConfig
 

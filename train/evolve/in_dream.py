@@ -10,7 +10,7 @@ from agent.world_model.lstm import LSTMWorldModel
 from train.run.checkpoint import rng_state, set_rng_state
 from train.run.errors import DreamdriveError
 from train.run.stage_loop import Saves, Stopped, Watch
-from train.tokenizer.rollouts import split
+from train.tokenizer.picture_stream import split
 from train.tokenizer.tokenise import Tokens
 from train.world_models.config import WorldModelAgentConfig
 

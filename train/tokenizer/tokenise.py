@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 
 from agent.tokenizer.fsq_vae import FSQVAE
 from agent.world_model.interface import Batch
+from train.data.episode_store import EpisodeStore
 from train.run.checkpoint import write_text_aside
 from train.run.errors import DreamdriveError, explain_os_errors
 from train.run.stage_loop import Stopped, Watch
-from train.tokenizer.rollouts import Rollouts
 
 _NOTED = 50  # episodes after which it is noted how far the work is
 Array = NDArray[Any]
@@ -115,7 +115,7 @@ def _columns(vae: FSQVAE, action_size: int) -> dict[str, tuple[str, tuple[int, .
 
 
 def tokenize_rollouts(
-    rollouts: Rollouts, vae: FSQVAE, folder: Path, fingerprint: str, watch: Watch | None = None
+    rollouts: EpisodeStore, vae: FSQVAE, folder: Path, fingerprint: str, watch: Watch | None = None
 ) -> Tokens:
     """The tokens of all rollouts, from the cache in `folder`, which is made or finished first.
 
@@ -169,7 +169,7 @@ def noted(note: Path, fingerprint: str | None = None) -> list[int]:
 
 
 def _append(
-    rollouts: Rollouts,
+    rollouts: EpisodeStore,
     vae: FSQVAE,
     files: dict[str, IO[bytes]],
     columns: dict[str, tuple[str, tuple[int, ...]]],

@@ -9,9 +9,10 @@ from torch import Tensor
 from agent.image_quality import psnr_of_error
 from agent.tokenizer.fsq_vae import FSQVAE
 from agent.tokenizer.vae import VAE, VAEConfig
+from train.data.episode_store import EpisodeStore
 from train.run.device import pick_device
 from train.run.stage_loop import Saves, Task, Watch, fit
-from train.tokenizer.rollouts import Rollouts, some_pictures, split, stream_pictures
+from train.tokenizer.picture_stream import some_pictures, split, stream_pictures
 from train.world_models.config import WorldModelAgentConfig
 
 
@@ -28,7 +29,7 @@ class VAETrainer:
         self.device = pick_device(config.training.device)
 
     def train(
-        self, rollouts: Rollouts, saves: Saves | None = None, watch: Watch | None = None
+        self, rollouts: EpisodeStore, saves: Saves | None = None, watch: Watch | None = None
     ) -> dict[str, float]:
         """Train to the end, or go on from what was saved.
 
@@ -49,7 +50,7 @@ class VAETrainer:
             metrics |= self._fit_plain(rollouts, saves, watch)
         return metrics
 
-    def _fit_plain(self, rollouts: Rollouts, saves: Saves, watch: Watch) -> dict[str, float]:
+    def _fit_plain(self, rollouts: EpisodeStore, saves: Saves, watch: Watch) -> dict[str, float]:
         c = self.config
         torch.manual_seed(c.seed)
         sizes = VAEConfig(
@@ -72,7 +73,7 @@ class VAETrainer:
         self,
         vae: FSQVAE | VAE,
         reconstruct: Callable[[Tensor], Tensor],
-        rollouts: Rollouts,
+        rollouts: EpisodeStore,
         saves: Saves,
         watch: Watch,
     ) -> dict[str, float]:
@@ -106,7 +107,7 @@ class VAETrainer:
 def validation(
     vae: FSQVAE | VAE,
     reconstruct: Callable[[Tensor], Tensor],
-    rollouts: Rollouts,
+    rollouts: EpisodeStore,
     episodes: list[int],
     most: int,
     device: torch.device,

@@ -14,7 +14,8 @@ from agent.behaviour.actor_critic import ActorCritic
 from agent.behaviour.vla.advantage import Lesson, advantage_weights, lesson
 from agent.behaviour.vla.interface import FEATURES, TASK
 from agent.world_model.interface import State, WorldModel
-from train.data.episodes import read_episode, read_episodes
+from train.data.episode_store import EpisodeFolder
+from train.data.episodes import read_episode
 from train.drive.agents import TrainedModel, load_world_model
 from train.language.hindsight import Labels, SpeedScale
 from train.language.instructions import phrase
@@ -227,7 +228,7 @@ def split(config: TeacherConfig) -> tuple[list[Path], list[Path]]:
     Raises:
         DreamdriveError: no folder, no episodes, or fewer than 3.
     """
-    paths = [path for folder in config.episodes for path in read_episodes(Path(folder)).paths]
+    paths = [path for folder in config.episodes for path in EpisodeFolder(Path(folder)).paths]
     if len(paths) < 3:
         raise DreamdriveError(f"episodes: {len(paths)} files, expected at least 3")
     order = np.random.default_rng([config.seed, 50]).permutation(len(paths))

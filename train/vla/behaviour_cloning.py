@@ -10,7 +10,7 @@ from torch import Tensor
 
 from agent.behaviour.vla.interface import ACTION, FEATURES, PAD, STATE, TASK
 from agent.behaviour.vla.model import DRIVING
-from train.data.episodes import read_episodes
+from train.data.episode_store import EpisodeFolder
 from train.language.fit_classifier import READING, fit_reader
 from train.language.sentence_encoder import SentenceEncoder
 from train.run.device import pick_device, set_up_cpu
@@ -147,7 +147,7 @@ def _read(config: VLATrainConfig, reader: FeatureReader | None) -> tuple[Rows, R
     data, scale = config.data, config.scale
     features = reader.episode if reader is not None else None
     to_learn, to_validate = split_paths(config)
-    dreamt = [path for folder in data.imagined for path in read_episodes(Path(folder)).paths]
+    dreamt = [path for folder in data.imagined for path in EpisodeFolder(Path(folder)).paths]
     rows: list[Rows | None] = []
     spent = 0
     for paths in (to_learn, to_validate, dreamt):

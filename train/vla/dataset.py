@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from agent.behaviour.vla.interface import ACTION, FEATURES, IMAGE, PAD, STATE, TASK, VLABatch
-from train.data.episodes import Episode, EpisodeLimits, read_episode, read_episodes
+from train.data.episode_store import EpisodeFolder
+from train.data.episodes import Episode, EpisodeLimits, read_episode
 from train.language.hindsight import Labels, SpeedScale, asked_rows, label_rows
 from train.language.instructions import phrase
 from train.run.errors import DreamdriveError
@@ -147,7 +148,7 @@ def split_paths(config: VLATrainConfig) -> tuple[list[Path], list[Path]]:
         DreamdriveError: a folder is none or holds no episode, or there are too few episodes.
     """
     data = config.data
-    paths = [path for folder in data.episodes for path in read_episodes(Path(folder)).paths]
+    paths = [path for folder in data.episodes for path in EpisodeFolder(Path(folder)).paths]
     if not paths:
         raise DreamdriveError("data.episodes: no folder, expected at least one with .npz episodes")
     held_out = max(1, round(len(paths) * data.validation_share)) if data.validation_share else 0

@@ -7,7 +7,7 @@ from agent.tokenizer.fsq_vae import FSQVAE
 from agent.world_model.lstm import LSTMWorldModel
 from train.run.device import pick_device
 from train.run.stage_loop import Saves, Task, Watch, fit
-from train.tokenizer.rollouts import split
+from train.tokenizer.picture_stream import split
 from train.tokenizer.tokenise import Array, Tokens, begun_afresh
 from train.tokenizer.train_tokenizer import codebook_metrics
 from train.world_models.config import WorldModelAgentConfig

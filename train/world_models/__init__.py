@@ -14,7 +14,7 @@ Its parts under the names that they are known by. `WorldModel` here is
     WorldModelTrainer(world_model, vae, config).train(tokens)
     ControllerTrainer(vae, world_model, config).train(tokens)
 
-with `rollouts = train.tokenizer.rollouts.Rollouts(path, image_shape, action_size)` and
+with `rollouts = train.tokenizer.picture_stream.open_rollouts(path, image_shape, action_size)` and
 `tokens = train.tokenizer.tokenise.tokenize_rollouts(rollouts, vae, folder, "")`.
 `train.world_models.pipeline` does all of it in a run's folder.
 """

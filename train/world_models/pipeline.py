@@ -16,6 +16,7 @@ from agent.dreamer import Dreamer
 from agent.tokenizer.fsq_vae import FSQVAE
 from agent.world_model.lstm import LSTMWorldModel
 from train.collect.rollouts import DataCollector
+from train.data.episode_store import EpisodeStore
 from train.evolve.controller import ControllerTrainer
 from train.evolve.fitness import MakeEnv, make_single_episodes
 from train.online.warm_start import weights_file
@@ -27,7 +28,7 @@ from train.run.options import flatten
 from train.run.progress import Progress
 from train.run.stage_loop import Saves, Stopped, Watch
 from train.run.tracking import Tracker
-from train.tokenizer.rollouts import Rollouts
+from train.tokenizer.picture_stream import open_rollouts
 from train.tokenizer.tokenise import Tokens, noted, tokenize_rollouts
 from train.tokenizer.train_tokenizer import VAETrainer
 from train.world_model.token_trainer import WorldModelTrainer
@@ -66,7 +67,7 @@ class Pipeline:
         self.make_env = make_env
         self.shapes = {"image": (3, config.env.image_size, config.env.image_size)}
         self.folders = [run.path, *([Path(config.base)] if config.base else [])]
-        self._rollouts: tuple[Rollouts, str] | None = None
+        self._rollouts: tuple[EpisodeStore, str] | None = None
         self._noted: set[Stage] = set()
 
     def do(self, stage: Stage) -> None:
@@ -139,15 +140,15 @@ class Pipeline:
         )
 
     @property
-    def rollouts(self) -> tuple[Rollouts, str]:
+    def rollouts(self) -> tuple[EpisodeStore, str]:
         """The recorded rollouts, and their digest."""
         if self._rollouts is None:
             path = self._given_rollouts() or next(
                 (p for p in (self._output("collect", f) for f in self.folders) if p.exists()),
                 self._output("collect", self.run.path),
             )
-            found = Rollouts(path, self.shapes["image"], self.config.env.action_size)
-            self._rollouts = found, found.fingerprint()
+            found = open_rollouts(path, self.shapes["image"], self.config.env.action_size)
+            self._rollouts = found, found.contents_digest()
         return self._rollouts
 
     def _run(

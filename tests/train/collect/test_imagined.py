@@ -10,7 +10,8 @@ from tests.train.vla.test_probes import CONFIG as FIT
 from train.cli import main
 from train.collect import imagined as job
 from train.collect.imagined import collect_imagined
-from train.data.episodes import read_episodes, write_episode
+from train.data.episode_store import EpisodeFolder
+from train.data.episodes import write_episode
 from train.drive.agents import TrainedModel
 from train.run.errors import DreamdriveError
 from train.vla.imagined import Report
@@ -36,11 +37,11 @@ def drives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_a_folder_of_drives_becomes_a_folder_of_dreams(drives: Path, tmp_path: Path) -> None:
     report = collect_imagined(
         Path("road"),
-        read_episodes(drives).paths,
+        EpisodeFolder(drives).paths,
         tmp_path / "dreams",
         config=CONFIG.model_copy(update={"fit": FIT}),
     )
-    written = [episode for _, episode in read_episodes(tmp_path / "dreams")]
+    written = list(EpisodeFolder(tmp_path / "dreams"))
     assert len(written) == report.kept > 10
     assert all(episode.extras["imagined"].all() for episode in written)
     told = json.loads((tmp_path / "dreams" / "report.json").read_text())
@@ -50,7 +51,7 @@ def test_a_folder_of_drives_becomes_a_folder_of_dreams(drives: Path, tmp_path: P
     # With the same gauges, of fewer drives.
     fewer = collect_imagined(
         Path("road"),
-        read_episodes(drives).paths,
+        EpisodeFolder(drives).paths,
         tmp_path / "fewer",
         None,
         tmp_path / "dreams",
@@ -59,12 +60,12 @@ def test_a_folder_of_drives_becomes_a_folder_of_dreams(drives: Path, tmp_path: P
     )
     assert fewer.dreams == 2 * 3 * 2 and load_gauges(tmp_path / "fewer", Road()).limit == gauges.limit
     with pytest.raises(DreamdriveError, match="already holds episodes"):
-        collect_imagined(Path("road"), read_episodes(drives).paths, tmp_path / "dreams")
+        collect_imagined(Path("road"), EpisodeFolder(drives).paths, tmp_path / "dreams")
 
 
 def test_what_does_not_fit_is_named(drives: Path, tmp_path: Path) -> None:
     with pytest.raises(DreamdriveError, match="observes token: expected pictures"):
-        collect_imagined(Path("words"), read_episodes(drives).paths, tmp_path / "dreams")
+        collect_imagined(Path("words"), EpisodeFolder(drives).paths, tmp_path / "dreams")
     assert not (tmp_path / "dreams").exists()
 
 

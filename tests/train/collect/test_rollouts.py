@@ -14,7 +14,7 @@ from train.cli import main
 from train.collect import car_racing as collect
 from train.collect.car_racing import collect_car_racing
 from train.collect.rollouts import CollectConfig, DataCollector
-from train.data.hdf5 import open_rollouts
+from train.data.hdf5 import open_episodes
 from train.drive.brownian import BrownianConfig
 from train.run.errors import DreamdriveError
 from train.run.progress import Progress
@@ -47,16 +47,16 @@ def test_a_file_a_folder_and_the_command_record_the_same(
     collector(tmp_path / "npz", 5, 3, policy).collect()
     collect_car_racing(policy, 5, tmp_path / "command", 3, {"num_envs": "2"})
     collector(tmp_path / "other.h5", 5, 4, policy).collect()
-    file = open_rollouts(tmp_path / "r.h5")
+    file = open_episodes(tmp_path / "r.h5")
     assert len(file) == told["episodes"] == 5 and told["frames"] > 0
     episodes = [file.read(number) for number in range(5)]
     assert told["mean_score"] == pytest.approx(np.mean([episode.rewards.sum() for episode in episodes]))
     for name in ("npz", "command"):
-        folder = open_rollouts(tmp_path / name)
+        folder = open_episodes(tmp_path / name)
         assert len(folder) == 5
         for number in range(5):
             assert_same(folder.read(number), episodes[number])
-    other = open_rollouts(tmp_path / "other.h5").read(0)
+    other = open_episodes(tmp_path / "other.h5").read(0)
     assert len(other) != len(episodes[0]) or not np.array_equal(other.actions, episodes[0].actions)
 
 
@@ -65,10 +65,10 @@ def test_run_again_it_goes_on_by_count_with_other_tracks(
     tmp_path: Path, made: list[tuple[int, int]], name: str
 ) -> None:
     collector(tmp_path / name, 3).collect()
-    before = [open_rollouts(tmp_path / name).read(number) for number in range(3)]
+    before = [open_episodes(tmp_path / name).read(number) for number in range(3)]
     collector(tmp_path / name, 7).collect()
     assert collector(tmp_path / name, 7).collect() == {"episodes": 0.0, "frames": 0.0}
-    after = open_rollouts(tmp_path / name)
+    after = open_episodes(tmp_path / name)
     assert len(after) == 7 and len(made) == 2 and len({seed for _, seed in made}) == 2
     for number, episode in enumerate(before):
         assert_same(after.read(number), episode)
@@ -92,10 +92,10 @@ def test_what_is_collected_survives_an_error_in_the_middle(
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(Counting, "step", failing)
         collector(tmp_path / "r.h5", 9).collect()
-    there = len(open_rollouts(tmp_path / "r.h5"))
+    there = len(open_episodes(tmp_path / "r.h5"))
     assert 0 < there < 9
     collector(tmp_path / "r.h5", 9).collect()
-    assert len(open_rollouts(tmp_path / "r.h5")) == 9
+    assert len(open_episodes(tmp_path / "r.h5")) == 9
 
 
 def test_it_stops_when_asked_and_shows_how_far_it_is(tmp_path: Path, made: list[tuple[int, int]]) -> None:
@@ -104,7 +104,7 @@ def test_it_stops_when_asked_and_shows_how_far_it_is(tmp_path: Path, made: list[
     asked = iter([False, False, True])
     with Progress("stage", 9, "rollouts", interval=0, console=console) as progress:
         collector(tmp_path / "r.h5", 9).collect(progress, lambda: next(asked))
-    assert len(open_rollouts(tmp_path / "r.h5")) == 5
+    assert len(open_episodes(tmp_path / "r.h5")) == 5
     lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
     assert lines[0].startswith("stage: rollouts 2/9") and lines[-1].startswith("stage: rollouts 5/9 (56%)")
     assert "frames" in lines[-1] and "mean score" in lines[-1]
@@ -126,7 +126,7 @@ def test_episodes_of_another_environment_are_not_added_to(
     monkeypatch.setattr(Counting, "vectors", {"facts": 4})
     with pytest.raises(DreamdriveError, match="has observations .*echo.*, expected") as caught:
         collector(tmp_path / name, 3).collect()
-    assert "\n" not in str(caught.value) and len(open_rollouts(tmp_path / name)) == 2
+    assert "\n" not in str(caught.value) and len(open_episodes(tmp_path / name)) == 2
 
 
 def test_a_mixture_drives_by_turns_and_goes_on_by_count(tmp_path: Path, made: list[tuple[int, int]]) -> None:
@@ -138,7 +138,7 @@ def test_a_mixture_drives_by_turns_and_goes_on_by_count(tmp_path: Path, made: li
         for rollouts in counts:
             config = CollectConfig.model_validate({"rollouts": rollouts, **options})
             DataCollector(config, SMALL, tmp_path / name, 0).collect()
-        file = open_rollouts(tmp_path / name)
+        file = open_episodes(tmp_path / name)
         actions = [file.read(number).actions[1:] for number in range(9)]
         assert [bool(np.allclose(a, [0.0, 0.5], atol=1e-4)) for a in actions].count(True) == 6
 
@@ -171,7 +171,7 @@ def test_brownian_driving_of_the_real_car_from_the_command_line(tmp_path: Path) 
     for output in outputs:
         command = ["collect", "car-racing", *words.split(), "--env.threads", "1", "--output", str(output)]
         assert main(command) == 0
-    file, folder = (open_rollouts(output) for output in outputs)
+    file, folder = (open_episodes(output) for output in outputs)
     assert len(file) == len(folder) == 2
     assert file.shapes == {"image": (3, 64, 64)} and file.action_size == 3
     for number in range(2):

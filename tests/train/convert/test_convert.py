@@ -22,8 +22,9 @@ from train.convert.convert import Outcome, convert
 from train.convert.recorded.kitti import find_drives
 from train.convert.recorded.recording import ConvertConfig, Named
 from train.convert.recorded.rollouts import find_rollouts
-from train.data.episodes import Episode, read_episode, read_episodes
-from train.data.hdf5 import RolloutFile
+from train.data.episode_store import EpisodeFolder
+from train.data.episodes import Episode, read_episode
+from train.data.hdf5 import EpisodeFile
 from train.run.errors import DreamdriveError
 from train.run.progress import Progress
 
@@ -137,10 +138,9 @@ def test_two_processes_write_what_one_writes(tmp_path: Path) -> None:
     drives = find_drives(source)
     outcomes = [convert("kitti", drives, tmp_path / str(n), SMALL, {}, n, skip_bad=True) for n in (1, 2)]
     assert outcomes[0] == outcomes[1] and len(outcomes[0].bad) == 1 and outcomes[0].written == 2
-    for (one, left), (two, right) in zip(
-        read_episodes(tmp_path / "1"), read_episodes(tmp_path / "2"), strict=True
-    ):
-        assert one.name == two.name
+    one, two = EpisodeFolder(tmp_path / "1"), EpisodeFolder(tmp_path / "2")
+    assert one.names == two.names
+    for left, right in zip(one, two, strict=True):
         assert_same(left, right)
     with pytest.raises(DreamdriveError, match=r"0002_sync/oxts/timestamps.txt: No such file"):
         convert("kitti", drives, tmp_path / "3", SMALL, {}, 2)
@@ -153,10 +153,10 @@ def test_rollouts_keep_everything_but_their_size(tmp_path: Path) -> None:
     assert main([*command, str(tmp_path / "small"), "--image-size", "4"]) == 0
     for number in range(2):
         name = f"r_{number:06d}.npz"
-        assert_same(read_episode(tmp_path / "same" / name), RolloutFile(path).read(number))
+        assert_same(read_episode(tmp_path / "same" / name), EpisodeFile(path).read(number))
         small = read_episode(tmp_path / "small" / name)
         assert small.observations["image"].shape == (5, 3, 4, 4)
-        np.testing.assert_array_equal(small.actions, RolloutFile(path).read(number).actions)
+        np.testing.assert_array_equal(small.actions, EpisodeFile(path).read(number).actions)
     with pytest.raises(DreamdriveError, match="no rollouts, expected files ending in .h5"):
         find_rollouts(tmp_path / "same")
     (tmp_path / "bad.h5").write_text("x")
@@ -190,7 +190,7 @@ def test_the_command_converts_each_data_set(tmp_path: Path, capsys: pytest.Captu
             *words,
         ]
         assert main(command) == 0 and main(command) == 0
-        ((_, episode),) = read_episodes(output)
+        (episode,) = EpisodeFolder(output)
         assert np.isfinite(episode.rewards).all() and episode.actions.shape[1] == 3
         if name != "commavq":
             assert episode.observations["image"].shape[1:] == (3, 8, 8)

@@ -7,11 +7,10 @@ import pytest
 
 from tests.train.world_model.small import config, episode, write_drives
 from train.data.episodes import Episode, write_episode
-from train.data.hdf5 import RolloutFile
+from train.data.hdf5 import EpisodeFile
 from train.run.errors import DreamdriveError
 from train.data.columns import Cache
 from train.data.sequences import open_data
-from train.data.sources import find_sources
 
 
 def opened(data: Path, **changed: object) -> Cache:
@@ -36,7 +35,7 @@ def test_episodes_are_decoded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     data = write_drives(tmp_path / "data", [10])
     first = opened(data)
     with monkeypatch.context() as patch:
-        patch.setattr("train.data.columns.read_sources", lambda _: pytest.fail("decoded again"))
+        patch.setattr("train.data.episode_store.EpisodeStore.read", lambda *_: pytest.fail("decoded again"))
         assert opened(data).fingerprint == first.fingerprint
 
 
@@ -129,11 +128,11 @@ def test_speed_comes_from_positions_where_it_is_not_known(tmp_path: Path) -> Non
 
 
 def test_hdf5_and_sorted_folders_are_read(tmp_path: Path) -> None:
-    with RolloutFile(tmp_path / "drives.h5", "a") as file:
+    with EpisodeFile(tmp_path / "drives.h5", "a") as file:
         file.append(episode(9, 0))
         file.append(episode(11, 1))
     cache = opened(tmp_path / "drives.h5")
-    assert cache.names == ["episode 0", "episode 1"] and cache.ends.tolist() == [9, 20]
+    assert cache.names == ["episode_0", "episode_1"] and cache.ends.tolist() == [9, 20]
     write_drives(tmp_path / "data" / "train", [10, 10])
     write_drives(tmp_path / "data" / "val", [9])
     cache = opened(tmp_path / "data")
@@ -141,13 +140,13 @@ def test_hdf5_and_sorted_folders_are_read(tmp_path: Path) -> None:
 
 
 def test_missing_and_empty_data_are_named(tmp_path: Path) -> None:
-    with pytest.raises(DreamdriveError, match="data_path .*nowhere: no such folder, expected one with .npz"):
-        find_sources(tmp_path / "nowhere")
-    with pytest.raises(DreamdriveError, match="no such file, expected HDF5"):
-        find_sources(tmp_path / "nowhere.h5")
+    with pytest.raises(DreamdriveError, match="data_path: .*nowhere: no such folder, expected a folder with .npz"):
+        opened(tmp_path / "nowhere")
+    with pytest.raises(DreamdriveError, match="data_path: .*nowhere.h5: No such file"):
+        opened(tmp_path / "nowhere.h5")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(DreamdriveError, match="empty: no episode, expected .npz files"):
-        find_sources(tmp_path / "empty")
+    with pytest.raises(DreamdriveError, match="empty: no episode, expected at least one .npz file"):
+        opened(tmp_path / "empty")
 
 
 @pytest.mark.parametrize(

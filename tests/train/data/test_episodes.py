@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from train.data.episodes import Episode, EpisodeLimits, read_episode, read_episodes, write_episode
+from train.data.episodes import Episode, EpisodeLimits, read_episode, write_episode
 from train.run.errors import DreamdriveError
 
 
@@ -270,24 +270,3 @@ def test_an_episode_that_breaks_the_alignment_is_not_written(tmp_path: Path) -> 
     with pytest.raises(DreamdriveError, match="is_first"):
         write_episode(tmp_path / "f.npz", episode)
     assert not (tmp_path / "f.npz").exists()
-
-
-def test_a_folder_is_read_in_order_and_skips_only_when_asked(tmp_path: Path) -> None:
-    save(tmp_path / "b.npz", gym_arrays(4))
-    save(tmp_path / "a.npz", gym_arrays(3))
-    (tmp_path / "ab.npz").write_bytes(b"not a zip")
-    with pytest.raises(DreamdriveError, match="ab.npz"):
-        list(read_episodes(tmp_path))
-    folder = read_episodes(tmp_path, skip_bad=True)
-    assert [(path.name, len(episode)) for path, episode in folder] == [("a.npz", 3), ("b.npz", 4)]
-    assert len(folder.skipped) == 1 and "ab.npz" in folder.skipped[0]
-
-
-def test_a_folder_without_a_readable_episode_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(DreamdriveError, match="expected at least one"):
-        read_episodes(tmp_path)
-    with pytest.raises(DreamdriveError, match="expected a folder"):
-        read_episodes(tmp_path / "none")
-    (tmp_path / "bad.npz").write_bytes(b"")
-    with pytest.raises(DreamdriveError, match="all 1 episodes are bad"):
-        list(read_episodes(tmp_path, skip_bad=True))

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from tests.train.data.test_episodes import assert_same, episodes, gym_arrays, save
 from train.data.episodes import Episode, EpisodeLimits, from_file_order, read_episode, write_episode
 from train.data.h5arrays import load_arrays
-from train.data.hdf5 import RolloutFile, open_rollouts
+from train.data.hdf5 import EpisodeFile, open_episodes
 from train.data.journal import journal_of
 from train.run.errors import DreamdriveError
 
@@ -31,7 +31,7 @@ def episode(number: int, steps: int = 4, side: int = 6) -> Episode:
 
 
 def filled(path: Path, count: int) -> Path:
-    with RolloutFile(path, "a") as rollouts:
+    with EpisodeFile(path, "a") as rollouts:
         for number in range(count):
             rollouts.append(episode(number))
     return path
@@ -56,11 +56,11 @@ def foreign(path: Path, change: Callable[[Any], None] | None = None, **keywords:
 def test_what_is_appended_is_read(written: Episode) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "r.h5"
-        with RolloutFile(path, "a") as rollouts:
+        with EpisodeFile(path, "a") as rollouts:
             rollouts.append(written)
             rollouts.append(written)
             assert_same(rollouts.read(1), written)
-        rollouts = RolloutFile(path)
+        rollouts = EpisodeFile(path)
         assert len(rollouts) == 2 and os.listdir(folder) == ["r.h5"]
         assert_same(rollouts.read(0), written)
         assert rollouts.shapes == {name: v.shape[1:] for name, v in written.observations.items()}
@@ -91,12 +91,12 @@ def test_episodes_of_others_with_channels_first_or_last(tmp_path: Path) -> None:
 
     expected = read_episode(save(tmp_path / "e.npz", {k: gym_arrays()[k] for k in FOUR}))
     for path in (foreign(tmp_path / "last.h5"), foreign(tmp_path / "first.hdf5", first)):
-        assert_same(open_rollouts(path).read(1), expected)
+        assert_same(open_episodes(path).read(1), expected)
 
 
 def test_episodes_are_in_the_order_of_their_numbers(tmp_path: Path) -> None:
     path = filled(tmp_path / "r.h5", 12)
-    rollouts = RolloutFile(path)
+    rollouts = EpisodeFile(path)
     assert len(rollouts) == 12
     for number in (1, 2, 10, 11):
         assert_same(rollouts.read(number), episode(number))
@@ -108,9 +108,9 @@ def test_a_gap_in_the_numbers_overwrites_nothing(tmp_path: Path) -> None:
     path = filled(tmp_path / "r.h5", 3)
     with h5py.File(path, "r+") as file:
         del file["episode_1"]
-    with RolloutFile(path, "a") as rollouts:
+    with EpisodeFile(path, "a") as rollouts:
         rollouts.append(episode(3))
-    rollouts = RolloutFile(path)
+    rollouts = EpisodeFile(path)
     for index, number in enumerate((0, 2, 3)):
         assert_same(rollouts.read(index), episode(number))
 
@@ -119,10 +119,10 @@ def test_a_gap_in_the_numbers_overwrites_nothing(tmp_path: Path) -> None:
 def test_files_of_others_can_be_appended_to(tmp_path: Path, version: str) -> None:
     path = foreign(tmp_path / "r.h5", libver=version)
     added = read_episode(save(tmp_path / "e.npz", gym_arrays()))
-    with RolloutFile(path, "a") as rollouts:
+    with EpisodeFile(path, "a") as rollouts:
         rollouts.append(added)
-    assert len(RolloutFile(path)) == 3
-    assert_same(RolloutFile(path).read(2), added)
+    assert len(EpisodeFile(path)) == 3
+    assert_same(EpisodeFile(path).read(2), added)
     with h5py.File(path) as file:
         assert len(file) == 3
 
@@ -131,7 +131,7 @@ def test_a_folder_of_npz_is_the_same_to_readers(tmp_path: Path) -> None:
     (tmp_path / "npz").mkdir()
     for number in range(3):
         write_episode(tmp_path / "npz" / f"{number}.npz", episode(number))
-    folder, file = open_rollouts(tmp_path / "npz"), open_rollouts(filled(tmp_path / "r.h5", 3))
+    folder, file = open_episodes(tmp_path / "npz"), open_episodes(filled(tmp_path / "r.h5", 3))
     assert len(folder) == len(file) == 3
     assert folder.shapes == file.shapes == {"image": (3, 6, 6)}
     assert folder.action_size == file.action_size == 2
@@ -139,11 +139,11 @@ def test_a_folder_of_npz_is_the_same_to_readers(tmp_path: Path) -> None:
         assert_same(folder.read(number), file.read(number))
     write_episode(tmp_path / "npz" / "3.npz", episode(3, side=5))
     with pytest.raises(DreamdriveError, match=r"3.npz: .*\(3, 5, 5\).*\(3, 6, 6\).* as in 0.npz"):
-        open_rollouts(tmp_path / "npz").read(3)
+        open_episodes(tmp_path / "npz").read(3)
 
 
 def test_what_does_not_fit_is_not_appended(tmp_path: Path) -> None:
-    with RolloutFile(filled(tmp_path / "r.h5", 1), "a") as rollouts:
+    with EpisodeFile(filled(tmp_path / "r.h5", 1), "a") as rollouts:
         with pytest.raises(DreamdriveError, match=r"episode_1: observations .*\(3, 5, 5\).* as in r.h5: episode_0"):
             rollouts.append(episode(1, side=5))
         wide = episode(1)
@@ -157,7 +157,7 @@ def test_what_does_not_fit_is_not_appended(tmp_path: Path) -> None:
         rollouts.append(episode(1))
         assert len(rollouts) == 2
     with pytest.raises(ValueError, match="not open for writing"):
-        RolloutFile(tmp_path / "r.h5").append(episode(2))
+        EpisodeFile(tmp_path / "r.h5").append(episode(2))
 
 
 def put(key: str, value: Any) -> Callable[[Any], None]:
@@ -248,7 +248,7 @@ FOREIGN = [
 def test_a_bad_episode_is_one_line_with_file_episode_and_key(
     tmp_path: Path, change: Callable[[Any], None], expectation: str
 ) -> None:
-    rollouts = open_rollouts(foreign(tmp_path / "bad.h5", change))
+    rollouts = open_episodes(foreign(tmp_path / "bad.h5", change))
     assert len(rollouts.read(0)) == 3
     with pytest.raises(DreamdriveError) as caught:
         rollouts.read(1)
@@ -259,12 +259,12 @@ def test_a_bad_episode_is_one_line_with_file_episode_and_key(
 def test_a_limit_on_the_size_of_an_episode(tmp_path: Path) -> None:
     path = filled(tmp_path / "r.h5", 1)
     with pytest.raises(DreamdriveError, match="expected at most 500"):
-        open_rollouts(path, EpisodeLimits(max_bytes=500)).read(0)
+        open_episodes(path, limits=EpisodeLimits(max_bytes=500)).read(0)
     with h5py.File(path) as file:
         size = sum(int(data.nbytes) for data in file["episode_0"].values())
-    assert_same(open_rollouts(path, EpisodeLimits(max_bytes=size)).read(0), episode(0))
+    assert_same(open_episodes(path, limits=EpisodeLimits(max_bytes=size)).read(0), episode(0))
     with pytest.raises(DreamdriveError, match=f"{size} bytes unpacked, expected at most {size - 1}"):
-        open_rollouts(path, EpisodeLimits(max_bytes=size - 1)).read(0)
+        open_episodes(path, limits=EpisodeLimits(max_bytes=size - 1)).read(0)
 
 
 def test_a_chunk_may_be_as_large_as_an_episode_and_no_larger(tmp_path: Path) -> None:
@@ -281,22 +281,22 @@ def test_a_file_that_is_there_but_empty_is_begun(tmp_path: Path) -> None:
     path.touch()
     # That of a file which was removed.
     journal_of(path).write_bytes(b"another's")
-    with RolloutFile(path, "a") as rollouts:
+    with EpisodeFile(path, "a") as rollouts:
         assert len(rollouts) == 0
         rollouts.append(episode(0))
     assert not journal_of(path).exists()
-    assert_same(RolloutFile(path).read(0), episode(0))
+    assert_same(EpisodeFile(path).read(0), episode(0))
 
 
 def test_a_writer_reads_under_its_own_lock_and_nobody_else_meanwhile(tmp_path: Path) -> None:
     path = filled(tmp_path / "r.h5", 1)
-    with RolloutFile(path, "a") as rollouts:
+    with EpisodeFile(path, "a") as rollouts:
         assert_same(rollouts.read(0), episode(0))
         for mode in ("r", "a"):
             with pytest.raises(DreamdriveError, match="r.h5: in use, expected that nobody else is"):
-                RolloutFile(path, mode)
+                EpisodeFile(path, mode)
         assert_same(rollouts.read(0), episode(0))
-    assert_same(RolloutFile(path).read(0), episode(0))
+    assert_same(EpisodeFile(path).read(0), episode(0))
 
 
 def test_a_file_cut_short_never_gives_another_exception(tmp_path: Path) -> None:
@@ -305,7 +305,7 @@ def test_a_file_cut_short_never_gives_another_exception(tmp_path: Path) -> None:
     for length in [0, 1, 50, *range(96, len(data), 997)]:
         path.write_bytes(data[:length])
         with pytest.raises(DreamdriveError, match="cut.h5.*expected a readable HDF5 file") as caught:
-            open_rollouts(path).read(0)
+            open_episodes(path).read(0)
         assert "\n" not in str(caught.value)
 
 
@@ -316,7 +316,7 @@ def test_changed_data_are_noticed(tmp_path: Path) -> None:
     data = bytearray(path.read_bytes())
     data[chunk.byte_offset + chunk.size // 2] ^= 1
     path.write_bytes(data)
-    rollouts = RolloutFile(path)
+    rollouts = EpisodeFile(path)
     assert_same(rollouts.read(0), episode(0))
     with pytest.raises(DreamdriveError, match="episode_1: broken"):
         rollouts.read(1)
@@ -324,18 +324,18 @@ def test_changed_data_are_noticed(tmp_path: Path) -> None:
 
 def test_no_file_no_episodes_no_hdf5(tmp_path: Path) -> None:
     with pytest.raises(DreamdriveError, match="none.h5: No such file"):
-        open_rollouts(tmp_path / "none.h5")
-    with pytest.raises(DreamdriveError, match="expected an HDF5 file or a folder"):
-        open_rollouts(tmp_path / "none")
+        open_episodes(tmp_path / "none.h5")
+    with pytest.raises(DreamdriveError, match="expected a folder with .npz episodes or an HDF5 file"):
+        open_episodes(tmp_path / "none")
     with pytest.raises(DreamdriveError, match="at least one .npz file"):
-        open_rollouts(tmp_path)
+        open_episodes(tmp_path)
     (tmp_path / "text.h5").write_text("not a file of this kind")
     for mode in ("r", "a"):
         with pytest.raises(DreamdriveError, match="text.h5: broken"):
-            RolloutFile(tmp_path / "text.h5", mode)
+            EpisodeFile(tmp_path / "text.h5", mode)
     assert (tmp_path / "text.h5").read_text() == "not a file of this kind"
-    with RolloutFile(tmp_path / "new.h5", "a") as rollouts:
+    with EpisodeFile(tmp_path / "new.h5", "a") as rollouts:
         assert len(rollouts) == 0
         with pytest.raises(DreamdriveError, match="no episode"):
             _ = rollouts.shapes
-    assert len(open_rollouts(tmp_path / "new.h5")) == 0
+    assert len(open_episodes(tmp_path / "new.h5")) == 0

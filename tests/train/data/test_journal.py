@@ -19,7 +19,7 @@ import pytest
 from tests.train.data.test_episodes import assert_same
 from tests.train.data.test_hdf5 import episode, filled
 from train.data import journal
-from train.data.hdf5 import RolloutFile
+from train.data.hdf5 import EpisodeFile
 from train.data.journal import Transaction, journal_of, recover
 from train.run.errors import DreamdriveError
 
@@ -75,7 +75,7 @@ def test_killed_at_every_single_step_nothing_is_lost_and_nothing_is_half(
         if child == 0:
             status = 1
             try:
-                append = RolloutFile(path, "a").append
+                append = EpisodeFile(path, "a").append
                 status = 7 if killed_at(monkeypatch, at, partial(append, episode(3))) else 0
             finally:
                 os._exit(status)
@@ -86,16 +86,16 @@ def test_killed_at_every_single_step_nothing_is_lost_and_nothing_is_half(
             with h5py.File(path) as file:
                 assert len(file) in (3, 4)
                 assert file["episode_2/observations"][()].any()
-        reader = RolloutFile(path)
+        reader = EpisodeFile(path)
         lengths.append(len(reader))
         for number in range(len(reader)):
             assert_same(reader.read(number), episode(number))
         # And whoever goes on puts the episode into the place of the unfinished one.
-        with RolloutFile(path, "a") as rollouts:
+        with EpisodeFile(path, "a") as rollouts:
             if len(rollouts) == 3:
                 rollouts.append(episode(3))
             rollouts.append(episode(4))
-        reader = RolloutFile(path)
+        reader = EpisodeFile(path)
         assert len(reader) == 5
         for number in range(5):
             assert_same(reader.read(number), episode(number))
@@ -108,8 +108,8 @@ def test_killed_at_every_single_step_nothing_is_lost_and_nothing_is_half(
 WRITER = """
 import sys
 from tests.train.data.test_hdf5 import episode
-from train.data.hdf5 import RolloutFile
-with RolloutFile(sys.argv[1], "a") as rollouts:
+from train.data.hdf5 import EpisodeFile
+with EpisodeFile(sys.argv[1], "a") as rollouts:
     while True:
         rollouts.append(episode(len(rollouts), 40, 32))
         print(len(rollouts), flush=True)
@@ -125,13 +125,13 @@ def test_a_writer_killed_from_outside(tmp_path: Path) -> None:
         for _ in range(7):
             told = int(writer.stdout.readline())
         with pytest.raises(DreamdriveError, match="in use"):
-            RolloutFile(path)
+            EpisodeFile(path)
         with pytest.raises(DreamdriveError, match="in use"):
-            RolloutFile(path, "a")
+            EpisodeFile(path, "a")
         writer.send_signal(signal.SIGKILL)
         told = int([str(told), *writer.stdout.read().split()][-1])
         writer.wait()
-        rollouts = RolloutFile(path)
+        rollouts = EpisodeFile(path)
         assert told <= len(rollouts) <= told + 1
         for number in range(len(rollouts)):
             assert_same(rollouts.read(number), episode(number, 40, 32))
@@ -146,7 +146,7 @@ def test_a_full_disk_keeps_the_earlier_episodes(tmp_path: Path, monkeypatch: pyt
         raise OSError(errno.ENOSPC, "No space left on device")
 
     for name in ("pwrite", "fsync"):
-        rollouts = RolloutFile(path, "a")
+        rollouts = EpisodeFile(path, "a")
         with monkeypatch.context() as patch:
             patch.setattr(os, name, full)
             with pytest.raises(DreamdriveError, match="disk is full") as caught:
@@ -154,10 +154,10 @@ def test_a_full_disk_keeps_the_earlier_episodes(tmp_path: Path, monkeypatch: pyt
         assert "\n" not in str(caught.value) and path.stat().st_size == size
         with pytest.raises(ValueError, match="not open"):
             rollouts.append(episode(2))
-        assert len(RolloutFile(path)) == 2
-    with RolloutFile(path, "a") as rollouts:
+        assert len(EpisodeFile(path)) == 2
+    with EpisodeFile(path, "a") as rollouts:
         rollouts.append(episode(2))
-    assert_same(RolloutFile(path).read(2), episode(2))
+    assert_same(EpisodeFile(path).read(2), episode(2))
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -194,7 +194,7 @@ def test_a_journal_that_is_broken_or_of_another_file_is_refused(tmp_path: Path) 
     journal_of(path).write_bytes(b"dreamdrive journal 1\n" + bytes(50))
     for mode in ("r", "a"):
         with pytest.raises(DreamdriveError, match="r.h5.journal: broken"):
-            RolloutFile(path, mode)
+            EpisodeFile(path, mode)
     assert path.read_bytes() == before
     short = tmp_path / "short"
     short.write_bytes(b"12")

@@ -6,14 +6,14 @@ import torch
 from agent.tokenizer.fsq_vae import FSQVAE
 from tests.train.tokenizer.test_tokenise import StopAfter
 from tests.train.world_models.small import open_small, small_config, write_rollouts
+from train.data.episode_store import EpisodeStore
 from train.run.errors import DreamdriveError
 from train.run.stage_loop import Saves, Stopped, Watch
-from train.tokenizer.rollouts import Rollouts
 from train.tokenizer.train_tokenizer import VAETrainer, codebook_metrics
 
 
 @pytest.fixture(scope="module")
-def rollouts(tmp_path_factory: pytest.TempPathFactory) -> Rollouts:
+def rollouts(tmp_path_factory: pytest.TempPathFactory) -> EpisodeStore:
     return open_small(write_rollouts(tmp_path_factory.mktemp("rollouts") / "rollouts.h5"))
 
 
@@ -26,7 +26,7 @@ def same(a: FSQVAE, b: FSQVAE) -> bool:
     return all(map(torch.equal, a.state_dict().values(), b.state_dict().values()))
 
 
-def test_it_learns_to_see(rollouts: Rollouts) -> None:
+def test_it_learns_to_see(rollouts: EpisodeStore) -> None:
     config = small_config(training={"vae_epochs": 12, "vae_learning_rate": 3e-3, "compare_plain_vae": True})
     metrics = VAETrainer(fresh(), config).train(rollouts)
     one = small_config(training={"vae_epochs": 1, "vae_learning_rate": 1e-6})
@@ -39,7 +39,9 @@ def test_it_learns_to_see(rollouts: Rollouts) -> None:
 
 # Within the first epoch, at its end, and in a later one.
 @pytest.mark.parametrize("updates", [3, 28, 41])
-def test_a_resumed_training_is_one_never_stopped(rollouts: Rollouts, updates: int, tmp_path: Path) -> None:
+def test_a_resumed_training_is_one_never_stopped(
+    rollouts: EpisodeStore, updates: int, tmp_path: Path
+) -> None:
     whole = fresh()
     wanted = VAETrainer(whole, small_config()).train(rollouts)
 
@@ -52,7 +54,7 @@ def test_a_resumed_training_is_one_never_stopped(rollouts: Rollouts, updates: in
     assert metrics == wanted and same(resumed, whole)
 
 
-def test_a_checkpoint_of_other_options_does_not_count(rollouts: Rollouts, tmp_path: Path) -> None:
+def test_a_checkpoint_of_other_options_does_not_count(rollouts: EpisodeStore, tmp_path: Path) -> None:
     with pytest.raises(Stopped):
         VAETrainer(fresh(), small_config()).train(
             rollouts,
@@ -63,7 +65,7 @@ def test_a_checkpoint_of_other_options_does_not_count(rollouts: Rollouts, tmp_pa
     assert Saves(tmp_path / "vae.pt", "another").load() is None
 
 
-def test_a_loss_that_is_no_number_stops(rollouts: Rollouts) -> None:
+def test_a_loss_that_is_no_number_stops(rollouts: EpisodeStore) -> None:
     vae = fresh()
     with torch.no_grad():
         next(vae.parameters()).fill_(torch.nan)

@@ -8,7 +8,7 @@ from agent.world_model.lstm import LSTMWorldModel
 from tests.train.tokenizer.test_tokenise import StopAfter
 from tests.train.world_models.small import SIDE, counted_tokens, small_config
 from train.run.stage_loop import Saves, Stopped, Watch
-from train.tokenizer.rollouts import split
+from train.tokenizer.picture_stream import split
 from train.tokenizer.tokenise import Tokens
 from train.world_model.token_trainer import WorldModelTrainer, baselines, validate
 from train.world_models.config import WorldModelAgentConfig

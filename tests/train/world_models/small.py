@@ -7,9 +7,10 @@ import numpy as np
 
 from envs.car_racing.env import CarRacingConfig
 from tests.train.online.tiny_envs import TinyEnv
+from train.data.episode_store import EpisodeStore
 from train.data.episodes import Episode
-from train.data.hdf5 import RolloutFile
-from train.tokenizer.rollouts import Rollouts
+from train.data.hdf5 import EpisodeFile
+from train.tokenizer.picture_stream import open_rollouts
 from train.tokenizer.tokenise import Tokens
 from train.world_models.config import WorldModelAgentConfig
 
@@ -74,15 +75,15 @@ def wandering(length: int, start: int) -> Episode:
 
 def write_rollouts(path: Path, count: int = 6, length: int = 20) -> Path:
     """A file of `count` wanderings of about `length` actions."""
-    with RolloutFile(path, "a") as file:
+    with EpisodeFile(path, "a") as file:
         for number in range(count):
             file.append(wandering(length + number % 3, number))
     return path
 
 
-def open_small(path: Path) -> Rollouts:
+def open_small(path: Path) -> EpisodeStore:
     """The rollouts of `write_rollouts`."""
-    return Rollouts(path, (3, SIDE, SIDE), ACTIONS)
+    return open_rollouts(path, (3, SIDE, SIDE), ACTIONS)
 
 
 def counted_tokens(lengths: list[int], codes: int = 12) -> Tokens:

@@ -19,7 +19,7 @@ from tests.train.world_models.small import SIDE, make_steering, wandering
 from tests.train.world_models.stages import STEERED, failed, records, tiny_config, words
 from train.cli import main
 from train.data.episodes import write_episode
-from train.data.hdf5 import open_rollouts
+from train.data.hdf5 import open_episodes
 from train.drive.agents import load_agent
 from train.run.checkpoint import load_checkpoint, load_weights
 from train.run.folder import Run
@@ -85,7 +85,7 @@ def test_the_weights_are_those_of_the_stages(original: Path) -> None:
     for name, value in model.items():
         assert torch.equal(weights[f"world_model.{name}"], value)
     assert agent.behaviour.genome.abs().max() > 0
-    rollouts = open_rollouts(original / "rollouts.h5")
+    rollouts = open_episodes(original / "rollouts.h5")
     assert len(rollouts) == 4
     assert meta["frames"] == 4 * sum(len(rollouts.read(n)) for n in range(4))
 
@@ -139,7 +139,7 @@ def test_more_rollouts_make_everything_anew(finished: Path) -> None:
     before = records(finished)
     assert main(words("all", finished, None, "--collect.rollouts", "5")) == 0
     after = records(finished)
-    assert len(open_rollouts(finished / "rollouts.h5")) == 5
+    assert len(open_episodes(finished / "rollouts.h5")) == 5
     assert all(before[stage].fingerprint != after[stage].fingerprint for stage in STAGES)
 
 
@@ -271,7 +271,7 @@ def test_a_signal_stops_the_collecting(runs: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(Progress, "update", update)
     train_world_models(config, "collect", runs / "b")
     assert records(runs / "b")["collect"].metrics["episodes"] == 4
-    assert len(open_rollouts(runs / "b" / "rollouts.h5")) == 6
+    assert len(open_episodes(runs / "b" / "rollouts.h5")) == 6
 
 
 def test_the_run_of_another_job_is_left_alone(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,7 +13,8 @@ from train.convert.lerobot.columns import TASK_EXTRA, rowwise_extras
 from train.convert.lerobot.config import ExportConfig
 from train.convert.lerobot.layout import Info
 from train.convert.lerobot.writer import DataSetWriter
-from train.data.episodes import read_episodes
+from train.data.episode_store import EpisodeFolder
+from train.data.episodes import read_episode
 from train.run.errors import DreamdriveError, explain_os_errors
 from train.run.progress import Progress
 
@@ -33,14 +34,14 @@ def export(episodes: Path, output: Path, config: ExportConfig, progress: Progres
     Raises:
         DreamdriveError: an episode is broken or unlike the first, `output` is there, or the disk refuses.
     """
-    folder = read_episodes(episodes)
+    folder = EpisodeFolder(episodes)
     left_out: list[str] = []
     with _written_aside(output) as root:
         writer: DataSetWriter | None = None
-        shown = progress or Progress("writing a LeRobot data set", len(folder.paths), "episodes")
+        shown = progress or Progress("writing a LeRobot data set", len(folder), "episodes")
         with shown, ExitStack() as after:
-            for number, (path, episode) in enumerate(folder):
-                where = str(path)
+            for number, path in enumerate(folder.paths):
+                where, episode = str(path), read_episode(path)
                 if writer is None:
                     writer = DataSetWriter(root, where, episode, config)
                     after.callback(writer.shelves.abandon)
@@ -48,7 +49,7 @@ def export(episodes: Path, output: Path, config: ExportConfig, progress: Progres
                     left_out = sorted(set(episode.extras) - {*columns, TASK_EXTRA})
                 writer.add(where, episode, number)
                 shown.update(number + 1, {"frames": writer.frames})
-            assert writer is not None, "read_episodes refuses a folder without any"
+            assert writer is not None, "a folder without any is refused"
             info = writer.close()
     if left_out:
         print(f"left out: {', '.join(left_out)} (extras that are not columns)")

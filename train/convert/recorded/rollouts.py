@@ -15,7 +15,7 @@ from PIL import Image
 from train.convert.recorded.pictures import Fit, fitted
 from train.convert.recorded.recording import Broken, ConvertConfig, Named, Recording
 from train.data.episodes import Episode
-from train.data.hdf5 import RolloutFile
+from train.data.hdf5 import EpisodeFile
 from train.run.errors import DreamdriveError
 
 _ENDINGS = (".h5", ".hdf5")
@@ -38,7 +38,7 @@ class Rollout:
         yield self.name, partial(self._episode, config)
 
     def _episode(self, config: ConvertConfig) -> Episode:
-        episode = RolloutFile(self.path).read(self.number)
+        episode = EpisodeFile(self.path).read(self.number)
         images = episode.observations.get("image")
         if config.image_size is not None and images is not None:
             episode.observations["image"] = _resized(images, config.image_size, config.fit)
@@ -61,7 +61,7 @@ def find_rollouts(source: Path) -> list[Recording]:
     found: list[Recording] = []
     for path in paths:
         try:
-            count = len(RolloutFile(path))
+            count = len(EpisodeFile(path))
         except DreamdriveError as error:
             if path == source:
                 raise

@@ -20,7 +20,7 @@ from train.convert.lerobot.export import export
 from train.convert.lerobot.layout import located, read_info
 from train.convert.lerobot.reader import find_lerobot, read_lerobot
 from train.convert.lerobot.video import VideoConfig, VideoWriter
-from train.data.episodes import read_episodes
+from train.data.episode_store import EpisodeFolder
 from train.run.errors import DreamdriveError
 
 CAMERA = "observation.images.front"
@@ -68,7 +68,7 @@ def test_the_command_there_and_back(sets: Path, tmp_path: Path) -> None:
         "convert.json",
         *(f"episode_{number:06d}.npz" for number in range(3)),
     }
-    for before, (_, after) in zip(DRIVES, read_episodes(tmp_path / "back"), strict=True):
+    for before, after in zip(DRIVES, EpisodeFolder(tmp_path / "back"), strict=True):
         assert after.observations["image"].shape == (len(before) + 1, 3, 16, 16)
         # The middle of 24 columns, 4 to 19, exactly as it was.
         np.testing.assert_array_equal(

@@ -1,6 +1,5 @@
-"""Recorded rollouts for the stages: found, checked, split, and their pictures streamed."""
+"""Pictures of recorded rollouts, streamed in random order with bounded memory."""
 
-import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,67 +7,41 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from train.data.episodes import Episode
-from train.data.hdf5 import RolloutSource, open_rollouts
+from train.data.episode_store import EpisodeStore
+from train.data.hdf5 import open_episodes
 from train.run.errors import DreamdriveError
 
-_SAMPLED = 16  # episodes whose contents the fingerprint reads
 
-
-class Rollouts:
-    """The rollouts of a run, each checked for the sizes that the models expect when it is read.
+def open_rollouts(path: Path, image_shape: tuple[int, ...], action_size: int) -> EpisodeStore:
+    """The rollouts of a run, an HDF5 file or a folder of .npz files; of the sizes that the models expect.
 
     Args:
-        path: a .h5 file, or a folder of .npz files.
+        path: of the file or folder.
         image_shape: (C, S, S) that every picture must have.
         action_size: numbers that every action must have.
 
     Raises:
         DreamdriveError: there are fewer than two, or the first does not fit.
     """
-
-    def __init__(self, path: Path, image_shape: tuple[int, ...], action_size: int) -> None:
-        if not path.exists():
-            raise DreamdriveError(f"no rollouts at {path}: --stage collect makes them")
-        self.path, self.image_shape, self.action_size = path, tuple(image_shape), action_size
-        self._source: RolloutSource = open_rollouts(path)
-        if len(self._source) < 2:
-            raise DreamdriveError(
-                f"{path}: {len(self._source)} rollouts: expected at least 2, one to hold out; "
-                "--stage collect makes more"
-            )
-        self.read(0)
-
-    def __len__(self) -> int:
-        return len(self._source)
-
-    def read(self, index: int) -> Episode:
-        """Episode `index`, in arrival alignment; its sizes are right."""
-        episode = self._source.read(index)
-        where = f"{self.path}: episode {index}"
-        if "image" not in episode.observations:
-            raise DreamdriveError(f"{where}: 'observations': missing, expected pictures")
-        found = tuple(episode.observations["image"].shape[1:])
-        if found != self.image_shape:
-            raise DreamdriveError(
-                f"{where}: pictures of {_text(found)}, expected {_text(self.image_shape)} "
-                "as fsq_vae.image_size says"
-            )
-        size = episode.actions.shape[1]
-        if size != self.action_size:
-            raise DreamdriveError(
-                f"{where}: actions of {size} numbers, expected {self.action_size} as env.action says"
-            )
-        return episode
-
-    def fingerprint(self) -> str:
-        """A digest of how many there are and of the actions and rewards of up to 16 of them."""
-        digest = hashlib.sha256(f"{len(self)}".encode())
-        for index in np.unique(np.linspace(0, len(self) - 1, _SAMPLED).astype(int)).tolist():
-            episode = self.read(index)
-            digest.update(np.ascontiguousarray(episode.actions).tobytes())
-            digest.update(np.ascontiguousarray(episode.rewards).tobytes())
-        return digest.hexdigest()
+    if not path.exists():
+        raise DreamdriveError(f"no rollouts at {path}: --stage collect makes them")
+    store = open_episodes(path)
+    if len(store) < 2:
+        raise DreamdriveError(
+            f"{path}: {len(store)} rollouts: expected at least 2, one to hold out; --stage collect makes more"
+        )
+    found = store.shapes.get("image")
+    if found is None:
+        raise DreamdriveError(f"{path}: 'observations': missing, expected pictures")
+    if found != image_shape:
+        raise DreamdriveError(
+            f"{path}: pictures of {_text(found)}, expected {_text(image_shape)} as fsq_vae.image_size says"
+        )
+    if store.action_size != action_size:
+        raise DreamdriveError(
+            f"{path}: actions of {store.action_size} numbers, expected {action_size} as env.action says"
+        )
+    return store
 
 
 def _text(shape: tuple[int, ...]) -> str:
@@ -83,7 +56,7 @@ def split(count: int, share: float, seed: int) -> tuple[list[int], list[int]]:
 
 
 def stream_pictures(
-    rollouts: Rollouts, episodes: list[int], batch: int, buffer: int, most: int, seed: list[int]
+    rollouts: EpisodeStore, episodes: list[int], batch: int, buffer: int, most: int, seed: list[int]
 ) -> Iterator[Tensor]:
     """Shuffled batches (batch, C, S, S) uint8 of the pictures of `episodes`, the same for the same `seed`.
 
@@ -102,12 +75,12 @@ def stream_pictures(
     """
     rng = np.random.default_rng(seed)
     buffer = max(buffer, batch)
-    pool = np.empty((buffer, *rollouts.image_shape), np.uint8)
+    pool = np.empty((buffer, *rollouts.shapes["image"]), np.uint8)
     filled, given = 0, 0
 
     def draw(size: int) -> Tensor:
         nonlocal filled
-        out = np.empty((size, *rollouts.image_shape), np.uint8)
+        out = np.empty((size, *rollouts.shapes["image"]), np.uint8)
         for row in range(size):
             chosen = int(rng.integers(filled))
             out[row] = pool[chosen]
@@ -135,7 +108,7 @@ def stream_pictures(
         yield draw(filled)
 
 
-def some_pictures(rollouts: Rollouts, episodes: list[int], batch: int, most: int) -> Iterator[Tensor]:
+def some_pictures(rollouts: EpisodeStore, episodes: list[int], batch: int, most: int) -> Iterator[Tensor]:
     """Pictures of `episodes` in their order, (up to batch, C, S, S) uint8, at most `most` in all."""
     left = most
     for index in episodes:

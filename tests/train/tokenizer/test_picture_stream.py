@@ -7,7 +7,7 @@ import torch
 from tests.train.world_models.small import ACTIONS, SIDE, open_small, wandering, write_rollouts
 from train.data.episodes import write_episode
 from train.run.errors import DreamdriveError
-from train.tokenizer.rollouts import Rollouts, some_pictures, split, stream_pictures
+from train.tokenizer.picture_stream import open_rollouts, some_pictures, split, stream_pictures
 
 
 @pytest.fixture(scope="module")
@@ -80,14 +80,14 @@ def test_the_fingerprint_is_of_number_and_contents(path: Path, tmp_path: Path) -
     same = open_small(write_rollouts(tmp_path / "same.h5"))
     more = open_small(write_rollouts(tmp_path / "more.h5", count=7))
     longer = open_small(write_rollouts(tmp_path / "longer.h5", length=21))
-    marks = [one.fingerprint() for one in (open_small(path), same, more, longer)]
+    marks = [one.contents_digest() for one in (open_small(path), same, more, longer)]
     assert marks[0] == marks[1] and len(set(marks)) == 3
 
 
 def test_a_folder_of_npz_is_read_too(path: Path, tmp_path: Path) -> None:
     for number in range(6):
         write_episode(tmp_path / f"episode_{number}.npz", wandering(20 + number % 3, number))
-    assert open_small(tmp_path).fingerprint() == open_small(path).fingerprint()
+    assert open_small(tmp_path).contents_digest() == open_small(path).contents_digest()
 
 
 @pytest.mark.parametrize(
@@ -99,7 +99,7 @@ def test_a_folder_of_npz_is_read_too(path: Path, tmp_path: Path) -> None:
 )
 def test_other_sizes_are_one_line(path: Path, shape: tuple[int, ...], actions: int, line: str) -> None:
     with pytest.raises(DreamdriveError, match=line) as caught:
-        Rollouts(path, shape, actions)
+        open_rollouts(path, shape, actions)
     assert str(path) in str(caught.value) and "\n" not in str(caught.value)
 
 
