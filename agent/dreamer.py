@@ -195,9 +195,14 @@ class Dreamer(nn.Module):
             The action (N, A), within [-1, 1] if continuous, and the state (N) it was chosen in.
         """
         state = self.world_model.encode(observation, state, action, is_first)
+        return self.choose(state, explore), state
+
+    @torch.no_grad()
+    def choose(self, state: State, explore: bool) -> Tensor:
+        """Actions (N, A) in states (N): samples of the policy, or its mode; see `act`."""
         policy = self.behaviour.policy(self.world_model.features(state))
         chosen = policy.sample() if explore else policy.mode()
-        return chosen.clamp(-1.0, 1.0), state
+        return chosen.clamp(-1.0, 1.0)
 
     def loss(self, batch: Batch, state: State) -> tuple[Tensor, Metrics, State]:
         """The loss of everything on B sequences that follow `state` (B), metrics, and the states (B, T).

@@ -9,7 +9,8 @@ import pytest
 from agent.world_model.lstm import LSTMWorldModel
 from agent.world_model.rssm import RSSM
 from train.drive.agents import load_agent
-from train.look.evaluate import drive, follow_policy
+from train.drive.courses import drive_tracks
+from train.drive.drivers import agent_driver
 
 ROOT = Path(__file__).parents[1]
 SHIPPED = {"car_racing": RSSM, "car_racing_lstm": LSTMWorldModel}
@@ -24,7 +25,7 @@ def test_a_shipped_agent_scores_what_the_results_say(name: str) -> None:
     trained = load_agent(folder, "cpu")
     assert isinstance(trained.agent.world_model, SHIPPED[name])
     seeds = list(range(said["first_seed"], said["first_seed"] + TRACKS))
-    scores, _ = drive(trained.config.env, follow_policy(trained), seeds)
+    scores, _ = drive_tracks(trained.config.env, agent_driver(trained), seeds)
     assert abs(np.mean(scores) - said["mean"]) < 3 * said["std"] / TRACKS**0.5
     assert np.mean(scores) > 100
 

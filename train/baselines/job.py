@@ -21,7 +21,7 @@ from train.baselines.algorithms import Kind, PPOConfig, SACConfig
 from train.baselines.dream_starts import DreamStartsConfig, dream_starts, recorded_starts
 from train.baselines.saved_model import FIXED
 from train.drive.agents import BASELINE_JOB, Trained, export, load_agent
-from train.look.evaluate import Chooser, Filtering
+from train.drive.drivers import Driver, FilteredDriver
 from train.run.checkpoint import load_checkpoint, load_weights
 from train.run.device import pick_device, set_up_cpu
 from train.run.errors import DreamdriveError, one_line
@@ -204,14 +204,14 @@ def _learner(
 
 
 class PicturePolicy:
-    """Chooses by a policy that sees the last pictures; a `train.look.evaluate.Chooser`."""
+    """Drives by a policy that sees the last pictures; a `train.drive.drivers.Driver`."""
 
     def __init__(self, policy: Any, stack: int) -> None:
         self._policy, self._size = policy, stack
-        self.start(1)
+        self.reset(1)
 
-    def start(self, count: int) -> None:
-        """See `Chooser`."""
+    def reset(self, count: int) -> None:
+        """See `Driver`."""
         from train.baselines.adapter import Stack
 
         self._stack = Stack(self._size)
@@ -219,14 +219,14 @@ class PicturePolicy:
     def act(
         self, observation: Mapping[str, NDArray[Any]], is_first: NDArray[np.bool_]
     ) -> NDArray[np.float32]:
-        """See `Chooser`."""
+        """See `Driver`."""
         self._stack.push(observation["image"])
         seen = self._stack.restart(observation["image"], is_first)
         actions: NDArray[np.float32] = self._policy.predict(seen, deterministic=True)[0]
         return actions
 
 
-def load_baseline(path: Path, device: str = "auto") -> tuple[CarRacingConfig, Chooser, int]:
+def load_baseline(path: Path, device: str = "auto") -> tuple[CarRacingConfig, Driver, int]:
     """The environment, the driver, and the real frames it took, of the baseline in `path`.
 
     Raises `DreamdriveError` when stable-baselines3 is missing, or the weights are missing or do not fit.
@@ -257,4 +257,4 @@ def load_baseline(path: Path, device: str = "auto") -> tuple[CarRacingConfig, Ch
         chosen = policy.predict(model.features(state).float().cpu().numpy(), deterministic=True)[0]
         return torch.from_numpy(chosen).to(dreamer.device)
 
-    return config.env, Filtering(model, choose, dreamer.device), frames
+    return config.env, FilteredDriver(model, choose, dreamer.device), frames

@@ -12,7 +12,13 @@ from envs.car_racing.env import CarRacingConfig, make_car_racing
 from train.data.episodes import Episode
 from train.data.hdf5 import open_episodes
 from train.drive.agents import Trained
-from train.drive.drivers import Driver, Policy, check_policy, load_policy, make_driver
+from train.drive.behaviour_policy import (
+    BehaviourPolicy,
+    check_policy,
+    load_behaviour_policy,
+    make_driver,
+)
+from train.drive.drivers import Driver
 from train.drive.environments import require_car_racing
 from train.run.errors import DreamdriveError, one_line
 from train.run.options import build
@@ -50,12 +56,12 @@ def drive(env: VectorEnv[Any, Any, Any], driver: Driver, count: int) -> Iterator
     They are the `count` episodes that start first, not those that end first: short ones are not favoured.
     """
     n = env.num_envs
-    everyone = np.arange(n)
     recorders = [_Recorder() for _ in range(n)]
     live, first, ended, terminated = np.ones(n, bool), np.ones(n, bool), np.zeros(n, bool), np.zeros(n, bool)
     actions: Any = env.action_space
     action, reward = np.zeros(actions.shape, np.float32), np.zeros(n, np.float32)
     to_start, frames = count - n, 0
+    driver.reset(n)
     observation, _ = env.reset()
     while True:
         for i in np.flatnonzero(live):
@@ -67,7 +73,7 @@ def drive(env: VectorEnv[Any, Any, Any], driver: Driver, count: int) -> Iterator
                 to_start -= 1
         if not live.any():
             return
-        action = driver.act(observation, first, everyone)
+        action = driver.act(observation, first)
         # After an end, this step only resets: the action led nowhere.
         first = ended
         observation, reward, terminated, truncated, info = env.step(action)
@@ -79,7 +85,7 @@ def drive(env: VectorEnv[Any, Any, Any], driver: Driver, count: int) -> Iterator
 def record(
     path: Path,
     episodes: int,
-    policy: Policy,
+    policy: BehaviourPolicy,
     config: CarRacingConfig,
     seed: int,
     progress: Progress | None = None,
@@ -122,7 +128,7 @@ def record(
         try:
             if done:
                 _check_fits(path, there.read(0), env)
-            driver = make_driver(policy, config.num_envs, config.action_size, chance_seed, done)
+            driver = make_driver(policy, config.action_size, chance_seed, done)
             with own if progress is None else nullcontext(progress) as shown:
                 shown.update(done)
                 for episode, frames in drive(env, driver, episodes - done):
@@ -158,7 +164,7 @@ def collect_car_racing(
     """
     if episodes < 1:
         raise DreamdriveError(f"--episodes {episodes}: expected at least 1")
-    driving = load_policy(policy)
+    driving = load_behaviour_policy(policy)
     trained = driving if isinstance(driving, Trained) else None
     base = require_car_racing(trained.config.env, policy).model_dump() if trained else None
     config = build(CarRacingConfig, None, overrides or {}, base)

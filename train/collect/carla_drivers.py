@@ -15,7 +15,8 @@ from envs.carla.state import carla_observation_space
 from train.collect.carla_config import CollectConfig
 from train.collect.noise import Bursts
 from train.drive.agents import TrainedModel, load_world_model
-from train.drive.drivers import Driver, Single, is_run, load_policy, make_driver
+from train.drive.behaviour_policy import SinglePolicy, is_run, load_behaviour_policy, make_driver
+from train.drive.drivers import Driver
 from train.drive.environments import require_carla
 from train.language.command_sampling import across, draw_orders
 from train.language.hindsight import CARLA_SPEEDS, Labels
@@ -108,12 +109,13 @@ class PolicyPilot:
 
     def __init__(self, config: CarlaConfig, driver: Driver) -> None:
         self._actions, self._driver = Actions(config), driver
+        driver.reset(1)
         self._first = True
 
     def act(self, observation: dict[str, NDArray[Any]]) -> Any:
         """See `Pilot`."""
         seen = {name: value[None] for name, value in observation.items()}
-        action = self._driver.act(seen, np.array([self._first]), np.arange(1))[0]
+        action = self._driver.act(seen, np.array([self._first]))[0]
         self._first = False
         return choice(self._actions, action)
 
@@ -165,7 +167,7 @@ class Policy:
     """Who drives, by the name that the command line has for it."""
 
     name: str
-    single: Single = None
+    single: SinglePolicy = None
     """None is chance, and of no meaning for the autopilot."""
     learnt: TrainedModel | None = None
     told: Told | None = None
@@ -220,7 +222,7 @@ class Policy:
         if self.told is not None:
             return ToldPilot(config.env, self.told.begin(seed))
         try:
-            driver = make_driver(self.single, 1, config.env.action_size, seed)
+            driver = make_driver(self.single, config.env.action_size, seed)
         except ValueError as error:
             raise DreamdriveError(f"--policy {self.name}: {one_line(error)}") from error
         return PolicyPilot(config.env, driver)
@@ -243,7 +245,7 @@ def open_policy(name: str, instructions: Sequence[str] = ()) -> Policy:
     if name == AUTOPILOT:
         return Policy(name)
     if not is_run(name):
-        return Policy(name, load_policy(name))
+        return Policy(name, load_behaviour_policy(name))
     learnt = load_world_model(Path(name))
     if learnt.trained is None:
         raise DreamdriveError(f"--policy {name}: a world model without an agent, expected a run that drives")

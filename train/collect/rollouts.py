@@ -7,8 +7,14 @@ from pydantic import BaseModel, Field, model_validator
 
 from envs.car_racing.env import CarRacingConfig
 from train.collect.car_racing import record
+from train.drive.behaviour_policy import (
+    BehaviourPolicy,
+    Mixture,
+    check_policy,
+    is_run,
+    load_behaviour_policy,
+)
 from train.drive.brownian import BrownianConfig
-from train.drive.drivers import Mixture, Policy, check_policy, is_run, load_policy
 from train.run.progress import Progress
 
 
@@ -84,8 +90,8 @@ class DataCollector:
         check_policy(policy, self.env_config)
         return record(self.path, self.config.rollouts, policy, self.env_config, self.seed, progress, stopping)
 
-    def _policy(self) -> Policy:
+    def _policy(self) -> BehaviourPolicy:
         c = self.config
         if not c.mixture:
-            return load_policy(c.policy, c.brownian)
-        return Mixture([(load_policy(p.policy, c.brownian, p.noise), p.share) for p in c.mixture])
+            return load_behaviour_policy(c.policy, c.brownian)
+        return Mixture([(load_behaviour_policy(p.policy, c.brownian, p.noise), p.share) for p in c.mixture])

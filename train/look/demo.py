@@ -13,9 +13,11 @@ from numpy.typing import NDArray
 
 from envs.car_racing.observation import CarRacingObservation
 from train.drive.agents import Trained, load_agent
+from train.drive.courses import drive_tracks
+from train.drive.drivers import agent_driver
 from train.drive.environments import require_car_racing
 from train.drive.open_loop import draw_dream, open_loop
-from train.look.evaluate import Scores, drive, follow_policy, summarise
+from train.look.evaluate import Scores, summarise
 from train.look.record import record_episode
 from train.online.config import OnlineConfig
 from train.online.trainer import train_agent
@@ -39,7 +41,7 @@ def score(trained: Trained, when: str, episodes: int = _EPISODES) -> Scores:
     seeds = list(range(_FIRST_SEED, _FIRST_SEED + episodes))
     with Progress(f"score {when} learning, official CarRacing-v3", episodes, "episodes") as progress:
         env = require_car_racing(trained.config.env, "the demo")
-        scores, frames = drive(env, follow_policy(trained), seeds, progress)
+        scores, frames = drive_tracks(env, agent_driver(trained), seeds, progress)
     return summarise(str(trained.run.path), trained.frames, _FIRST_SEED, scores, frames)
 
 

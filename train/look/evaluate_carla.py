@@ -9,6 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 import envs.carla.standin
@@ -19,11 +20,12 @@ from envs.carla.servers.routes import LOST, RouteRunner, RouteTask
 from envs.carla.state import carla_observation_space
 from train.collect.carla_job import choose_servers, is_standin
 from train.drive.agents import load_agent
-from train.drive.carla_baselines import BASELINES, ConstantSpeed, Uniform
+from train.drive.carla_baselines import BASELINES, ConstantSpeed
 from train.drive.carla_score import PENALTIES, RouteScore, Summary, score_route, summarise
+from train.drive.courses import drive_course, held_out_seeds
+from train.drive.drivers import Driver, UniformDriver, agent_driver
 from train.drive.environments import explain_simulator_errors, require_carla
 from train.drive.scores_table import show
-from train.look.evaluate import Chooser, finished, follow_policy, held_out
 from train.run.checkpoint import write_text_aside
 from train.run.errors import DreamdriveError, one_line
 from train.run.options import build
@@ -132,7 +134,7 @@ def evaluate_carla(
     Raises:
         DreamdriveError: no such run, or one of another environment; options that do not fit; no simulator.
     """
-    seeds = held_out(routes, first_seed)
+    seeds = held_out_seeds(routes, first_seed)
     overrides = overrides or {}
     trained = None if driver in BASELINES else load_agent(Path(driver))
     # A baseline needs no pictures, and sees none unless told to.
@@ -144,12 +146,12 @@ def evaluate_carla(
     towns = config.towns
     tasks = [RouteTask(seed, towns[i % len(towns)]) for i, seed in enumerate(seeds)]
     try:
-        chooser = _chooser(driver, config, first_seed) if trained is None else follow_policy(trained)
+        chosen = _baseline(driver, config, first_seed) if trained is None else agent_driver(trained)
     except ValueError as error:
         raise DreamdriveError(one_line(error)) from error
     # The filter samples its latent states: the same run on the same routes shall get the same scores.
     torch.manual_seed(first_seed)
-    scored, lost = _drive(driver, config, tasks, chooser, open_env)
+    scored, lost = _drive(driver, config, tasks, chosen, open_env)
     if not scored:
         raise DreamdriveError(f"no route was driven to its end: the simulator was lost on all {lost}")
     result = CarlaScores(
@@ -177,17 +179,17 @@ def evaluate_carla(
 
 
 def _drive(
-    driver: str, config: CarlaConfig, tasks: list[RouteTask], chooser: Chooser, open_env: OpenEnv
+    name: str, config: CarlaConfig, tasks: list[RouteTask], driver: Driver, open_env: OpenEnv
 ) -> tuple[list[RouteScore], int]:
     """The scores of the routes by seed, and how many routes were lost."""
     scored: list[RouteScore] = []
     lost = 0
     with (
         explain_simulator_errors(),
-        RouteRunner(config, tasks, driver == "autopilot", open_env) as routes,
-        Progress(f"scoring {driver} in CARLA", len(tasks), "routes") as progress,
+        RouteRunner(config, tasks, name == "autopilot", open_env) as routes,
+        Progress(f"scoring {name} in CARLA", len(tasks), "routes") as progress,
     ):
-        for drive in finished(routes, chooser):
+        for drive in drive_course(routes, driver):
             if drive.reason == LOST:
                 lost += 1
                 progress.say(f"route {drive.task.seed} is lost: its simulator was, each time it was driven")
@@ -199,8 +201,11 @@ def _drive(
     return sorted(scored, key=lambda route: route.seed), lost
 
 
-def _chooser(name: str, config: CarlaConfig, seed: int) -> Chooser:
-    return ConstantSpeed(config) if name == "constant" else Uniform(config, seed)
+def _baseline(name: str, config: CarlaConfig, seed: int) -> Driver:
+    if name == "constant":
+        return ConstantSpeed(config)
+    # Where the autopilot drives, actions are not looked at.
+    return UniformDriver(config.action_size, np.random.default_rng(seed))
 
 
 def _check_fits(run: str, learnt: CarlaConfig, config: CarlaConfig) -> None:

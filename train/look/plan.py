@@ -16,9 +16,11 @@ from agent.behaviour.actor_critic import ActorCritic
 from agent.behaviour.planner import Plan, Planner, PlannerConfig
 from agent.world_model.interface import State
 from train.drive.agents import Trained, load_agent
+from train.drive.courses import drive_tracks, held_out_seeds
+from train.drive.drivers import FilteredDriver, agent_driver
 from train.drive.environments import require_car_racing
 from train.drive.open_loop import to_pixels
-from train.look.evaluate import Filtering, Scores, drive, follow_policy, held_out, summarise
+from train.look.evaluate import Scores, summarise
 from train.pictures.plans import Thought, draw_thoughts, rank
 from train.run.checkpoint import write_text_aside
 from train.run.errors import explain_os_errors
@@ -29,8 +31,7 @@ _DISCOUNT = 0.99  # of a behaviour that has no critic
 
 
 class Planning:
-    """Chooses by planning; a `train.look.evaluate.Chooser`. Keeps the first simulator's thoughts, to be
-    drawn.
+    """Drives by planning; a `train.drive.drivers.Driver`. Keeps the first simulator's thoughts, to be drawn.
 
     Args:
         trained: world model and policy.
@@ -44,21 +45,21 @@ class Planning:
         """Time spent on planning, over all simulators [s]."""
         self._model, self._device, self._film = trained.agent.world_model, trained.device, film
         self._planner = planner
-        self._filtering = Filtering(self._model, self._choose, trained.device)
+        self._driver = FilteredDriver(self._model, self._choose, trained.device)
         self._image: NDArray[np.uint8] | None = None
         self._over = False
 
-    def start(self, count: int) -> None:
-        """See `Chooser`."""
-        self._filtering.start(count)
+    def reset(self, count: int) -> None:
+        """See `Driver`."""
+        self._driver.reset(count)
 
     def act(
         self, observation: Mapping[str, NDArray[Any]], is_first: NDArray[np.bool_]
     ) -> NDArray[np.float32]:
-        """See `Chooser`."""
+        """See `Driver`."""
         self._over |= bool(self.thoughts) and bool(is_first[0])
         self._image = observation["image"][0].copy()
-        return self._filtering.act(observation, is_first)
+        return self._driver.act(observation, is_first)
 
     def _choose(self, state: State, is_first: Tensor) -> Tensor:
         began = time.perf_counter()
@@ -144,7 +145,7 @@ def plan(
     Raises:
         DreamdriveError: no run, seeds that training may have used, or a planner that does not fit.
     """
-    seeds = held_out(episodes, first_seed)
+    seeds = held_out_seeds(episodes, first_seed)
     if json_path is not None:
         with explain_os_errors("cannot make the folder", json_path.parent):
             json_path.parent.mkdir(parents=True, exist_ok=True)
@@ -164,7 +165,7 @@ def plan(
     name = f"{policy} policy alone" if config is None else f"{config.method}, {policy} policy"
     with Progress(f"planning with {run} ({name})", episodes, "episodes") as progress:
         began = time.monotonic()
-        scores, frames = drive(env, planning or follow_policy(trained), seeds, progress)
+        scores, frames = drive_tracks(env, planning or agent_driver(trained), seeds, progress)
         progress.say(f"drove for {time.monotonic() - began:.0f} s")
     repeat = env.action_repeat
     decisions = sum(-(-length // repeat) for length in frames)

@@ -9,8 +9,8 @@ from envs.carla.config import CarlaConfig
 from envs.carla.env import OpenEnv, open_carla
 from envs.carla.servers.routes import LOST, RouteRunner, RouteTask
 from train.drive.carla_score import RouteScore, score_route
+from train.drive.courses import drive_course
 from train.drive.environments import explain_simulator_errors
-from train.look.evaluate import finished
 from train.run.errors import DreamdriveError, one_line
 from train.run.progress import Progress
 from train.vla.compatibility import check_carla
@@ -83,7 +83,7 @@ def drive_carla_trials(
 
         with course:
             chooser = Instructed(driver, course, look, trials, device)
-            for drive in finished(course, chooser):
+            for drive in drive_course(course, chooser):
                 if drive.reason == LOST:
                     found.lost += 1
                     if progress is not None:

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from train.drive.courses import held_out_seeds
 from train.language.instructions import understand
 from train.language.sentence_encoder import SentenceEncoder
-from train.look.evaluate import held_out
 from train.run.errors import DreamdriveError
 from train.vla.instruction_metrics import Trial, repeated, shuffled, suite
 
@@ -58,5 +58,5 @@ class Asked:
             encoder = SentenceEncoder()
             meant = [(text, understand(text, encoder)) for text in self.instructions]
             trials = repeated(meant, self.episodes, self.first_seed)
-        held_out(len(trials), self.first_seed)
+        held_out_seeds(len(trials), self.first_seed)
         return shuffled(trials) if self.shuffle else trials

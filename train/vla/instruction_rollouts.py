@@ -14,7 +14,7 @@ from agent.behaviour.vla.interface import IMAGE, TASK, ChunkPolicy, observation_
 from envs.car_racing.env import CarRacingConfig
 from envs.car_racing.official_tracks import OfficialTracks
 from envs.car_racing.track import HALF_WIDTH
-from train.look.evaluate import finished
+from train.drive.courses import drive_course
 from train.run.errors import DreamdriveError, one_line
 from train.run.progress import Progress
 from train.vla.config import speed_scale
@@ -59,7 +59,7 @@ class Slots(Protocol):
 
 
 class Instructed:
-    """Drives a course's episodes as each of them is told, and notes how; a `train.look.evaluate.Chooser`.
+    """Drives a course's episodes as each of them is told, and notes how; a `train.drive.drivers.Driver`.
 
     Args:
         policy: has LeRobot's methods.
@@ -85,14 +85,14 @@ class Instructed:
         self.driven = [Driven(trial) for trial in trials]
         self.seconds = 0.0
 
-    def start(self, count: int) -> None:
-        """See `Chooser`."""
+    def reset(self, count: int) -> None:
+        """See `Driver`."""
 
     @torch.no_grad()
     def act(
         self, observation: Mapping[str, NDArray[Any]], is_first: NDArray[np.bool_]
     ) -> NDArray[np.float32]:
-        """See `Chooser`. Raises `DreamdriveError` for actions that are none."""
+        """See `Driver`. Raises `DreamdriveError` for actions that are none."""
         if is_first.any():
             self._policy.reset()
         for slot in np.flatnonzero(self._course.active).tolist():
@@ -207,7 +207,7 @@ def drive_trials(
 
     with course:
         chooser = Instructed(driver, course, look, trials, device)
-        for episode in finished(course, chooser):
+        for episode in drive_course(course, chooser):
             i = number[episode.seed]
             scored[i] = score_drive(chooser.driven[i], episode.score, speed_scale(env), settle)
             if progress is not None:

@@ -12,7 +12,7 @@ from tests.train.online.tiny_envs import REPEAT, Counting, TinyEnv, count_reward
 from train.collect import car_racing as collect
 from train.collect.car_racing import collect_car_racing, drive
 from train.data.episodes import read_episode
-from train.drive.drivers import make_driver
+from train.drive.behaviour_policy import make_driver
 from train.run.errors import DreamdriveError
 
 
@@ -34,7 +34,7 @@ def counted(env: TinyEnv) -> Callable[[], int]:
 @pytest.mark.parametrize(("envs", "count"), [(1, 1), (1, 3), (3, 3), (3, 4), (3, 8), (4, 9)])
 def test_exactly_the_episodes_that_start_first(envs: int, count: int) -> None:
     env = Counting(envs, 0)
-    episodes = [episode for episode, _ in drive(env, make_driver(None, envs, 2, seed=0), count)]
+    episodes = [episode for episode, _ in drive(env, make_driver(None, 2, seed=0), count)]
     assert len(episodes) == count
     started = []
     for episode in episodes:
@@ -65,7 +65,7 @@ def test_exactly_the_episodes_that_start_first(envs: int, count: int) -> None:
 def test_frames_are_those_of_recorded_episodes() -> None:
     env = Counting(3, 0)
     moved = counted(env)
-    recorded = list(drive(env, make_driver(None, 3, 2, seed=0), 3))
+    recorded = list(drive(env, make_driver(None, 2, seed=0), 3))
     assert recorded[-1][1] == REPEAT * sum(len(episode) for episode, _ in recorded) < moved()
     assert [frames for _, frames in recorded] == sorted(frames for _, frames in recorded)
 

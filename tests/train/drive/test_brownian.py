@@ -6,13 +6,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from envs.car_racing.observation import native_action
-from train.drive.brownian import Brownian, BrownianConfig
+from train.drive.brownian import BrownianConfig, BrownianDriver
 
 
 def walk(config: BrownianConfig, action_size: int, steps: int, seed: int = 0, count: int = 16) -> np.ndarray:
     """(steps, N, A) of one episode each."""
-    brownian = Brownian(config, count, action_size, np.random.default_rng(seed))
-    return np.stack([brownian.act(np.full(count, step == 0)) for step in range(steps)])
+    brownian = BrownianDriver(config, action_size, np.random.default_rng(seed))
+    brownian.reset(count)
+    return np.stack([brownian.act({}, np.full(count, step == 0)) for step in range(steps)])
 
 
 configs = st.builds(
@@ -60,12 +61,13 @@ def test_without_pull_it_is_integrated_noise() -> None:
 
 def test_an_episode_begins_straight_on() -> None:
     config = BrownianConfig(deviation=0.001, pull=0.0, gas=0.5)
-    brownian = Brownian(config, 2, 2, np.random.default_rng(0))
-    brownian._wandering.place[:] = -1
-    actions = brownian.act(np.array([True, False]))
+    brownian = BrownianDriver(config, 2, np.random.default_rng(0))
+    brownian.reset(2)
+    brownian.process.place[:] = -1
+    actions = brownian.act({}, np.array([True, False]))
     np.testing.assert_allclose(actions, [[0, 0.5], [-1, -1]], atol=0.01)  # type: ignore[arg-type]
 
 
 def test_other_actions_than_a_cars_are_refused() -> None:
     with pytest.raises(ValueError, match="action size 4"):
-        Brownian(BrownianConfig(), 1, 4, np.random.default_rng(0))
+        BrownianDriver(BrownianConfig(), 4, np.random.default_rng(0))

@@ -12,9 +12,10 @@ from envs.carla.config import CarlaConfig
 from envs.carla.servers.routes import LOST, RouteResult, RouteRunner, RouteTask
 from tests.envs.carla.fake_client import servers
 from tests.train.look.scored_env import BREAKS_ALWAYS, BREAKS_ONCE, open_scored
-from train.drive.carla_baselines import ConstantSpeed, Uniform
+from train.drive.carla_baselines import ConstantSpeed
+from train.drive.courses import drive_course
+from train.drive.drivers import UniformDriver
 from train.look import evaluate_carla as evaluate
-from train.look.evaluate import finished
 from train.look.evaluate_carla import CarlaScores, evaluate_carla, scored_config, standin_towns
 from train.run.errors import DreamdriveError
 
@@ -33,7 +34,7 @@ def fake_config(tmp_path: Path, count: int = 2) -> CarlaConfig:
 
 def driven(config: CarlaConfig, tasks: list[RouteTask], autopilot: bool = False) -> list[RouteResult]:
     with RouteRunner(config, tasks, autopilot, open_scored) as routes:
-        return list(finished(routes, Uniform(config, 0)))
+        return list(drive_course(routes, UniformDriver(config.action_size, np.random.default_rng(0))))
 
 
 def test_each_route_is_driven_once_in_its_town(tmp_path: Path) -> None:
