@@ -1,4 +1,4 @@
-"""Schedules of learning rates: pure functions of how far a run is to a factor of the rate. 1 is constant.
+"""Schedules of learning rates and weights: pure functions of how far a run is to a factor. 1 is constant.
 
 A schedule of several parts is the product of their factors. `steps` may be any unit that `step` has: updates,
 epochs, or with 1 a share.
@@ -10,6 +10,11 @@ import math
 def linear_warm_up(step: float, steps: float) -> float:
     """Rises in equal parts to 1 in the first `steps` updates; the first one, step 0, has a part already."""
     return min(1.0, (step + 1) / max(steps, 1))
+
+
+def linear_rise(step: float, steps: float) -> float:
+    """Rises linearly from 0 at step 0 to 1 at `steps`, and stays there; 1 at once where `steps` is 0."""
+    return min(1.0, step / steps) if steps > 0 else 1.0
 
 
 def linear_decay(step: float, steps: float, final: float) -> float:

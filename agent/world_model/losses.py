@@ -1,11 +1,14 @@
 """The losses of a recurrent state-space model, each a pure function of tensors.
 
-They give a loss for each row, (B, T), so that whoever sums them up decides on masks and weights.
+They give a loss for each row, (B, T), unless they say otherwise; masks and weights are left to `RSSM`, which
+sums them up: in `loss_and_states` for learning online, in `objective` for learning from recorded driving.
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import torch
+from pydantic import BaseModel, Field
 from torch import Tensor
 
 from agent.nets import colours
@@ -13,8 +16,62 @@ from agent.world_model.advection import Advection
 from agent.world_model.decoder import Decoder
 from agent.world_model.heads import ContinueHead, TwoHotHead
 from agent.world_model.image_losses import structure_losses
-from agent.world_model.interface import Observation
+from agent.world_model.interface import Observation, State
 from agent.world_model.latents import Latent
+
+
+class ObjectiveConfig(BaseModel, extra="forbid", validate_assignment=True, use_attribute_docstrings=True):
+    """What is learnt from recorded driving beside the losses that `RSSMConfig` has weights for."""
+
+    kl_anneal_steps: int = Field(10_000, ge=0)
+    """Updates over which the weights of the KL rise from zero; 0 starts with all of them."""
+    consistency_weight: float = Field(1.0, ge=0)
+    """Weight of the distance of predicted features from observed ones, summed over the features."""
+    value_weight: float = Field(0.5, ge=0)
+    """Weight of the value loss, on lambda-returns of the recorded rewards."""
+    discount: float = Field(0.99, ge=0, le=1)
+    """Factor of a decision in the returns."""
+    lambda_: float = Field(0.95, ge=0, le=1)
+    """Mixing of the returns: 0 looks one step ahead, 1 to the end of the sequence."""
+    ssim_weight: float = Field(0.0, ge=0)
+    """Weight of 1 - SSIM of the pictures; it is a mean over pixels, not a sum."""
+    gradient_weight: float = Field(0.0, ge=0)
+    """Weight of the gradient difference of the pictures, a mean over pixels, too."""
+    structure_scales: int = Field(3, ge=1)
+    """Sizes that SSIM and gradients are taken at, each half of the one before."""
+    advection_weight: float = Field(1.0, ge=0)
+    """Weight of the squared error of pictures painted from the last one seen, where the model does so; it
+    trains that head alone."""
+    advection_steps: int = Field(15, ge=1)
+    """Most steps that are dreamt for it, as far as the sequence goes."""
+
+
+@dataclass
+class Terms:
+    """What the losses of an RSSM are made of, for B sequences of T rows.
+
+    Attributes:
+        states: (B, T), filtered.
+        features: (B, T, F) of the states.
+        posterior, prior: (B, T, *) stats of the latents with and without the observation of their row.
+        predicted: name -> (B*T, ...), what the decoder compares with the observations.
+        reconstruction: name -> (B*T,) squared errors, summed over elements.
+        prior_kl, representation_kl: (B, T) KL with free nats that trains the prior, or the posterior [nats].
+        kl: (B, T) plain KL, without graph [nats].
+        reward, cont: (B, T) cross-entropies [nats].
+    """
+
+    states: State
+    features: Tensor
+    posterior: Tensor
+    prior: Tensor
+    predicted: dict[str, Tensor]
+    reconstruction: dict[str, Tensor]
+    prior_kl: Tensor
+    representation_kl: Tensor
+    kl: Tensor
+    reward: Tensor
+    cont: Tensor
 
 
 def reconstruction_losses(
@@ -112,17 +169,13 @@ def kl_losses(
         free_nats: below this, the KL of a step, all its latents together, gives no gradient [nats].
 
     Returns:
-        (dynamics, representation, kl), (...) each: the first trains the prior only, the second the
-        posterior only, the third is the plain KL for the log.
+        (prior_kl, representation_kl, kl), (...) each: the first trains the prior only, the second the
+        posterior only, the third is the plain KL for the log. They are the paper's dynamics loss and
+        representation loss.
     """
-    dynamics = latent.kl(posterior.detach(), prior)
-    representation = latent.kl(posterior, prior.detach())
-    return dynamics.clamp(min=free_nats), representation.clamp(min=free_nats), dynamics.detach()
-
-
-def annealed(weight: float, step: int, anneal_steps: int) -> float:
-    """`weight` times min(1, step / anneal_steps), or all of it where nothing is annealed."""
-    return weight * (min(1.0, step / anneal_steps) if anneal_steps > 0 else 1.0)
+    prior_kl = latent.kl(posterior.detach(), prior)
+    representation_kl = latent.kl(posterior, prior.detach())
+    return prior_kl.clamp(min=free_nats), representation_kl.clamp(min=free_nats), prior_kl.detach()
 
 
 def consistency_loss(latent: Latent, posterior: Tensor, prior: Tensor) -> Tensor:

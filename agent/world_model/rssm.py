@@ -1,21 +1,37 @@
 """The RSSM world model: encoder, recurrent state-space model, decoder and heads behind the one interface."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from pydantic import BaseModel
+from pydantic import AliasChoices, BaseModel, Field
 from tensordict import TensorDict
 from torch import Tensor
 
 from agent.nets import NormName
+from agent.returns import replay_returns
+from agent.schedules import linear_rise
 from agent.world_model.advection import Advection
 from agent.world_model.decoder import Decoder, DecoderConfig
 from agent.world_model.dynamics import Dynamics, DynamicsConfig
 from agent.world_model.encoder import Encoder, EncoderConfig, ObservationShapes
+from agent.world_model.heads import TwoHotHead
 from agent.world_model.interface import Batch, Metrics, Observation, State, WorldModel
-from agent.world_model.losses import continue_loss, kl_losses, reconstruction_losses, reward_loss
+from agent.world_model.losses import (
+    ObjectiveConfig,
+    Terms,
+    advection_loss,
+    consistency_loss,
+    continue_loss,
+    elements,
+    error_per_element,
+    kl_losses,
+    masked_mean,
+    picture_structure,
+    reconstruction_losses,
+    reward_loss,
+    value_loss,
+)
 
 
 class RSSMConfig(BaseModel, extra="forbid", validate_assignment=True, use_attribute_docstrings=True):
@@ -44,8 +60,8 @@ class RSSMConfig(BaseModel, extra="forbid", validate_assignment=True, use_attrib
     """Layers of the value head."""
     free_nats: float = 1.0
     """The KL of a step counts only above this [nats]."""
-    dynamics_weight: float = 1.0
-    """Weight of the KL that trains the prior towards the posterior."""
+    prior_weight: float = Field(1.0, validation_alias=AliasChoices("prior_weight", "dynamics_weight"))
+    """Weight of the KL that trains the prior towards the posterior; once called `dynamics_weight`."""
     representation_weight: float = 0.1
     """Weight of the KL that trains the posterior towards the prior."""
     reconstruction_weight: float = 1.0
@@ -61,34 +77,6 @@ class RSSMConfig(BaseModel, extra="forbid", validate_assignment=True, use_attrib
     def build(self, shapes: ObservationShapes, action_size: int) -> "RSSM":
         """The model for observations of these shapes, name -> (C, S, S) or (D,), and actions of that size."""
         return RSSM(self, shapes, action_size)
-
-
-@dataclass
-class Terms:
-    """What every loss of an RSSM is made of, for B sequences of T rows.
-
-    Attributes:
-        states: (B, T), filtered.
-        features: (B, T, F) of the states.
-        posterior, prior: (B, T, *) stats of the latents with and without the observation of their row.
-        predicted: name -> (B*T, ...), what the decoder compares with the observations.
-        reconstruction: name -> (B*T,) squared errors, summed over elements.
-        dynamics, representation: (B, T) KL with free nats that trains the prior, or the posterior [nats].
-        kl: (B, T) plain KL, without graph [nats].
-        reward, cont: (B, T) cross-entropies [nats].
-    """
-
-    states: State
-    features: Tensor
-    posterior: Tensor
-    prior: Tensor
-    predicted: dict[str, Tensor]
-    reconstruction: dict[str, Tensor]
-    dynamics: Tensor
-    representation: Tensor
-    kl: Tensor
-    reward: Tensor
-    cont: Tensor
 
 
 class RSSM(WorldModel):
@@ -198,7 +186,7 @@ class RSSM(WorldModel):
         flat = {name: value.flatten(0, 1) for name, value in observation.items()}
         return {name: value.unflatten(0, b_t) for name, value in self.encoder.in_patches(flat).items()}
 
-    def terms(self, batch: Batch, state: State, free_nats: float) -> Terms:
+    def terms(self, batch: Batch, state: State) -> Terms:
         """What the losses on a batch are made of; `state` (B) is the one before its first rows."""
         observation = self._shared(batch.observation)
         h, z, posterior = self._filter(observation, batch.action, batch.is_first, state)
@@ -213,7 +201,7 @@ class RSSM(WorldModel):
             prior,
             predicted,
             reconstruction_losses(self.decoder, predicted, observation),
-            *kl_losses(self.dynamics.latent, posterior, prior, free_nats),
+            *kl_losses(self.dynamics.latent, posterior, prior, self.config.free_nats),
             reward_loss(self.reward_head, features, batch.reward),
             continue_loss(self.continue_head, features, batch.is_terminal),
         )
@@ -233,26 +221,115 @@ class RSSM(WorldModel):
             "latent/prior_entropy": entropy(terms.prior.detach()).mean(),
         }
 
-    def loss_and_states(self, batch: Batch, state: State) -> tuple[Tensor, Metrics, State]:
-        """Reconstruction, KL, reward and continue losses, averaged over batch and time, and the states.
-
-        The value head is trained by the behaviour that uses it.
-        """
+    def _weighted(self, terms: Terms, kl: float) -> Tensor:
+        """The terms with their weights, a scalar: means over batch and time; those of the KL times `kl`."""
         c = self.config
-        terms = self.terms(batch, state, c.free_nats)
         vectors = self.decoder.vectors
         rebuilt = [
             loss * (c.vector_weight if name in vectors else 1.0)
             for name, loss in terms.reconstruction.items()
         ]
-        loss = (
+        return (
             c.reconstruction_weight * torch.stack(rebuilt).sum(0).mean()
-            + c.dynamics_weight * terms.dynamics.mean()
-            + c.representation_weight * terms.representation.mean()
+            + kl * c.prior_weight * terms.prior_kl.mean()
+            + kl * c.representation_weight * terms.representation_kl.mean()
             + c.reward_weight * terms.reward.mean()
             + c.continue_weight * terms.cont.mean()
         )
+
+    def loss_and_states(self, batch: Batch, state: State) -> tuple[Tensor, Metrics, State]:
+        """Reconstruction, KL, reward and continue losses, averaged over batch and time, and the states.
+
+        The value head is trained by the behaviour that uses it.
+        """
+        terms = self.terms(batch, state)
+        loss = self._weighted(terms, 1.0)
         return loss, self.metrics(terms) | {"loss/world_model": loss.detach()}, terms.states
+
+    def objective(
+        self,
+        batch: Batch,
+        state: State,
+        config: ObjectiveConfig,
+        step: int,
+        slow_value: TwoHotHead | None = None,
+    ) -> tuple[Tensor, Metrics, State]:
+        """The loss on recorded driving alone: that of `loss_and_states`, and those that `config` weighs.
+
+        Args:
+            batch: B sequences of T >= 2 rows.
+            state: (B), the state before the first rows.
+            config: weights beside the model's own.
+            step: updates done before this one, for the annealing.
+            slow_value: gives the values that the returns bootstrap from; without it the value head itself.
+
+        Returns:
+            The scalar loss; its metrics, scalars; and the filtered states (B, T) with their graph. The loss
+            has the squared errors of pictures and features summed over elements and averaged over rows; the
+            metrics `loss/reconstruction` and `loss/dynamics` are those of one element, colours in [0, 1].
+
+        Raises:
+            ValueError: the sequences have one row, so that no reward follows any; or SSIM or gradients have
+                a weight and there are no pictures, or too small ones.
+        """
+        if batch.reward.shape[1] < 2:
+            raise ValueError(f"objective: sequences of {batch.reward.shape[1]} rows: expected at least 2")
+        terms, latent = self.terms(batch, state), self.dynamics.latent
+        kl = linear_rise(step, config.kl_anneal_steps)
+        # (B, T, 255)
+        logits = self.value_head(terms.features)
+        with torch.no_grad():
+            bootstrap = self.value_head.mean(logits if slow_value is None else slow_value(terms.features))
+        rows = batch.reward, batch.is_first, batch.is_terminal
+        returns, valid = replay_returns(*rows, bootstrap, config.discount, config.lambda_)
+        value = value_loss(self.value_head, logits, returns, valid)
+        # In a first row there is nothing to predict from. (B, T)
+        consistency = consistency_loss(latent, terms.posterior, terms.prior)
+        consistent = masked_mean(consistency, ~batch.is_first)
+        loss = (
+            self._weighted(terms, kl) + config.value_weight * value + config.consistency_weight * consistent
+        )
+        metrics = self.metrics(terms)
+        if config.ssim_weight or config.gradient_weight:
+            unlike, rough = picture_structure(
+                self.decoder, terms.predicted, batch.observation, config.structure_scales
+            )
+            loss = loss + config.ssim_weight * unlike.mean() + config.gradient_weight * rough.mean()
+            metrics |= {"loss/ssim": unlike.detach().mean(), "loss/gradient": rough.detach().mean()}
+        if self.advection is not None and self.advection.names:
+            painted = self._painted_error(
+                self.advection, batch, terms.states.detach(), config.advection_steps
+            )
+            loss = loss + config.advection_weight * painted
+            metrics["loss/advection"] = painted.detach() / elements(batch.observation, self.advection.names)
+        kl_weight = kl * (self.config.prior_weight + self.config.representation_weight)
+        metrics |= {
+            "loss/reconstruction": error_per_element(terms.reconstruction, batch.observation).detach(),
+            "loss/value": value.detach(),
+            "loss/dynamics": consistent.detach() / latent.size,
+            "loss/world_model": loss.detach(),
+            "kl_weight": loss.detach().new_tensor(kl_weight),
+            "value/return": masked_mean(returns, valid),
+        }
+        return loss, metrics, terms.states
+
+    def _painted_error(self, advection: Advection, batch: Batch, states: State, steps: int) -> Tensor:
+        """The mean `advection_loss` of dreams from a row at random, the same one in all sequences.
+
+        They have up to `steps` steps, as chance has it: far steps are wrong by much more than near ones,
+        which would otherwise not count.
+        """
+        rows = batch.reward.shape[1]
+        steps = int(torch.randint(1, min(steps, rows - 1) + 1, ()))
+        seen = int(torch.randint(rows - steps, ()))
+        recorded = iter(batch.action[:, seen + 1 :].unbind(1))
+        with torch.no_grad():
+            dream = self.imagine(states[:, seen], lambda _: next(recorded), steps)
+            features = self.features(dream.states[:, 1:])
+        error = advection_loss(advection, features, batch.observation, seen)
+        # Until another episode begins.
+        same = batch.is_first[:, seen + 1 : seen + 1 + steps].cumsum(1) == 0
+        return masked_mean(error, same)
 
     def compress(self, state: State) -> dict[str, Tensor]:
         """The deterministic part in half precision, the stochastic one as class indices, or in half, too."""

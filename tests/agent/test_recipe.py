@@ -9,7 +9,7 @@ from agent.dreamer import OptimizerConfig
 from agent.world_model.decoder import DecoderConfig
 from agent.world_model.dynamics import DynamicsConfig
 from agent.world_model.encoder import EncoderConfig
-from agent.world_model.objective import ObjectiveConfig
+from agent.world_model.losses import ObjectiveConfig
 from agent.world_model.rssm import RSSMConfig
 
 RECIPES: list[tuple[type[BaseModel], dict[str, object]]] = [
@@ -58,7 +58,7 @@ RECIPES: list[tuple[type[BaseModel], dict[str, object]]] = [
             "continue_layers": 1,
             "value_layers": 3,
             "free_nats": 1.0,
-            "dynamics_weight": 1.0,
+            "prior_weight": 1.0,
             "representation_weight": 0.1,
             "reconstruction_weight": 1.0,
             "vector_weight": 1.0,
@@ -122,22 +122,16 @@ RECIPES: list[tuple[type[BaseModel], dict[str, object]]] = [
     (
         ObjectiveConfig,
         {
-            "reconstruction_weight": 1.0,
+            "kl_anneal_steps": 10_000,
+            "consistency_weight": 1.0,
+            "value_weight": 0.5,
+            "discount": 0.99,
+            "lambda_": 0.95,
             "ssim_weight": 0.0,
             "gradient_weight": 0.0,
             "structure_scales": 3,
-            "kl_weight": 1.0,
-            "kl_balance": 0.8,
-            "free_nats": 1.0,
-            "kl_anneal_steps": 10_000,
-            "reward_weight": 1.0,
-            "continue_weight": 1.0,
-            "value_weight": 0.5,
             "advection_weight": 1.0,
             "advection_steps": 15,
-            "dynamics_weight": 1.0,
-            "discount": 0.99,
-            "lambda_": 0.95,
         },
     ),
 ]

@@ -2,7 +2,7 @@
 
 import pytest
 
-from agent.schedules import cosine_decay, linear_decay, linear_warm_up
+from agent.schedules import cosine_decay, linear_decay, linear_rise, linear_warm_up
 
 
 @pytest.mark.parametrize(
@@ -24,3 +24,11 @@ def test_a_cosine_falls_slowly_at_both_ends() -> None:
     assert cosine_decay(1, 10, 0.0) > linear_decay(1, 10, 0.0)
     assert cosine_decay(9, 10, 0.0) < linear_decay(9, 10, 0.0)
     assert cosine_decay(10 / 3, 10, 0.0) == pytest.approx(0.75)
+
+
+@pytest.mark.parametrize(
+    ("step", "steps", "factor"),
+    [(0, 100, 0.0), (25, 100, 0.25), (100, 100, 1.0), (900, 100, 1.0), (0, 0, 1)],
+)
+def test_what_is_annealed_rises_from_zero(step: int, steps: int, factor: float) -> None:
+    assert linear_rise(step, steps) == factor

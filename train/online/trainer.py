@@ -62,7 +62,7 @@ _FREE = {
     f"agent.world_model.{name}"
     for name in (
         "free_nats",
-        "dynamics_weight",
+        "prior_weight",
         "representation_weight",
         "reconstruction_weight",
         "reward_weight",

@@ -9,7 +9,7 @@ from agent.world_model.decoder import DecoderConfig
 from agent.world_model.dynamics import DynamicsConfig
 from agent.world_model.encoder import EncoderConfig
 from agent.world_model.latents import GaussianLatentConfig
-from agent.world_model.objective import ObjectiveConfig
+from agent.world_model.losses import ObjectiveConfig
 from agent.world_model.rssm import RSSMConfig
 
 # Two names for one thing, and what it is where neither is given.
@@ -178,9 +178,11 @@ class WorldModelTrainConfig(
             raise ValueError(f"image_size: {self.image_size}: expected 16, 32, 64, 128, ... pixels")
         return self
 
+    # The two that follow are the one place where the names that users know meet those of the agent.
+
     @property
     def world_model(self) -> RSSMConfig:
-        """The sizes of the world model."""
+        """The world model: its sizes, and the weights of its own losses."""
         gaussian = GaussianLatentConfig(size=self.latent_dim) if self.latent == "gaussian" else None
         return RSSMConfig(
             dynamics=DynamicsConfig(
@@ -196,26 +198,26 @@ class WorldModelTrainConfig(
             norm=self.norm,
             advection=self.advection_weight > 0,
             units=self.hidden_dim,
+            free_nats=self.kl_free_bits,
+            prior_weight=self.kl_weight * self.kl_balance,
+            representation_weight=self.kl_weight * (1.0 - self.kl_balance),
+            reconstruction_weight=self.reconstruction_weight,
+            reward_weight=self.reward_weight,
+            continue_weight=self.continue_weight,
         )
 
     @property
     def objective(self) -> ObjectiveConfig:
-        """The weights of the losses."""
+        """What is learnt from recorded driving beside those."""
         return ObjectiveConfig(
-            reconstruction_weight=self.reconstruction_weight,
+            kl_anneal_steps=self.kl_anneal_steps,
+            consistency_weight=self.dynamics_weight,
+            value_weight=self.value_weight,
+            discount=self.discount,
+            lambda_=self.lambda_,
             ssim_weight=self.ssim_weight,
             gradient_weight=self.gradient_weight,
             structure_scales=self.structure_scales,
             advection_weight=self.advection_weight,
             advection_steps=self.imagination_horizon,
-            kl_weight=self.kl_weight,
-            kl_balance=self.kl_balance,
-            free_nats=self.kl_free_bits,
-            kl_anneal_steps=self.kl_anneal_steps,
-            reward_weight=self.reward_weight,
-            continue_weight=self.continue_weight,
-            value_weight=self.value_weight,
-            dynamics_weight=self.dynamics_weight,
-            discount=self.discount,
-            lambda_=self.lambda_,
         )

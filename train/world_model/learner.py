@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from agent.world_model.interface import Batch, Metrics
-from agent.world_model.objective import objective
 from agent.world_model.rssm import RSSM
 from train.data.augment import augment
 from train.data.loader import Share
@@ -30,12 +29,12 @@ class Loss(nn.Module):
 
     def __init__(self, world_model: RSSM, config: WorldModelTrainConfig) -> None:
         super().__init__()
-        self.world_model, self.weights = world_model, config.objective
+        self.world_model, self.config = world_model, config.objective
 
     def forward(self, batch: Batch, step: int) -> tuple[Tensor, Metrics]:
         """The loss of a batch, a scalar, and its metrics, after `step` updates."""
         start = self.world_model.initial(batch.reward.shape[0])
-        loss, metrics, _ = objective(self.world_model, batch, start, self.weights, step)
+        loss, metrics, _ = self.world_model.objective(batch, start, self.config, step)
         return loss, metrics
 
 

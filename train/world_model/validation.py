@@ -11,7 +11,6 @@ from agent.image_quality import psnr, sharpness
 from agent.world_model.image_losses import ssim
 from agent.world_model.interface import Batch
 from agent.world_model.losses import picture_names
-from agent.world_model.objective import objective
 from agent.world_model.rssm import RSSM
 from train.data.loader import shares
 from train.data.sequences import SequenceDataset, as_batch
@@ -73,9 +72,8 @@ def validate_world_model(
         batch = as_batch(dataset.columns(part.starts), team.device)
         with autocast(team.device, config.precision):
             done = config.kl_anneal_steps
-            _, metrics, states = objective(
-                model, batch, model.initial(len(part.starts)), config.objective, done
-            )
+            start = model.initial(len(part.starts))
+            _, metrics, states = model.objective(batch, start, config.objective, done)
             predicted = model.reward(states).float()
         for name, value in metrics.items():
             sums[name] = sums.get(name, 0.0) + float(value) * len(part.starts)

@@ -8,8 +8,7 @@ from torch import Tensor
 
 from agent.world_model.advection import Advection
 from agent.world_model.decoder import DecoderConfig
-from agent.world_model.losses import advection_loss
-from agent.world_model.objective import ObjectiveConfig, objective
+from agent.world_model.losses import ObjectiveConfig, advection_loss
 from agent.world_model.rssm import RSSM
 from tests.agent.tiny import CONFIG, SHAPES, batch, tiny_rssm
 
@@ -128,8 +127,8 @@ def test_it_changes_nothing_else_of_what_is_learnt() -> None:
     for weight in (0.0, 3.0):
         model.zero_grad()
         torch.manual_seed(1)
-        loss, metrics, _ = objective(
-            model, data, model.initial(2), ObjectiveConfig(advection_weight=weight), 0
+        loss, metrics, _ = model.objective(
+            data, model.initial(2), ObjectiveConfig(advection_weight=weight), 0
         )
         loss.backward()
         found[weight] = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
@@ -143,7 +142,7 @@ def test_it_changes_nothing_else_of_what_is_learnt() -> None:
 def test_what_belongs_to_another_episode_does_not_count() -> None:
     model, data = painting(), batch(2, 6)
     data.is_first[:, 1:] = True
-    _, metrics, _ = objective(model, data, model.initial(2), ObjectiveConfig(advection_steps=5), 0)
+    _, metrics, _ = model.objective(data, model.initial(2), ObjectiveConfig(advection_steps=5), 0)
     assert metrics["loss/advection"] == 0.0
 
 

@@ -2,7 +2,6 @@
 
 import math
 
-import pytest
 import torch
 import torch.distributions as td
 import torch.nn.functional as F
@@ -11,7 +10,6 @@ from torch import Tensor
 from agent.distributions import symlog
 from agent.world_model.latents import CategoricalLatentConfig, GaussianLatentConfig
 from agent.world_model.losses import (
-    annealed,
     consistency_loss,
     continue_loss,
     error_per_element,
@@ -137,11 +135,3 @@ def test_the_mean_of_nothing_is_zero() -> None:
     assert masked_mean(x, mask) == 0
     mask[0, 1] = mask[1, 2] = True
     torch.testing.assert_close(masked_mean(x, mask), (x[0, 1] + x[1, 2]) / 2)
-
-
-@pytest.mark.parametrize(
-    ("step", "steps", "expected"),
-    [(0, 100, 0.0), (25, 100, 0.1), (100, 100, 0.4), (900, 100, 0.4), (0, 0, 0.4)],
-)
-def test_annealing(step: int, steps: int, expected: float) -> None:
-    assert annealed(0.4, step, steps) == pytest.approx(expected)

@@ -6,12 +6,13 @@ from torch import Tensor
 
 from agent.returns import replay_returns
 from agent.world_model.interface import Batch, Metrics
-from agent.world_model.objective import ObjectiveConfig, objective
+from agent.world_model.losses import ObjectiveConfig
 from agent.world_model.rssm import RSSM
 from tests.agent.tiny import batch, tiny_rssm
 
-TERMS = ("reconstruction", "kl", "reward", "continue", "value", "dynamics")
-SILENT = ObjectiveConfig(**dict.fromkeys((f"{name}_weight" for name in TERMS), 0.0), kl_anneal_steps=0)
+OWN = ("reconstruction_weight", "prior_weight", "representation_weight", "reward_weight", "continue_weight")
+BESIDE = ("value_weight", "consistency_weight")
+TERMS = (*OWN, *BESIDE)
 
 
 @pytest.fixture(params=[False, True], ids=["categorical", "gaussian"])
@@ -27,13 +28,22 @@ def rows() -> Batch:
     return data
 
 
+def weigh(model: RSSM, **given: float) -> ObjectiveConfig:
+    """Give every loss of the model no weight but those given, from the start; the weights beside its own."""
+    silent = dict.fromkeys(TERMS, 0.0) | {"free_nats": 0.0}
+    own = {name: value for name, value in (silent | given).items() if hasattr(model.config, name)}
+    model.config = model.config.model_copy(update=own)
+    beside = {name: value for name, value in (silent | given).items() if name not in own}
+    return ObjectiveConfig.model_validate({"kl_anneal_steps": 0} | beside)
+
+
 def run(
     model: RSSM, config: ObjectiveConfig, step: int = 0, data: Batch | None = None
 ) -> tuple[Tensor, Metrics]:
     """The loss and metrics with the same random numbers every time."""
     torch.manual_seed(1)
     data = data or rows()
-    loss, metrics, _ = objective(model, data, model.initial(data.reward.shape[0]), config, step)
+    loss, metrics, _ = model.objective(data, model.initial(data.reward.shape[0]), config, step)
     return loss, metrics
 
 
@@ -48,30 +58,23 @@ def touched(model: RSSM) -> set[str]:
 
 
 def test_the_loss_is_the_weighted_sum_of_its_parts(model: RSSM) -> None:
-    config = ObjectiveConfig(
-        reconstruction_weight=0.3,
-        kl_weight=0.7,
-        reward_weight=1.1,
-        continue_weight=1.3,
-        value_weight=0.9,
-        dynamics_weight=1.7,
-        kl_anneal_steps=0,
-        free_nats=0.1,
-    )
     parts = {}
     for name in TERMS:
-        alone, _ = run(model, SILENT.model_copy(update={f"{name}_weight": 1.0, "free_nats": 0.1}))
+        alone, _ = run(model, weigh(model, **{name: 1.0, "free_nats": 0.1}))
         parts[name] = alone.detach()
         assert alone > 0, name
-    loss, metrics = run(model, config)
-    expected = sum(getattr(config, f"{name}_weight") * part for name, part in parts.items())
+    weights = dict(zip(TERMS, (0.3, 0.7, 0.2, 1.1, 1.3, 0.9, 1.7), strict=True))
+    loss, metrics = run(model, weigh(model, **weights, free_nats=0.1))
+    expected = torch.stack([weights[name] * part for name, part in parts.items()]).sum()
     torch.testing.assert_close(loss.detach(), expected)
     torch.testing.assert_close(metrics["loss/world_model"], expected)
     for name in ("reward", "continue", "value"):
-        torch.testing.assert_close(metrics[f"loss/{name}"], parts[name])
-    torch.testing.assert_close(metrics["loss/dynamics"] * model.dynamics.latent.size, parts["dynamics"])
+        torch.testing.assert_close(metrics[f"loss/{name}"], parts[f"{name}_weight"])
+    torch.testing.assert_close(
+        metrics["loss/dynamics"] * model.dynamics.latent.size, parts["consistency_weight"]
+    )
     summed = metrics["loss/reconstruction_image"] + metrics["loss/reconstruction_speed"]
-    torch.testing.assert_close(summed, parts["reconstruction"])
+    torch.testing.assert_close(summed, parts["reconstruction_weight"])
     torch.testing.assert_close(metrics["loss/reconstruction"], metrics["loss/reconstruction_image"] / 256)
     assert all(m.shape == () and m.isfinite() and not m.requires_grad for m in metrics.values())
 
@@ -79,9 +82,9 @@ def test_the_loss_is_the_weighted_sum_of_its_parts(model: RSSM) -> None:
 @pytest.mark.parametrize("name", ["ssim", "gradient"])
 def test_structure_counts_by_its_weight_and_only_then(model: RSSM, name: str) -> None:
     """Nothing else has a weight: the loss is the weighted mean of its metric, and trains the decoder."""
-    silent, metrics = run(model, SILENT)
+    silent, metrics = run(model, weigh(model))
     assert silent == 0 and f"loss/{name}" not in metrics
-    loss, metrics = run(model, SILENT.model_copy(update={f"{name}_weight": 3.0, "structure_scales": 2}))
+    loss, metrics = run(model, weigh(model, **{f"{name}_weight": 3.0, "structure_scales": 2}))
     assert loss > 0
     torch.testing.assert_close(loss.detach(), 3.0 * metrics[f"loss/{name}"])
     torch.testing.assert_close(metrics["loss/world_model"], loss.detach())
@@ -92,7 +95,8 @@ def test_structure_counts_by_its_weight_and_only_then(model: RSSM, name: str) ->
 
 
 def test_everything_is_trained(model: RSSM) -> None:
-    loss, _ = run(model, ObjectiveConfig(free_nats=0.0, kl_anneal_steps=0))
+    model.config = model.config.model_copy(update={"free_nats": 0.0})
+    loss, _ = run(model, ObjectiveConfig(kl_anneal_steps=0))
     loss.backward()
     for name, p in model.named_parameters():
         assert p.grad is not None and p.grad.isfinite().all() and p.grad.abs().sum() > 0, name
@@ -101,27 +105,30 @@ def test_everything_is_trained(model: RSSM) -> None:
 def test_each_term_reaches_what_it_trains(model: RSSM) -> None:
     reached = {}
     for name in TERMS:
-        loss, _ = run(model, SILENT.model_copy(update={f"{name}_weight": 1.0, "free_nats": 0.0}))
+        loss, _ = run(model, weigh(model, **{name: 1.0}))
         loss.backward()
-        reached[name] = touched(model)
+        reached[name.removesuffix("_weight")] = touched(model)
     for name, head in (("reward", "reward_head"), ("continue", "continue_head"), ("value", "value_head")):
         assert {head, "encoder", "dynamics.posterior"} <= reached[name]
         assert not reached[name] & {"decoder", "dynamics.prior"}
     assert "decoder" in reached["reconstruction"] and "dynamics.prior" not in reached["reconstruction"]
-    for name in ("kl", "dynamics"):
+    assert "dynamics.posterior" in reached["representation"]
+    assert "dynamics.prior" not in reached["representation"]
+    for name in ("prior", "consistency"):
         assert {"dynamics.prior", "dynamics.cell"} <= reached[name]
+    for name in ("prior", "representation", "consistency"):
         assert not any("head" in part or part == "decoder" for part in reached[name])
 
 
-def test_the_balance_divides_the_kl_between_prior_and_posterior(model: RSSM) -> None:
+def test_both_sides_of_the_kl_count_by_their_weights(model: RSSM) -> None:
     grads = {}
-    for balance in (0.0, 0.8, 1.0):
-        config = SILENT.model_copy(update={"kl_weight": 1.0, "free_nats": 0.0, "kl_balance": balance})
-        loss, metrics = run(model, config)
+    for share in (0.0, 0.8, 1.0):
+        loss, metrics = run(model, weigh(model, prior_weight=share, representation_weight=1.0 - share))
         torch.testing.assert_close(loss.detach(), metrics["loss/kl"])
+        torch.testing.assert_close(metrics["kl_weight"], torch.tensor(1.0))
         model.zero_grad()
         loss.backward()
-        grads[balance] = [p.grad.clone() for p in model.dynamics.prior.parameters() if p.grad is not None]
+        grads[share] = [p.grad.clone() for p in model.dynamics.prior.parameters() if p.grad is not None]
     for some, whole, none in zip(grads[0.8], grads[1.0], grads[0.0], strict=True):
         torch.testing.assert_close(some, 0.8 * whole)
         assert none.abs().sum() == 0 and whole.abs().sum() > 0
@@ -129,14 +136,16 @@ def test_the_balance_divides_the_kl_between_prior_and_posterior(model: RSSM) -> 
 
 def test_free_nats_stop_the_kl() -> None:
     model = tiny_rssm()
-    loss, metrics = run(model, SILENT.model_copy(update={"kl_weight": 1.0, "free_nats": 50.0}))
+    config = weigh(model, prior_weight=0.5, representation_weight=0.5, free_nats=50.0)
+    loss, metrics = run(model, config)
     assert loss == 50.0 and metrics["loss/kl"] < 50.0
     loss.backward()
     assert touched(model) == set()
 
 
 def test_the_kl_is_annealed() -> None:
-    model, config = tiny_rssm(), SILENT.model_copy(update={"kl_weight": 0.5, "kl_anneal_steps": 10})
+    model = tiny_rssm()
+    config = weigh(model, prior_weight=0.4, representation_weight=0.1, kl_anneal_steps=10)
     full, _ = run(model, config, 10)
     for step, weight in ((0, 0.0), (4, 0.2), (10, 0.5), (1000, 0.5)):
         loss, metrics = run(model, config, step)
@@ -147,10 +156,10 @@ def test_the_kl_is_annealed() -> None:
 def test_values_learn_the_recorded_returns_by_a_slow_copy_or_their_own() -> None:
     model, data = tiny_rssm(), rows()
     other = tiny_rssm().value_head
-    config = SILENT.model_copy(update={"value_weight": 1.0, "discount": 0.9, "lambda_": 0.7})
+    config = weigh(model, value_weight=1.0, discount=0.9, lambda_=0.7)
     for slow in (None, other):
         torch.manual_seed(1)
-        loss, metrics, states = objective(model, data, model.initial(2), config, 0, slow)
+        loss, metrics, states = model.objective(data, model.initial(2), config, 0, slow)
         features, head = model.features(states), slow or model.value_head
         returns, valid = replay_returns(
             data.reward, data.is_first, data.is_terminal, head.mean(head(features)), 0.9, 0.7
@@ -164,7 +173,7 @@ def test_values_learn_the_recorded_returns_by_a_slow_copy_or_their_own() -> None
 
 def test_first_rows_are_not_held_against_the_dynamics() -> None:
     model = tiny_rssm()
-    config = SILENT.model_copy(update={"dynamics_weight": 1.0})
+    config = weigh(model, consistency_weight=1.0)
     data = rows()
     data.is_first[:] = True
     loss, metrics = run(model, config, data=data)
@@ -173,15 +182,7 @@ def test_first_rows_are_not_held_against_the_dynamics() -> None:
 
 def test_the_online_loss_has_the_same_pieces() -> None:
     model, data = tiny_rssm(), rows()
-    c = model.config
-    total = c.dynamics_weight + c.representation_weight
-    config = ObjectiveConfig(
-        kl_weight=total,
-        kl_balance=c.dynamics_weight / total,
-        kl_anneal_steps=0,
-        value_weight=0.0,
-        dynamics_weight=0.0,
-    )
+    config = ObjectiveConfig(kl_anneal_steps=0, value_weight=0.0, consistency_weight=0.0)
     ours, metrics = run(model, config, data=data)
     torch.manual_seed(1)
     online, expected, _ = model.loss_and_states(data, model.initial(2))
@@ -207,7 +208,7 @@ def test_products_in_bf16_change_little(model: RSSM) -> None:
 def test_sequences_of_one_row_are_refused() -> None:
     model = tiny_rssm()
     with pytest.raises(ValueError, match="sequences of 1 rows: expected at least 2"):
-        objective(model, batch(2, 1), model.initial(2), ObjectiveConfig(), 0)
+        model.objective(batch(2, 1), model.initial(2), ObjectiveConfig(), 0)
 
 
 def test_a_batch_is_learnt(model: RSSM) -> None:
@@ -215,7 +216,7 @@ def test_a_batch_is_learnt(model: RSSM) -> None:
     optimizer = torch.optim.Adam(model.parameters(), 2e-2)
     history = []
     for step in range(30):
-        loss, metrics, _ = objective(model, data, model.initial(2), config, step)
+        loss, metrics, _ = model.objective(data, model.initial(2), config, step)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

@@ -114,8 +114,8 @@ def test_the_loss_is_the_weighted_sum_of_its_parts() -> None:
     c, data = model.config.model_copy(deep=True), batch()
     data.is_terminal[0, -1] = True
     parts = {}
-    for field in ("reconstruction", "dynamics", "representation", "reward", "continue"):
-        for other in ("reconstruction", "dynamics", "representation", "reward", "continue"):
+    for field in ("reconstruction", "prior", "representation", "reward", "continue"):
+        for other in ("reconstruction", "prior", "representation", "reward", "continue"):
             setattr(model.config, f"{other}_weight", float(other == field))
         torch.manual_seed(1)
         loss, metrics = model.loss(data)
@@ -125,7 +125,7 @@ def test_the_loss_is_the_weighted_sum_of_its_parts() -> None:
     whole, metrics = model.loss(data)
     weights = {field: getattr(c, f"{field}_weight") for field in parts}
     torch.testing.assert_close(whole.detach(), torch.stack([weights[f] * parts[f] for f in parts]).sum())
-    assert parts["dynamics"] == parts["representation"] >= c.free_nats
+    assert parts["prior"] == parts["representation"] >= c.free_nats
     torch.testing.assert_close(parts["reward"], metrics["loss/reward"])
     torch.testing.assert_close(parts["continue"], metrics["loss/continue"])
     torch.testing.assert_close(

@@ -178,6 +178,18 @@ def test_a_written_config_reads_back_equal(tmp_path: Path) -> None:
     assert flatten(config)["net.quantizer.levels"] == [8, 5]
 
 
+def test_an_option_that_was_renamed_is_known_by_its_former_name(tmp_path: Path) -> None:
+    file = tmp_path / "c.yaml"
+    file.write_text("agent:\n  world_model:\n    dynamics_weight: 0.5\n")
+    given: dict[str, dict[str, str]] = {"file": {}, "both": {"agent.world_model.prior_weight": "0.75"}}
+    assert build(OnlineConfig, file, given["file"]).agent.world_model.prior_weight == 0.5
+    assert build(OnlineConfig, file, given["both"]).agent.world_model.prior_weight == 0.75
+    option = {"agent.world_model.dynamics_weight": "0.25"}
+    assert build(OnlineConfig, file, option).agent.world_model.prior_weight == 0.25
+    written = OnlineConfig.model_validate({"agent": {"world_model": {"dynamics_weight": 0.5}}})
+    assert "prior_weight: 0.5" in to_yaml(written) and "dynamics_weight" not in to_yaml(written)
+
+
 def test_help_names_every_field_with_type_meaning_limits_and_default() -> None:
     text = help_text(Top)
     lines = text.splitlines()

@@ -76,12 +76,28 @@ def test_the_config_is_that_of_model_and_objective() -> None:
     dynamics = config.world_model.dynamics
     assert (dynamics.deter, dynamics.hidden, dynamics.variables, dynamics.classes) == (64, 48, 6, 5)
     assert config.world_model.units == 48
-    assert config.objective.free_nats == 2.0 and config.objective.value_weight == 0.5
+    assert config.world_model.free_nats == 2.0 and config.objective.value_weight == 0.5
     assert config.objective.ssim_weight == config.objective.gradient_weight == 0.0
     sharp = WorldModelTrainConfig(ssim_weight=3.0, gradient_weight=2.0, structure_scales=2).objective
     assert (sharp.ssim_weight, sharp.gradient_weight, sharp.structure_scales) == (3.0, 2.0, 2)
     latent = config.model_copy(update={"latent": "gaussian"}).world_model.dynamics.latent()
     assert isinstance(latent, GaussianLatent) and latent.size == 6
+
+
+def test_the_weights_that_users_know_are_those_of_the_losses() -> None:
+    config = WorldModelTrainConfig(
+        reconstruction_weight=0.3,
+        kl_weight=0.5,
+        kl_balance=0.75,
+        reward_weight=1.1,
+        continue_weight=1.3,
+        value_weight=0.9,
+        dynamics_weight=1.7,
+    )
+    own, beside = config.world_model, config.objective
+    assert (own.prior_weight, own.representation_weight) == (0.375, 0.125)
+    assert (own.reconstruction_weight, own.reward_weight, own.continue_weight) == (0.3, 1.1, 1.3)
+    assert (beside.value_weight, beside.consistency_weight) == (0.9, 1.7)
 
 
 @pytest.mark.parametrize(

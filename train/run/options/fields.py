@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, get_args, get_origin
 
-from pydantic import BaseModel
+from pydantic import AliasChoices, BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
@@ -66,6 +66,16 @@ def same_kind(values: Mapping[str, Any], part: type[BaseModel], parts: Sequence[
     """Whether the values are of the config `part`, one of a union's `parts`."""
     kind = kind_field(parts)
     return kind is None or values.get(kind) in get_args(part.model_fields[kind].annotation)
+
+
+def present_name(name: str, parts: Sequence[type[BaseModel]]) -> str:
+    """The field of one of the configs that `name` once meant, by the field's aliases; else `name` itself."""
+    for part in parts:
+        for field_name, field in part.model_fields.items():
+            alias = field.validation_alias
+            if isinstance(alias, AliasChoices) and name in alias.choices:
+                return field_name
+    return name
 
 
 def _is_list(annotation: Any) -> bool:

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ValidationError
 
 from train.run.errors import DreamdriveError
 from train.run.options.complaints import complaint, place_of
-from train.run.options.fields import defaults_of, kind_field, options, same_kind, submodels
+from train.run.options.fields import defaults_of, kind_field, options, present_name, same_kind, submodels
 from train.run.options.yaml_text import parse_yaml, read_yaml
 
 Config = TypeVar("Config", bound=BaseModel)
@@ -47,7 +47,8 @@ def build(
     """A `model` from its defaults, then `base`, a nested dict, then the YAML `file`, then `overrides`.
 
     Where a union of configs is told apart by a `Literal` field (its kind), a layer that names another kind
-    starts that part from the other kind's defaults. Raises `DreamdriveError` naming file or option, field
+    starts that part from the other kind's defaults. An option that was renamed is known by its former name,
+    too. Raises `DreamdriveError` naming file or option, field
     and expectation.
     """
     given = {name: _override_value(model, name, text) for name, text in (overrides or {}).items()}
@@ -102,7 +103,8 @@ def _merged(base: Any, overlay: Any, parts: Sequence[type[BaseModel]]) -> Any:
     candidates = [p for p in parts if same_kind({**result, **overlay}, p, parts)]
     if not result and len(candidates) == 1:
         result = defaults_of(candidates[0])
-    for key, value in overlay.items():
+    for given, value in overlay.items():
+        key = present_name(str(given), candidates)
         fields = [p.model_fields[key].annotation for p in candidates if key in p.model_fields]
         result[key] = _merged(result.get(key), value, [m for a in fields for m in submodels(a)])
     return result
