@@ -1,10 +1,13 @@
-"""The driving score of the CARLA leaderboard, from what became of each route."""
+"""The driving score of the CARLA leaderboard: of a route, its means over routes, and their table."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
 
 from envs.carla.servers.routes import RouteResult
 
@@ -17,7 +20,7 @@ PENALTIES: dict[str, float] = {
 """What each infraction multiplies the score by: those of the CARLA leaderboard (leaderboard.carla.org, on the
 driving score), whose 0.80 for a stop sign has no use here, where there are none."""
 KINDS = ("collision_walker", "collision_vehicle", "collision_static", "red_light", "lane_invasion")
-"""The infractions that tables tell of, penalised or not."""
+"""The infractions that the table lists, penalised or not."""
 
 
 @dataclass(frozen=True)
@@ -88,14 +91,14 @@ def score_route(drive: RouteResult) -> RouteScore:
     )
 
 
-def summarise(routes: Sequence[RouteScore]) -> Summary:
+def mean_scores(routes: Sequence[RouteScore]) -> Summary:
     """The means over `routes`, each counting the same.
 
     Raises:
         ValueError: there are none.
     """
     if not routes:
-        raise ValueError("no routes to summarise, expected at least one")
+        raise ValueError("no routes: expected at least one")
 
     def mean(name: str) -> float:
         return float(np.mean([getattr(route, name) for route in routes]))
@@ -116,3 +119,36 @@ def summarise(routes: Sequence[RouteScore]) -> Summary:
         infractions_per_kilometre={kind: count / kilometres for kind, count in counts.items() if kilometres},
         ended=dict(Counter(route.ended for route in routes)),
     )
+
+
+def print_route_scores(driver: str, total: Summary, by_town: Mapping[str, Summary]) -> None:
+    """Print a column for each town, and one for all routes where there are several towns."""
+    results = dict(by_town) if len(by_town) == 1 else {**by_town, "all": total}
+    table = Table(title=f"{driver}: means over routes")
+    table.add_column("driving score = completion x penalties")
+    for name in results:
+        table.add_column(name, justify="right")
+    columns = [table_rows(result) for result in results.values()]
+    for name in columns[0]:
+        table.add_row(escape(name), *(column[name] for column in columns))
+    Console().print(table)
+
+
+def table_rows(result: Summary) -> dict[str, str]:
+    """The rows of one town's column, name -> text."""
+    cells = {
+        "routes": str(result.routes),
+        "driving score [%]": f"{100 * result.driving_score:.1f} ± {100 * result.driving_score_std:.1f}",
+        "route completion [%]": f"{100 * result.route_completion:.1f}",
+        "product of penalties": f"{result.penalty:.3f}",
+        "goal, without a penalty [%]": f"{100 * result.success:.0f}",
+        "driven [km]": f"{result.kilometres:.2f}",
+    }
+    for kind in KINDS:
+        factor = f" (x {PENALTIES[kind]:.2f})" if kind in PENALTIES else ""
+        rate = result.infractions_per_kilometre.get(kind, 0.0)
+        cells[f"{kind.replace('_', ' ')}{factor} [1/km]"] = f"{rate:.2f}"
+    cells["routes ended by"] = ", ".join(
+        f"{reason} {count}" for reason, count in sorted(result.ended.items())
+    )
+    return cells

@@ -21,11 +21,17 @@ from envs.carla.state import carla_observation_space
 from train.collect.carla_job import choose_servers, is_standin
 from train.drive.agents import load_agent
 from train.drive.carla_baselines import BASELINES, ConstantSpeed
-from train.drive.carla_score import PENALTIES, RouteScore, Summary, score_route, summarise
+from train.drive.carla_score import (
+    PENALTIES,
+    RouteScore,
+    Summary,
+    mean_scores,
+    print_route_scores,
+    score_route,
+)
 from train.drive.courses import drive_course, held_out_seeds
 from train.drive.drivers import Driver, UniformDriver, agent_driver
 from train.drive.environments import explain_simulator_errors, require_carla
-from train.drive.scores_table import show
 from train.run.checkpoint import write_text_aside
 from train.run.errors import DreamdriveError, one_line
 from train.run.options import build
@@ -166,13 +172,13 @@ def evaluate_carla(
         penalties=PENALTIES,
         versions=versions(),
         env=config.model_dump(mode="json", exclude={"servers"}),
-        total=summarise(scored),
-        by_town={town: summarise(own) for town in towns if (own := [r for r in scored if r.town == town])},
+        total=mean_scores(scored),
+        by_town={town: mean_scores(own) for town in towns if (own := [r for r in scored if r.town == town])},
         routes=scored,
     )
     if json_path is not None:
         write_text_aside(json_path, json.dumps(asdict(result), indent=1) + "\n")
-    show(result.driver, result.total, result.by_town)
+    print_route_scores(result.driver, result.total, result.by_town)
     names = " ".join(f"{name} {number}" for name, number in result.versions.items())
     print(f"{result.simulator}; seeds {seeds[0]}-{seeds[-1]}; {lost} routes lost; {names}")
     return result
@@ -195,7 +201,7 @@ def _drive(
                 progress.say(f"route {drive.task.seed} is lost: its simulator was, each time it was driven")
                 continue
             scored.append(score_route(drive))
-            means = summarise(scored)
+            means = mean_scores(scored)
             shown = {"score": means.driving_score, "completion": means.route_completion}
             progress.update(len(scored) + lost, shown)
     return sorted(scored, key=lambda route: route.seed), lost

@@ -16,9 +16,8 @@ from rich.table import Table
 from agent.behaviour.vla.model import VLAConfig
 from envs.car_racing.env import CarRacingConfig
 from envs.carla.config import CarlaConfig
-from train.drive.carla_score import RouteScore, Summary
+from train.drive.carla_score import RouteScore, Summary, print_route_scores
 from train.drive.environments import EnvConfig, require_car_racing
-from train.drive.scores_table import show as show_routes
 from train.language.hindsight import Labels, SpeedScale
 from train.language.instructions import understand
 from train.language.sentence_encoder import SentenceEncoder
@@ -255,7 +254,7 @@ def show(result: ObedienceScores) -> None:
         table.add_row(cell.asked, str(cell.episodes), str(cell.obedience), *parts, *numbers)
     Console().print(table)
     if result.in_carla is not None:
-        show_routes(result.run, result.in_carla.total, result.in_carla.by_town)
+        print_route_scores(result.run, result.in_carla.total, result.in_carla.by_town)
     told = " (each told what another was asked for)" if result.shuffled else ""
     print(
         f"obedience {result.obedience}{told} episodes {result.episodes} return {result.score:.1f} "

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 from envs.carla.env import OpenEnv, open_carla
-from train.drive.carla_score import PENALTIES, summarise
+from train.drive.carla_score import PENALTIES, mean_scores
 from train.drive.environments import require_carla
 from train.look.evaluate_carla import check_steps, scored_where, versions, which_simulator
 from train.look.evaluate_vla import CarlaFigures, ObedienceScores, report, summed_up
@@ -70,8 +70,8 @@ def evaluate_vla_in_carla(
         lost=found.lost,
         penalties=PENALTIES,
         env=config.model_dump(mode="json", exclude={"servers"}),
-        total=summarise(found.routes),
-        by_town={town: summarise(routes) for town, routes in own if routes},
+        total=mean_scores(found.routes),
+        by_town={town: mean_scores(routes) for town, routes in own if routes},
         routes=found.routes,
     )
     result = summed_up(

@@ -1,5 +1,6 @@
-"""Drive one episode that training has not seen and keep what was seen: for dreams and for videos."""
+"""Record one episode of an agent on a held-out track or route, for dreams and for videos."""
 
+import os
 from contextlib import closing
 from typing import Any, Protocol
 
@@ -10,21 +11,28 @@ from numpy.typing import NDArray
 from envs.car_racing.env import CarRacingConfig
 from envs.car_racing.observation import CarRacingObservation, native_action
 from envs.car_racing.simulators import OfficialSimulator
+from envs.carla.actions import Actions
+from envs.carla.config import CarlaConfig
+from envs.carla.ends import EndsConfig
+from envs.carla.env import OpenEnv, open_carla
+from envs.carla.servers.supervisor import Lost, SupervisedSimulator
+from train.collect.carla_job import choose_servers
 from train.data.episodes import Episode
 from train.drive.agents import Trained
+from train.drive.environments import explain_simulator_errors
+from train.run.errors import DreamdriveError
 
-Observation = dict[str, NDArray[Any]]
-Film = list[NDArray[np.uint8]]
+_Observation = dict[str, NDArray[Any]]
 
 
-class Drive(Protocol):
-    """One episode as an agent drives it."""
+class SingleEnv(Protocol):
+    """One environment without a batch dimension, driven for one episode."""
 
-    def reset(self, seed: int) -> Observation:
-        """Begin: observations by name, without a batch's dimension."""
+    def reset(self, seed: int) -> _Observation:
+        """Begin the track or route of `seed`: observations by name."""
         ...
 
-    def step(self, action: NDArray[np.float32]) -> tuple[Observation, float, bool, bool]:
+    def step(self, action: NDArray[np.float32]) -> tuple[_Observation, float, bool, bool]:
         """One decision (A,): observation, reward, whether it terminated, whether it is over."""
         ...
 
@@ -33,20 +41,20 @@ class Drive(Protocol):
         ...
 
 
-class Track:
+class OfficialTrack:
     """An official CarRacing-v3 track; `film`, if given, gets its own rendering of each decision."""
 
-    def __init__(self, config: CarRacingConfig, film: Film | None) -> None:
+    def __init__(self, config: CarRacingConfig, film: list[NDArray[np.uint8]] | None) -> None:
         self._view = CarRacingObservation(config.image_size, config.crop_hud, config.instruments)
         self._repeat, self._film = config.action_repeat, film
         self._simulator = OfficialSimulator(config.max_frames, "rgb_array" if film is not None else None)
 
-    def reset(self, seed: int) -> Observation:
-        """See `Drive`."""
-        return self._seen(self._simulator.reset(seed))
+    def reset(self, seed: int) -> _Observation:
+        """See `SingleEnv`."""
+        return self._observe(self._simulator.reset(seed))
 
-    def step(self, action: NDArray[np.float32]) -> tuple[Observation, float, bool, bool]:
-        """See `Drive`."""
+    def step(self, action: NDArray[np.float32]) -> tuple[_Observation, float, bool, bool]:
+        """See `SingleEnv`."""
         reward, terminated, over = 0.0, False, False
         for _ in range(self._repeat):
             gained, terminated, truncated = self._simulator.step(native_action(action[None])[0])
@@ -56,43 +64,76 @@ class Track:
                 break
         if self._film is not None:
             self._film.append(self._simulator.env.render())  # type: ignore[arg-type]
-        return self._seen(self._simulator.picture()), reward, terminated, over
+        return self._observe(self._simulator.picture()), reward, terminated, over
 
-    def _seen(self, picture: NDArray[np.uint8]) -> Observation:
+    def _observe(self, picture: NDArray[np.uint8]) -> _Observation:
         return {name: value[0] for name, value in self._view(picture[None]).items()}
 
     def close(self) -> None:
-        """See `Drive`."""
+        """See `SingleEnv`."""
         self._simulator.close()
 
 
-def open_drive(trained: Trained, film: Film | None) -> Drive:
-    """An episode of the environment that the agent learnt in."""
-    env = trained.config.env
-    if isinstance(env, CarRacingConfig):
-        return Track(env, film)
-    # Here, for it needs processes and ports.
-    from train.look.carla_drive import TownDrive
+class CarlaTown:
+    """A CARLA simulator for one episode, which only the goal and the time limit end: a dream is to go on
+    after a mistake, and what it is compared with must, too.
 
-    return TownDrive(env)
+    Args:
+        config: of the environment that the agent learnt in.
+        open_env: makes the environment in the client's process.
+    """
+
+    def __init__(self, config: CarlaConfig, open_env: OpenEnv = open_carla) -> None:
+        ends = EndsConfig(collision=False, red_light=False, off_lane=0.0, stuck_seconds=0.0)
+        config = config.model_copy(update={"num_envs": 1, "ends": ends})
+        self._actions = Actions(config)
+        with explain_simulator_errors():
+            servers, words = choose_servers(config.servers, 1, os.environ)
+            print(words, flush=True)
+            self._simulator = SupervisedSimulator(config, servers, 0, 0, open_env)
+
+    def reset(self, seed: int) -> _Observation:
+        """See `SingleEnv`. Raises `DreamdriveError` where no simulator comes up."""
+        with explain_simulator_errors():
+            answer = self._simulator.reset(seed)
+        if isinstance(answer, Lost):
+            raise DreamdriveError(f"CARLA: {answer.reason}")
+        observation: _Observation = answer[0]
+        return observation
+
+    def step(self, action: NDArray[np.float32]) -> tuple[_Observation, float, bool, bool]:
+        """See `SingleEnv`. Raises `DreamdriveError` where the simulator is lost."""
+        chosen: Any = int(action.argmax()) if self._actions.kind == "discrete" else action
+        with explain_simulator_errors():
+            answer = self._simulator.step(chosen)
+        if isinstance(answer, Lost):
+            raise DreamdriveError(f"CARLA: the simulator was lost: {answer.reason}; try again")
+        observation, reward, terminated, truncated, _ = answer
+        return observation, float(reward), terminated, terminated or truncated
+
+    def close(self) -> None:
+        """See `SingleEnv`."""
+        self._simulator.close()
 
 
 @torch.no_grad()
 def record_episode(
-    trained: Trained, seed: int, decisions: int | None = None, film: Film | None = None
+    trained: Trained, seed: int, decisions: int | None = None, film: list[NDArray[np.uint8]] | None = None
 ) -> Episode:
     """Drive the track or route of `seed` with the policy's mode, to its end or for `decisions` decisions.
 
     Args:
-        trained: who drives.
+        trained: the agent that drives.
         seed: of the track or route, 1,000,000 or more.
         decisions: how many at most; None: to the end.
         film: if given, gets CarRacing's own rendering of each decision, (400, 600, 3) uint8.
     """
     agent, device = trained.agent, trained.device
     size = agent.world_model.action_size
-    with closing(open_drive(trained, film)) as drive:
-        seen = drive.reset(seed)
+    config = trained.config.env
+    env: SingleEnv = OfficialTrack(config, film) if isinstance(config, CarRacingConfig) else CarlaTown(config)
+    with closing(env):
+        seen = env.reset(seed)
         state = agent.world_model.initial(1)
         action = torch.zeros(1, size, device=device)
         observations, actions = [seen], [np.zeros(size, np.float32)]
@@ -104,7 +145,7 @@ def record_episode(
             first = torch.tensor([len(actions) == 1], device=device)
             action, state = agent.act(batch, state, action, first, explore=False)
             chosen = action[0].cpu().numpy()
-            seen, reward, terminated, over = drive.step(chosen)
+            seen, reward, terminated, over = env.step(chosen)
             observations.append(seen)
             actions.append(chosen)
             rewards.append(reward)

@@ -6,8 +6,7 @@ from hypothesis import strategies as st
 
 from envs.carla.reward import CarlaRewardConfig
 from envs.carla.servers.routes import RouteResult, RouteTask
-from train.drive.carla_score import KINDS, PENALTIES, penalty, score_route, summarise
-from train.drive.scores_table import rows
+from train.drive.carla_score import KINDS, PENALTIES, mean_scores, penalty, score_route, table_rows
 
 counts = st.dictionaries(st.sampled_from(KINDS), st.integers(0, 4))
 shares = st.tuples(st.floats(0, 1), st.floats(0, 1)).map(lambda pair: (max(pair), min(pair)))
@@ -64,7 +63,7 @@ def test_the_summary_counts_each_route_the_same() -> None:
         score_route(drive(1.0, 1.0, {"red_light": 1}, "goal")),
         score_route(drive(0.5, 0.25, {"red_light": 1, "lane_invasion": 3}, "off_lane")),
     ]
-    total = summarise(routes)
+    total = mean_scores(routes)
     assert total.routes == 3 and total.success == pytest.approx(1 / 3)
     assert total.driving_score == pytest.approx((1.0 + 0.7 + 0.7 * 0.25) / 3)
     assert total.route_completion == pytest.approx(2.25 / 3)
@@ -72,11 +71,11 @@ def test_the_summary_counts_each_route_the_same() -> None:
     assert total.infractions == {"red_light": 2, "lane_invasion": 3}
     assert total.infractions_per_kilometre == pytest.approx({"red_light": 4.0, "lane_invasion": 6.0})
     assert total.ended == {"goal": 2, "off_lane": 1}
-    told = rows(total)
+    told = table_rows(total)
     assert told["red light (x 0.70) [1/km]"] == "4.00" and told["lane invasion [1/km]"] == "6.00"
     assert told["routes ended by"] == "goal 2, off_lane 1" and told["driven [km]"] == "0.50"
 
 
 def test_no_routes_have_no_summary() -> None:
     with pytest.raises(ValueError, match="at least one"):
-        summarise([])
+        mean_scores([])
