@@ -14,13 +14,14 @@ import bench
 import numpy as np
 import torch
 
-from agent.world_model.probe import Probe, ProbeConfig, fit_probe, r_squared
+from agent.world_model.probe import Probe, ProbeConfig, r_squared
 from envs.car_racing.env import TRAINING_SEEDS
 from envs.car_racing.official_tracks import OfficialTracks
 from envs.car_racing.track import CarOnTrack
 from train.drive.agents import load_agent
 from train.drive.environments import require_car_racing
 from train.run.errors import DreamdriveError
+from train.vla.fit_probes import fit_probe
 
 _NUMBERS = ("forward", "sideways", "yaw_rate", "heading_error", "offset")
 _UNITS = {"forward": "m/s", "sideways": "m/s", "yaw_rate": "rad/s", "heading_error": "rad", "offset": "m"}

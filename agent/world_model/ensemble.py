@@ -1,9 +1,9 @@
-"""How sure a world model is of a dream: the disagreement of an ensemble about the next latent.
+"""Uncertainty of a world model: the disagreement of an ensemble that predicts the next latent (Plan2Explore).
 
-Plan2Explore (Sekar et al. 2020, section 3.2): heads that differ in their first weights and in the order of
-what they learn predict the next embedding from the present features and an action. Where they were taught
-they agree; where they were not they differ. The variance of their means over the heads is the expected
-information gain of heads with a fixed variance (appendix A there), up to a constant.
+Heads that differ in their first weights and in the order of their data predict the next embedding from the
+present features and an action (Sekar et al. 2020, section 3.2). On data like what they learnt from they
+agree, elsewhere they differ. The variance of their means over the heads is the expected information gain of
+heads with a fixed variance (appendix A there), up to a constant. The loop is in `train.vla.fit_probes`.
 """
 
 from itertools import pairwise
@@ -95,53 +95,3 @@ class Disagreement(nn.Module):
         # (K, N, O)
         predicted = self(flat.expand(self.config.heads, -1, -1), acted.expand(self.config.heads, -1, -1))
         return predicted.var(0, unbiased=False).mean(-1).view(shape)
-
-
-def fit_disagreement(
-    ensemble: Disagreement,
-    features: Tensor,
-    action: Tensor,
-    following: Tensor,
-    updates: int = 1000,
-    batch_size: int = 128,
-    learning_rate: float = 1e-3,
-    generator: torch.Generator | None = None,
-) -> list[float]:
-    """Teach an ensemble by Adam what followed on what.
-
-    Args:
-        ensemble: taught in place.
-        features: (N, F), of real, filtered states; the world model stays as it is.
-        action: (N, A), taken in them.
-        following: (N, F), of the states that followed.
-        updates: steps of the optimiser.
-        batch_size: rows a head sees in each.
-        learning_rate: of Adam; it falls linearly to a tenth.
-        generator: of the rows each head draws.
-
-    Returns:
-        The loss of each update.
-
-    Raises:
-        ValueError: there are no rows, or not as many of each.
-    """
-    count = len(features)
-    if not count or len(action) != count or len(following) != count:
-        raise ValueError(
-            f"ensemble: {count} features, {len(action)} actions, {len(following)} features that follow: "
-            "expected as many of each, and at least one"
-        )
-    optimizer = torch.optim.Adam(ensemble.parameters(), learning_rate)
-    losses: list[float] = []
-    for update in range(updates):
-        optimizer.param_groups[0]["lr"] = learning_rate * (1.0 - 0.9 * update / updates)
-        # (K, N'): every head draws rows of its own
-        rows = torch.randint(count, (ensemble.config.heads, batch_size), generator=generator).to(
-            features.device
-        )
-        loss = ensemble.loss(features[rows], action[rows], following[rows])
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
-        losses.append(float(loss.detach()))
-    return losses

@@ -1,7 +1,7 @@
-"""What a world model's features tell of quantities it was never taught, such as speed: a probe.
+"""A probe of frozen features: a small network that reads quantities such as speed off a world model's states.
 
-A small network from frozen features to numbers, taught on states whose true numbers are known (Alain & Bengio
-2017). How well it does on states it was not taught on, its R2, says how far it may be believed in a dream.
+It learns from states whose true numbers are known (Alain & Bengio 2017); its R2 on other states says how far
+its readings in a dream can be believed. The loop is in `train.vla.fit_probes`.
 """
 
 import torch
@@ -59,60 +59,15 @@ class Probe(nn.Module):
         """The numbers by name, (...) each."""
         return dict(zip(self.names, self(features).unbind(-1), strict=True))
 
+    def set_units(self, truth: Tensor) -> None:
+        """Take mean and deviation of the truth (N, Q) as what is predicted around, before it learns."""
+        self.mean.copy_(truth.mean(0))
+        # A number that never changes is its mean.
+        self.std.copy_(truth.std(0, unbiased=False).clamp(min=1e-6))
+
     def loss(self, features: Tensor, truth: Tensor) -> Tensor:
         """Squared error in standard deviations of the truth (..., Q), a scalar."""
         return functional.mse_loss(self.net(features).float(), (truth - self.mean) / self.std)
-
-
-def fit_probe(
-    probe: Probe,
-    features: Tensor,
-    truth: Tensor,
-    updates: int = 2000,
-    batch_size: int = 256,
-    learning_rate: float = 1e-3,
-    weight_decay: float = 1e-2,
-    generator: torch.Generator | None = None,
-) -> list[float]:
-    """Teach a probe by AdamW; it is in evaluation mode afterwards.
-
-    Args:
-        probe: taught in place; it takes mean and deviation of the truth as its units.
-        features: (N, F).
-        truth: (N, Q), in the order of the probe's names.
-        updates: steps of the optimiser.
-        batch_size: rows of each.
-        learning_rate: falls linearly to a tenth.
-        weight_decay: of AdamW.
-        generator: of the rows.
-
-    Returns:
-        The loss of each update.
-
-    Raises:
-        ValueError: no rows, or a truth of another shape.
-    """
-    if truth.shape != (len(features), len(probe.names)) or not len(features):
-        raise ValueError(
-            f"probe: truth {tuple(truth.shape)}, expected ({len(features)}, {len(probe.names)}), "
-            "and at least one row"
-        )
-    probe.mean.copy_(truth.mean(0))
-    # A number that never changes is its mean.
-    probe.std.copy_(truth.std(0, unbiased=False).clamp(min=1e-6))
-    optimizer = torch.optim.AdamW(probe.parameters(), learning_rate, weight_decay=weight_decay)
-    losses: list[float] = []
-    probe.train()
-    for update in range(updates):
-        optimizer.param_groups[0]["lr"] = learning_rate * (1.0 - 0.9 * update / updates)
-        rows = torch.randint(len(features), (batch_size,), generator=generator).to(features.device)
-        loss = probe.loss(features[rows], truth[rows])
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
-        losses.append(float(loss.detach()))
-    probe.eval()
-    return losses
 
 
 @torch.no_grad()

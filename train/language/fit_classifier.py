@@ -1,11 +1,11 @@
-"""The phrasebook as lessons for the policy's reader of instructions."""
+"""Fits the classifier of instructions on the phrasebook, before a policy learns to drive by it."""
 
 from itertools import combinations, product
 
 import numpy as np
 import torch
 
-from agent.behaviour.vla.instruction_classifier import InstructionReader
+from agent.behaviour.vla.instruction_classifier import InstructionClassifier
 from train.language.hindsight import MANOEUVRES, PLACES, SPEEDS, Labels
 from train.language.instructions import Encoder, phrase, phrasings
 
@@ -14,9 +14,10 @@ READING = tuple(len(words) + 1 for words in _KINDS.values())
 """Classes of each kind: speeds, places and manoeuvres, and after each a class for none."""
 _PER_PAIR = 40  # joined sentences of two labels
 _UPDATES, _BATCH = 800, 256
+_LEARNING_RATE, _WEIGHT_DECAY = 1e-3, 0.1
 
 
-def fit_reader(reader: InstructionReader, encoder: Encoder, seed: int) -> float:
+def fit_reader(reader: InstructionClassifier, encoder: Encoder, seed: int) -> float:
     """Teach a reader the phrasings that are learnt from; the share of the kept ones that it reads aright.
 
     Args:
@@ -25,9 +26,39 @@ def fit_reader(reader: InstructionReader, encoder: Encoder, seed: int) -> float:
         seed: of the sentences and their order.
     """
     texts, said = lessons(seed, held_out=False)
-    reader.fit(encoder(texts), said, _UPDATES, _BATCH, seed)
+    fit_classifier(reader, encoder(texts), said, _UPDATES, _BATCH, seed)
     texts, said = lessons(seed, held_out=True)
     return float((reader.read(encoder(texts)) == said).all(1).float().mean())
+
+
+@torch.enable_grad()
+def fit_classifier(
+    classifier: InstructionClassifier,
+    text: torch.Tensor,
+    said: torch.Tensor,
+    updates: int,
+    batch_size: int,
+    seed: int,
+) -> None:
+    """Train a classifier on N sentences, by AdamW.
+
+    Args:
+        classifier: changed in place; it has no gradients afterwards.
+        text: (N, E) embeddings.
+        said: (N, kinds) int64, the class of each kind.
+        updates: steps of the optimiser.
+        batch_size: sentences in each, drawn with replacement.
+        seed: of the draws; the first weights are as they are.
+    """
+    optimizer = torch.optim.AdamW(classifier.parameters(), lr=_LEARNING_RATE, weight_decay=_WEIGHT_DECAY)
+    generator = torch.Generator().manual_seed(seed)
+    for _ in range(updates):
+        rows = torch.randint(len(text), (batch_size,), generator=generator).to(text.device)
+        loss = classifier.loss(text[rows], said[rows])
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
 
 
 def lessons(seed: int, held_out: bool) -> tuple[list[str], torch.Tensor]:

@@ -13,12 +13,13 @@ import torch
 from pydantic import BaseModel, Field, ValidationError
 from torch import Tensor
 
-from agent.world_model.ensemble import Disagreement, DisagreementConfig, fit_disagreement
+from agent.world_model.ensemble import Disagreement, DisagreementConfig
 from agent.world_model.interface import WorldModel
-from agent.world_model.probe import Probe, ProbeConfig, fit_probe, r_squared
+from agent.world_model.probe import Probe, ProbeConfig, r_squared
 from train.run.checkpoint import load_weights, save_weights
 from train.run.errors import DreamdriveError, one_line
 from train.vla.filtered_episodes import Drive, quantities, state_size, truth
+from train.vla.fit_probes import fit_disagreement, fit_probe
 
 NAME = "gauges"
 """What the files are called: gauges.safetensors and gauges.json."""

@@ -1,7 +1,8 @@
-"""What an instruction says, read off its embedding before a policy learns to drive by it.
+"""Classifier of instructions: embedding -> what is said of speed, place and manoeuvre.
 
-A policy that learns to read from actions alone knows a sentence by what was driven to it, and takes words it
-has not met for the wrong ones. Which words mean the same is known beforehand, and learnt first.
+A policy that learns the meaning of sentences from actions alone memorises them, and misreads words that it
+has not met. Which words mean the same is known beforehand, so this small network learns it first
+(`train.language.fit_classifier`), and the policy is conditioned on its probabilities.
 """
 
 import torch
@@ -9,13 +10,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 _UNITS = 256
-_LEARNING_RATE, _WEIGHT_DECAY = 1e-3, 0.1
 
 
-class InstructionReader(nn.Module):
+class InstructionClassifier(nn.Module):
     """Embeddings to what they say of each kind of thing, such as speed and place.
 
-    It learns in `fit` alone: no gradient of what is computed with it comes back.
+    It learns by `loss` alone: what `forward` gives passes no gradient back.
 
     Args:
         text_size: E, numbers in an embedding.
@@ -37,27 +37,11 @@ class InstructionReader(nn.Module):
         """Embeddings (B, E) -> the likeliest class of each kind (B, kinds)."""
         return torch.stack([kind.argmax(-1) for kind in self._logits(text)], -1)
 
-    @torch.enable_grad()
-    def fit(self, text: Tensor, said: Tensor, updates: int, batch_size: int, seed: int) -> None:
-        """Learn from N sentences, by AdamW and cross-entropy.
-
-        Args:
-            text: (N, E) embeddings.
-            said: (N, kinds) int64, the class of each kind.
-            updates: steps of the optimiser.
-            batch_size: sentences in each, drawn with replacement.
-            seed: of the draws; the weights are as they are.
-        """
-        optimizer = torch.optim.AdamW(self.parameters(), lr=_LEARNING_RATE, weight_decay=_WEIGHT_DECAY)
-        generator = torch.Generator().manual_seed(seed)
-        for _ in range(updates):
-            rows = torch.randint(len(text), (batch_size,), generator=generator).to(text.device)
-            logits = self._logits(text[rows])
-            losses = [functional.cross_entropy(kind, said[rows, i]) for i, kind in enumerate(logits)]
-            optimizer.zero_grad(set_to_none=True)
-            torch.stack(losses).sum().backward()
-            optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
+    def loss(self, text: Tensor, said: Tensor) -> Tensor:
+        """Cross-entropy of embeddings (B, E) with classes (B, kinds), summed over the kinds: a scalar."""
+        logits = self._logits(text)
+        losses = [functional.cross_entropy(kind, said[:, i]) for i, kind in enumerate(logits)]
+        return torch.stack(losses).sum()
 
     def _logits(self, text: Tensor) -> tuple[Tensor, ...]:
         """(B, classes) for each kind; embeddings have length 1, and numbers near 1 are read sooner."""

@@ -15,7 +15,7 @@ from pydantic import BaseModel, Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional
 
-from agent.behaviour.vla.instruction_classifier import InstructionReader
+from agent.behaviour.vla.instruction_classifier import InstructionClassifier
 
 Part = Callable[[Tensor], Tensor]
 """A part of a layer: (B, K, T, W) -> the same."""
@@ -142,7 +142,7 @@ class VLAModel(nn.Module):
         inputs = 3 * config.patch**2 if config.vision == "patches" else config.feature_size
         self.vision = nn.Linear(inputs, width)
         self.state = nn.Linear(config.state_size, width)
-        self.reader = InstructionReader(config.text_size, config.reading) if config.reading else None
+        self.reader = InstructionClassifier(config.text_size, config.reading) if config.reading else None
         self.text = nn.Linear(config.instruction_size, width)
         # One for each token: those of the picture, the state, the text.
         self.positions = nn.Parameter(torch.randn(seen + 2, width) * _LAST_SCALE)

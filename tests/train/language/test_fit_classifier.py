@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from agent.behaviour.vla.instruction_classifier import InstructionReader
-from train.language.fit_classifier import READING, classes, fit_reader, lessons
+from agent.behaviour.vla.instruction_classifier import InstructionClassifier
+from train.language.fit_classifier import READING, classes, fit_classifier, fit_reader, lessons
 from train.language.hindsight import Labels
 from train.language.instructions import lookup
 
@@ -46,8 +46,36 @@ def test_classes_of_nothing_are_the_last_ones() -> None:
 
 def test_a_reader_reads_what_it_was_taught_and_most_of_what_it_was_not() -> None:
     torch.manual_seed(0)
-    reader = InstructionReader(256, READING)
+    reader = InstructionClassifier(256, READING)
     kept = fit_reader(reader, bag, 0)
     texts, said = lessons(0, held_out=False)
     assert (reader.read(bag(texts)) == said).all(1).float().mean() > 0.97
     assert 0.3 < kept < 1.0  # by chance less than 0.02
+
+
+def sentences() -> tuple[Tensor, Tensor]:
+    """(24, 16) embeddings that say one of 3 and one of 4 things, with some noise, and what they say."""
+    generator = torch.Generator().manual_seed(0)
+    said = torch.cartesian_prod(torch.arange(3), torch.arange(4)).repeat(2, 1)
+    clean = torch.cat(
+        [torch.nn.functional.one_hot(said[:, 0], 8), torch.nn.functional.one_hot(said[:, 1], 8)], 1
+    )
+    noisy = clean + 0.1 * torch.randn(24, 16, generator=generator)
+    return torch.nn.functional.normalize(noisy, dim=1), said
+
+
+def fitted(seed: int) -> InstructionClassifier:
+    torch.manual_seed(0)
+    reader = InstructionClassifier(16, (3, 4))
+    fit_classifier(reader, *sentences(), updates=60, batch_size=32, seed=seed)
+    return reader
+
+
+def test_it_learns_to_read_and_the_seed_decides_how() -> None:
+    text, said = sentences()
+    reader = fitted(1)
+    assert torch.equal(reader.read(text), said)
+    assert (reader(text).max() > 0.9) and all(p.grad is None for p in reader.parameters())
+    again, other = fitted(1).state_dict(), fitted(2).state_dict()
+    assert all(torch.equal(value, again[name]) for name, value in reader.state_dict().items())
+    assert any(not torch.equal(value, other[name]) for name, value in reader.state_dict().items())

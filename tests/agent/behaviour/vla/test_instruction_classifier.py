@@ -1,10 +1,10 @@
-"""The reader of instructions: probabilities, what it learns, and that a policy's learning leaves it alone."""
+"""The classifier of instructions: probabilities, and that a policy's learning leaves it as it is."""
 
 import pytest
 import torch
 from torch import Tensor
 
-from agent.behaviour.vla.instruction_classifier import InstructionReader
+from agent.behaviour.vla.instruction_classifier import InstructionClassifier
 from agent.behaviour.vla.model import VLAConfig
 
 
@@ -19,29 +19,12 @@ def sentences() -> tuple[Tensor, Tensor]:
     return torch.nn.functional.normalize(noisy, dim=1), said
 
 
-def fitted(seed: int) -> InstructionReader:
-    torch.manual_seed(0)
-    reader = InstructionReader(16, (3, 4))
-    reader.fit(*sentences(), updates=60, batch_size=32, seed=seed)
-    return reader
-
-
 def test_it_gives_probabilities_of_each_kind() -> None:
     torch.manual_seed(0)
-    read = InstructionReader(16, (3, 4))(sentences()[0])
+    read = InstructionClassifier(16, (3, 4))(sentences()[0])
     assert read.shape == (24, 7) and (read > 0).all()
     torch.testing.assert_close(read[:, :3].sum(1), torch.ones(24))
     torch.testing.assert_close(read[:, 3:].sum(1), torch.ones(24))
-
-
-def test_it_learns_to_read_and_the_seed_decides_how() -> None:
-    text, said = sentences()
-    reader = fitted(1)
-    assert torch.equal(reader.read(text), said)
-    assert (reader(text).max() > 0.9) and all(p.grad is None for p in reader.parameters())
-    again, other = fitted(1).state_dict(), fitted(2).state_dict()
-    assert all(torch.equal(value, again[name]) for name, value in reader.state_dict().items())
-    assert any(not torch.equal(value, other[name]) for name, value in reader.state_dict().items())
 
 
 def test_a_policy_hears_what_was_read_and_does_not_change_the_reader() -> None:
@@ -49,7 +32,7 @@ def test_a_policy_hears_what_was_read_and_does_not_change_the_reader() -> None:
     config = VLAConfig(image_size=16, state_size=4, action_size=2, text_size=16, reading=(3, 4))
     assert config.instruction_size == 7 and VLAConfig(text_size=16).instruction_size == 16
     model = config.build()
-    model.reader = fitted(1)
+    assert model.reader is not None
     text = sentences()[0][:2]
     context = model.context(torch.rand(2, 3, 16, 16), torch.zeros(2, 4), text)
     context.instruction.sum().backward()
