@@ -34,7 +34,7 @@ class OnlineConfig(BaseModel, extra="forbid", use_attribute_docstrings=True):
 def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
     """Stands in for the jobs and for the config of training, so that only the command line is tested."""
     # What stays real is imported before: with others in the place of its imports it could not be.
-    for real in ("train.look.evaluate_vla_carla", "train.collect.instructed"):
+    for real in ("train.look.evaluate_vla", "train.collect.instructed"):
         importlib.import_module(real)
     made: list[tuple[Any, ...]] = []
     jobs = {
@@ -42,7 +42,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
         "train.collect.car_racing": "collect_car_racing",
         "train.look.evaluate": "evaluate",
         "train.look.evaluate_carla": "evaluate_carla",
-        "train.look.imagine": "imagine",
+        "train.look.imagine": "imagine_run",
         "train.look.demo": "demo",
     }
     for module, name in jobs.items():
@@ -186,7 +186,7 @@ def test_the_other_commands_call_their_jobs(calls: list[tuple[Any, ...]]) -> Non
         ("evaluate", Path("runs/x"), 100, 1_000_000, None),
         ("evaluate_carla", "runs/x", 50, 1_000_000, None, {"town": "village", "num_envs": "2"}),
         ("evaluate_carla", "autopilot", 3, 1_000_000, None, {"servers.command": "go {port}"}),
-        ("imagine", Path("runs/x"), Path("e.npz"), 5, 9, None),
+        ("imagine_run", Path("runs/x"), Path("e.npz"), 5, 9, None),
         ("demo", Path("runs/demo"), Path("configs/demo.yaml")),
     ]
     assert main([*collect, "--seeds", "1"]) == 1

@@ -121,30 +121,30 @@ def _evaluate(arguments: argparse.Namespace) -> None:
 
 
 def _evaluate_instructions(arguments: argparse.Namespace, options: dict[str, str]) -> None:
-    from train.vla.evaluation_options import Asked, Guided
-    from train.vla.loading import learnt_in
+    from train.vla.instruction_metrics import InstructionOptions
+    from train.vla.loading import GuidanceOptions, learnt_in
 
     run = Path(arguments.run)
-    asked = Asked(
+    asked = InstructionOptions(
         arguments.episodes or _TRIALS,
         arguments.first_seed,
         arguments.instruction,
         arguments.suite,
         arguments.shuffle,
     )
-    guided = Guided(
+    guidance = GuidanceOptions(
         arguments.guided_by, arguments.candidates, arguments.gauges, arguments.execute, arguments.temperature
     )
     if (arguments.env or learnt_in(run).kind.replace("_", "-")) == _CARLA:
-        from train.look.evaluate_vla_carla import evaluate_vla_in_carla
+        from train.look.evaluate_vla import evaluate_vla_in_carla
 
-        evaluate_vla_in_carla(run, asked, guided, arguments.json, arguments.picture, options)
+        evaluate_vla_in_carla(run, asked, guidance, arguments.json, arguments.picture, options)
         return
     if options:
         raise DreamdriveError(f"--env.{min(options)}: for CARLA; CarRacing is scored as the run learnt it")
     from train.look.evaluate_vla import evaluate_vla
 
-    evaluate_vla(run, asked, guided, arguments.json, arguments.picture)
+    evaluate_vla(run, asked, guidance, arguments.json, arguments.picture)
 
 
 def _env_options(arguments: argparse.Namespace) -> dict[str, str]:

@@ -101,9 +101,9 @@ def _add_folder(parser: Options) -> None:
 
 
 def _imagine(arguments: argparse.Namespace) -> None:
-    from train.look.imagine import imagine
+    from train.look.imagine import imagine_run
 
-    imagine(arguments.run, arguments.episode, arguments.context, arguments.horizon, arguments.output)
+    imagine_run(arguments.run, arguments.episode, arguments.context, arguments.horizon, arguments.output)
 
 
 def _export(arguments: argparse.Namespace) -> None:

@@ -121,6 +121,12 @@ def mean_scores(routes: Sequence[RouteScore]) -> Summary:
     )
 
 
+def mean_scores_by_town(routes: Sequence[RouteScore], towns: Sequence[str]) -> dict[str, Summary]:
+    """As `mean_scores`, of each of the towns that any of the routes lies in."""
+    own = {town: [route for route in routes if route.town == town] for town in towns}
+    return {town: mean_scores(found) for town, found in own.items() if found}
+
+
 def print_route_scores(driver: str, total: Summary, by_town: Mapping[str, Summary]) -> None:
     """Print a column for each town, and one for all routes where there are several towns."""
     results = dict(by_town) if len(by_town) == 1 else {**by_town, "all": total}
@@ -128,13 +134,13 @@ def print_route_scores(driver: str, total: Summary, by_town: Mapping[str, Summar
     table.add_column("driving score = completion x penalties")
     for name in results:
         table.add_column(name, justify="right")
-    columns = [table_rows(result) for result in results.values()]
+    columns = [score_rows(result) for result in results.values()]
     for name in columns[0]:
         table.add_row(escape(name), *(column[name] for column in columns))
     Console().print(table)
 
 
-def table_rows(result: Summary) -> dict[str, str]:
+def score_rows(result: Summary) -> dict[str, str]:
     """The rows of one town's column, name -> text."""
     cells = {
         "routes": str(result.routes),

@@ -17,7 +17,7 @@ from train.drive.courses import drive_tracks
 from train.drive.drivers import agent_driver
 from train.drive.environments import require_car_racing
 from train.drive.open_loop import draw_dream, open_loop
-from train.look.evaluate import Scores, summarise
+from train.look.evaluate import Scores, score_statistics
 from train.look.record import record_episode
 from train.online.config import OnlineConfig
 from train.online.trainer import train_agent
@@ -42,7 +42,7 @@ def score(trained: Trained, when: str, episodes: int = _EPISODES) -> Scores:
     with Progress(f"score {when} learning, official CarRacing-v3", episodes, "episodes") as progress:
         env = require_car_racing(trained.config.env, "the demo")
         scores, frames = drive_tracks(env, agent_driver(trained), seeds, progress)
-    return summarise(str(trained.run.path), trained.frames, _FIRST_SEED, scores, frames)
+    return score_statistics(str(trained.run.path), trained.frames, _FIRST_SEED, scores, frames)
 
 
 def untrained(config: OnlineConfig, run: Run) -> Trained:

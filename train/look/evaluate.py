@@ -1,8 +1,6 @@
-"""Score a trained agent on the official environment, on tracks it never trained on."""
+"""Score a trained agent on the official CarRacing-v3, on tracks it never trained on."""
 
-import json
-from dataclasses import asdict, dataclass
-from importlib.metadata import version
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +11,7 @@ from train.drive.agents import BASELINE_JOB, load_agent
 from train.drive.courses import drive_tracks, held_out_seeds
 from train.drive.drivers import Driver, agent_driver
 from train.drive.environments import require_car_racing
-from train.run.checkpoint import write_text_aside
+from train.look.report import package_versions, versions_text, write_result
 from train.run.folder import Run
 from train.run.progress import Progress
 
@@ -46,12 +44,11 @@ class Scores:
         return (
             f"mean {self.mean:.1f} std {self.std:.1f} min {self.min:.1f} median {self.median:.1f} "
             f"max {self.max:.1f} at-900-or-more {self.share_at_900:.0%} episodes {self.episodes} "
-            f"frames {self.frames} seeds {self.first_seed}-{self.last_seed} "
-            + " ".join(f"{name} {number}" for name, number in self.versions.items())
+            f"frames {self.frames} seeds {self.first_seed}-{self.last_seed} " + versions_text(self.versions)
         )
 
 
-def summarise(
+def score_statistics(
     name: str, trained_frames: int, first_seed: int, scores: list[float], frames: list[int]
 ) -> Scores:
     """The statistics of scores and lengths [frames], one each for the seeds from `first_seed` on."""
@@ -70,7 +67,7 @@ def summarise(
         trained_frames=trained_frames,
         first_seed=first_seed,
         last_seed=first_seed + len(scores) - 1,
-        versions={"gymnasium": version("gymnasium"), "Box2D": version("box2d")},
+        versions=package_versions("gymnasium", "Box2D"),
         scores=scores,
         episode_frames=frames,
     )
@@ -97,8 +94,7 @@ def evaluate(run: Path, episodes: int, first_seed: int, json_path: Path | None =
     torch.manual_seed(first_seed)
     with Progress(f"evaluating {run} on CarRacing-v3", episodes, "episodes") as progress:
         scores, frames = drive_tracks(env, driver, seeds, progress)
-    result = summarise(str(run), trained_frames, first_seed, scores, frames)
-    if json_path is not None:
-        write_text_aside(json_path, json.dumps(asdict(result), indent=1) + "\n")
+    result = score_statistics(str(run), trained_frames, first_seed, scores, frames)
+    write_result(json_path, result)
     print(result.line())
     return result

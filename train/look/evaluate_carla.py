@@ -1,11 +1,9 @@
 """Score a run, or a driver that learns nothing, on CARLA routes that no training has seen."""
 
-import json
 import math
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from importlib.metadata import PackageNotFoundError, version
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,17 +24,20 @@ from train.drive.carla_score import (
     RouteScore,
     Summary,
     mean_scores,
+    mean_scores_by_town,
     print_route_scores,
     score_route,
 )
 from train.drive.courses import drive_course, held_out_seeds
 from train.drive.drivers import Driver, UniformDriver, agent_driver
 from train.drive.environments import explain_simulator_errors, require_carla
-from train.run.checkpoint import write_text_aside
+from train.look.report import package_versions, versions_text, write_result
 from train.run.errors import DreamdriveError, one_line
 from train.run.options import build
 from train.run.progress import Progress
 
+VERSIONS = ("carla", "gymnasium", "torch", "dreamdrive")
+"""Packages that a score in CARLA depends on."""
 _REAL_TOWNS = ("Town02", "Town05")  # of the real simulator; what most publications hold out
 # The leaderboard's ends: no infraction ends a route, only leaving it, standing still, or time.
 _ENDS = EndsConfig(collision=False, red_light=False, off_lane=30.0, stuck_seconds=60.0)
@@ -170,17 +171,16 @@ def evaluate_carla(
         last_seed=seeds[-1],
         lost=lost,
         penalties=PENALTIES,
-        versions=versions(),
+        versions=package_versions(*VERSIONS),
         env=config.model_dump(mode="json", exclude={"servers"}),
         total=mean_scores(scored),
-        by_town={town: mean_scores(own) for town in towns if (own := [r for r in scored if r.town == town])},
+        by_town=mean_scores_by_town(scored, towns),
         routes=scored,
     )
-    if json_path is not None:
-        write_text_aside(json_path, json.dumps(asdict(result), indent=1) + "\n")
+    write_result(json_path, result)
     print_route_scores(result.driver, result.total, result.by_town)
-    names = " ".join(f"{name} {number}" for name, number in result.versions.items())
-    print(f"{result.simulator}; seeds {seeds[0]}-{seeds[-1]}; {lost} routes lost; {names}")
+    told = versions_text(result.versions)
+    print(f"{result.simulator}; seeds {seeds[0]}-{seeds[-1]}; {lost} routes lost; {told}")
     return result
 
 
@@ -231,14 +231,3 @@ def check_steps(run: str, learnt: CarlaConfig, config: CarlaConfig) -> None:
 
 def _below(options: Mapping[str, str], prefix: str) -> dict[str, str]:
     return {name.removeprefix(prefix): text for name, text in options.items() if name.startswith(prefix)}
-
-
-def versions() -> dict[str, str]:
-    """Of what a score depends on, by name."""
-    found = {}
-    for name in ("carla", "gymnasium", "torch", "dreamdrive"):
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            found[name] = "not installed"
-    return found

@@ -1,9 +1,7 @@
-"""Score how well a vision-language-action policy does as it is told, on tracks and routes it never saw."""
+"""Score how well a vision-language-action policy follows instructions, on tracks and routes it never saw."""
 
-import json
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from importlib.metadata import version
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,30 +14,40 @@ from rich.table import Table
 from agent.behaviour.vla.model import VLAConfig
 from envs.car_racing.env import CarRacingConfig
 from envs.carla.config import CarlaConfig
-from train.drive.carla_score import RouteScore, Summary, print_route_scores
-from train.drive.environments import EnvConfig, require_car_racing
+from envs.carla.env import OpenEnv, open_carla
+from train.drive.carla_score import (
+    PENALTIES,
+    RouteScore,
+    Summary,
+    mean_scores,
+    mean_scores_by_town,
+    print_route_scores,
+)
+from train.drive.environments import EnvConfig, require_car_racing, require_carla
 from train.language.hindsight import Labels, SpeedScale
 from train.language.instructions import understand
 from train.language.sentence_encoder import SentenceEncoder
-from train.run.checkpoint import write_text_aside
+from train.look.evaluate_carla import VERSIONS, check_steps, scored_where, which_simulator
+from train.look.report import package_versions, versions_text, write_result
 from train.run.errors import DreamdriveError
 from train.run.progress import Progress
 from train.vla.carla_rollouts import drive_carla_trials
+from train.vla.compatibility import check_carla
 from train.vla.config import speed_scale
 from train.vla.driven_picture import draw_driven
-from train.vla.evaluation_options import Asked, Guided
 from train.vla.instruction_metrics import (
     SETTLE,
     CellScore,
     Driven,
     EpisodeScore,
+    InstructionOptions,
     Interval,
     Trial,
     overall,
     score_cells,
 )
 from train.vla.instruction_rollouts import Trials, drive_trials
-from train.vla.loading import load_driver
+from train.vla.loading import GuidanceOptions, load_driver
 
 _INTERVAL = "95% percentile bootstrap over episodes, stratified by what is asked"
 
@@ -122,7 +130,7 @@ def evaluate_policy(
         slots, workers: of CarRacing; see `drive_trials`.
 
     Raises:
-        DreamdriveError: see `drive_trials` and `drive_carla_trials`; or a sentence that nobody understands.
+        DreamdriveError: see `drive_trials` and `drive_carla_trials`; or a sentence that is not understood.
     """
     if isinstance(instruction, str):
         instruction = [(instruction, understand(instruction, SentenceEncoder()))]
@@ -137,8 +145,8 @@ def evaluate_policy(
 
 def evaluate_vla(
     run: Path,
-    asked: Asked,
-    guided: Guided | None = None,
+    asked: InstructionOptions,
+    guidance: GuidanceOptions | None = None,
     json_path: Path | None = None,
     picture_path: Path | None = None,
 ) -> ObedienceScores:
@@ -147,16 +155,16 @@ def evaluate_vla(
     Args:
         run: of the job that trains such policies.
         asked: what is asked of it, on which tracks.
-        guided: by which world model; None drives alone.
+        guidance: by which world model; None drives alone.
         json_path: where to write the result, too.
         picture_path: where to draw what was driven; see `draw_driven`.
 
     Raises:
-        DreamdriveError: no such run, or one of another job or environment; see `Asked.trials` and
-            `drive_trials` as well.
+        DreamdriveError: no such run, or one of another job or environment; see `InstructionOptions.trials`
+            and `drive_trials` as well.
     """
-    guided = guided or Guided()
-    driver = load_driver(run, guided.by, guided.candidates, guided.gauges, guided.execute, guided.temperature)
+    guidance = guidance or GuidanceOptions()
+    driver = load_driver(run, guidance)
     env = require_car_racing(driver.env, str(run))
     trials = asked.trials()
     # Chunks are drawn from noise: the same run on the same tracks shall get the same scores.
@@ -164,24 +172,75 @@ def evaluate_vla(
     slots = min(8, len(trials))
     with Progress(f"evaluating {run} on CarRacing-v3", len(trials), "episodes") as progress:
         found = drive_trials(driver.policy, trials, env, slots=slots, progress=progress)
-    names = ("gymnasium", "box2d", "torch")
-    result = summed_up(
-        run,
-        "CarRacing-v3",
-        asked,
-        guided,
-        found,
-        policy=driver.own.config,
-        versions={name: version(name) for name in names},
+    versions = package_versions("gymnasium", "box2d", "torch")
+    result = _scores(run, "CarRacing-v3", asked, guidance, found, driver.own.config, versions)
+    return _report(result, found.driven, speed_scale(env), json_path, picture_path)
+
+
+def evaluate_vla_in_carla(
+    run: Path,
+    asked: InstructionOptions,
+    guidance: GuidanceOptions | None = None,
+    json_path: Path | None = None,
+    picture_path: Path | None = None,
+    overrides: Mapping[str, str] | None = None,
+    open_env: OpenEnv = open_carla,
+) -> ObedienceScores:
+    """Evaluate a run's policy on CARLA routes and print its scores.
+
+    The routes are those of `train.look.evaluate_carla`: in towns that the run was not trained in, with the
+    leaderboard's ends and time.
+
+    Args:
+        run: of the job that trains such policies, in CARLA.
+        asked: what is asked of it, on which routes.
+        guidance: by which world model; None drives alone.
+        json_path: where to write the result, too.
+        picture_path: where to draw what was driven; see `draw_driven`.
+        overrides: options of `CarlaConfig`, as text.
+        open_env: makes the environment in each client's process.
+
+    Raises:
+        DreamdriveError: no such run, or one of another job or environment; options that do not fit; see
+            `InstructionOptions.trials` and `drive_carla_trials` as well.
+    """
+    guidance = guidance or GuidanceOptions()
+    driver = load_driver(run, guidance)
+    learnt = require_carla(driver.env, str(run))
+    trials = asked.trials(junctions=True)
+    config, words = scored_where(learnt, overrides or {})
+    check_steps(str(run), learnt, config)
+    check_carla(driver.own, config, str(run))
+    print(words, flush=True)
+    # Chunks are drawn from noise: the same run on the same routes shall get the same scores.
+    torch.manual_seed(asked.first_seed)
+    with Progress(f"scoring {run} in CARLA", len(trials), "routes") as progress:
+        found = drive_carla_trials(
+            driver.policy, trials, config, progress=progress, open_env=open_env, name=str(run)
+        )
+    if not found.drives:
+        raise DreamdriveError(f"no route was driven to its end: the simulator was lost on all {found.lost}")
+    figures = CarlaFigures(
+        simulator=which_simulator(config, words),
+        towns=config.towns,
+        trained_in=learnt.towns,
+        lost=found.lost,
+        penalties=PENALTIES,
+        env=config.model_dump(mode="json", exclude={"servers"}),
+        total=mean_scores(found.routes),
+        by_town=mean_scores_by_town(found.routes, config.towns),
+        routes=found.routes,
     )
-    return report(result, found.driven, speed_scale(env), json_path, picture_path)
+    place, versions = f"CARLA ({figures.simulator})", package_versions(*VERSIONS)
+    result = _scores(run, place, asked, guidance, found, driver.own.config, versions, figures)
+    return _report(result, found.driven, speed_scale(learnt), json_path, picture_path)
 
 
-def summed_up(
+def _scores(
     run: Path,
     environment: str,
-    asked: Asked,
-    guided: Guided,
+    asked: InstructionOptions,
+    guidance: GuidanceOptions,
     found: Trials,
     policy: VLAConfig,
     versions: dict[str, str],
@@ -192,8 +251,8 @@ def summed_up(
     return ObedienceScores(
         run=str(run),
         environment=environment,
-        guided_by=str(guided.by or ""),
-        candidates=guided.candidates if guided.by is not None else 1,
+        guided_by=str(guidance.by or ""),
+        candidates=guidance.candidates if guidance.by is not None else 1,
         execute=policy.execute,
         temperature=policy.temperature,
         shuffled=asked.shuffle,
@@ -214,7 +273,7 @@ def summed_up(
     )
 
 
-def report(
+def _report(
     result: ObedienceScores,
     driven: Sequence[Driven],
     scale: SpeedScale,
@@ -225,9 +284,8 @@ def report(
 
     Gives it back.
     """
-    if json_path is not None:
-        write_text_aside(json_path, json.dumps(asdict(result), indent=1) + "\n")
-    show(result)
+    write_result(json_path, result)
+    print_instruction_scores(result)
     if picture_path is not None:
         guide = f", guided by {result.guided_by}" if result.guided_by else ""
         told = ", told what another was asked for" if result.shuffled else ""
@@ -236,7 +294,7 @@ def report(
     return result
 
 
-def show(result: ObedienceScores) -> None:
+def print_instruction_scores(result: ObedienceScores) -> None:
     """Print a row for each thing asked, and a line for all."""
     # Narrow enough for a terminal of 80 characters.
     table = Table(
@@ -260,6 +318,6 @@ def show(result: ObedienceScores) -> None:
         f"obedience {result.obedience}{told} episodes {result.episodes} return {result.score:.1f} "
         f"off-road {result.off_road:.3f} ms-a-decision {result.ms_per_decision:.1f} with "
         f"{result.cars_at_once} cars seeds {result.first_seed}-{result.last_seed} "
-        + " ".join(f"{name} {number}" for name, number in result.versions.items())
+        + versions_text(result.versions)
         + f"; intervals: {result.interval}"
     )

@@ -12,7 +12,7 @@ from train.pictures.filmstrip import frame_psnr
 from train.run.errors import DreamdriveError
 
 
-def imagine(
+def imagine_run(
     run: Path, episode: Path | None, context: int = 5, horizon: int = 50, output: Path | None = None
 ) -> list[Path]:
     """Dream from an episode file, or from an episode that the agent drives now, and draw it.

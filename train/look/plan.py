@@ -1,9 +1,8 @@
 """Drive the official environment by planning in a world model's dreams, and show what was thought of."""
 
-import json
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,9 +19,9 @@ from train.drive.courses import drive_tracks, held_out_seeds
 from train.drive.drivers import FilteredDriver, agent_driver
 from train.drive.environments import require_car_racing
 from train.drive.open_loop import to_pixels
-from train.look.evaluate import Scores, summarise
+from train.look.evaluate import Scores, score_statistics
+from train.look.report import write_result
 from train.pictures.plans import Thought, draw_thoughts, rank
-from train.run.checkpoint import write_text_aside
 from train.run.errors import explain_os_errors
 from train.run.options import validate
 from train.run.progress import Progress
@@ -170,7 +169,7 @@ def plan(
     repeat = env.action_repeat
     decisions = sum(-(-length // repeat) for length in frames)
     result = Planned(
-        scores=summarise(str(run), trained.frames, first_seed, scores, frames),
+        scores=score_statistics(str(run), trained.frames, first_seed, scores, frames),
         planner=None if config is None else config.model_dump(),
         policy=policy,
         milliseconds_per_decision=0.0 if planning is None else 1e3 * planning.seconds / decisions,
@@ -179,8 +178,7 @@ def plan(
         device=str(trained.device),
         threads=torch.get_num_threads(),
     )
-    if json_path is not None:
-        write_text_aside(json_path, json.dumps(asdict(result), indent=1) + "\n")
+    write_result(json_path, result)
     print(f"{name}: {result.milliseconds_per_decision:.1f} ms a decision, {result.scores.line()}")
     if planning is not None and planning.thoughts:
         folder = output or trained.run.pictures

@@ -7,8 +7,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from train.drive.courses import held_out_seeds
 from train.language.hindsight import PLACES, SPEEDS, Labels, SpeedScale, obeys
-from train.language.instructions import phrase
+from train.language.instructions import phrase, understand
+from train.language.sentence_encoder import SentenceEncoder
 from train.run.errors import DreamdriveError
 
 SETTLE = 40
@@ -253,3 +255,38 @@ def interval(groups: Sequence[Sequence[float]], seed: int = 0) -> Interval:
 def _mean(values: Sequence[float | None]) -> float | None:
     known = [value for value in values if value is not None]
     return float(np.mean(known)) if known else None
+
+
+@dataclass(frozen=True)
+class InstructionOptions:
+    """What an evaluation asks of a policy, and on which tracks."""
+
+    episodes: int
+    """For each instruction, or each cell of the suite."""
+    first_seed: int = 1_000_000
+    """Of the tracks, 1,000,000 or more; the others follow, a track for each episode."""
+    instructions: Sequence[str] = ()
+    """Sentences to tell it; each is driven `episodes` times."""
+    suite: bool = False
+    """Instead of instructions, every speed with every place (and every way through a junction), in phrasings
+    kept for testing."""
+    shuffle: bool = False
+    """Tell each episode what another one is asked for: a control, whose score must be clearly worse."""
+
+    def trials(self, junctions: bool = False) -> list[Trial]:
+        """The episodes to drive; `junctions` says whether the environment has any.
+
+        Raises:
+            DreamdriveError: both or neither of suite and instructions; a sentence that is not understood;
+                seeds that training may have used; or as `shuffled`.
+        """
+        if self.suite == bool(self.instructions):
+            raise DreamdriveError("eval: expected either --instruction, once or several times, or --suite")
+        if self.suite:
+            trials = suite(self.episodes, self.first_seed, junctions)
+        else:
+            encoder = SentenceEncoder()
+            meant = [(text, understand(text, encoder)) for text in self.instructions]
+            trials = repeated(meant, self.episodes, self.first_seed)
+        held_out_seeds(len(trials), self.first_seed)
+        return shuffled(trials) if self.shuffle else trials

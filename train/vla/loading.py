@@ -23,6 +23,23 @@ from train.vla.policy import POLICY_FOLDER, VLAPolicy, load_policy, read_policy_
 
 
 @dataclass(frozen=True)
+class GuidanceOptions:
+    """How chunks are chosen among a policy's proposals, drawn and driven."""
+
+    by: Path | None = None
+    """A run whose world model chooses; None drives the first chunk."""
+    candidates: int = 16
+    """Chunks to choose from."""
+    gauges: Path | None = None
+    """Folder of that world model's gauges, by which it sees in its dreams whether the instruction is obeyed;
+    None chooses by returns alone."""
+    execute: int | None = None
+    """Decisions driven of a chunk; None takes the policy's own."""
+    temperature: float | None = None
+    """Of the noise that a driven chunk is drawn from; None takes the policy's own."""
+
+
+@dataclass(frozen=True)
 class PolicyDriver:
     """A policy, and where it drives."""
 
@@ -64,7 +81,7 @@ def check_sees_by(path: Path, world_model: WorldModel) -> None:
     """Raise `DreamdriveError` unless the policy in `path` sees pictures, or the features of `world_model`.
 
     Args:
-        path: a run; of a folder with a saved policy alone nobody knows whose features it sees.
+        path: a run; a folder with a saved policy alone does not say whose features it sees.
         world_model: that is to show it features.
     """
     if (path / "run.json").is_file() and read_policy_config(path / POLICY_FOLDER).vision == "features":
@@ -82,34 +99,25 @@ def _learnt(path: Path) -> _Learnt:
     return validate(_Learnt, read_yaml(run.config_path), str(run.config_path))
 
 
-def load_driver(
-    path: Path,
-    guided_by: Path | None = None,
-    candidates: int = 16,
-    gauges: Path | None = None,
-    execute: int | None = None,
-    temperature: float | None = None,
-) -> PolicyDriver:
+def load_driver(path: Path, guidance: GuidanceOptions | None = None) -> PolicyDriver:
     """The policy of the run in `path`, with what it needs to see by, and the environment it learnt in.
 
     Args:
         path: folder of the run.
-        guided_by: a run whose world model chooses among the policy's chunks; None drives the first.
-        candidates: chunks to choose from.
-        gauges: of that world model, by which it sees in its dreams whether the instruction is obeyed.
-        execute, temperature: of what is driven, see `VLAConfig`; None takes the policy's own.
+        guidance: by which world model, and how chunks are driven; None drives alone, as the policy says.
 
     Raises:
         DreamdriveError: no such run, or one without such a policy; the world models do not fit; a chunk is
             shorter than `execute`, or the temperature is below 0.
     """
+    guidance = guidance or GuidanceOptions()
     learnt = _learnt(path)
     policy = load_policy(path)
-    policy.drive_by(execute, temperature)
+    policy.drive_by(guidance.execute, guidance.temperature)
     driver: ChunkPolicy = policy
     if policy.config.vision == "features":
         driver = FeaturePolicy(policy, FeatureReader.of_run(learnt.world_model))
-    if guided_by is not None:
+    if guidance.by is not None:
         known: dict[str, Labels] = {}
 
         def meaning(text: str) -> Labels:
@@ -118,5 +126,5 @@ def load_driver(
             return known[text]
 
         scale = speed_scale(learnt.env)
-        driver = guide(driver, guided_by, candidates, gauges, scale, meaning)
+        driver = guide(driver, guidance.by, guidance.candidates, guidance.gauges, scale, meaning)
     return PolicyDriver(driver, policy, learnt.env)

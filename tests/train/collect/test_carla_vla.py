@@ -16,7 +16,7 @@ from train.online.config import OnlineConfig
 from train.run.checkpoint import save_weights
 from train.run.folder import Run
 from train.vla import behaviour_cloning as learner
-from train.vla import evaluation_options as asked
+from train.vla import instruction_metrics as asked
 from train.vla import policy
 
 pytest.importorskip("carla")

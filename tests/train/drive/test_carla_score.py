@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from envs.carla.reward import CarlaRewardConfig
 from envs.carla.servers.routes import RouteResult, RouteTask
-from train.drive.carla_score import KINDS, PENALTIES, mean_scores, penalty, score_route, table_rows
+from train.drive.carla_score import KINDS, PENALTIES, mean_scores, penalty, score_route, score_rows
 
 counts = st.dictionaries(st.sampled_from(KINDS), st.integers(0, 4))
 shares = st.tuples(st.floats(0, 1), st.floats(0, 1)).map(lambda pair: (max(pair), min(pair)))
@@ -71,7 +71,7 @@ def test_the_summary_counts_each_route_the_same() -> None:
     assert total.infractions == {"red_light": 2, "lane_invasion": 3}
     assert total.infractions_per_kilometre == pytest.approx({"red_light": 4.0, "lane_invasion": 6.0})
     assert total.ended == {"goal": 2, "off_lane": 1}
-    told = table_rows(total)
+    told = score_rows(total)
     assert told["red light (x 0.70) [1/km]"] == "4.00" and told["lane invasion [1/km]"] == "6.00"
     assert told["routes ended by"] == "goal 2, off_lane 1" and told["driven [km]"] == "0.50"
 

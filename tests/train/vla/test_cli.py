@@ -11,7 +11,7 @@ from train.collect import imagined as collect_imagined
 from train.data.episodes import read_episode
 from train.look import evaluate_vla as evaluate
 from train.vla import behaviour_cloning as learner
-from train.vla import evaluation_options as asked
+from train.vla import instruction_metrics as asked
 from train.vla import policy
 
 
