@@ -1,9 +1,11 @@
-"""Recorded episodes, decoded once into memory-mapped columns; a fingerprint tells whether they still hold.
+"""Recorded episodes, transformed once into memory-mapped columns.
 
-A cache is a folder, built aside and renamed, with one plain array file for each column and `index.json`.
-Its name is the fingerprint of what it was made from: names, sizes and times of the episode files, and the
-options that decide about its columns. What does not fit any more is decoded anew, and the caches of the same
-data as it was before are deleted: one is left for each choice of the options.
+A folder of columns holds a plain array file for each and `index.json`, which says what they were made from, as a
+fingerprint, and of how many episodes. Work that was stopped goes on where it was; columns of another fingerprint
+are made anew.
+
+Runs that read the same data share a cache: a folder of such folders, each named by its fingerprint, which is of
+the episodes' files (names, sizes, times) and of the transform.
 """
 
 import fcntl
@@ -11,7 +13,8 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,39 +23,50 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from train.data.episode_store import EpisodeStore
 from train.data.episodes import Episode
-from train.data.scale import scaled
 from train.run.checkpoint import write_text_aside
 from train.run.errors import DreamdriveError, describe_os_error, explain_os_errors
 from train.run.progress import Progress
-from train.data.episode_store import EpisodeStore
 
-_FORMAT = 1
+INDEX = "index.json"
+_FORMAT = 2
+_NOTE_SECONDS = 10.0  # after which the index is written again
+
+EpisodeTransform = Callable[[str, Episode], Mapping[str, NDArray[Any]]]
+"""From how messages name an episode, and the episode of R rows, to columns by name, (R, ...) each."""
+Report = Callable[[int, int], None]
+"""Told how many episodes and rows are done, before each episode and at the end; what it raises stops the work."""
 
 
 @dataclass
-class Cache:
+class Columns:
     """All rows of all episodes, one after the other, in arrival alignment; memory-mapped.
 
     Attributes:
-        columns: name -> (R, ...): `observation.<entry>`, `action`, `reward`, `is_terminal`, and, where it is
-            known, NaN elsewhere, `position` (2 or 3) [m] and `speed` [m/s].
-        names: what each of the N episodes is called.
-        groups: train, val, test or empty: what each episode was sorted into by hand.
-        places: the frame that each episode's positions are in; those of different frames cannot be compared.
+        columns: name -> (R, ...): `action` float32, `reward` float32, `is_first` and `is_terminal` bool, and those
+            of the transform: `observation.<entry>` is what a model observes.
         ends: (N,) int64; episode n is the rows from the end of the one before to `ends[n]`.
-        fingerprint: of what it was made from.
+        names: what each of the N episodes is called.
+        groups: train, val, test or empty: the folder that each episode was sorted into by hand.
+        places: the frame that each episode's positions are in; those of different frames cannot be compared.
+        fingerprint: of what they were made from.
     """
 
     columns: dict[str, NDArray[Any]]
+    ends: NDArray[Any]
     names: list[str]
     groups: list[str]
     places: list[str]
-    ends: NDArray[Any]
-    fingerprint: str
+    fingerprint: str = ""
 
     def __len__(self) -> int:
+        """How many episodes there are, N."""
         return len(self.ends)
+
+    def __getitem__(self, name: str) -> NDArray[Any]:
+        """The column of that name, (R, ...)."""
+        return self.columns[name]
 
     @property
     def starts(self) -> NDArray[Any]:
@@ -70,65 +84,214 @@ class Cache:
         """Numbers in an action."""
         return int(self.columns["action"].shape[1])
 
+    def rows(self, episodes: list[int]) -> NDArray[Any]:
+        """The indices of all rows of `episodes`, in this order: (R',) int64."""
+        starts = self.starts
+        return np.concatenate([np.arange(starts[n], self.ends[n]) for n in episodes])
 
-def open_cache(
-    store: EpisodeStore,
+
+def open_columns(
     folder: Path,
-    image_size: int,
-    observations: list[str],
-    fps: float,
-) -> Cache:
-    """The cache of a store's episodes in `folder`, decoded now if it is not there or does not fit any more.
-
-    Whoever decodes anew deletes the caches of the same store whose files have changed since; those of
-    other data and of other options stay. A process that still reads a deleted one keeps it until it ends.
+    store: EpisodeStore,
+    transform: EpisodeTransform,
+    fingerprint: str,
+    report: Report = lambda episodes, rows: None,
+    notes: Mapping[str, str] | None = None,
+) -> Columns:
+    """The columns of all episodes of a store, from `folder`, which is made or finished first.
 
     Args:
-        store: the episodes; a cache remembers where it is, seen from `folder`.
-        folder: of caches; made if missing.
-        image_size: S; every picture becomes (C, S, S).
-        observations: entries that are kept; empty keeps all.
-        fps: rows a second, to take speeds from positions.
+        folder: of these columns alone.
+        store: the episodes.
+        transform: makes columns of an episode.
+        fingerprint: of episodes and transform.
+        report: told how far it is.
+        notes: kept in the index.
 
     Raises:
-        DreamdriveError: an episode is broken or of other shapes than the first, lacks an entry, or the disk
-            refuses.
+        DreamdriveError: an episode is broken or of other shapes than the first, or the disk refuses.
+    """
+    there = _mapped(folder, fingerprint)
+    if there is None or len(there) < len(store):
+        index = {"format": _FORMAT, "fingerprint": fingerprint, **(notes or {})}
+        with explain_os_errors("cannot write", folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            if there is None:
+                # Processes that still read the files keep them until they end.
+                for path in folder.glob("*.bin"):
+                    path.unlink()
+        _Writer(folder, store, there, index).run(transform, report)
+        there = _mapped(folder, fingerprint)
+    if there is None or len(there) < len(store):
+        raise DreamdriveError(f"{folder}: changed while it was written, expected no other process to write it")
+    return there
+
+
+class _Writer:
+    """Writes the columns of the episodes that are missing in a folder."""
+
+    def __init__(
+        self, folder: Path, store: EpisodeStore, there: Columns | None, index: Mapping[str, Any]
+    ) -> None:
+        self.folder, self.store, self.index = folder, store, index
+        self.ends: list[int] = there.ends.tolist() if there is not None else []
+        self.places = list(there.places) if there is not None else []
+        self.described: dict[str, tuple[str, list[int]]] = {}
+        if there is not None:
+            self.described = {n: (c.dtype.str, list(c.shape[1:])) for n, c in there.columns.items()}
+        self.files: dict[str, IO[bytes]] = {}
+
+    def run(self, transform: EpisodeTransform, report: Report) -> None:
+        """Add all that is missing. What was added when this raises is kept."""
+        rows = self.ends[-1] if self.ends else 0
+        try:
+            for name, (dtype, shape) in self.described.items():
+                self.files[name] = open(self._path(name), "r+b")  # noqa: SIM115 (closed below)
+                # What was written after the last note may be cut short.
+                size = self.files[name].truncate(rows * _row_bytes(dtype, shape))
+                self.files[name].seek(size)
+            self._note()
+            noted = time.monotonic()
+            for number in range(len(self.ends), len(self.store)):
+                report(number, rows)
+                episode = self.store.read(number)
+                self._write(number, episode, transform)
+                rows += len(episode.rewards)
+                self.ends.append(rows)
+                self.places.append(_place(episode))
+                if time.monotonic() - noted >= _NOTE_SECONDS:
+                    self._note()
+                    noted = time.monotonic()
+            report(len(self.ends), rows)
+        except OSError as error:
+            raise DreamdriveError(describe_os_error(error, f"cannot write {self.folder}")) from error
+        finally:
+            self._note()
+            for file in self.files.values():
+                file.close()
+
+    def _write(self, number: int, episode: Episode, transform: EpisodeTransform) -> None:
+        where = self.store.where(number)
+        columns = {
+            "action": episode.actions,
+            "reward": episode.rewards,
+            "is_first": episode.is_first,
+            "is_terminal": episode.is_terminal,
+            **transform(where, episode),
+        }
+        if number == 0:
+            self.described = {n: (values.dtype.str, list(values.shape[1:])) for n, values in columns.items()}
+            self.files = {name: open(self._path(name), "wb") for name in columns}  # noqa: SIM115
+        for name, (dtype, shape) in self.described.items():
+            values = columns[name]
+            if list(values.shape[1:]) != shape:
+                raise DreamdriveError(
+                    f"{where}: {name} {list(values.shape[1:])}, expected {shape} as in {self.store.names[0]}"
+                )
+            self.files[name].write(np.ascontiguousarray(values, dtype).tobytes())
+
+    def _note(self) -> None:
+        """Write the index of what is there."""
+        for file in self.files.values():
+            file.flush()
+        count = len(self.ends)
+        index = {
+            **self.index,
+            "columns": self.described,
+            "ends": self.ends,
+            "names": self.store.names[:count],
+            "groups": self.store.groups[:count],
+            "places": self.places,
+        }
+        write_text_aside(self.folder / INDEX, json.dumps(index) + "\n")
+
+    def _path(self, name: str) -> Path:
+        return self.folder / f"{name}.bin"
+
+
+def _row_bytes(dtype: str, shape: list[int]) -> int:
+    return int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
+
+
+def noted_ends(folder: Path, fingerprint: str | None = None) -> list[int]:
+    """The ends of the episodes [rows] whose columns are in `folder`.
+
+    None, if there are no columns, or those of another `fingerprint` than the one given.
+    """
+    try:
+        index = json.loads((folder / INDEX).read_text())
+        ours = index["format"] == _FORMAT and fingerprint in (None, index["fingerprint"])
+        return [int(end) for end in index["ends"]] if ours else []
+    except (OSError, ValueError, KeyError, TypeError):
+        # Columns can be made again.
+        return []
+
+
+def _mapped(folder: Path, fingerprint: str) -> Columns | None:
+    """The columns in `folder`; None if there are none, those of another fingerprint, or a file is cut short."""
+    ends = noted_ends(folder, fingerprint)
+    if not ends:
+        return None
+    try:
+        index = json.loads((folder / INDEX).read_text())
+        columns: dict[str, NDArray[Any]] = {}
+        for name, (dtype, shape) in index["columns"].items():
+            file = folder / f"{name}.bin"
+            if file.stat().st_size < ends[-1] * _row_bytes(dtype, shape):
+                return None
+            columns[name] = np.memmap(file, dtype, "r", shape=(ends[-1], *shape))
+        names, groups, places = (list(index[key]) for key in ("names", "groups", "places"))
+        return Columns(columns, np.array(ends, np.int64), names, groups, places, fingerprint)
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def cached_columns(cache: Path, store: EpisodeStore, transform: EpisodeTransform, identity: str) -> Columns:
+    """The columns of a store in a folder of their own within `cache`, made now if they are not there.
+
+    Whoever makes them deletes those of the same store whose files have changed since; those of other stores and
+    other transforms stay. A process that still reads deleted ones keeps them until it ends.
+
+    Args:
+        cache: folder of folders; made if missing. It is remembered where the store is, seen from there.
+        store: the episodes.
+        transform: makes columns of an episode.
+        identity: text that differs for another transform.
+
+    Raises:
+        DreamdriveError: an episode is broken or of other shapes than the first, or the disk refuses.
     """
     files = store.files_digest()
-    told = [_FORMAT, image_size, sorted(observations), fps, files]
-    mark = hashlib.sha256(json.dumps(told).encode()).hexdigest()
-    target = folder / mark[:16]
+    mark = hashlib.sha256(f"{identity} {files}".encode()).hexdigest()
+    folder = cache / mark[:16]
     # Seen from here: it stays true where data and cache are moved together.
-    origin = os.path.relpath(store.path.resolve(), folder.resolve())
-    with explain_os_errors("cannot make the folder", folder):
-        folder.mkdir(parents=True, exist_ok=True)
-    with _alone(folder):
-        cache = _read(target, mark)
-        if cache is not None:
-            return cache
-        aside = folder / ".building.partial"
-        with explain_os_errors("cannot clear", aside):
-            shutil.rmtree(aside, ignore_errors=True)
-            shutil.rmtree(target, ignore_errors=True)
-            aside.mkdir()
-        try:
-            index = _build(aside, store, image_size, observations, fps)
-            index |= {"fingerprint": mark, "origin": origin, "files": files}
-            write_text_aside(aside / "index.json", json.dumps(index))
-            with explain_os_errors("cannot write", target):
-                os.replace(aside, target)
-        finally:
-            shutil.rmtree(aside, ignore_errors=True)
-        _forget_stale(folder, origin, files)
-    cache = _read(target, mark)
-    if cache is None:
-        raise DreamdriveError(f"{target}: was changed while it was written, expected nobody else to write it")
-    return cache
+    origin = os.path.relpath(store.path.resolve(), cache.resolve())
+    with explain_os_errors("cannot make the folder", cache):
+        cache.mkdir(parents=True, exist_ok=True)
+    with _alone(cache):
+        there = _mapped(folder, mark)
+        if there is not None and len(there) == len(store):
+            return there
+        with Progress(f"decoding {store.path}", len(store), "episodes", interval=10.0) as progress:
+            try:
+                made = open_columns(
+                    folder,
+                    store,
+                    transform,
+                    mark,
+                    lambda episodes, rows: progress.update(episodes, {"rows": rows}),
+                    {"origin": origin, "files": files},
+                )
+            except DreamdriveError:
+                shutil.rmtree(folder, ignore_errors=True)
+                raise
+        _forget_stale(cache, origin, files)
+        return made
 
 
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
-    """Wait until nobody else builds in `folder`; where a file system has no locks, one has to do without."""
+    """Wait until no other process builds in `folder`; where a file system has no locks, do without."""
     with explain_os_errors("cannot write", folder / ".lock"):
         lock = open(folder / ".lock", "w")  # noqa: SIM115 (closed below)
     with lock:
@@ -139,10 +302,10 @@ def _alone(folder: Path) -> Iterator[None]:
         yield
 
 
-def _forget_stale(folder: Path, origin: str, files: str) -> None:
-    """Delete the caches in `folder` that were made of `origin` when its files were others than now."""
-    with explain_os_errors("cannot read", folder):
-        paths = list(folder.glob("*/index.json"))
+def _forget_stale(cache: Path, origin: str, files: str) -> None:
+    """Delete the columns in `cache` that were made of `origin` when its files were others than now."""
+    with explain_os_errors("cannot read", cache):
+        paths = list(cache.glob(f"*/{INDEX}"))
     for path in paths:
         try:
             index = json.loads(path.read_text())
@@ -154,112 +317,9 @@ def _forget_stale(folder: Path, origin: str, files: str) -> None:
             shutil.rmtree(path.parent, ignore_errors=True)
 
 
-def _read(path: Path, mark: str) -> Cache | None:
-    """The cache at `path`; None if there is none, or if it is not whole."""
-    try:
-        index = json.loads((path / "index.json").read_text())
-        if index["fingerprint"] != mark:
-            return None
-        columns: dict[str, NDArray[Any]] = {}
-        for name, (dtype, shape) in index["columns"].items():
-            file = path / f"{name}.bin"
-            expected = int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
-            if file.stat().st_size != expected:
-                return None
-            columns[name] = np.memmap(file, dtype, "r", shape=tuple(shape))
-        ends = np.array(index["ends"], np.int64)
-        return Cache(columns, index["names"], index["groups"], index["places"], ends, mark)
-    except (OSError, ValueError, KeyError, TypeError):
-        # Not there, or cut short: it is made anew.
-        return None
-
-
-def _build(
-    folder: Path, store: EpisodeStore, image_size: int, observations: list[str], fps: float
-) -> dict[str, Any]:
-    """Decode all episodes into `folder`; what their index says."""
-    files: dict[str, IO[bytes]] = {}
-    described: dict[str, tuple[str, list[int]]] = {}
-    ends: list[int] = []
-    places: list[str] = []
-    try:
-        with Progress(f"decoding {store.path}", len(store), "episodes", interval=10.0) as progress:
-            for number, episode in enumerate(store):
-                rows, where = len(episode.rewards), store.where(number)
-                for name, values in _columns(where, episode, image_size, observations, fps).items():
-                    if name not in files:
-                        files[name] = open(folder / f"{name}.bin", "wb")  # noqa: SIM115 (closed below)
-                        described[name] = (values.dtype.str, list(values.shape[1:]))
-                    if list(values.shape[1:]) != described[name][1]:
-                        raise DreamdriveError(
-                            f"{where}: {name} {values.shape[1:]}, expected {described[name][1]} "
-                            f"as in {store.names[0]}"
-                        )
-                    files[name].write(np.ascontiguousarray(values).tobytes())
-                places.append(_place(episode))
-                ends.append((ends[-1] if ends else 0) + rows)
-                progress.update(len(ends), {"rows": ends[-1]})
-    except OSError as error:
-        raise DreamdriveError(describe_os_error(error, f"cannot write {folder.parent}")) from error
-    finally:
-        for file in files.values():
-            file.close()
-    return {
-        "columns": {name: [dtype, [ends[-1], *shape]] for name, (dtype, shape) in described.items()},
-        "names": store.names,
-        "groups": store.groups,
-        "places": places,
-        "ends": ends,
-    }
-
-
-def _columns(
-    where: str, episode: Episode, image_size: int, observations: list[str], fps: float
-) -> dict[str, NDArray[Any]]:
-    """What the cache keeps of an episode of T+1 rows."""
-    missing = [name for name in observations if name not in episode.observations]
-    if missing:
-        raise DreamdriveError(
-            f"{where}: no entry '{missing[0]}', expected one of {sorted(episode.observations)}"
-        )
-    columns: dict[str, NDArray[Any]] = {}
-    for name in sorted(observations or episode.observations):
-        values = episode.observations[name]
-        columns[f"observation.{name}"] = scaled(values, image_size) if values.ndim == 4 else values
-    columns |= {"action": episode.actions, "reward": episode.rewards, "is_terminal": episode.is_terminal}
-    rows = len(episode.rewards)
-    position = _known(where, episode, "position", rows)
-    speed = _known(where, episode, "speed", rows)
-    if position is None:
-        position = np.full((rows, 2), np.nan, np.float32)
-    if speed is None:
-        # The first row has no row before it: it is as fast as the second.
-        steps = np.linalg.norm(np.diff(position[:, :2].astype(np.float64), axis=0), axis=1) * fps
-        speed = np.concatenate([steps[:1], steps]).astype(np.float32)[:, None]
-    return columns | {"position": position[:, :2].astype(np.float64), "speed": speed[:, 0].astype(np.float32)}
-
-
 def _place(episode: Episode) -> str:
     """The frame that an episode's positions are in; empty where nothing is said."""
     place = episode.extras.get("place")
     if place is None or place.ndim:
         return ""
     return bytes(place.item()).decode(errors="replace") if place.dtype.kind == "S" else str(place.item())
-
-
-def _known(where: str, episode: Episode, name: str, rows: int) -> NDArray[Any] | None:
-    """`position(s)` or `speed(s)` of an episode, (T+1, n), an extra or an observation; None if absent."""
-    for key in (name, f"{name}s"):
-        values = episode.extras.get(key, episode.observations.get(key))
-        if values is None:
-            continue
-        values = values.reshape(len(values), -1) if values.ndim else values.reshape(1, 1)
-        if len(values) == rows - 1:
-            # In a file's order there is nothing after the last action: it stays where it was.
-            values = np.concatenate([values, values[-1:]])
-        wide = values.shape[1] in (2, 3) if name == "position" else values.shape[1] == 1
-        if len(values) != rows or not wide or values.dtype.kind not in "fiu":
-            kind = "(T, 2) or (T, 3) metres" if name == "position" else "(T,) metres a second"
-            raise DreamdriveError(f"{where}: '{key}': shape {values.shape}, expected numbers {kind}")
-        return values
-    return None

@@ -18,7 +18,8 @@ from torch import Tensor
 
 from agent.world_model.interface import Batch
 from train.run.errors import DreamdriveError, one_line
-from train.data.sequences import SequenceDataset, as_batch
+from train.data.sequences import SequenceDataset
+from train.data.windows import sequence_batch
 
 _AHEAD = 2  # batches that wait, for each worker
 
@@ -84,7 +85,7 @@ class Loader:
                 began = time.perf_counter()
                 columns = self._loaded(part, partial(self._load, part.starts))
                 self.waited += time.perf_counter() - began
-                yield part, as_batch(columns, self.device)
+                yield part, sequence_batch(columns, self.device)
             return
         pending: deque[tuple[Share, Future[dict[str, Tensor]]]] = deque()
         rest = iter(parts)
@@ -99,7 +100,7 @@ class Loader:
                 began = time.perf_counter()
                 columns = self._loaded(part, future.result)
                 self.waited += time.perf_counter() - began
-                yield part, as_batch(columns, self.device)
+                yield part, sequence_batch(columns, self.device)
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 

@@ -1,4 +1,4 @@
-"""Sequences of recorded driving, cut from episodes without ever crossing one, in an order that resumes."""
+"""Sequences of recorded driving, side by side within the episodes of a split, in an order that resumes."""
 
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -9,11 +9,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from agent.world_model.interface import Batch
 from train.run.errors import DreamdriveError
-from train.data.columns import Cache, open_cache
+from train.data.columns import Columns, cached_columns
+from train.data.driving_columns import DrivingColumns
 from train.data.episode_store import GROUPS
 from train.data.hdf5 import open_episodes
+from train.data.windows import cut
 from train.data.split import Segments, acceptance, accepted, split_by_file, split_by_place
 
 _NAMED = 8  # episodes that a message names at most
@@ -123,7 +124,7 @@ class SequenceDataset(Dataset[dict[str, Tensor]]):
         path: str | Path,
         config: SequenceOptions,
         split: str = "train",
-        cache: Cache | None = None,
+        cache: Columns | None = None,
     ) -> None:
         if split not in GROUPS:
             raise DreamdriveError(f"split '{split}': expected train, val or test")
@@ -215,20 +216,8 @@ class SequenceDataset(Dataset[dict[str, Tensor]]):
 
     def columns(self, starts: NDArray[Any]) -> dict[str, Tensor]:
         """Sequences from these first rows (B,), name -> (B, T, ...): the columns that the model reads."""
-        out: dict[str, Tensor] = {}
-        for name, column in self.cache.columns.items():
-            if name in ("position", "speed"):
-                continue
-            values = np.empty((len(starts), self.length, *column.shape[1:]), column.dtype)
-            for row, start in zip(values, starts.tolist(), strict=True):
-                row[:] = column[start : start + self.length]
-            out[name] = torch.from_numpy(values)
-        is_first = torch.zeros(len(starts), self.length, dtype=torch.bool)
-        is_first[:, 0] = True
-        # What led to the first row is not known: the state before it is not.
-        out["action"][:, 0] = 0.0
-        out["reward"][:, 0] = 0.0
-        return out | {"is_first": is_first}
+        # (B, T)
+        return cut(self.cache, starts[:, None] + np.arange(self.length), afresh=True)
 
     def names_of(self, starts: NDArray[Any]) -> str:
         """The episodes that sequences from these first rows lie in, as text."""
@@ -238,8 +227,8 @@ class SequenceDataset(Dataset[dict[str, Tensor]]):
         return names + (f" and {more} more" if more > 0 else "")
 
 
-def open_data(path: str | Path, config: SequenceOptions) -> Cache:
-    """The decoded episodes of `path`. Raises `DreamdriveError`; see `open_episodes` and `open_cache`."""
+def open_data(path: str | Path, config: SequenceOptions) -> Columns:
+    """The decoded episodes of `path`. Raises `DreamdriveError`; see `open_episodes` and `cached_columns`."""
     try:
         store = open_episodes(Path(path), grouped=True)
         if not len(store):
@@ -247,20 +236,9 @@ def open_data(path: str | Path, config: SequenceOptions) -> Cache:
     except DreamdriveError as error:
         raise DreamdriveError(f"data_path: {error}") from error
     base = Path(path) if Path(path).is_dir() else Path(path).parent
-    folder = Path(config.cache_dir) if config.cache_dir else base / ".cache"
-    return open_cache(store, folder, config.image_size, config.observations, config.fps)
-
-
-def as_batch(columns: dict[str, Tensor], device: torch.device) -> Batch:
-    """What `SequenceDataset.columns` gives, as the model reads it, on `device`."""
-    moved = {name: value.to(device, non_blocking=True) for name, value in columns.items()}
-    return Batch(
-        {n.removeprefix("observation."): v for n, v in moved.items() if n.startswith("observation.")},
-        moved["action"],
-        moved["reward"],
-        moved["is_first"],
-        moved["is_terminal"],
-    )
+    cache = Path(config.cache_dir) if config.cache_dir else base / ".cache"
+    transform = DrivingColumns(config.image_size, tuple(config.observations), config.fps)
+    return cached_columns(cache, store, transform, transform.identity)
 
 
 def _window_means(values: NDArray[Any], starts: NDArray[Any], length: int) -> NDArray[Any]:

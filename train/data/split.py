@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from train.run.errors import DreamdriveError
-from train.data.columns import Cache
+from train.data.columns import Columns
 from train.data.episode_store import GROUPS
 
 _BLOCK = 8  # side of the places that are held out, in fences
@@ -34,7 +34,7 @@ class Segments:
     end: NDArray[Any]
 
 
-def split_by_file(cache: Cache, val: float, test: float, seed: int) -> dict[str, Segments]:
+def split_by_file(columns: Columns, val: float, test: float, seed: int) -> dict[str, Segments]:
     """Whole episodes to train, val and test, drawn by `seed`, or as they were sorted by hand.
 
     Episodes in the folder train are divided further only for splits that have no folder.
@@ -42,7 +42,7 @@ def split_by_file(cache: Cache, val: float, test: float, seed: int) -> dict[str,
     Raises:
         DreamdriveError: too few episodes to hold one out.
     """
-    labels = np.array([GROUPS.index(group) if group else 0 for group in cache.groups], np.int64)
+    labels = np.array([GROUPS.index(group) if group else 0 for group in columns.groups], np.int64)
     free = np.flatnonzero(labels == 0)
     order = np.random.default_rng([seed, 20]).permutation(free)
     wanted = [0 if (labels == n).any() else _count(len(free), share) for n, share in ((1, val), (2, test))]
@@ -53,9 +53,9 @@ def split_by_file(cache: Cache, val: float, test: float, seed: int) -> dict[str,
         )
     labels[order[: wanted[0]]] = 1
     labels[order[wanted[0] : sum(wanted)]] = 2
-    starts = cache.starts
+    starts = columns.starts
     return {
-        name: Segments(which, starts[which], cache.ends[which])
+        name: Segments(which, starts[which], columns.ends[which])
         for name, which in ((name, np.flatnonzero(labels == n)) for n, name in enumerate(GROUPS))
     }
 
@@ -64,7 +64,7 @@ def _count(episodes: int, share: float) -> int:
     return max(1, round(episodes * share)) if share > 0 else 0
 
 
-def split_by_place(cache: Cache, val: float, test: float, fence: float, seed: int) -> dict[str, Segments]:
+def split_by_place(columns: Columns, val: float, test: float, fence: float, seed: int) -> dict[str, Segments]:
     """Rows to train, val and test by where they are; rows closer than `fence` to held-out ones are left out.
 
     The ground is divided into squares of eight fences. Squares are drawn until val and test have their share
@@ -72,7 +72,7 @@ def split_by_place(cache: Cache, val: float, test: float, fence: float, seed: in
     out more strictly (train < val < test) lies in, are left out: what remains is farther away than `fence`.
 
     Args:
-        cache: with positions [m].
+        columns: with `position` [m].
         val, test: shares of all rows.
         fence: least distance [m].
         seed: of the draw.
@@ -80,16 +80,16 @@ def split_by_place(cache: Cache, val: float, test: float, fence: float, seed: in
     Raises:
         DreamdriveError: an episode has no positions, or all lies in too few places.
     """
-    position = np.asarray(cache.columns["position"])
+    position = np.asarray(columns["position"])
     unknown = ~np.isfinite(position).all(1)
     if unknown.any():
-        episode = int(np.searchsorted(cache.ends, np.flatnonzero(unknown)[0], "right"))
+        episode = int(np.searchsorted(columns.ends, np.flatnonzero(unknown)[0], "right"))
         raise DreamdriveError(
-            f"{cache.names[episode]}: no 'position' in every row, expected (T, 2) metres for split: place"
+            f"{columns.names[episode]}: no 'position' in every row, expected (T, 2) metres for split: place"
         )
     # (R,) the frame of each row's position, and the square that it lies in
-    frames = np.unique(cache.places, return_inverse=True)[1].reshape(-1)
-    frame = np.repeat(frames, np.diff(np.concatenate([[0], cache.ends])))
+    frames = np.unique(columns.places, return_inverse=True)[1].reshape(-1)
+    frame = np.repeat(frames, np.diff(np.concatenate([[0], columns.ends])))
     block, _ = _cells(position, frame, _BLOCK * fence)
     names, inverse, counts = np.unique(block, return_inverse=True, return_counts=True)
     order = np.random.default_rng([seed, 20]).permutation(len(names))
@@ -105,7 +105,7 @@ def split_by_place(cache: Cache, val: float, test: float, fence: float, seed: in
         taken = np.unique(cell[labels == held_out])
         near = np.isin(cell, np.concatenate([taken + step for step in around]))
         labels[(labels == kept) & near] = -1
-    result = {name: _runs(labels == n, cache) for n, name in enumerate(GROUPS)}
+    result = {name: _runs(labels == n, columns) for n, name in enumerate(GROUPS)}
     for name, share_of in (("train", 1.0), ("val", val), ("test", test)):
         if share_of > 0 and not len(result[name].start):
             raise DreamdriveError(
@@ -133,15 +133,15 @@ def _cells(position: NDArray[Any], frame: NDArray[Any], side: float) -> tuple[ND
     return np.asarray((frame * rows + square[:, 1]) * columns + square[:, 0]), int(columns)
 
 
-def _runs(mask: NDArray[Any], cache: Cache) -> Segments:
+def _runs(mask: NDArray[Any], columns: Columns) -> Segments:
     """The longest stretches of true rows within episodes."""
     first = np.zeros(len(mask) + 1, bool)
-    first[cache.starts] = True
+    first[columns.starts] = True
     before = np.concatenate([[False], mask[:-1]])
     after = np.concatenate([mask[1:], [False]])
     start = np.flatnonzero(mask & (~before | first[:-1]))
     end = np.flatnonzero(mask & (~after | np.append(first[1:-1], True))) + 1
-    return Segments(np.searchsorted(cache.ends, start, "right"), start, end)
+    return Segments(np.searchsorted(columns.ends, start, "right"), start, end)
 
 
 def bin_numbers(values: NDArray[Any], bins: int) -> NDArray[Any]:

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from agent.image_quality import psnr
 from agent.world_model.interface import State, Trajectory, WorldModel
+from train.data.driving_columns import scaled
 from train.data.episodes import Episode
 from train.data.replay import Replay
-from train.data.scale import scaled
 from train.pictures.filmstrip import dream_gif, filmstrip
 from train.run.errors import DreamdriveError
 

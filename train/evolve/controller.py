@@ -12,6 +12,8 @@ from agent.behaviour.actor_critic import ActorCritic
 from agent.behaviour.evolution import EvolutionaryController, Population
 from agent.tokenizer.fsq_vae import FSQVAE
 from agent.world_model.lstm import LSTMWorldModel
+from train.data.columns import Columns
+from train.data.windows import windows_end_to_end
 from train.evolve.cma_es import Evolution
 from train.evolve.fitness import (
     DreamFitness,
@@ -26,7 +28,6 @@ from train.run.device import pick_device
 from train.run.errors import DreamdriveError, one_line
 from train.run.stage_loop import Saves, Stopped, Watch
 from train.tokenizer.picture_stream import split
-from train.tokenizer.tokenise import Tokens
 from train.world_models.config import WorldModelAgentConfig
 
 Fitness = Callable[[Population, int, list[int]], Tensor]
@@ -64,7 +65,7 @@ class ControllerTrainer:
 
     def train(
         self,
-        tokens: Tokens | None,
+        tokens: Columns | None,
         make_env: MakeEnv = make_single_episodes,
         saves: Saves | None = None,
         watch: Watch | None = None,
@@ -109,12 +110,12 @@ class ControllerTrainer:
         return self._evolve(self.behaviour, dream, None, saves, watch)
 
     @torch.no_grad()
-    def _fit_components(self, controller: EvolutionaryController, tokens: Tokens) -> float:
+    def _fit_components(self, controller: EvolutionaryController, tokens: Columns) -> float:
         """Principal components of recorded states; gives the share of the variance that they hold."""
         t, seed = self.config.training, self.config.seed
         episodes, _ = split(len(tokens), t.validation_share, seed)
-        batches = tokens.windows(
-            episodes, t.batch_size, t.sequence_length, _COMPONENT_ROWS, [seed, 32], self.device
+        batches = windows_end_to_end(
+            tokens, episodes, t.batch_size, t.sequence_length, _COMPONENT_ROWS, [seed, 32], self.device
         )
         seen = []
         for batch in batches:
@@ -128,7 +129,7 @@ class ControllerTrainer:
             raise DreamdriveError(f"controller.{one_line(error)}") from error
 
     @staticmethod
-    def _recorded(tokens: Tokens | None) -> Tokens:
+    def _recorded(tokens: Columns | None) -> Columns:
         if tokens is None:
             raise DreamdriveError("no tokenised rollouts: --stage world_model makes them")
         return tokens

@@ -11,15 +11,16 @@ from torch import Tensor
 from agent.behaviour.evolution import EvolutionaryController, Population, dream_fitness
 from agent.world_model.interface import State, WorldModel
 from envs.car_racing.env import CarRacingConfig, make_car_racing
+from train.data.columns import Columns
+from train.data.windows import cut, sequence_batch
 from train.run.errors import DreamdriveError, one_line
-from train.tokenizer.tokenise import Tokens
 
 MakeEnv = Callable[[CarRacingConfig, int, int], VectorEnv[Any, Any, Any]]
 
 
 def dream_starts(
     world_model: WorldModel,
-    tokens: Tokens,
+    tokens: Columns,
     episodes: list[int],
     count: int,
     context: int,
@@ -46,7 +47,7 @@ def dream_starts(
     # (count, context)
     rows = firsts[:, None] + np.arange(context)
     device = next(world_model.parameters()).device
-    batch = tokens.batch(rows, device)
+    batch = sequence_batch(cut(tokens, rows, afresh=False), device)
     with torch.no_grad():
         states, _ = world_model.observe(
             batch.observation, batch.action, batch.is_first, world_model.initial(count)
@@ -72,7 +73,7 @@ class DreamFitness:
     def __init__(
         self,
         world_model: WorldModel,
-        tokens: Tokens,
+        tokens: Columns,
         episodes: list[int],
         context: int,
         length: int,

@@ -7,11 +7,12 @@ from torch import Tensor
 from agent.behaviour.actor_critic import ActorCritic
 from agent.dreamer import DreamerConfig
 from agent.world_model.lstm import LSTMWorldModel
+from train.data.columns import Columns
+from train.data.windows import windows_end_to_end
 from train.run.checkpoint import rng_state, set_rng_state
 from train.run.errors import DreamdriveError
 from train.run.stage_loop import Saves, Stopped, Watch
 from train.tokenizer.picture_stream import split
-from train.tokenizer.tokenise import Tokens
 from train.world_models.config import WorldModelAgentConfig
 
 _LOG_UPDATES = 50
@@ -63,7 +64,7 @@ class _Learner:
 def learn_in_dream(
     world_model: LSTMWorldModel,
     behaviour: ActorCritic,
-    tokens: Tokens,
+    tokens: Columns,
     config: WorldModelAgentConfig,
     saves: Saves,
     watch: Watch,
@@ -88,8 +89,8 @@ def learn_in_dream(
     summed = 0
     watch.show(learner.updates)
     while learner.updates < c.updates:
-        windows = tokens.windows(
-            episodes, t.batch_size, t.sequence_length, 0, [config.seed, 40, learner.epoch], device
+        windows = windows_end_to_end(
+            tokens, episodes, t.batch_size, t.sequence_length, 0, [config.seed, 40, learner.epoch], device
         )
         skipped = learner.done
         for number, batch in enumerate(windows):

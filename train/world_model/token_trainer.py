@@ -1,14 +1,18 @@
 """Stage 3: the LSTM world model learns to predict the tokens of the recorded rollouts."""
 
+from typing import Any
+
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from agent.tokenizer.fsq_vae import FSQVAE
 from agent.world_model.lstm import LSTMWorldModel
+from train.data.columns import Columns
+from train.data.windows import cut, sequence_batch, windows_end_to_end
 from train.run.device import pick_device
 from train.run.stage_loop import Saves, Task, Watch, fit
 from train.tokenizer.picture_stream import split
-from train.tokenizer.tokenise import Array, Tokens, begun_afresh
 from train.tokenizer.train_tokenizer import codebook_metrics
 from train.world_models.config import WorldModelAgentConfig
 
@@ -30,7 +34,7 @@ class WorldModelTrainer:
         world_model.tokenizer.load_state_dict(vae.state_dict())
 
     def train(
-        self, tokens: Tokens, saves: Saves | None = None, watch: Watch | None = None
+        self, tokens: Columns, saves: Saves | None = None, watch: Watch | None = None
     ) -> dict[str, float]:
         """Train to the end, or go on from what was saved.
 
@@ -47,13 +51,14 @@ class WorldModelTrainer:
         model = self.world_model.to(self.device)
         training, held_out = split(len(tokens), t.validation_share, seed)
         fixed = baselines(tokens, training, held_out, model.tokenizer.codebook_size)
-        uses = np.bincount(tokens.token.ravel(), minlength=model.tokenizer.codebook_size)
+        uses = np.bincount(tokens["observation.token"].ravel(), minlength=model.tokenizer.codebook_size)
         fixed |= {f"rollouts/{n}": v for n, v in codebook_metrics(torch.from_numpy(uses).float()).items()}
         watch.log(fixed, 0)
         task = Task(
             module=model,
             loss=lambda batch: model.loss(batch),
-            batches=lambda epoch: tokens.windows(
+            batches=lambda epoch: windows_end_to_end(
+                tokens,
                 training,
                 t.batch_size,
                 t.sequence_length,
@@ -73,7 +78,7 @@ class WorldModelTrainer:
 
 @torch.no_grad()
 def validate(
-    model: LSTMWorldModel, tokens: Tokens, episodes: list[int], length: int, device: torch.device
+    model: LSTMWorldModel, tokens: Columns, episodes: list[int], length: int, device: torch.device
 ) -> dict[str, float]:
     """Means over `episodes`, filtered from beginning to end, `length` rows at a time.
 
@@ -88,9 +93,7 @@ def validate(
     sums = dict.fromkeys(("token_nll", "token_accuracy", "reward_mse", "continue_loss"), 0.0)
     counted, seen = 0, 0
     for at in range(0, rows.shape[1], length):
-        batch = tokens.batch(rows[:, at : at + length], device)
-        if at == 0:
-            batch = begun_afresh(batch)
+        batch = sequence_batch(cut(tokens, rows[:, at : at + length], afresh=at == 0), device)
         _, metrics, states = model.loss_and_states(batch, state)
         valid = ~batch.is_first
         here = int(valid.sum())
@@ -106,7 +109,7 @@ def validate(
 
 
 def baselines(
-    tokens: Tokens, training: list[int], held_out: list[int], codebook_size: int
+    tokens: Columns, training: list[int], held_out: list[int], codebook_size: int
 ) -> dict[str, float]:
     """What a world model must beat on the held-out episodes, from counts of the others.
 
@@ -123,7 +126,7 @@ def baselines(
         counts[place] += np.bincount(after[:, place], minlength=codebook_size)
     marginal = counts / counts.sum(1, keepdims=True)
     stays = ((before == after).sum(0) + 1) / (len(after) + 2)
-    mean_reward = float(tokens.reward[tokens.rows(training)].mean())
+    mean_reward = float(tokens["reward"][tokens.rows(training)].mean())
 
     before, after = _pairs(tokens, held_out)
     places = np.arange(grid)
@@ -137,7 +140,7 @@ def baselines(
         "marginal": float((marginal.argmax(1) == after).mean()),
         "same": float(same.mean()),
     }
-    rewards = tokens.reward[tokens.rows(held_out)]
+    rewards = tokens["reward"][tokens.rows(held_out)]
     result = {"baseline/reward_mse": float(np.square(rewards - mean_reward).mean())}
     for name, value in nll.items():
         result |= {
@@ -148,8 +151,9 @@ def baselines(
     return result
 
 
-def _pairs(tokens: Tokens, episodes: list[int]) -> tuple[Array, Array]:
+def _pairs(tokens: Columns, episodes: list[int]) -> tuple[NDArray[Any], NDArray[Any]]:
     """Tokens (R, G) of rows that have a predecessor: the predecessor's and their own."""
     rows = tokens.rows(episodes)
-    rows = rows[~tokens.is_first[rows]]
-    return tokens.token[rows - 1], tokens.token[rows]
+    rows = rows[~tokens["is_first"][rows]]
+    token = tokens["observation.token"]
+    return token[rows - 1], token[rows]

@@ -13,7 +13,8 @@ from agent.world_model.interface import Batch
 from agent.world_model.losses import picture_names
 from agent.world_model.rssm import RSSM
 from train.data.loader import shares
-from train.data.sequences import SequenceDataset, as_batch
+from train.data.sequences import SequenceDataset
+from train.data.windows import sequence_batch
 from train.drive.open_loop import imagine_along, psnr_curves, to_pixels
 from train.run.device import autocast
 from train.world_model.config import WorldModelTrainConfig
@@ -69,7 +70,7 @@ def validate_world_model(
     counted = 0
     rewards: list[float] = [0.0] * 4
     for part in shares(spread, 0, size, team.rank, team.world):
-        batch = as_batch(dataset.columns(part.starts), team.device)
+        batch = sequence_batch(dataset.columns(part.starts), team.device)
         with autocast(team.device, config.precision):
             done = config.kl_anneal_steps
             start = model.initial(len(part.starts))
@@ -92,7 +93,7 @@ def validate_world_model(
     result["reward_mse_of_mean"] = squares / valid_rows - (total / valid_rows) ** 2
 
     chosen = np.unique(np.linspace(0, len(starts) - 1, config.num_imagination_samples).astype(int))
-    batch = as_batch(dataset.columns(starts[chosen]), team.device)
+    batch = sequence_batch(dataset.columns(starts[chosen]), team.device)
     # Few sequences: every process imagines all of them, from the same random numbers.
     torch.manual_seed(config.seed)
     with autocast(team.device, config.precision):

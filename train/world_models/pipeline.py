@@ -16,6 +16,7 @@ from agent.dreamer import Dreamer
 from agent.tokenizer.fsq_vae import FSQVAE
 from agent.world_model.lstm import LSTMWorldModel
 from train.collect.rollouts import DataCollector
+from train.data.columns import Columns, noted_ends
 from train.data.episode_store import EpisodeStore
 from train.evolve.controller import ControllerTrainer
 from train.evolve.fitness import MakeEnv, make_single_episodes
@@ -29,7 +30,7 @@ from train.run.progress import Progress
 from train.run.stage_loop import Saves, Stopped, Watch
 from train.run.tracking import Tracker
 from train.tokenizer.picture_stream import open_rollouts
-from train.tokenizer.tokenise import Tokens, noted, tokenize_rollouts
+from train.tokenizer.tokenise import tokenize_rollouts
 from train.tokenizer.train_tokenizer import VAETrainer
 from train.world_model.token_trainer import WorldModelTrainer
 from train.world_models.config import WorldModelAgentConfig
@@ -268,18 +269,18 @@ class Pipeline:
     def _recorded_frames(self) -> int:
         """Frames of the rollouts that VAE and world model learnt from, at `action_repeat` a decision."""
         for folder in self.folders:
-            ends = noted(folder / "tokens" / "tokens.json")
+            ends = noted_ends(folder / "tokens")
             if ends:
                 return (ends[-1] - len(ends)) * self.config.env.action_repeat
         rollouts = self.rollouts[0]
         return sum(len(rollouts.read(n)) for n in range(len(rollouts))) * self.config.env.action_repeat
 
-    def _tokens(self, vae: FSQVAE, by: Stage, watch: Watch) -> Tokens:
+    def _tokens(self, vae: FSQVAE, by: Stage, watch: Watch) -> Columns:
         """The tokens of all rollouts, made in this run where the base has not all of them by this VAE."""
         rollouts, digest = self.rollouts
         mark = f"{digest} {file_digest(self._made('vae', by))}"
         places = [folder / "tokens" for folder in self.folders]
-        whole = [p for p in places if len(noted(p / "tokens.json", mark)) == len(rollouts)]
+        whole = [p for p in places if len(noted_ends(p, mark)) == len(rollouts)]
         return tokenize_rollouts(rollouts, vae, (whole or places)[0], mark, watch)
 
     def _build_world_model(self) -> LSTMWorldModel:

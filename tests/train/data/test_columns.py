@@ -9,11 +9,13 @@ from tests.train.world_model.small import config, episode, write_drives
 from train.data.episodes import Episode, write_episode
 from train.data.hdf5 import EpisodeFile
 from train.run.errors import DreamdriveError
-from train.data.columns import Cache
+from train.data.columns import Columns, noted_ends, open_columns
+from train.data.driving_columns import DrivingColumns
+from train.data.episode_store import EpisodeFolder
 from train.data.sequences import open_data
 
 
-def opened(data: Path, **changed: object) -> Cache:
+def opened(data: Path, **changed: object) -> Columns:
     return open_data(data, config(data, **changed))  # type: ignore[arg-type]
 
 
@@ -181,3 +183,51 @@ def test_bad_positions_and_entries_are_named(tmp_path: Path) -> None:
         opened(data)
     with pytest.raises(DreamdriveError, match="a.npz: no entry 'depth', expected one of"):
         opened(data, observations=["depth"])
+
+
+def test_work_that_was_stopped_goes_on_and_what_an_episode_left_half_written_goes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = write_drives(tmp_path / "data", [9, 10, 11, 12])
+    store, transform = EpisodeFolder(data), DrivingColumns(16)
+    whole = open_columns(tmp_path / "whole", store, transform, "a")
+
+    def killed(episodes: int, rows: int) -> None:
+        if episodes == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        open_columns(tmp_path / "part", store, transform, "a", killed)
+    assert noted_ends(tmp_path / "part", "a") == noted_ends(tmp_path / "part") == [9, 19]
+    assert noted_ends(tmp_path / "part", "b") == noted_ends(tmp_path / "none") == []
+    with open(tmp_path / "part" / "reward.bin", "ab") as file:
+        file.write(b"what a kill left behind")
+    read: list[int] = []
+    plain = store.read
+    monkeypatch.setattr(store, "read", lambda n: (read.append(n), plain(n))[1])
+    done: list[tuple[int, int]] = []
+    part = open_columns(tmp_path / "part", store, transform, "a", lambda *told: done.append(told))
+    assert read == [2, 3] and done == [(2, 19), (3, 30), (4, 42)]
+    assert part.ends.tolist() == whole.ends.tolist() and part.names == whole.names == store.names
+    for name, column in whole.columns.items():
+        np.testing.assert_array_equal(part[name], column)
+        assert (tmp_path / "part" / f"{name}.bin").stat().st_size == column.nbytes
+
+
+def test_columns_of_another_fingerprint_are_made_anew_and_readers_keep_theirs(tmp_path: Path) -> None:
+    store = EpisodeFolder(write_drives(tmp_path / "data", [9, 10]))
+    small = open_columns(tmp_path / "c", store, DrivingColumns(16), "a")
+    before = np.array(small["observation.image"])
+    wide = open_columns(tmp_path / "c", store, DrivingColumns(32), "b")
+    assert wide["observation.image"].shape == (19, 3, 32, 32)
+    np.testing.assert_array_equal(small["observation.image"], before)
+
+
+def test_a_transform_that_gives_other_shapes_is_named(tmp_path: Path) -> None:
+    store = EpisodeFolder(write_drives(tmp_path / "data", [9, 10]))
+
+    def growing(where: str, drive: Episode) -> dict[str, np.ndarray]:
+        return {"wide": np.zeros((len(drive.rewards), len(drive)))}
+
+    with pytest.raises(DreamdriveError, match=r"drive_001.npz: wide \[9\], expected \[8\] as in drive_000"):
+        open_columns(tmp_path / "c", store, growing, "a")

@@ -8,7 +8,8 @@ from torch.utils.data import DataLoader
 from tests.train.world_model.small import config, episode, write_drives
 from train.data.episodes import write_episode
 from train.run.errors import DreamdriveError
-from train.data.sequences import SequenceDataset, as_batch
+from train.data.sequences import SequenceDataset
+from train.data.windows import sequence_batch
 
 LENGTHS = [20, 31, 8, 26]
 
@@ -89,7 +90,7 @@ def test_vectors_are_items_of_their_own(tmp_path: Path) -> None:
 
 def test_a_batch_is_what_the_model_reads(data: Path) -> None:
     drives = dataset(data)
-    batch = as_batch(drives.columns(drives.fixed_starts()[:2]), torch.device("cpu"))
+    batch = sequence_batch(drives.columns(drives.fixed_starts()[:2]), torch.device("cpu"))
     assert batch.observation["image"].shape == (2, 8, 3, 16, 16)
     assert batch.action.shape == (2, 8, 3) and batch.is_first[:, 0].all() and not batch.is_first[:, 1:].any()
 

@@ -10,6 +10,8 @@ from agent.tokenizer.fsq_vae import FSQVAE
 from agent.world_model.lstm import LSTMWorldModel
 from tests.train.tokenizer.test_tokenise import StopAfter
 from tests.train.world_models.small import SIDE, counted_tokens, make_steering, small_config
+from train.data.columns import Columns
+from train.data.windows import cut, sequence_batch
 from train.evolve.controller import ControllerTrainer
 from train.evolve.fitness import (
     DreamFitness,
@@ -21,7 +23,6 @@ from train.evolve.fitness import (
 from train.run.checkpoint import load_checkpoint
 from train.run.errors import DreamdriveError
 from train.run.stage_loop import Saves, Stopped, Watch
-from train.tokenizer.tokenise import Tokens
 from train.world_models.config import WorldModelAgentConfig
 
 TOKENS = counted_tokens([12, 9, 2, 15])
@@ -42,7 +43,7 @@ def genome_of(trainer: ControllerTrainer) -> torch.Tensor:
     return trainer.behaviour.genome
 
 
-def train(trainer: ControllerTrainer, tokens: Tokens | None = TOKENS, **options: Any) -> dict[str, float]:
+def train(trainer: ControllerTrainer, tokens: Columns | None = TOKENS, **options: Any) -> dict[str, float]:
     return trainer.train(tokens, make_steering, **options)
 
 
@@ -50,11 +51,11 @@ def test_dreams_start_from_recorded_first_rows() -> None:
     _, model = parts(small_config())
     starts = dream_starts(model, TOKENS, [0, 1, 2, 3], 20, 4, [7])
     # The third row after the first of the episodes that are long enough; the third of them has two rows.
-    firsts = {int(TOKENS.token[first + 3, 0]) for first in (0, 12, 23)}
+    firsts = {int(TOKENS["observation.token"][first + 3, 0]) for first in (0, 12, 23)}
     assert set(starts["token"][:, 0].tolist()) == firsts
     one = firsts and dream_starts(model, TOKENS, [3], 1, 4, [7])
     rows = torch.arange(23, 27)
-    batch = TOKENS.batch(rows[None].numpy(), torch.device("cpu"))
+    batch = sequence_batch(cut(TOKENS, rows[None].numpy(), afresh=False), torch.device("cpu"))
     with torch.no_grad():
         states, _ = model.observe(batch.observation, batch.action, batch.is_first, model.initial(1))
     assert torch.equal(one["hidden"], states["hidden"][:, -1]) and one["hidden"].abs().max() > 0
@@ -65,7 +66,7 @@ def test_dreams_start_anywhere_in_an_episode() -> None:
     starts = dream_starts(model, TOKENS, [0, 1, 2, 3], 400, 4, [7], anywhere=True)
     # Rows 3 to the last of each episode that is long enough, and no other.
     rows = [*range(3, 12), *range(12 + 3, 21), *range(23 + 3, 38)]
-    assert set(starts["token"][:, 0].tolist()) == {int(TOKENS.token[row, 0]) for row in rows}
+    assert set(starts["token"][:, 0].tolist()) == {int(TOKENS["observation.token"][row, 0]) for row in rows}
 
 
 def test_starts_from_too_short_episodes_are_one_line() -> None:

@@ -12,7 +12,8 @@ from torch import Tensor  # noqa: E402
 from agent.world_model.latents import CategoricalLatent  # noqa: E402
 from tests.train.world_model.small import config  # noqa: E402
 from train.data.loader import shares  # noqa: E402
-from train.data.sequences import SequenceDataset, as_batch  # noqa: E402
+from train.data.sequences import SequenceDataset  # noqa: E402
+from train.data.windows import sequence_batch  # noqa: E402
 from train.run.checkpoint import save_checkpoint  # noqa: E402
 from train.world_model.distributed import Team  # noqa: E402
 from train.world_model.learner import Learner  # noqa: E402
@@ -42,7 +43,7 @@ def main(data: Path, batch_size: int, out: Path) -> None:
     model.dynamics.latent = SameNoise(options.latent_dim, options.num_categories, 0.01)
     learner = Learner(model, options, team, lambda step, norm: None, drives.names_of)
     part = shares(drives.fixed_starts(), 0, batch_size, team.rank, team.world)[0]
-    loss, _ = learner.loss(as_batch(drives.columns(part.starts), team.device), 1)
+    loss, _ = learner.loss(sequence_batch(drives.columns(part.starts), team.device), 1)
     loss.backward()
     gradients = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
     # The processes hold the same; the last one tells, the first one is looked at everywhere else.

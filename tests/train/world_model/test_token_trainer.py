@@ -7,9 +7,10 @@ import torch
 from agent.world_model.lstm import LSTMWorldModel
 from tests.train.tokenizer.test_tokenise import StopAfter
 from tests.train.world_models.small import SIDE, counted_tokens, small_config
+from train.data.columns import Columns
+from train.data.windows import windows_end_to_end
 from train.run.stage_loop import Saves, Stopped, Watch
 from train.tokenizer.picture_stream import split
-from train.tokenizer.tokenise import Tokens
 from train.world_model.token_trainer import WorldModelTrainer, baselines, validate
 from train.world_models.config import WorldModelAgentConfig
 
@@ -26,10 +27,10 @@ def trainer_of(config: WorldModelAgentConfig) -> tuple[LSTMWorldModel, WorldMode
     return model, WorldModelTrainer(model, config.fsq_vae.build(), config)
 
 
-def rewarded(tokens: Tokens) -> Tokens:
+def rewarded(tokens: Columns) -> Columns:
     """The reward is that of the token: 1 for the even ones."""
-    tokens.reward = (tokens.token[:, 0] % 2 == 0).astype(np.float32)
-    tokens.is_terminal = np.zeros_like(tokens.is_first)
+    tokens.columns["reward"] = (tokens["observation.token"][:, 0] % 2 == 0).astype(np.float32)
+    tokens.columns["is_terminal"] = np.zeros_like(tokens["is_first"])
     return tokens
 
 
@@ -59,14 +60,14 @@ def test_the_tokenizer_is_copied_and_stays_as_it_is() -> None:
 def test_baselines_of_known_tokens() -> None:
     # 24 rows to train on, 0 0 1 1 0 0 1 1 ...; the first has no predecessor
     tokens = counted_tokens([24, 4])
-    tokens.token = (np.arange(28) // 2 % 2).astype(np.int32)[:, None]
-    tokens.reward = np.ones(28, np.float32)
-    tokens.reward[24:] = 3
+    tokens.columns["observation.token"] = token = (np.arange(28) // 2 % 2).astype(np.int32)[:, None]
+    tokens.columns["reward"] = np.ones(28, np.float32)
+    tokens["reward"][24:] = 3
     found = baselines(tokens, [0], [1], codebook_size=4)
     # 23 rows, 11 of code 0 and 12 of code 1, one added to each of four
     shares = np.array([12, 13, 1, 1]) / 27
     stays = 13 / 25
-    after, before = tokens.token[25:, 0], tokens.token[24:27, 0]
+    after, before = token[25:, 0], token[24:27, 0]
     wanted = -np.log(shares[after]).mean()
     assert found["baseline/marginal_nll"] == pytest.approx(wanted)
     assert found["baseline/marginal_accuracy"] == pytest.approx((after == 1).mean())
@@ -90,7 +91,7 @@ def test_a_resumed_training_is_one_never_stopped(tmp_path: Path) -> None:
     config = small_config()
     tokens = rewarded(counted_tokens([25] * 6))
     training, _ = split(6, config.training.validation_share, config.seed)
-    per_epoch = len(list(tokens.windows(training, 4, 6, 0, [0], CPU)))
+    per_epoch = len(list(windows_end_to_end(tokens, training, 4, 6, 0, [0], CPU)))
     whole, trainer = trainer_of(config)
     wanted = trainer.train(tokens)
     saves = Saves(tmp_path / "world_model.pt", "mark")

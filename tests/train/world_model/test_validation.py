@@ -8,7 +8,8 @@ from agent.image_quality import psnr
 from agent.world_model.interface import Batch
 from agent.world_model.rssm import RSSM
 from tests.train.world_model.small import config, write_drives
-from train.data.sequences import SequenceDataset, as_batch
+from train.data.sequences import SequenceDataset
+from train.data.windows import sequence_batch
 from train.world_model.config import WorldModelTrainConfig
 from train.world_model.distributed import Team
 from train.world_model.validation import dream, mean_picture, validate_world_model
@@ -41,7 +42,7 @@ def test_metrics_are_there_by_horizon_and_the_same_each_time(tmp_path: Path, lat
 def test_baselines_are_those_of_the_pictures(tmp_path: Path) -> None:
     model, drives, options = setup(tmp_path, num_imagination_samples=100)
     starts = drives.fixed_starts()
-    batch = as_batch(drives.columns(starts), ALONE.device)
+    batch = sequence_batch(drives.columns(starts), ALONE.device)
     mean = mean_picture(drives)
     every = torch.from_numpy(drives.cache.columns["observation.image"].copy()).float() / 255
     assert torch.allclose(mean, every.mean(0), atol=1e-6)
@@ -61,7 +62,7 @@ def test_a_model_that_knows_the_future_beats_the_baselines(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model, drives, options = setup(tmp_path)
-    batch = as_batch(drives.columns(drives.fixed_starts()[:2]), ALONE.device)
+    batch = sequence_batch(drives.columns(drives.fixed_starts()[:2]), ALONE.device)
     truth = batch.observation["image"].float() / 255
     parts = iter([truth[:, 2:6], truth[:, :2]])
     monkeypatch.setattr(model, "decode", lambda _: {"image": next(parts)})
@@ -75,7 +76,7 @@ def test_the_dream_follows_the_recorded_actions_and_nothing_else(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model, drives, options = setup(tmp_path)
-    batch = as_batch(drives.columns(drives.fixed_starts()[:2]), ALONE.device)
+    batch = sequence_batch(drives.columns(drives.fixed_starts()[:2]), ALONE.device)
     taken: list[Tensor] = []
     original = model.imagine_step
 
@@ -97,7 +98,7 @@ def test_a_horizon_longer_than_the_sequence_is_cut(tmp_path: Path) -> None:
 
 def test_pictures_painted_from_the_last_one_seen_stand_beside_decoded_ones(tmp_path: Path) -> None:
     model, drives, options = setup(tmp_path, advection_weight=1.0)
-    batch = as_batch(drives.columns(drives.fixed_starts()), ALONE.device)
+    batch = sequence_batch(drives.columns(drives.fixed_starts()), ALONE.device)
     found, film = dream(model, batch, options, torch.zeros(0))
     assert {f"psnr_decoded/{k:02d}" for k in (1, 2, 3, 4)} <= set(found)
     # Untrained, it nearly keeps what it saw; a decoder has seen nothing yet.
@@ -107,5 +108,5 @@ def test_pictures_painted_from_the_last_one_seen_stand_beside_decoded_ones(tmp_p
 
 def plain(tmp_path: Path) -> tuple[RSSM, Batch, WorldModelTrainConfig, Tensor]:
     model, drives, options = setup(tmp_path)
-    batch = as_batch(drives.columns(drives.fixed_starts()), ALONE.device)
+    batch = sequence_batch(drives.columns(drives.fixed_starts()), ALONE.device)
     return model, batch, options, torch.zeros(0)

@@ -7,11 +7,11 @@ import numpy as np
 
 from envs.car_racing.env import CarRacingConfig
 from tests.train.online.tiny_envs import TinyEnv
+from train.data.columns import Columns
 from train.data.episode_store import EpisodeStore
 from train.data.episodes import Episode
 from train.data.hdf5 import EpisodeFile
 from train.tokenizer.picture_stream import open_rollouts
-from train.tokenizer.tokenise import Tokens
 from train.world_models.config import WorldModelAgentConfig
 
 SIDE = 16
@@ -86,19 +86,20 @@ def open_small(path: Path) -> EpisodeStore:
     return open_rollouts(path, (3, SIDE, SIDE), ACTIONS)
 
 
-def counted_tokens(lengths: list[int], codes: int = 12) -> Tokens:
+def counted_tokens(lengths: list[int], codes: int = 12) -> Columns:
     """Tokens that count up by one, modulo `codes`, over all rows; the reward is the row's number."""
     ends = np.cumsum(lengths)
     rows = np.arange(ends[-1])
     is_first = np.isin(rows, [0, *ends[:-1]])
-    return Tokens(
-        token=(rows % codes).astype(np.int32)[:, None],
-        action=np.stack([rows, -rows], 1).astype(np.float32) / 1000,
-        reward=rows.astype(np.float32),
-        is_first=is_first,
-        is_terminal=np.isin(rows, ends - 1),
-        ends=ends.astype(np.int64),
-    )
+    columns: dict[str, np.ndarray] = {
+        "observation.token": (rows % codes).astype(np.int32)[:, None],
+        "action": np.stack([rows, -rows], 1).astype(np.float32) / 1000,
+        "reward": rows.astype(np.float32),
+        "is_first": is_first,
+        "is_terminal": np.isin(rows, ends - 1),
+    }
+    nothing = [""] * len(ends)
+    return Columns(columns, ends.astype(np.int64), nothing, nothing, nothing)
 
 
 class Steering(TinyEnv):
