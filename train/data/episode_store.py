@@ -210,7 +210,7 @@ class EpisodeFolder(EpisodeStore):
     def _list(self, grouped: bool) -> None:
         if not self.path.is_dir():
             raise DreamdriveError(
-                f"{self.path}: no such folder, expected a folder with .npz episodes or an HDF5 file"
+                f"{self.path}: no such folder, expected one with .npz episodes or an HDF5 file"
             )
         groups = GROUPS if grouped and (self.path / "train").is_dir() else ("",)
         self.names, self.paths = [], []

@@ -234,7 +234,7 @@ def open_data(path: str | Path, config: SequenceOptions) -> Columns:
         if not len(store):
             raise DreamdriveError(f"{path}: no episode, expected at least 2")
     except DreamdriveError as error:
-        raise DreamdriveError(f"data_path: {error}") from error
+        raise DreamdriveError(f"data_path {error}") from error
     base = Path(path) if Path(path).is_dir() else Path(path).parent
     cache = Path(config.cache_dir) if config.cache_dir else base / ".cache"
     transform = DrivingColumns(config.image_size, tuple(config.observations), config.fps)

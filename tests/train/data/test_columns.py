@@ -142,9 +142,9 @@ def test_hdf5_and_sorted_folders_are_read(tmp_path: Path) -> None:
 
 
 def test_missing_and_empty_data_are_named(tmp_path: Path) -> None:
-    with pytest.raises(DreamdriveError, match="data_path: .*nowhere: no such folder, expected a folder with .npz"):
+    with pytest.raises(DreamdriveError, match="data_path .*nowhere: no such folder, expected one with .npz"):
         opened(tmp_path / "nowhere")
-    with pytest.raises(DreamdriveError, match="data_path: .*nowhere.h5: No such file"):
+    with pytest.raises(DreamdriveError, match="data_path .*nowhere.h5: No such file"):
         opened(tmp_path / "nowhere.h5")
     (tmp_path / "empty").mkdir()
     with pytest.raises(DreamdriveError, match="empty: no episode, expected at least one .npz file"):

@@ -39,7 +39,7 @@ def test_a_folder_is_read_in_order(tmp_path: Path) -> None:
 def test_a_folder_without_an_episode_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(DreamdriveError, match="expected at least one"):
         EpisodeFolder(tmp_path)
-    with pytest.raises(DreamdriveError, match="expected a folder"):
+    with pytest.raises(DreamdriveError, match="no such folder, expected one with .npz"):
         EpisodeFolder(tmp_path / "none")
 
 

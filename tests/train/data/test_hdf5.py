@@ -325,7 +325,7 @@ def test_changed_data_are_noticed(tmp_path: Path) -> None:
 def test_no_file_no_episodes_no_hdf5(tmp_path: Path) -> None:
     with pytest.raises(DreamdriveError, match="none.h5: No such file"):
         open_episodes(tmp_path / "none.h5")
-    with pytest.raises(DreamdriveError, match="expected a folder with .npz episodes or an HDF5 file"):
+    with pytest.raises(DreamdriveError, match="expected one with .npz episodes or an HDF5 file"):
         open_episodes(tmp_path / "none")
     with pytest.raises(DreamdriveError, match="at least one .npz file"):
         open_episodes(tmp_path)
