@@ -1,8 +1,9 @@
 """An actor and a critic that learn on imagined trajectories (Hafner et al. 2023, its parts on both)."""
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Literal
 
 import torch
@@ -54,6 +55,16 @@ class ActorCriticConfig(BaseModel, extra="forbid", validate_assignment=True, use
     replay_value_weight: float = 0.3
     """Weight of the critic's loss on replayed trajectories; its gradient reaches the world model."""
 
+    def outputs(self, action_size: int) -> int:
+        """Numbers that the actor gives for the distribution of an action."""
+        return action_size * (2 if self.actions == "continuous" else 1)
+
+    def distribution(self) -> Callable[[Tensor], Policy]:
+        """The distribution of actions of the actor's outputs (..., outputs)."""
+        if self.actions == "continuous":
+            return partial(BoundedNormal.from_logits, min_std=self.min_std, max_std=self.max_std)
+        return partial(OneHot.from_logits, share=self.unimix)
+
     def build(self, world_model: WorldModel) -> "ActorCritic":
         """The actor-critic for a world model's features, actions and value head."""
         return ActorCritic(self, world_model)
@@ -91,8 +102,8 @@ class ActorCritic(nn.Module):
     def __init__(self, config: ActorCriticConfig, world_model: WorldModel) -> None:
         super().__init__()
         self.config = config
-        outputs = world_model.action_size * (2 if config.actions == "continuous" else 1)
-        last = linear(config.units, outputs)
+        self._distribution = config.distribution()
+        last = linear(config.units, config.outputs(world_model.action_size))
         init_fan_in(last.weight, config.units, 0.01)
         body = mlp(world_model.feature_size, config.units, config.layers, config.norm)
         self.actor = nn.Sequential(body, last)
@@ -106,10 +117,7 @@ class ActorCritic(nn.Module):
 
     def policy(self, features: Tensor) -> Policy:
         """The distribution of actions for features (..., F)."""
-        logits = self.actor(features).float()
-        if self.config.actions == "continuous":
-            return BoundedNormal.from_logits(logits, self.config.min_std, self.config.max_std)
-        return OneHot.from_logits(logits, self.config.unimix)
+        return self._distribution(self.actor(features).float())
 
     @torch.no_grad()
     def update_slow(self, world_model: WorldModel) -> None:

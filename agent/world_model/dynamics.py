@@ -12,7 +12,7 @@ from pydantic import BaseModel, Field
 from torch import Tensor, nn
 
 from agent.nets import BlockLinear, NormName, linear, mlp, norm
-from agent.world_model.latents import CategoricalLatentConfig, GaussianLatentConfig, Latent
+from agent.world_model.latents import CategoricalLatent, GaussianLatentConfig, Latent
 
 
 class DynamicsConfig(BaseModel, extra="forbid", validate_assignment=True, use_attribute_docstrings=True):
@@ -22,7 +22,7 @@ class DynamicsConfig(BaseModel, extra="forbid", validate_assignment=True, use_at
     """Size of the deterministic state h."""
     hidden: int = 256
     """Width of the layers round the recurrent cell."""
-    variables: int = 32
+    variables: int = Field(32, ge=1)
     """Number of categorical latent variables."""
     classes: int = Field(16, ge=2, le=256)
     """Classes of each latent variable."""
@@ -34,7 +34,7 @@ class DynamicsConfig(BaseModel, extra="forbid", validate_assignment=True, use_at
     """Layers of the posterior network."""
     prior_layers: int = 2
     """Layers of the prior network."""
-    unimix: float = 0.01
+    unimix: float = Field(0.01, ge=0, lt=1)
     """Share of the uniform distribution in each latent's probabilities."""
     gaussian: GaussianLatentConfig | None = None
     """Gaussian latents in the place of categorical ones; null keeps these."""
@@ -43,9 +43,7 @@ class DynamicsConfig(BaseModel, extra="forbid", validate_assignment=True, use_at
         """The stochastic part of the state: Gaussian if there is a config for it, else categorical."""
         if self.gaussian is not None:
             return self.gaussian.build()
-        return CategoricalLatentConfig(
-            variables=self.variables, classes=self.classes, unimix=self.unimix
-        ).build()
+        return CategoricalLatent(self.variables, self.classes, self.unimix)
 
 
 def gru_update(gates: Tensor, h: Tensor) -> Tensor:

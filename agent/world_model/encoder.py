@@ -33,6 +33,10 @@ class EncoderConfig(BaseModel, extra="forbid", validate_assignment=True, use_att
     fsq_levels: list[int] = [8, 5, 5, 5]
     """Levels of each of the code's numbers; their product is the number of codes."""
 
+    def build_quantizer(self) -> FSQ | None:
+        """What rounds the 4x4 map, if anything does."""
+        return FSQ(self.fsq_levels) if self.quantizer == "fsq" else None
+
 
 def channel_plan(size: int, patch: int, depth: int, multipliers: list[int]) -> list[int]:
     """Channels of the patch layer and after each halving, until the map is 4x4.
@@ -68,10 +72,9 @@ class ImageEncoder(nn.Module):
         for before, after in pairwise(plan):
             layers += [conv(before, after, 4, 2, 1), ChannelNorm(after, norm_name), nn.SiLU()]
         self.body = nn.Sequential(*layers)
-        self.quantizer: FSQ | None = None
+        self.quantizer = config.build_quantizer()
         self.out_size = 16 * plan[-1]
-        if config.quantizer == "fsq":
-            self.quantizer = FSQ(config.fsq_levels)
+        if self.quantizer is not None:
             self.to_code = linear(plan[-1], self.quantizer.dim)
             self.out_size = 16 * self.quantizer.dim
 

@@ -67,25 +67,6 @@ class Latent(Protocol):
         ...
 
 
-class CategoricalLatentConfig(
-    BaseModel, extra="forbid", validate_assignment=True, use_attribute_docstrings=True
-):
-    """Independent categorical variables."""
-
-    kind: Literal["categorical"] = "categorical"
-    """Which latents."""
-    variables: int = Field(32, ge=1)
-    """Number of categorical variables."""
-    classes: int = Field(16, ge=2, le=256)
-    """Classes of each variable."""
-    unimix: float = Field(0.01, ge=0, lt=1)
-    """Share of the uniform distribution in each variable's probabilities."""
-
-    def build(self) -> "CategoricalLatent":
-        """The latent."""
-        return CategoricalLatent(self.variables, self.classes, self.unimix)
-
-
 class GaussianLatentConfig(
     BaseModel, extra="forbid", validate_assignment=True, use_attribute_docstrings=True
 ):

@@ -108,6 +108,12 @@ class VLAConfig(BaseModel, extra="forbid", validate_assignment=True, use_attribu
         """Numbers that the policy gets of an instruction."""
         return sum(self.reading) or self.text_size
 
+    def build_vision(self) -> "PatchTokens | FeatureToken":
+        """What makes tokens of what is seen."""
+        if self.vision == "patches":
+            return PatchTokens(self.image_size, self.patch, self.width)
+        return FeatureToken(self.feature_size, self.width)
+
     def build(self) -> "VLAModel":
         """The model of these sizes, freshly initialised."""
         return VLAModel(self)
@@ -138,14 +144,12 @@ class VLAModel(nn.Module):
         super().__init__()
         self.config = config
         width = config.width
-        seen = (config.image_size // config.patch) ** 2 if config.vision == "patches" else 1
-        inputs = 3 * config.patch**2 if config.vision == "patches" else config.feature_size
-        self.vision = nn.Linear(inputs, width)
+        self.vision = config.build_vision()
         self.state = nn.Linear(config.state_size, width)
         self.reader = InstructionClassifier(config.text_size, config.reading) if config.reading else None
         self.text = nn.Linear(config.instruction_size, width)
         # One for each token: those of the picture, the state, the text.
-        self.positions = nn.Parameter(torch.randn(seen + 2, width) * _LAST_SCALE)
+        self.positions = nn.Parameter(torch.randn(self.vision.tokens + 2, width) * _LAST_SCALE)
         layers = [EncoderLayer(width, config.heads) for _ in range(config.layers)]
         self.encoder = nn.Sequential(*layers, nn.LayerNorm(width))
         self.expert = ActionExpert(config)
@@ -163,14 +167,10 @@ class VLAModel(nn.Module):
         else:
             # Numbers near 1, as all others: in small ones the instruction is learnt late.
             text = text * text.shape[-1] ** 0.5
-        if self.config.vision == "patches":
-            # (B, N, 3 * P * P), centred
-            vision = functional.pixel_unshuffle(vision - 0.5, self.config.patch).flatten(2).mT
-            seen = self.vision(vision)
-        else:
-            seen = self.vision(vision).unsqueeze(1)
         # (B, N + 2, W)
-        tokens = torch.cat([seen, self.state(state).unsqueeze(1), self.text(text).unsqueeze(1)], 1)
+        tokens = torch.cat(
+            [self.vision(vision), self.state(state).unsqueeze(1), self.text(text).unsqueeze(1)], 1
+        )
         return self.expert.read(self.encoder(tokens + self.positions), text)
 
     def velocity(self, noisy: Tensor, times: Tensor, context: Context) -> Tensor:
@@ -185,6 +185,34 @@ class VLAModel(nn.Module):
             (B, K, T, A).
         """
         return self.expert(noisy, times, context)
+
+
+class PatchTokens(nn.Linear):
+    """A token for each square patch of a picture.
+
+    Attributes:
+        tokens: N.
+    """
+
+    def __init__(self, image_size: int, patch: int, width: int) -> None:
+        super().__init__(3 * patch**2, width)
+        self.patch, self.tokens = patch, (image_size // patch) ** 2
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        """Pictures (B, 3, H, W) in [0, 1] -> (B, N, W)."""
+        # (B, N, 3 * P * P), centred
+        patches = functional.pixel_unshuffle(pictures - 0.5, self.patch).flatten(2).mT
+        return super().forward(patches)
+
+
+class FeatureToken(nn.Linear):
+    """One token of a world model's features."""
+
+    tokens = 1
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Features (B, F) -> (B, 1, W)."""
+        return super().forward(features).unsqueeze(1)
 
 
 class EncoderLayer(nn.Module):

@@ -9,13 +9,12 @@ from torch import Tensor
 from agent.world_model.dynamics import DynamicsConfig
 from agent.world_model.latents import (
     CategoricalLatent,
-    CategoricalLatentConfig,
     GaussianLatent,
     GaussianLatentConfig,
     Latent,
 )
 
-CATEGORICAL: CategoricalLatent = CategoricalLatentConfig(variables=3, classes=4).build()
+CATEGORICAL = CategoricalLatent(variables=3, classes=4, unimix=0.01)
 GAUSSIAN: GaussianLatent = GaussianLatentConfig(size=5, min_std=0.2).build()
 LATENTS: list[Latent] = [CATEGORICAL, GAUSSIAN]
 both = pytest.mark.parametrize("latent", LATENTS, ids=["categorical", "gaussian"])

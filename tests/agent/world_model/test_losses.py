@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from agent.distributions import symlog
-from agent.world_model.latents import CategoricalLatentConfig, GaussianLatentConfig
+from agent.world_model.latents import CategoricalLatent, GaussianLatentConfig
 from agent.world_model.losses import (
     consistency_loss,
     continue_loss,
@@ -21,7 +21,7 @@ from agent.world_model.losses import (
 )
 from tests.agent.tiny import batch, tiny_rssm
 
-LATENT = CategoricalLatentConfig(variables=3, classes=4).build()
+LATENT = CategoricalLatent(variables=3, classes=4, unimix=0.01)
 GAUSSIAN = GaussianLatentConfig(size=2).build()
 
 

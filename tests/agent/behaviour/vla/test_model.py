@@ -54,9 +54,9 @@ def test_a_patch_is_a_square_of_the_picture() -> None:
     picture = torch.full((1, 3, 16, 16), 0.5)
     picture[..., :8, 8:] += 0.25  # the upper right one of four
     tokens: list[Tensor] = []
-    model.vision.register_forward_hook(lambda module, given, out: tokens.append(given[0]))
+    model.vision.register_forward_hook(lambda module, given, out: tokens.append(out - module.bias))
     model.context(picture, torch.zeros(1, 2), torch.zeros(1, 6))
-    assert tokens[0].shape == (1, 4, 192)
+    assert tokens[0].shape[:2] == (1, 4) and model.vision.in_features == 192
     assert tokens[0].abs().sum(-1).gt(0).tolist() == [[False, True, False, False]]
 
 
