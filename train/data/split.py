@@ -1,4 +1,4 @@
-"""Which rows are learnt from and which are held out, by file or by place; and even sampling of the former.
+"""Which episodes or rows are learnt from and which are held out; and even sampling of the former.
 
 Even sampling over speed and steering accepts common driving less often (GAIA-1, Hu et al. 2023):
 
@@ -7,6 +7,7 @@ Even sampling over speed and steering accepts common driving less often (GAIA-1,
 At a power of 1 all bins come out alike, at 0 nothing changes; GAIA-1 takes 0.5.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,6 +35,42 @@ class Segments:
     end: NDArray[Any]
 
 
+def hold_out(count: int, held_out: Sequence[int], seed: Sequence[int], option: str) -> list[NDArray[np.int64]]:
+    """Divide `count` episodes at random: the numbers of those to learn from, then those of each held-out part.
+
+    They come in the order drawn. The same seed holds out the same, however many of the first part are used.
+
+    Args:
+        count: episodes in all.
+        held_out: how many each held-out part has.
+        seed: of the draw.
+        option: that a complaint names.
+
+    Raises:
+        DreamdriveError: none would be left to learn from.
+    """
+    if sum(held_out) >= count:
+        raise DreamdriveError(
+            f"{count} episodes to train on, {sum(held_out)} of them to hold out: expected more episodes, "
+            f"or {option} 0"
+        )
+    order = np.random.default_rng(seed).permutation(count)
+    *parts, rest = np.split(order, np.cumsum(held_out))
+    return [rest, *parts]
+
+
+def share_of(episodes: int, share: float) -> int:
+    """How many episodes a share of them is: at least one, unless the share is 0."""
+    return max(1, round(episodes * share)) if share > 0 else 0
+
+
+def split_rollouts(count: int, share: float, seed: int) -> tuple[list[int], list[int]]:
+    """Rollouts to train on and `share` of them, at least one, that are held out; sorted, from `seed`."""
+    held_out = min(share_of(count, share), count - 1)
+    training, validation = hold_out(count, [held_out], [seed, 10], "training.validation_share")
+    return sorted(training.tolist()), sorted(validation.tolist())
+
+
 def split_by_file(columns: Columns, val: float, test: float, seed: int) -> dict[str, Segments]:
     """Whole episodes to train, val and test, drawn by `seed`, or as they were sorted by hand.
 
@@ -44,24 +81,14 @@ def split_by_file(columns: Columns, val: float, test: float, seed: int) -> dict[
     """
     labels = np.array([GROUPS.index(group) if group else 0 for group in columns.groups], np.int64)
     free = np.flatnonzero(labels == 0)
-    order = np.random.default_rng([seed, 20]).permutation(free)
-    wanted = [0 if (labels == n).any() else _count(len(free), share) for n, share in ((1, val), (2, test))]
-    if sum(wanted) >= len(free):
-        raise DreamdriveError(
-            f"{len(free)} episodes to train on, {sum(wanted)} of them to hold out: expected more episodes, "
-            "or val_fraction 0"
-        )
-    labels[order[: wanted[0]]] = 1
-    labels[order[wanted[0] : sum(wanted)]] = 2
+    wanted = [0 if (labels == n).any() else share_of(len(free), part) for n, part in ((1, val), (2, test))]
+    for n, drawn in enumerate(hold_out(len(free), wanted, [seed, 20], "val_fraction")):
+        labels[free[drawn]] = n
     starts = columns.starts
     return {
         name: Segments(which, starts[which], columns.ends[which])
         for name, which in ((name, np.flatnonzero(labels == n)) for n, name in enumerate(GROUPS))
     }
-
-
-def _count(episodes: int, share: float) -> int:
-    return max(1, round(episodes * share)) if share > 0 else 0
 
 
 def split_by_place(columns: Columns, val: float, test: float, fence: float, seed: int) -> dict[str, Segments]:

@@ -13,6 +13,7 @@ from agent.behaviour.evolution import EvolutionaryController, Population
 from agent.tokenizer.fsq_vae import FSQVAE
 from agent.world_model.lstm import LSTMWorldModel
 from train.data.columns import Columns
+from train.data.split import split_rollouts
 from train.data.windows import windows_end_to_end
 from train.evolve.cma_es import Evolution
 from train.evolve.fitness import (
@@ -27,7 +28,6 @@ from train.run.checkpoint import load_weights
 from train.run.device import pick_device
 from train.run.errors import DreamdriveError, one_line
 from train.run.stage_loop import Saves, Stopped, Watch
-from train.tokenizer.picture_stream import split
 from train.world_models.config import WorldModelAgentConfig
 
 Fitness = Callable[[Population, int, list[int]], Tensor]
@@ -104,7 +104,7 @@ class ControllerTrainer:
             real.frames = self.frames
             return self._evolve(self.behaviour, real, real, saves, watch)
         recorded = self._recorded(tokens)
-        episodes, _ = split(len(recorded), self.config.training.validation_share, self.config.seed)
+        episodes, _ = split_rollouts(len(recorded), self.config.training.validation_share, self.config.seed)
         anywhere = s.dream_from == "any"
         dream = DreamFitness(self.world_model, recorded, episodes, s.context, s.dream_length, anywhere)
         return self._evolve(self.behaviour, dream, None, saves, watch)
@@ -113,7 +113,7 @@ class ControllerTrainer:
     def _fit_components(self, controller: EvolutionaryController, tokens: Columns) -> float:
         """Principal components of recorded states; gives the share of the variance that they hold."""
         t, seed = self.config.training, self.config.seed
-        episodes, _ = split(len(tokens), t.validation_share, seed)
+        episodes, _ = split_rollouts(len(tokens), t.validation_share, seed)
         batches = windows_end_to_end(
             tokens, episodes, t.batch_size, t.sequence_length, _COMPONENT_ROWS, [seed, 32], self.device
         )

@@ -8,11 +8,11 @@ from agent.behaviour.actor_critic import ActorCritic
 from agent.dreamer import DreamerConfig
 from agent.world_model.lstm import LSTMWorldModel
 from train.data.columns import Columns
+from train.data.split import split_rollouts
 from train.data.windows import windows_end_to_end
 from train.run.checkpoint import rng_state, set_rng_state
 from train.run.errors import DreamdriveError
 from train.run.stage_loop import Saves, Stopped, Watch
-from train.tokenizer.picture_stream import split
 from train.world_models.config import WorldModelAgentConfig
 
 _LOG_UPDATES = 50
@@ -83,7 +83,7 @@ def learn_in_dream(
     learner.load(saves)
     if learner.updates == 0:
         behaviour.slow_value.load_state_dict(world_model.value_head.state_dict())
-    episodes, _ = split(len(tokens), t.validation_share, config.seed)
+    episodes, _ = split_rollouts(len(tokens), t.validation_share, config.seed)
     sums: dict[str, Tensor] = {}
     means: dict[str, float] = {}
     summed = 0

@@ -48,13 +48,6 @@ def _text(shape: tuple[int, ...]) -> str:
     return "x".join(map(str, shape))
 
 
-def split(count: int, share: float, seed: int) -> tuple[list[int], list[int]]:
-    """Episodes to train on, and `share` of them, at least one, that are held out; sorted, from `seed`."""
-    order = np.random.default_rng([seed, 10]).permutation(count)
-    held_out = min(max(1, round(count * share)), count - 1)
-    return sorted(order[held_out:].tolist()), sorted(order[:held_out].tolist())
-
-
 def stream_pictures(
     rollouts: EpisodeStore, episodes: list[int], batch: int, buffer: int, most: int, seed: list[int]
 ) -> Iterator[Tensor]:

@@ -10,9 +10,10 @@ from agent.image_quality import psnr_of_error
 from agent.tokenizer.fsq_vae import FSQVAE
 from agent.tokenizer.vae import VAE, VAEConfig
 from train.data.episode_store import EpisodeStore
+from train.data.split import split_rollouts
 from train.run.device import pick_device
 from train.run.stage_loop import Saves, Task, Watch, fit
-from train.tokenizer.picture_stream import some_pictures, split, stream_pictures
+from train.tokenizer.picture_stream import some_pictures, stream_pictures
 from train.world_models.config import WorldModelAgentConfig
 
 
@@ -78,7 +79,7 @@ class VAETrainer:
         watch: Watch,
     ) -> dict[str, float]:
         t, device = self.config.training, self.device
-        training, held_out = split(len(rollouts), t.validation_share, self.config.seed)
+        training, held_out = split_rollouts(len(rollouts), t.validation_share, self.config.seed)
 
         def validate() -> dict[str, float]:
             return validation(vae, reconstruct, rollouts, held_out, t.validation_frames, device)

@@ -16,6 +16,7 @@ from agent.behaviour.vla.interface import FEATURES, TASK
 from agent.world_model.interface import State, WorldModel
 from train.data.episode_store import EpisodeFolder
 from train.data.episodes import read_episode
+from train.data.split import hold_out, share_of
 from train.drive.agents import TrainedModel, load_world_model
 from train.language.hindsight import Labels, SpeedScale
 from train.language.instructions import phrase
@@ -89,7 +90,7 @@ class TeacherLearner:
         if isinstance(behaviour, ActorCritic):
             changed = {"discount": behaviour.discount}
         self.config = config.model_copy(update={"judge": config.judge.model_copy(update=changed)})
-        to_learn, to_test = split(config)
+        to_learn, to_test = split_dream_starts(config)
         scale = speed_scale(config.env)
         known = gauges or (Path(config.gauges) if config.gauges else None)
         self.gauges = (
@@ -222,7 +223,7 @@ class TeacherLearner:
         self.step = take_up(path, self.device, self.policy, self.averaged, self.optimizer)
 
 
-def split(config: TeacherConfig) -> tuple[list[Path], list[Path]]:
+def split_dream_starts(config: TeacherConfig) -> tuple[list[Path], list[Path]]:
     """The episodes that dreams begin in, and those held out, drawn by the run's seed.
 
     Raises:
@@ -231,10 +232,10 @@ def split(config: TeacherConfig) -> tuple[list[Path], list[Path]]:
     paths = [path for folder in config.episodes for path in EpisodeFolder(Path(folder)).paths]
     if len(paths) < 3:
         raise DreamdriveError(f"episodes: {len(paths)} files, expected at least 3")
-    order = np.random.default_rng([config.seed, 50]).permutation(len(paths))
-    held = max(1, round(len(paths) * config.validation_share))
-    used = max(2, round((len(paths) - held) * config.fraction))
-    return [paths[i] for i in order[held : held + used]], [paths[i] for i in order[:held]]
+    held_out = share_of(len(paths), config.validation_share)
+    training, validation = hold_out(len(paths), [held_out], [config.seed, 50], "validation_share")
+    training = training[: max(2, round(len(training) * config.fraction))]
+    return [paths[i] for i in training], [paths[i] for i in validation]
 
 
 def read_starts(

@@ -13,6 +13,7 @@ from torch import Tensor
 from agent.behaviour.vla.interface import ACTION, FEATURES, IMAGE, PAD, STATE, TASK, VLABatch
 from train.data.episode_store import EpisodeFolder
 from train.data.episodes import Episode, EpisodeLimits, read_episode
+from train.data.split import hold_out, share_of
 from train.language.hindsight import Labels, SpeedScale, asked_rows, label_rows
 from train.language.instructions import phrase
 from train.run.errors import DreamdriveError
@@ -151,15 +152,9 @@ def split_paths(config: VLATrainConfig) -> tuple[list[Path], list[Path]]:
     paths = [path for folder in data.episodes for path in EpisodeFolder(Path(folder)).paths]
     if not paths:
         raise DreamdriveError("data.episodes: no folder, expected at least one with .npz episodes")
-    held_out = max(1, round(len(paths) * data.validation_share)) if data.validation_share else 0
-    if held_out >= len(paths):
-        raise DreamdriveError(
-            f"{len(paths)} episodes, {held_out} of them to validate on: expected more episodes, or "
-            "data.validation_share 0"
-        )
-    order = np.random.default_rng([config.seed, 40]).permutation(len(paths))
-    used = max(1, round((len(paths) - held_out) * data.fraction))
-    validation, training = order[:held_out], order[held_out : held_out + used]
+    held_out = share_of(len(paths), data.validation_share)
+    training, validation = hold_out(len(paths), [held_out], [config.seed, 40], "data.validation_share")
+    training = training[: max(1, round(len(training) * data.fraction))]
     return [paths[i] for i in sorted(training)], [paths[i] for i in sorted(validation)]
 
 

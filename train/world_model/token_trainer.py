@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 from agent.tokenizer.fsq_vae import FSQVAE
 from agent.world_model.lstm import LSTMWorldModel
 from train.data.columns import Columns
+from train.data.split import split_rollouts
 from train.data.windows import cut, sequence_batch, windows_end_to_end
 from train.run.device import pick_device
 from train.run.stage_loop import Saves, Task, Watch, fit
-from train.tokenizer.picture_stream import split
 from train.tokenizer.train_tokenizer import codebook_metrics
 from train.world_models.config import WorldModelAgentConfig
 
@@ -49,7 +49,7 @@ class WorldModelTrainer:
         watch = watch or Watch()
         t, seed = self.config.training, self.config.seed
         model = self.world_model.to(self.device)
-        training, held_out = split(len(tokens), t.validation_share, seed)
+        training, held_out = split_rollouts(len(tokens), t.validation_share, seed)
         fixed = baselines(tokens, training, held_out, model.tokenizer.codebook_size)
         uses = np.bincount(tokens["observation.token"].ravel(), minlength=model.tokenizer.codebook_size)
         fixed |= {f"rollouts/{n}": v for n, v in codebook_metrics(torch.from_numpy(uses).float()).items()}

@@ -3,7 +3,7 @@ import pytest
 
 from train.run.errors import DreamdriveError
 from train.data.columns import Columns
-from train.data.split import Segments, acceptance, accepted, bin_numbers, split_by_file, split_by_place
+from train.data.split import Segments, acceptance, accepted, bin_numbers, hold_out, split_by_file, split_by_place, split_rollouts
 
 
 def cache(position: np.ndarray, ends: list[int], groups: str = "", places: list[str] | None = None) -> Columns:
@@ -128,3 +128,22 @@ def test_the_draw_is_the_same_for_the_same_chance() -> None:
     probability = np.linspace(0.1, 1, 50)
     one, two = (accepted(probability, 10, np.random.default_rng(4)) for _ in range(2))
     assert np.array_equal(one, two) and len(one) == 10
+
+
+def test_rollouts_are_split_by_episode_and_seed() -> None:
+    training, held_out = split_rollouts(40, 0.1, seed=1)
+    assert sorted(training + held_out) == list(range(40)) and len(held_out) == 4
+    assert split_rollouts(40, 0.1, seed=1) == (training, held_out)
+    assert split_rollouts(40, 0.1, seed=2) != (training, held_out)
+    assert [len(part) for part in split_rollouts(2, 0.9, 0)] == [1, 1]
+
+
+def test_a_draw_stays_what_it_was_for_runs_that_go_on() -> None:
+    rest, first, second = hold_out(12, [2, 1], [3, 20], "val_fraction")
+    assert (first.tolist(), second.tolist()) == ([11, 9], [4]) and len(rest) == 9
+    assert split_rollouts(12, 0.2, 3) == ([0, 1, 2, 3, 4, 5, 7, 8, 9, 11], [6, 10])
+    parts = split_by_file(cache(np.zeros((12, 2)), list(range(1, 13))), 0.2, 0.1, 3)
+    assert parts["val"].episode.tolist() == sorted(first.tolist())
+    assert parts["test"].episode.tolist() == second.tolist()
+    with pytest.raises(DreamdriveError, match="3 episodes to train on, 3 of them to hold out: .* or share 0"):
+        hold_out(3, [2, 1], [0], "share")

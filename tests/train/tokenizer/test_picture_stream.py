@@ -7,7 +7,7 @@ import torch
 from tests.train.world_models.small import ACTIONS, SIDE, open_small, wandering, write_rollouts
 from train.data.episodes import write_episode
 from train.run.errors import DreamdriveError
-from train.tokenizer.picture_stream import open_rollouts, some_pictures, split, stream_pictures
+from train.tokenizer.picture_stream import open_rollouts, some_pictures, stream_pictures
 
 
 @pytest.fixture(scope="module")
@@ -17,14 +17,6 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def keys(batches: list[torch.Tensor]) -> list[bytes]:
     return sorted(picture.numpy().tobytes() for batch in batches for picture in batch)
-
-
-def test_a_split_is_by_episode_and_fixed() -> None:
-    training, held_out = split(40, 0.1, seed=1)
-    assert sorted(training + held_out) == list(range(40)) and len(held_out) == 4
-    assert split(40, 0.1, seed=1) == (training, held_out)
-    assert split(40, 0.1, seed=2) != (training, held_out)
-    assert [len(part) for part in split(2, 0.9, 0)] == [1, 1]
 
 
 def test_the_stream_gives_each_picture_once(path: Path) -> None:

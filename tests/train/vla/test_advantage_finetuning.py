@@ -17,7 +17,7 @@ from train.run.folder import Run, StopSignal
 from train.vla import advantage_finetuning as teacher
 from train.vla import loading
 from train.vla import train_teacher as train_teacher_module
-from train.vla.advantage_finetuning import TeacherLearner
+from train.vla.advantage_finetuning import TeacherLearner, split_dream_starts
 from train.vla.config import VLATrainConfig
 from train.vla.policy import VLAPolicy, load_policy
 from train.vla.probes import load_gauges
@@ -181,6 +181,15 @@ def test_a_resumed_run_ends_where_one_never_stopped_does(
             assert torch.equal(tensor, parts[name][key]), key
     with pytest.raises(DreamdriveError, match="cannot resume with another candidates"):
         train_teacher(config.model_copy(update={"candidates": 9}), runs / "parts", True, encoder)
+
+
+def test_a_split_stays_what_it_was_for_runs_that_go_on(config: TeacherConfig, tmp_path: Path) -> None:
+    for number in range(12):
+        (tmp_path / f"{number:02d}.npz").touch()
+    changed = {"seed": 3, "episodes": [str(tmp_path)], "fraction": 0.5, "validation_share": 0.2}
+    parts = split_dream_starts(config.model_copy(update=changed))
+    training, held_out = ([int(path.stem) for path in part] for part in parts)
+    assert (training, held_out) == ([11, 8, 5, 10, 3], [1, 4])
 
 
 def test_what_does_not_fit_is_named(config: TeacherConfig, tmp_path: Path) -> None:

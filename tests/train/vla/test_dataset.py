@@ -143,6 +143,14 @@ def test_shares_of_the_data_lie_in_each_other_and_validation_stays(tmp_path: Pat
     assert split_paths(config(folder, seed=1))[1] != split_paths(config(folder))[1]
 
 
+def test_a_split_stays_what_it_was_for_runs_that_go_on(tmp_path: Path) -> None:
+    for number in range(12):
+        (tmp_path / f"{number:02d}.npz").touch()
+    run = config(tmp_path, seed=3, data={"fraction": 0.5, "validation_share": 0.2})
+    training, validation = ([int(path.stem) for path in part] for part in split_paths(run))
+    assert (training, validation) == ([0, 2, 5, 8, 11], [6, 7])
+
+
 def test_rows_without_any_label_are_left_out(tmp_path: Path) -> None:
     # Too fast for one class and too slow for the other, by turns; off the road as well.
     mixed = {"speeds": np.tile(np.float32([8.0, 70.0]), 12), "offsets": np.full(24, 9.0, np.float32)}  # type: ignore[arg-type]

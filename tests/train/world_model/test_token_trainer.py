@@ -8,9 +8,9 @@ from agent.world_model.lstm import LSTMWorldModel
 from tests.train.tokenizer.test_tokenise import StopAfter
 from tests.train.world_models.small import SIDE, counted_tokens, small_config
 from train.data.columns import Columns
+from train.data.split import split_rollouts
 from train.data.windows import windows_end_to_end
 from train.run.stage_loop import Saves, Stopped, Watch
-from train.tokenizer.picture_stream import split
 from train.world_model.token_trainer import WorldModelTrainer, baselines, validate
 from train.world_models.config import WorldModelAgentConfig
 
@@ -90,7 +90,7 @@ def test_validation_does_not_depend_on_how_it_is_cut() -> None:
 def test_a_resumed_training_is_one_never_stopped(tmp_path: Path) -> None:
     config = small_config()
     tokens = rewarded(counted_tokens([25] * 6))
-    training, _ = split(6, config.training.validation_share, config.seed)
+    training, _ = split_rollouts(6, config.training.validation_share, config.seed)
     per_epoch = len(list(windows_end_to_end(tokens, training, 4, 6, 0, [0], CPU)))
     whole, trainer = trainer_of(config)
     wanted = trainer.train(tokens)
