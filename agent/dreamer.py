@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from agent.behaviour.actor_critic import ActorCritic, ActorCriticConfig
 from agent.behaviour.evolution import ControllerConfig
 from agent.optim import LaProp
+from agent.schedules import linear_decay, linear_warm_up
 from agent.world_model.encoder import ObservationShapes
 from agent.world_model.interface import Batch, Metrics, Observation, State
 from agent.world_model.lstm import LSTMConfig
@@ -148,10 +149,9 @@ class OptimizerConfig(BaseModel, extra="forbid", validate_assignment=True, use_a
             update: the number of the update, from 0.
             done: share of the run's frames that are collected, in [0, 1].
         """
-        factor = min(1.0, (update + 1) / max(self.warmup, 1))
+        factor = linear_warm_up(update, self.warmup)
         if done > self.decay_from:
-            fallen = (done - self.decay_from) / (1.0 - self.decay_from)
-            factor *= 1.0 - (1.0 - self.final_share) * min(fallen, 1.0)
+            factor *= linear_decay(done - self.decay_from, 1.0 - self.decay_from, self.final_share)
         for group in optimizer.param_groups:
             group["lr"] = group["base_lr"] * factor
 

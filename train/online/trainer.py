@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from agent.averaging import follow
+from agent.optim import follow
+from agent.schedules import linear_rise
 from agent.world_model.interface import Batch
 from train.data.replay import Replay
 from train.drive.environments import decisions_per_second, explain_simulator_errors, make_env
@@ -21,10 +22,9 @@ from train.online.config import OnlineConfig
 from train.online.replay_ratio import Pace
 from train.online.warm_start import begin_with
 from train.run.checkpoint import load_checkpoint, rng_state, save_checkpoint, save_weights, set_rng_state
-from train.run.device import autocast, usable_cores
+from train.run.device import autocast, release_freed, usable_cores
 from train.run.errors import DreamdriveError
 from train.run.folder import Change, Run, StopSignal, changes, refuse_changes, run_to_resume
-from train.run.memory import release_freed
 from train.run.options import flatten
 from train.run.progress import Progress
 from train.run.tracking import Tracker
@@ -236,7 +236,7 @@ class Trainer:
         is_first[:, 0] |= ~sample.has_initial
         done = min(self.collector.frames / self.config.trainer.frames, 1.0)
         ramp = self.config.trainer.cost_ramp
-        reward = sample.reward_at(min(done / ramp, 1.0) if ramp else 1.0)
+        reward = sample.reward_at(linear_rise(done, ramp))
         batch = Batch(sample.observation, sample.action, reward, is_first, sample.is_terminal)
         start = self.agent.world_model.expand(sample.initial)
         self.config.optimizer.schedule(self.optimizer, self.updates, done)

@@ -1,6 +1,5 @@
 """The loop that VAE and world model share: epochs of batches, checkpoints, a stop that saves."""
 
-import math
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -11,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from agent.schedules import cosine_decay
 from train.run.checkpoint import load_checkpoint, rng_state, save_checkpoint, set_rng_state
 from train.run.errors import DreamdriveError
 from train.run.folder import StopSignal
@@ -192,9 +192,8 @@ def fit(task: Task, saves: Saves, watch: Watch) -> dict[str, float]:
     validated: dict[str, float] = {}
     watch.show(state.epoch)
     while state.epoch < task.epochs:
-        falling = 0.5 * (1 + math.cos(math.pi * state.epoch / task.epochs))
         for group in state.optimizer.param_groups:
-            group["lr"] = task.learning_rate * (_FINAL_RATE + (1 - _FINAL_RATE) * falling)
+            group["lr"] = task.learning_rate * cosine_decay(state.epoch, task.epochs, _FINAL_RATE)
         task.module.train()
         skipped = state.done
         for number, batch in enumerate(task.batches(state.epoch)):

@@ -1,6 +1,5 @@
 """One step of a policy that learns, whoever teaches it, and what it keeps in a checkpoint."""
 
-import math
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -8,7 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from agent.averaging import follow
+from agent.optim import follow
+from agent.schedules import cosine_decay, linear_warm_up
 from train.run.checkpoint import load_checkpoint
 from train.run.errors import DreamdriveError, one_line
 
@@ -32,10 +32,8 @@ class _Rates(Protocol):
 
 def scheduled_rate(config: _Rates, step: int) -> float:
     """The learning rate after `step` updates: a linear warm-up, then half a cosine down to a twentieth."""
-    done = (step - config.warmup) / max(1, config.updates - config.warmup)
-    falling = 0.5 * (1 + math.cos(math.pi * min(1.0, max(0.0, done))))
-    rising = min(1.0, (step + 1) / max(config.warmup, 1))
-    return config.learning_rate * rising * (_FINAL_RATE + (1 - _FINAL_RATE) * falling)
+    falling = cosine_decay(step - config.warmup, max(1, config.updates - config.warmup), _FINAL_RATE)
+    return config.learning_rate * linear_warm_up(step, config.warmup) * falling
 
 
 def descend(

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from agent.schedules import linear_warm_up
 from agent.world_model.interface import Batch, Metrics
 from agent.world_model.rssm import RSSM
 from train.data.augment import augment
@@ -81,7 +82,7 @@ class Learner:
     def learning_rate(self) -> float:
         """The learning rate of the next update: a linear warm-up, then constant."""
         c = self.config
-        return c.learning_rate * min(1.0, (self.step + 1) / max(c.warmup_steps, 1))
+        return c.learning_rate * linear_warm_up(self.step, c.warmup_steps)
 
     def update(self, part: Share, batch: Batch) -> None:
         """One update of the weights. Raises `DreamdriveError` as `settle`."""

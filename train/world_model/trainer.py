@@ -17,10 +17,9 @@ from train.data.sequences import SequenceDataset, open_data
 from train.drive.agents import WORLD_MODEL_JOB
 from train.pictures.filmstrip import filmstrip
 from train.run.checkpoint import load_checkpoint, save_checkpoint, save_weights
-from train.run.device import set_up_cpu
+from train.run.device import release_freed, set_up_cpu
 from train.run.errors import DreamdriveError
 from train.run.folder import Run, StopSignal
-from train.run.memory import release_freed
 from train.run.options import flatten
 from train.run.progress import Progress
 from train.run.stage_loop import Watch
