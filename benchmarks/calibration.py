@@ -1,8 +1,9 @@
-"""Whether a run's dreams promise what driving brings: imagined rewards beside the real ones, step by step.
+"""Imagined rewards beside the real ones, step by step: whether a run's dreams are too optimistic.
 
-From states of the newest episodes in the run's replay the agent dreams on with its own policy, and what it
-expects to earn is compared with what was earned there. Dreams that earn more the longer they last do not
-contain what goes wrong, and the policy learns from them that nothing does.
+From states of the newest episodes in the run's replay the agent imagines on with its own policy, and the
+rewards that the world model expects are compared with those that followed there. Where imagined rewards grow
+with the horizon and real ones do not, mistakes and their costs are missing from the dreams that the policy
+learns from.
 
 python benchmarks/calibration.py RUN [--horizon 15] [--samples 4] [--json PATH]
 """
@@ -40,7 +41,7 @@ def newest(path: Path, count: int) -> list[Episode]:
 
 @torch.no_grad()
 def measure(path: Path, horizon: int, samples: int, episodes: int) -> dict[str, list[float] | int]:
-    """Mean rewards of each step, real and imagined, from how many states."""
+    """Mean rewards of each step, `real` and `imagined`, and the number of `states` they begin in."""
     agent = load_agent(path, "cpu").agent
     model = agent.world_model
     real, imagined = [], []

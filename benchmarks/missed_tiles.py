@@ -1,9 +1,9 @@
-"""Where a run leaves tiles out on official tracks, and what its pictures showed of it.
+"""Tiles that a run misses on official tracks, and what its observations showed there.
 
 A lap ends only when no tile is missing. For each stretch of missed tiles: how far from the middle of the road
 the wheels passed it, how fast, how the road turns there, and the largest share of grass round the car. At the
 end: in how many decisions no wheel touched a tile, and what share of these, and of the others, lies above a
-few limits of grass, by which training judges where the simulator does not tell (EnvPool's).
+few limits of grass. EnvPool does not report wheels: there, training judges by such a limit.
 
 python benchmarks/missed_tiles.py RUN [--tracks 10] [--first-seed 2000000] [--json PATH]
 """
@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from envs.car_racing.env import CarRacingConfig
 from envs.car_racing.observation import CarRacingObservation, grass_share, native_action
 from train.drive.agents import load_agent
+from train.drive.drivers import Driver, agent_driver
 from train.run.errors import DreamdriveError
 
 _ZOOM_FRAMES = 50  # the camera zooms in during the first second
@@ -29,7 +30,7 @@ _LIMITS = (0.6, 0.65, 0.9)
 
 @dataclass
 class Lap:
-    """What was seen of the car, a row a decision."""
+    """A lap's score and the car's course, one entry a decision."""
 
     score: float = 0.0
     frames: int = 0
@@ -45,19 +46,16 @@ class Lap:
     """Whether any wheel was on a tile."""
 
 
-@torch.no_grad()
-def drive(agent: Any, config: CarRacingConfig, env: Any, seed: int) -> Lap:
+def drive_lap(driver: Driver, config: CarRacingConfig, env: Any, seed: int) -> Lap:
     """One lap by the policy's mode on the track of `seed`."""
     view, lap = CarRacingObservation(config.image_size, config.crop_hud, config.instruments), Lap()
     picture, _ = env.reset(seed=seed)
     car = env.unwrapped.car
-    state, action = agent.world_model.initial(1), torch.zeros(1, config.action_size)
-    first, over = torch.ones(1, dtype=torch.bool), False
+    driver.reset(1)
+    first, over = np.ones(1, bool), False
     while not over:
-        seen = {name: torch.from_numpy(value) for name, value in view(picture[None]).items()}
-        action, state = agent.act(seen, state, action, first, explore=False)
-        first = torch.zeros(1, dtype=torch.bool)
-        native = native_action(action.numpy())[0].astype(np.float64)
+        native = native_action(driver.act(view(picture[None]), first))[0].astype(np.float64)
+        first = np.zeros(1, bool)
         for _ in range(config.action_repeat):
             picture, reward, terminated, truncated, _ = env.step(native)
             lap.score, lap.frames = lap.score + float(reward), lap.frames + 1
@@ -106,12 +104,12 @@ def main() -> None:
     config = trained.config.env
     if not isinstance(config, CarRacingConfig):
         raise DreamdriveError(f"{arguments.run}: does not drive CarRacing")
-    env = gymnasium.make("CarRacing-v3")
+    driver, env = agent_driver(trained), gymnasium.make("CarRacing-v3")
     grass: list[float] = []
     touching: list[bool] = []
     laps: list[dict[str, Any]] = []
     for seed in range(arguments.first_seed, arguments.first_seed + arguments.tracks):
-        lap = drive(trained.agent, config, env, seed)
+        lap = drive_lap(driver, config, env, seed)
         print(f"track {seed}: score {lap.score:.0f} in {lap.frames} frames", flush=True)
         missed = stretches(lap, env)
         for line in missed:

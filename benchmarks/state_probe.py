@@ -1,8 +1,8 @@
-"""What a run's state knows of the car it drives: speeds, yaw rate, place on the road.
+"""How well speeds, yaw rate and place on the road can be read off a world model's state.
 
-The run's agent drives official tracks, half of them with noise on its actions. A small probe learns to read
-the simulator's true numbers off the world model's features, and is asked about tracks it has not learnt
-from. R2 is 1 where the state knows all, 0 where it knows no more than the mean.
+The run's agent drives official tracks, half of them with noise on its actions. A small probe learns to
+predict the simulator's true numbers from the world model's features, and is tested on tracks it has not
+learnt from. R2 is 1 where it predicts them exactly, 0 where it does no better than their mean.
 
 python benchmarks/state_probe.py RUN [--tracks 24] [--noise 0.2] [--seed 2000000] [--json PATH]
 """
@@ -20,6 +20,7 @@ from envs.car_racing.official_tracks import OfficialTracks
 from envs.car_racing.track import CarOnTrack
 from train.drive.agents import load_agent
 from train.drive.environments import require_car_racing
+from train.drive.filtering import ObservationFilter
 from train.run.errors import DreamdriveError
 from train.vla.fit_probes import fit_probe
 
@@ -27,7 +28,7 @@ _NUMBERS = ("forward", "sideways", "yaw_rate", "heading_error", "offset")
 _UNITS = {"forward": "m/s", "sideways": "m/s", "yaw_rate": "rad/s", "heading_error": "rad", "offset": "m"}
 
 
-def drive(
+def collect_features(
     run: Path, tracks: int, noise: float, first_seed: int
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Features (N, F), the car's numbers (N, Q), and which track each row is of (N,)."""
@@ -39,11 +40,12 @@ def drive(
     with OfficialTracks(config, seeds, slots=8, measured=True) as course:
         n = course.num_envs
         seen, first = course.reset(), np.ones(n, bool)
-        state, action = agent.world_model.initial(n), torch.zeros(n, config.action_size)
+        filtered = ObservationFilter(agent.world_model, trained.device)
+        filtered.reset(n)
         while course.active.any():
-            batch = {name: torch.from_numpy(seen[name]) for name in seen if name != "state"}
-            action, state = agent.act(batch, state, action, torch.from_numpy(first), explore=False)
-            known = agent.world_model.features(state)
+            batch = {name: value for name, value in seen.items() if name != "state"}
+            state = filtered.see(batch, first)
+            action, known = agent.choose(state, explore=False), agent.world_model.features(state)
             for i in np.flatnonzero(course.active):
                 car = course.cars[i]
                 assert isinstance(car, CarOnTrack)
@@ -51,9 +53,10 @@ def drive(
                 truths.append([getattr(car, name) for name in _NUMBERS])
                 numbers.append(int(course.number[i]))
             shaken = action + torch.from_numpy(random.normal(0, noise, tuple(action.shape))).float()
-            # Every second track is driven with noise: what the state knows off the beaten line counts, too.
+            # Every second track is driven with noise: the probe is to work off the usual line, too.
             odd = torch.from_numpy(course.number % 2 == 1)[:, None]
             action = torch.where(odd, shaken, action).clamp(-1.0, 1.0)
+            filtered.follow(action)
             seen, first, _ = course.step(action.numpy())
     return torch.stack(features), torch.tensor(truths, dtype=torch.float32), torch.tensor(numbers)
 
@@ -65,7 +68,7 @@ def measure(run: Path, tracks: int, noise: float, first_seed: int) -> dict[str, 
             f"--tracks {tracks} --seed {first_seed}: expected at least 4, seeds from {TRAINING_SEEDS} on"
         )
     with torch.no_grad():
-        features, truth, number = drive(run, tracks, noise, first_seed)
+        features, truth, number = collect_features(run, tracks, noise, first_seed)
     learnt = number < tracks * 3 // 4
     torch.manual_seed(0)
     probe = Probe(ProbeConfig(), features.shape[-1], list(_NUMBERS))
