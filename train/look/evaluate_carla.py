@@ -102,11 +102,11 @@ def scored_config(env: CarlaConfig, overrides: Mapping[str, str], standin: bool)
     return scored
 
 
-def scored_where(learnt: CarlaConfig, overrides: Mapping[str, str]) -> tuple[CarlaConfig, str]:
-    """As `scored_config`, with the simulators to drive in, and those in words.
+def choose_evaluation(learnt: CarlaConfig, overrides: Mapping[str, str]) -> tuple[CarlaConfig, str]:
+    """The environment of `scored_config` with its simulators chosen, and a line that says which they are.
 
     Raises:
-        DreamdriveError: as `scored_config`; or simulators that cannot be.
+        DreamdriveError: as `scored_config`; or no such simulators.
     """
     servers = build(ServerConfig, None, _below(overrides, "servers."), learnt.servers.model_dump())
     config = scored_config(learnt, overrides, is_standin(servers, os.environ) or bool(servers.addresses))
@@ -115,8 +115,8 @@ def scored_where(learnt: CarlaConfig, overrides: Mapping[str, str]) -> tuple[Car
     return config, words
 
 
-def which_simulator(config: CarlaConfig, words: str) -> str:
-    """What a result calls the simulators that `scored_where` chose."""
+def simulator_name(config: CarlaConfig, words: str) -> str:
+    """The name in a result of the simulators that `choose_evaluation` chose."""
     return "stand-in" if is_standin(config.servers, os.environ) else words
 
 
@@ -146,7 +146,7 @@ def evaluate_carla(
     trained = None if driver in BASELINES else load_agent(Path(driver))
     # A baseline needs no pictures, and sees none unless told to.
     learnt = CarlaConfig(image=False) if trained is None else require_carla(trained.config.env, driver)
-    config, words = scored_where(learnt, overrides)
+    config, words = choose_evaluation(learnt, overrides)
     if trained is not None:
         _check_fits(driver, learnt, config)
     print(words, flush=True)
@@ -163,7 +163,7 @@ def evaluate_carla(
         raise DreamdriveError(f"no route was driven to its end: the simulator was lost on all {lost}")
     result = CarlaScores(
         driver=driver,
-        simulator=which_simulator(config, words),
+        simulator=simulator_name(config, words),
         towns=towns,
         trained_in=[] if trained is None else learnt.towns,
         trained_frames=0 if trained is None else trained.frames,
@@ -215,7 +215,7 @@ def _baseline(name: str, config: CarlaConfig, seed: int) -> Driver:
 
 
 def _check_fits(run: str, learnt: CarlaConfig, config: CarlaConfig) -> None:
-    """Raise `DreamdriveError` where `config` shows or asks an agent something else than it learnt with."""
+    """Raise `DreamdriveError` where observations or actions of `config` differ from those learnt with."""
     if carla_observation_space(config) != carla_observation_space(learnt):
         raise DreamdriveError(f"--env: other observations than those {run} learnt with")
     check_steps(run, learnt, config)

@@ -27,7 +27,7 @@ from train.drive.environments import EnvConfig, require_car_racing, require_carl
 from train.language.hindsight import Labels, SpeedScale
 from train.language.instructions import understand
 from train.language.sentence_encoder import SentenceEncoder
-from train.look.evaluate_carla import VERSIONS, check_steps, scored_where, which_simulator
+from train.look.evaluate_carla import VERSIONS, check_steps, choose_evaluation, simulator_name
 from train.look.report import package_versions, versions_text, write_result
 from train.run.errors import DreamdriveError
 from train.run.progress import Progress
@@ -208,7 +208,7 @@ def evaluate_vla_in_carla(
     driver = load_driver(run, guidance)
     learnt = require_carla(driver.env, str(run))
     trials = asked.trials(junctions=True)
-    config, words = scored_where(learnt, overrides or {})
+    config, words = choose_evaluation(learnt, overrides or {})
     check_steps(str(run), learnt, config)
     check_carla(driver.own, config, str(run))
     print(words, flush=True)
@@ -221,7 +221,7 @@ def evaluate_vla_in_carla(
     if not found.drives:
         raise DreamdriveError(f"no route was driven to its end: the simulator was lost on all {found.lost}")
     figures = CarlaFigures(
-        simulator=which_simulator(config, words),
+        simulator=simulator_name(config, words),
         towns=config.towns,
         trained_in=learnt.towns,
         lost=found.lost,

@@ -1,4 +1,4 @@
-"""Drive the official environment by planning in a world model's dreams, and show what was thought of."""
+"""Plan in a world model's dreams on the official CarRacing-v3, and draw the imagined futures."""
 
 import time
 from collections.abc import Mapping
@@ -21,7 +21,7 @@ from train.drive.environments import require_car_racing
 from train.drive.open_loop import to_pixels
 from train.look.evaluate import Scores, score_statistics
 from train.look.report import write_result
-from train.pictures.plans import Thought, draw_thoughts, rank
+from train.pictures.plans import PlannedDecision, draw_decisions, rank
 from train.run.errors import explain_os_errors
 from train.run.options import validate
 from train.run.progress import Progress
@@ -29,17 +29,17 @@ from train.run.progress import Progress
 _DISCOUNT = 0.99  # of a behaviour that has no critic
 
 
-class Planning:
-    """Drives by planning; a `train.drive.drivers.Driver`. Keeps the first simulator's thoughts, to be drawn.
+class PlanningDriver:
+    """Drives by planning; a `train.drive.drivers.Driver`. Records the first simulator's plans, to be drawn.
 
     Args:
         trained: world model and policy.
         planner: of that world model.
-        film: decisions of which the thoughts are kept, from the first on.
+        film: decisions that are recorded, from the first on; those of one episode at most.
     """
 
     def __init__(self, trained: Trained, planner: Planner, film: int) -> None:
-        self.thoughts: list[Thought] = []
+        self.recorded: list[PlannedDecision] = []
         self.seconds = 0.0
         """Time spent on planning, over all simulators [s]."""
         self._model, self._device, self._film = trained.agent.world_model, trained.device, film
@@ -56,7 +56,7 @@ class Planning:
         self, observation: Mapping[str, NDArray[Any]], is_first: NDArray[np.bool_]
     ) -> NDArray[np.float32]:
         """See `Driver`."""
-        self._over |= bool(self.thoughts) and bool(is_first[0])
+        self._over |= bool(self.recorded) and bool(is_first[0])
         self._image = observation["image"][0].copy()
         return self._driver.act(observation, is_first)
 
@@ -66,12 +66,12 @@ class Planning:
         if self._device.type == "cuda":
             torch.cuda.synchronize(self._device)
         self.seconds += time.perf_counter() - began
-        if len(self.thoughts) < self._film and not self._over:
-            self.thoughts.append(self._thought(plan))
+        if len(self.recorded) < self._film and not self._over:
+            self.recorded.append(self._record(plan))
         return plan.action
 
     @torch.no_grad()
-    def _thought(self, plan: Plan) -> Thought:
+    def _record(self, plan: Plan) -> PlannedDecision:
         """What is drawn of the first simulator's plan."""
         assert self._image is not None
         shown = rank(plan.returns[0].cpu().numpy())
@@ -81,7 +81,7 @@ class Planning:
         rows = torch.from_numpy(shown).to(self._device)
         chosen = plan.states[0][rows][:, torch.from_numpy(steps).to(self._device)]
         pictures = to_pixels(self._model.decode(chosen)["image"])
-        return Thought(
+        return PlannedDecision(
             seen=self._image,
             futures=pictures,
             steps=steps,
@@ -94,7 +94,7 @@ class Planning:
 
 
 @dataclass
-class Planned:
+class PlanResult:
     """The result of planning; what `--json` holds."""
 
     scores: Scores
@@ -128,11 +128,11 @@ def plan(
     json_path: Path | None = None,
     output: Path | None = None,
     film: int = 100,
-) -> Planned:
-    """Drive held-out tracks by planning with the world model of `run`, print scores, draw the thoughts.
+) -> PlanResult:
+    """Drive held-out tracks by planning with the world model of `run`, print scores, draw the plans.
 
     Args:
-        run: whose world model and policy.
+        run: folder of the run with world model and policy.
         config: the planner; None lets the policy drive alone, to compare with.
         policy: which one the planner's prior is, and what drives alone.
         episodes: tracks.
@@ -160,7 +160,7 @@ def plan(
     planning = None
     if config is not None:
         planner = config.build(trained.agent.world_model, behaviour.policy, discount, discrete)
-        planning = Planning(trained, planner, film)
+        planning = PlanningDriver(trained, planner, film)
     name = f"{policy} policy alone" if config is None else f"{config.method}, {policy} policy"
     with Progress(f"planning with {run} ({name})", episodes, "episodes") as progress:
         began = time.monotonic()
@@ -168,7 +168,7 @@ def plan(
         progress.say(f"drove for {time.monotonic() - began:.0f} s")
     repeat = env.action_repeat
     decisions = sum(-(-length // repeat) for length in frames)
-    result = Planned(
+    result = PlanResult(
         scores=score_statistics(str(run), trained.frames, first_seed, scores, frames),
         planner=None if config is None else config.model_dump(),
         policy=policy,
@@ -180,9 +180,9 @@ def plan(
     )
     write_result(json_path, result)
     print(f"{name}: {result.milliseconds_per_decision:.1f} ms a decision, {result.scores.line()}")
-    if planning is not None and planning.thoughts:
+    if planning is not None and planning.recorded:
         folder = output or trained.run.pictures
-        for path in draw_thoughts(folder, planning.thoughts, name, 50 / repeat):
+        for path in draw_decisions(folder, planning.recorded, name, 50 / repeat):
             print(path)
     return result
 

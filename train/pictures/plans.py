@@ -1,4 +1,4 @@
-"""Pictures of planning: what is seen, the futures that were imagined, their scores, and what was chosen."""
+"""Pictures of planning: the observation, imagined futures with their returns, and the chosen action."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,11 +14,11 @@ POLICY = "#3b78b8"
 _ROWS = 5
 _CELL, _GAP, _MARGIN, _HEADER = 96, 4, 14, 30
 _BARS, _CHART, _SEEN = 150, 120, 192
-_SHEET = 6  # thoughts on the contact sheet
+_SHEET = 6  # decisions on the contact sheet
 
 
 @dataclass
-class Thought:
+class PlannedDecision:
     """One decision of one car: K candidates, of which R are shown.
 
     Attributes:
@@ -49,17 +49,17 @@ def rank(returns: NDArray[np.float32], rows: int = _ROWS) -> NDArray[np.int64]:
     return np.asarray(order[places], np.int64)
 
 
-def thought_frame(thought: Thought, low: float, high: float) -> NDArray[np.uint8]:
+def decision_frame(decision: PlannedDecision, low: float, high: float) -> NDArray[np.uint8]:
     """One decision as a picture (3, H', W') uint8; returns are drawn on a scale from `low` to `high`."""
-    rows, columns = thought.futures.shape[:2]
+    rows, columns = decision.futures.shape[:2]
     left = 2 * _MARGIN + _SEEN
     width = left + columns * (_CELL + _GAP) + _BARS + _MARGIN
     height = _HEADER + max(rows * (_CELL + _GAP), _SEEN + _CHART + 3 * _MARGIN) + _MARGIN
     canvas = Image.new("RGB", (width, height), PAPER)
     draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(14)
     draw.text((_MARGIN, _HEADER - 8), "seen", SEEN, font, anchor="ls")
-    canvas.paste(_enlarged_to(thought.seen, _SEEN), (_MARGIN, _HEADER))
-    for column, step in enumerate(thought.steps.tolist()):
+    canvas.paste(_enlarged_to(decision.seen, _SEEN), (_MARGIN, _HEADER))
+    for column, step in enumerate(decision.steps.tolist()):
         x = left + column * (_CELL + _GAP)
         draw.text((x, _HEADER - 8), f"+{step}" if step else "now", DREAMED, font, anchor="ls")
     bars = left + columns * (_CELL + _GAP) + 8
@@ -68,17 +68,17 @@ def thought_frame(thought: Thought, low: float, high: float) -> NDArray[np.uint8
         y = _HEADER + row * (_CELL + _GAP)
         for column in range(columns):
             x = left + column * (_CELL + _GAP)
-            canvas.paste(_enlarged_to(thought.futures[row, column], _CELL), (x, y))
-        candidate = int(thought.shown[row])
-        value = float(thought.returns[candidate])
-        colour = POLICY if candidate < thought.by_policy else DREAMED
+            canvas.paste(_enlarged_to(decision.futures[row, column], _CELL), (x, y))
+        candidate = int(decision.shown[row])
+        value = float(decision.returns[candidate])
+        colour = POLICY if candidate < decision.by_policy else DREAMED
         length = round((_BARS - 20) * (value - low) / max(high - low, 1e-6))
         middle = y + _CELL // 2
         draw.rectangle((bars, middle - 6, bars + max(length, 1), middle + 6), fill=colour)
         draw.text((bars, middle - 12), f"{value:.1f}", INK, font, anchor="ls")
-        who = "policy" if candidate < thought.by_policy else "drawn"
-        draw.text((bars, middle + 12), "best" if row == 0 else who, FAINT, font, anchor="lt")
-    _draw_actions(draw, thought, (_MARGIN, _HEADER + _SEEN + 2 * _MARGIN))
+        origin = "policy" if candidate < decision.by_policy else "drawn"
+        draw.text((bars, middle + 12), "best" if row == 0 else origin, FAINT, font, anchor="lt")
+    _draw_actions(draw, decision, (_MARGIN, _HEADER + _SEEN + 2 * _MARGIN))
     return np.asarray(canvas).transpose(2, 0, 1)
 
 
@@ -89,38 +89,38 @@ def _enlarged_to(picture: NDArray[np.uint8], side: int) -> Image.Image:
     return whole.resize((round(whole.width * factor), round(whole.height * factor)), Image.Resampling.NEAREST)
 
 
-def _draw_actions(draw: ImageDraw.ImageDraw, thought: Thought, at: tuple[int, int]) -> None:
+def _draw_actions(draw: ImageDraw.ImageDraw, decision: PlannedDecision, at: tuple[int, int]) -> None:
     """The first number of the candidates' actions over the horizon (steering, of a car), and the choice."""
     x, y = at
     font = ImageFont.load_default(12)
     draw.text((x, y - 4), "first number of the actions", INK, font, anchor="ls")
     draw.rectangle((x, y, x + _SEEN, y + _CHART), outline="#c9ced4")
-    horizon = thought.actions.shape[1]
+    horizon = decision.actions.shape[1]
 
     def point(step: int, value: float) -> tuple[float, float]:
         return x + _SEEN * step / max(horizon - 1, 1), y + _CHART * (1 - value) / 2
 
     # The best last: nothing lies above it.
-    for candidate in thought.shown[::-1].tolist():
-        best = candidate == thought.shown[0]
-        colour = INK if best else POLICY if candidate < thought.by_policy else "#f2c49b"
-        values = thought.actions[candidate, :, 0].tolist()
+    for candidate in decision.shown[::-1].tolist():
+        best = candidate == decision.shown[0]
+        colour = INK if best else POLICY if candidate < decision.by_policy else "#f2c49b"
+        values = decision.actions[candidate, :, 0].tolist()
         points = [point(step, value) for step, value in enumerate(values)]
         if len(points) == 1:
             points.append((x + _SEEN, points[0][1]))
         draw.line(points, fill=colour, width=3 if best else 1)
-    chosen = "  ".join(f"{value:+.2f}" for value in thought.action.tolist())
+    chosen = "  ".join(f"{value:+.2f}" for value in decision.action.tolist())
     draw.text((x, y + _CHART + 4), f"chosen: {chosen}", INK, font, anchor="lt")
 
 
-def draw_thoughts(folder: Path, thoughts: list[Thought], title: str, fps: float) -> list[Path]:
+def draw_decisions(folder: Path, decisions: list[PlannedDecision], title: str, fps: float) -> list[Path]:
     """Write `plan.mp4`, a frame for each decision, and `plan.png`, some of them; returns their paths.
 
     Raises `DreamdriveError` when the disk refuses.
     """
-    low = min(float(thought.returns.min()) for thought in thoughts)
-    high = max(float(thought.returns.max()) for thought in thoughts)
-    frames = np.stack([thought_frame(thought, low, high) for thought in thoughts])
+    low = min(float(decision.returns.min()) for decision in decisions)
+    high = max(float(decision.returns.max()) for decision in decisions)
+    frames = np.stack([decision_frame(decision, low, high) for decision in decisions])
     film, sheet = folder / "plan.mp4", folder / "plan.png"
     write_mp4(film, frames, fps)
     chosen = np.unique(np.linspace(0, len(frames) - 1, _SHEET).round().astype(int))

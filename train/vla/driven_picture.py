@@ -1,4 +1,4 @@
-"""A picture of what was driven beside what was asked: speed and place on the road, decision by decision."""
+"""Picture of speed and place on the road as driven, beside those asked for, decision by decision."""
 
 from collections.abc import Sequence
 from pathlib import Path

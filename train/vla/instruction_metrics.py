@@ -1,4 +1,4 @@
-"""How well a policy does as it is told: what is asked of it, and the score of what it then drove."""
+"""Metrics of following instructions: the trials of an evaluation, and the scores of what was driven."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -158,8 +158,8 @@ def taken(
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """In which of T decisions the route does the manoeuvre `word`, and in which of those the car does, too.
 
-    It does where it stays within its lane and leaves the manoeuvre, which the next decision tells, in it:
-    who never gets through, or only beside the lane, did nothing of the kind.
+    The car does it in the decisions within its lane, if it also leaves the manoeuvre within the lane; a car
+    that does not get through, or only beside the lane, has not done it at all.
 
     Args:
         word: one of MANOEUVRES.
@@ -238,7 +238,8 @@ def interval(groups: Sequence[Sequence[float]], seed: int = 0) -> Interval:
     """The mean of all values, and the 2.5% and 97.5% quantiles of the means of 2000 resamples.
 
     Each resample draws from every group as many values as it has (a stratified bootstrap: Efron and
-    Tibshirani 1993, chapters 8 and 13). One value a group has no spread to tell of: its interval is the mean.
+    Tibshirani 1993, chapters 8 and 13). With one value in each group there
+    is no spread: the interval is the mean.
     """
     rng = np.random.default_rng(seed)
     count = sum(map(len, groups))

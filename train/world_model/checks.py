@@ -1,4 +1,4 @@
-"""Live checks of a training: common issues, each said once in plain words, with the setting to change.
+"""Live checks of a training: common issues, each reported once, with the setting to change.
 
 The expected ranges are those that guides to training world models give: pixel error 0.01 to 0.1; KL 1 to 10
 nats, once it is annealed; reward loss 0.1 to 1; dynamics consistency 0.01 to 0.1. An error below its range is
@@ -23,16 +23,16 @@ _BLURRED = 0.5  # of the truth's sharpness
 _WINDOW = 100  # updates
 _CLIPPED = 0.5  # share of them
 _SPIKE = 20.0  # times the median
-_PATIENCE = 3  # validations in a row that an issue must show in: what is still being learnt is no issue
+_PATIENCE = 3  # validations in a row that an issue must show in: early in training it may pass
 
 
 @dataclass
 class Checks:
-    """Watches one run. `step` it with each update's gradient norm, `validated` with each validation.
+    """Checks of one run: `step` after each update, `validated` after each validation.
 
     Attributes:
         config: of the run.
-        said: issues that were said already.
+        said: issues that were reported already.
         shown: validations in a row that each issue has shown in.
         norms: gradient norms of the last updates, before clipping.
     """
@@ -43,7 +43,7 @@ class Checks:
     norms: deque[float] = field(default_factory=lambda: deque(maxlen=_WINDOW))
 
     def step(self, step: int, grad_norm: float) -> tuple[dict[str, float], list[str]]:
-        """Take in an update; its checks by name, 1 where there is an issue, and the lines to say."""
+        """Check an update: metrics `check/...` by name, 1 where there is an issue, and the lines to print."""
         self.norms.append(grad_norm)
         # The first gradients are large, and small steps are taken on them.
         if len(self.norms) < _WINDOW or step <= self.config.warmup_steps:
@@ -61,7 +61,7 @@ class Checks:
         return {"check/unstable_gradients": float(unstable)}, self._once("unstable_gradients", unstable, line)
 
     def validated(self, step: int, metrics: Mapping[str, float]) -> tuple[dict[str, float], list[str]]:
-        """Take in a validation's metrics; as `step`."""
+        """Check the metrics of a validation; returns as `step`."""
         c = self.config
         found: dict[str, tuple[bool, str]] = {}
         annealed = step >= c.kl_anneal_steps
@@ -99,7 +99,7 @@ class Checks:
         for name, (issue, line) in found.items():
             self.shown[name] = self.shown.get(name, 0) + 1 if issue else 0
             issue = self.shown[name] >= _PATIENCE and step > c.warmup_steps
-            # The issue itself says more than the range that it leaves.
+            # The named issue says more than that a value is out of its range.
             covered = {"range_kl": "kl_collapse", "range_dynamics": "poor_dynamics"}.get(name)
             if covered is None or covered not in self.said:
                 lines += self._once(name, issue, line)
@@ -112,10 +112,10 @@ class Checks:
         return [f"check: {line}"]
 
     def state(self) -> dict[str, Any]:
-        """What a checkpoint holds of the checks."""
+        """State for a checkpoint."""
         return {"said": list(self.said), "shown": dict(self.shown), "norms": list(self.norms)}
 
     def load(self, state: Mapping[str, Any]) -> None:
-        """Put back what `state` gave."""
+        """Restore what `state` gave."""
         self.said, self.shown = list(state["said"]), dict(state["shown"])
         self.norms = deque(state["norms"], maxlen=_WINDOW)

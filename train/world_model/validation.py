@@ -1,4 +1,4 @@
-"""What a world model is worth on driving that was held out: its losses, and its dreams beside the truth."""
+"""Validation of a world model on held-out episodes: its losses, and its open-loop dreams beside the truth."""
 
 from dataclasses import dataclass
 
@@ -42,7 +42,7 @@ class OpenLoopFilm:
 def validate_world_model(
     model: RSSM, dataset: SequenceDataset, config: WorldModelTrainConfig, mean_picture: Tensor, team: Team
 ) -> tuple[dict[str, float], OpenLoopFilm | None]:
-    """Validate on sequences spread evenly over what was held out; the same ones, and chance, each time.
+    """Validate on sequences spread evenly over the held-out episodes, with the same random numbers each time.
 
     Args:
         model: in evaluation mode.
@@ -54,8 +54,8 @@ def validate_world_model(
     Returns:
         Metrics: the means of the objective's, with the KL at its full weight; `reward_mse` [squared reward]
         and `reward_mse_of_mean`, that of always predicting the mean; and of open-loop dreams after
-        `imagination_context` rows, for steps k: `psnr/k` [dB], `ssim/k`, `kl/k` (of the posterior that knows
-        the pictures from the dream's prior) [nats], and `psnr_repeat/k`, `psnr_mean/k`, of repeating the
+        `imagination_context` rows, for steps k: `psnr/k` [dB], `ssim/k`, `kl/k` (of the posterior, given
+        the pictures, from the dream's prior) [nats], and `psnr_repeat/k`, `psnr_mean/k`, of repeating the
         last picture seen and of the mean picture, and `psnr_decoded/k`, of pictures decoded from the states
         alone, where the model paints them from the last one seen. Without `/k` they are the means over all
         steps, and `sharpness` compares reconstructions with the truth (1 is as sharp).
@@ -82,8 +82,8 @@ def validate_world_model(
         valid = ~batch.is_first
         error = ((predicted - batch.reward).square() * valid).sum()
         known = batch.reward * valid
-        told = [float(error), float(known.square().sum()), float(known.sum()), float(valid.sum())]
-        rewards = [a + b for a, b in zip(rewards, told, strict=True)]
+        found = [float(error), float(known.square().sum()), float(known.sum()), float(valid.sum())]
+        rewards = [a + b for a, b in zip(rewards, found, strict=True)]
     names = sorted(sums)
     *values, count, error_sum, squares, total, valid_rows = team.sum(
         [*(sums[name] for name in names), float(counted), *rewards]

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from train.cli import main
-from train.pictures.plans import Thought, draw_thoughts, rank, thought_frame
+from train.pictures.plans import PlannedDecision, decision_frame, draw_decisions, rank
 
 SHIPPED = Path(__file__).parents[3] / "pretrained" / "car_racing"
 
@@ -83,12 +83,12 @@ def test_mistakes_are_one_line(short_run: Path, capsys: pytest.CaptureFixture[st
         assert told.startswith("dreamdrive: error: ") and told.count("\n") == 1 and reason in told, told
 
 
-def a_thought(best: float) -> Thought:
+def a_decision(best: float) -> PlannedDecision:
     rng = np.random.default_rng(0)
     returns = rng.uniform(0, 1, 20).astype(np.float32)
     returns[7] = best
     shown = rank(returns)
-    return Thought(
+    return PlannedDecision(
         seen=rng.integers(256, size=(3, 16, 16), dtype=np.uint8),
         futures=rng.integers(256, size=(len(shown), 3, 3, 16, 16), dtype=np.uint8),
         steps=np.array([0, 2, 4]),
@@ -107,13 +107,13 @@ def test_candidates_are_ranked_from_best_to_worst() -> None:
 
 
 def test_a_frame_shows_futures_and_scores(tmp_path: Path) -> None:
-    thought = a_thought(3.0)
-    frame = thought_frame(thought, 0.0, 3.0)
+    decision = a_decision(3.0)
+    frame = decision_frame(decision, 0.0, 3.0)
     assert frame.dtype == np.uint8 and frame.shape[0] == 3
-    assert not np.array_equal(frame, thought_frame(a_thought(1.5), 0.0, 3.0)), "the score is not drawn"
-    thought.futures[0, 1] = 255
-    assert not np.array_equal(frame, thought_frame(thought, 0.0, 3.0)), "the future is not drawn"
-    assert [path.name for path in draw_thoughts(tmp_path, [thought] * 3, "cem", 12.5)] == [
+    assert not np.array_equal(frame, decision_frame(a_decision(1.5), 0.0, 3.0)), "the score is not drawn"
+    decision.futures[0, 1] = 255
+    assert not np.array_equal(frame, decision_frame(decision, 0.0, 3.0)), "the future is not drawn"
+    assert [path.name for path in draw_decisions(tmp_path, [decision] * 3, "cem", 12.5)] == [
         "plan.mp4",
         "plan.png",
     ]
