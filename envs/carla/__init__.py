@@ -1,7 +1,6 @@
-"""Driving in CARLA, or in the stand-in that speaks its protocol.
+"""CARLA as a Gymnasium environment, in the real simulator or a stand-in that speaks its protocol.
 
-Importing this registers `dreamdrive/Carla-v0` with Gymnasium. The extra `carla` is needed to drive, not to
-import.
+Importing this package registers `dreamdrive/Carla-v0`. The extra `carla` is needed to drive, not to import.
 """
 
 import gymnasium
@@ -10,7 +9,7 @@ ENV_ID = "dreamdrive/Carla-v0"
 
 
 def register() -> None:
-    """Make `gymnasium.make("dreamdrive/Carla-v0", port=...)` known; a second time does nothing."""
+    """Register the environment for `gymnasium.make("dreamdrive/Carla-v0", port=...)`, once."""
     if ENV_ID not in gymnasium.registry:
         gymnasium.register(id=ENV_ID, entry_point="envs.carla.env:CarlaEnv")
 

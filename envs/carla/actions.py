@@ -1,4 +1,4 @@
-"""From the agent's actions to CARLA's controls, and back."""
+"""Action spaces, and their conversion to CARLA's vehicle controls and back."""
 
 from dataclasses import dataclass
 from itertools import product
@@ -13,7 +13,7 @@ from envs.carla.config import CarlaConfig
 
 @dataclass(frozen=True)
 class Control:
-    """What the car is told: steer in [-1, 1], right positive; throttle and brake in [0, 1]."""
+    """A vehicle control: steer in [-1, 1], right positive; throttle and brake in [0, 1]."""
 
     steer: float = 0.0
     throttle: float = 0.0
@@ -21,9 +21,9 @@ class Control:
 
 
 class Actions:
-    """The action space of a config, and its way to CARLA's controls and back.
+    """The action space of a config, and the conversion of actions to controls and back.
 
-    `hands_off` is the action that leaves the wheel to the autopilot, where it drives.
+    `hands_off` is the action that leaves the control to the autopilot, if it drives.
     """
 
     def __init__(self, config: CarlaConfig) -> None:
@@ -40,13 +40,13 @@ class Actions:
             self.hands_off = np.full(self.size, np.nan, np.float32)
 
     def control(self, action: Any) -> Control | None:
-        """The control of an action; None for `hands_off`.
+        """The control that an action stands for; None for `hands_off`.
 
         Continuous actions are clipped to [-1, 1]; a negative pedal brakes; throttle and brake of `3d` are
         mapped from [-1, 1] to [0, 1].
 
         Raises:
-            ValueError: an action of another shape, a choice that does not exist, a number that is not finite.
+            ValueError: an action of another shape, an unknown choice, or a number that is not finite.
         """
         if self.kind == "discrete":
             choice = np.asarray(action)
@@ -69,7 +69,7 @@ class Actions:
         return Control(float(given[0]), float(given[1] + 1.0) / 2, float(given[2] + 1.0) / 2)
 
     def action(self, control: Control) -> NDArray[np.float32]:
-        """The action (A,) that gives `control`, or comes nearest to it; of discrete ones a one-hot."""
+        """The action (A,) that gives `control`, or the nearest one; of discrete actions a one-hot."""
         pedal = control.throttle - control.brake
         if self.kind == "discrete":
             nearest = np.square(self.table - [control.steer, pedal]).sum(1).argmin()

@@ -1,29 +1,30 @@
-"""How the autopilot is asked to drive: its speed, and its place across the lane."""
+"""Target speed and lateral offset for the autopilot, and the commands that make it reach them."""
 
 from dataclasses import dataclass
 
-_PULLING_OVER = 3.0  # speed on the way to where it stops [m/s]
-_STANDS = 0.5  # below this speed a car stands [m/s]
-# The Traffic Manager moves sideways within some 30 m. Asked for so many times the way beyond the line, it
-# needs a third of that.
-_HURRY, _FARTHEST = 2.0, 1.2  # times; half widths from the lane's middle
-_STEP = 0.05  # between two offsets that it is asked for [half widths]
-# So near to the wanted line who comes to stop there stops, and who stands there stays [half widths].
+_PULL_OVER_SPEED = 3.0  # on the way to the offset at which the car is to stop [m/s]
+_STANDING = 0.5  # below this speed a car stands [m/s]
+# The Traffic Manager takes some 30 m to change its offset. With a command that overshoots by this multiple of
+# the remaining error, it needs a third of that.
+_OVERSHOOT, _LARGEST = 2.0, 1.2  # factor; largest command [half widths of the lane]
+_STEP = 0.05  # commands are multiples of this [half widths]
+# Hysteresis for stopping: a moving car stops within the first distance of its target offset, a standing one
+# moves again beyond the second [half widths].
 _STOPS_WITHIN, _STAYS_WITHIN = 0.1, 0.2
 
 
 @dataclass(frozen=True)
 class AutopilotTarget:
-    """What is asked of the autopilot for a while.
+    """A target for the autopilot.
 
-    Raises `ValueError` for a speed below 0, or an offset beyond the lane.
+    Raises `ValueError` for a speed below 0, or an offset outside the lane.
     """
 
     speed: float | None = None
-    """[m/s]; 0 stops; None drives as the traffic does."""
+    """[m/s]; 0 stops; None drives like the traffic."""
     offset: float | None = None
-    """From the middle of the lane in half widths of it, left positive; None leaves the place open: the
-    middle, or wherever it is where it only has to stop."""
+    """From the middle of the lane in half widths of it, left positive; None leaves it open: the middle, or,
+    if the car is to stop, wherever it is."""
 
     def __post_init__(self) -> None:
         if self.speed is not None and not self.speed >= 0:
@@ -32,14 +33,14 @@ class AutopilotTarget:
             raise ValueError(f"AutopilotTarget.offset {self.offset}: expected at most 1 half width, or None")
 
     def target_offset(self, offset: float) -> float:
-        """The offset to ask for of a car that is at `offset` now; both in half widths of the lane."""
+        """The offset to command for a car that is at `offset` now; both in half widths of the lane."""
         wanted = self.offset or 0.0
-        beyond = min(max(wanted + _HURRY * (wanted - offset), -_FARTHEST), _FARTHEST)
+        beyond = min(max(wanted + _OVERSHOOT * (wanted - offset), -_LARGEST), _LARGEST)
         return round(beyond / _STEP) * _STEP
 
     def target_speed(self, speed: float, offset: float) -> float | None:
-        """The speed to drive at now [m/s], None as the traffic does: asked to stop at a place where the car
-        is not, it first drives there slowly.
+        """The speed to command now [m/s], None like the traffic. A car that is to stop at an offset which it
+        has not reached first drives there slowly.
 
         Args:
             speed: of the car [m/s].
@@ -47,5 +48,5 @@ class AutopilotTarget:
         """
         if self.speed != 0.0 or self.offset is None:
             return self.speed
-        near = _STAYS_WITHIN if abs(speed) < _STANDS else _STOPS_WITHIN
-        return 0.0 if abs(offset - self.offset) <= near else _PULLING_OVER
+        near = _STAYS_WITHIN if abs(speed) < _STANDING else _STOPS_WITHIN
+        return 0.0 if abs(offset - self.offset) <= near else _PULL_OVER_SPEED

@@ -1,4 +1,4 @@
-"""The picture from above: lanes, the route and the traffic around the car, the car's heading up."""
+"""Bird's-eye view: lanes, route and traffic around the car from above, with its heading up."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from envs.carla.route import RoadGraph, Route
 
 OFF_ROAD, ROAD, MARK, ROUTE = range(4)
 COLOURS: NDArray[np.uint8] = np.array([[24, 36, 24], [96, 96, 96], [208, 208, 208], [48, 112, 208]], np.uint8)
-"""Of the ground's classes, RGB."""
+"""Colours of the ground classes, RGB."""
 CAR, EGO = (224, 64, 64), (240, 208, 48)
 LIGHTS = {"Red": (255, 0, 0), "Yellow": (255, 176, 0), "Green": (0, 224, 0)}
 
@@ -22,7 +22,7 @@ _MARK_WIDTH, _ROUTE_WIDTH = 0.3, 1.2  # [m]
 
 @dataclass(frozen=True)
 class Box:
-    """A rectangle on the ground: centre [m], yaw [rad], half its length and half its width [m], RGB."""
+    """A rectangle on the ground: centre [m], yaw [rad], half length and half width [m], RGB colour."""
 
     x: float
     y: float
@@ -33,7 +33,7 @@ class Box:
 
 
 def light_bar(route: Route, stop_line: tuple[float, str] | None) -> list[Box]:
-    """A bar across the route's lane at a stop line, in the colour of its light: s [m] and state, or None."""
+    """A bar across the lane at a stop line (s [m], state of its light), in the colour of the light."""
     if stop_line is None or stop_line[1] not in LIGHTS:
         return []
     s, state = stop_line
@@ -43,13 +43,13 @@ def light_bar(route: Route, stop_line: tuple[float, str] | None) -> list[Box]:
 
 
 class Birdseye:
-    """Draws (3, S, S) uint8 pictures from above along a route. The ground around the route is drawn once.
+    """Draws (3, S, S) uint8 pictures from above along a route. The ground along the route is rastered once.
 
     Args:
-        config: what the picture covers.
+        config: the area that the picture covers.
         size: S [px].
-        graph: the town's lanes.
-        route: drawn upon them.
+        graph: the lanes of the town.
+        route: drawn on top of them.
     """
 
     def __init__(self, config: BirdseyeConfig, size: int, graph: RoadGraph, route: Route) -> None:
@@ -76,7 +76,7 @@ class Birdseye:
         ):
             across = np.full(len(route.yaw), offset)
             self._paint(route.points[:, :2], route.yaw, across, graph.spacing, ROUTE)
-        # What lies beyond the raster is looked up at its border.
+        # Positions beyond the raster are looked up at its border.
         self._ground[[0, -1]] = OFF_ROAD
         self._ground[:, [0, -1]] = OFF_ROAD
 
@@ -88,10 +88,10 @@ class Birdseye:
         spacing: float,
         ground: int,
     ) -> None:
-        """Give the class to a strip at `offset` to the right of each point, `spacing` long."""
+        """Set the class of a strip at `offset` to the right of each point, `spacing` long."""
         forward = np.stack([np.cos(yaw), np.sin(yaw)], 1)
         beside = points + offset[:, None] * np.stack([-forward[:, 1], forward[:, 0]], 1)
-        # Half a point longer at both ends: in bends the outer side is longer than the middle.
+        # Half a spacing longer in all: in bends the outer side is longer than the middle.
         for along in np.linspace(-0.75 * spacing, 0.75 * spacing, int(spacing * _DENSITY * 2) + 2):
             cells = np.floor((beside + along * forward - self._origin) * _DENSITY).astype(np.int64)
             rows, columns = cells.T
@@ -102,7 +102,7 @@ class Birdseye:
     def draw(self, x: float, y: float, yaw: float, boxes: Sequence[Box]) -> NDArray[np.uint8]:
         """The picture around a car at x, y [m] with heading yaw [rad], (3, S, S) RGB; later boxes on top."""
         cos, sin = float(np.cos(yaw)), float(np.sin(yaw))
-        # (S, S) places in the town, less the car's [m]
+        # (S, S) positions in the town relative to the car [m]
         east = self._ahead * cos - self._right * sin
         south = self._ahead * sin + self._right * cos
         rows = ((east + (x - self._origin[0])) * _DENSITY).astype(np.int32)

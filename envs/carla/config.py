@@ -1,4 +1,4 @@
-"""What to drive in CARLA, and how: the town, its traffic, the sensors, the actions."""
+"""Configs of the CARLA environment: town, traffic, sensors, actions, route, servers."""
 
 import math
 from typing import Literal
@@ -15,7 +15,7 @@ ACTION_SIZES = {"2d": 2, "3d": 3}
 
 
 class CameraConfig(BaseModel, extra="forbid", validate_assignment=True, use_attribute_docstrings=True):
-    """Where the cameras sit and what they see. CARLA's axes: x forward, y right, z up, of the car."""
+    """Mounting and field of view of the cameras. CARLA's axes of the car: x forward, y right, z up."""
 
     fov: float = Field(90.0, gt=0, lt=180)
     """Horizontal field of view [degrees]."""
@@ -30,10 +30,10 @@ class CameraConfig(BaseModel, extra="forbid", validate_assignment=True, use_attr
 
 
 class BirdseyeConfig(BaseModel, extra="forbid", validate_assignment=True, use_attribute_docstrings=True):
-    """The picture from above: the car heading up, lanes, route and traffic around it."""
+    """The bird's-eye view: lanes, route and traffic around the car from above, with its heading up."""
 
     metres: float = Field(32.0, gt=0)
-    """Side of the square seen [m]."""
+    """Side of the square that the picture shows [m]."""
     ahead: float = Field(0.75, ge=0, le=1)
     """Share of the square that lies ahead of the car."""
 
@@ -44,7 +44,7 @@ class TrafficConfig(BaseModel, extra="forbid", validate_assignment=True, use_att
     vehicles: int = Field(0, ge=0)
     """Other cars in the town; fewer where the town has too few spawn points."""
     speed_difference: float = Field(30.0, le=100)
-    """How far below the speed limit the Traffic Manager drives [%]; negative: above it."""
+    """How far below the speed limit the Traffic Manager drives [%]; negative values are above it."""
     distance: float = Field(3.0, ge=0)
     """Gap to the car in front that the Traffic Manager keeps [m]."""
     ignore_lights: float = Field(0.0, ge=0, le=100)
@@ -52,11 +52,11 @@ class TrafficConfig(BaseModel, extra="forbid", validate_assignment=True, use_att
 
 
 class RouteConfig(BaseModel, extra="forbid", validate_assignment=True, use_attribute_docstrings=True):
-    """The way to drive: drawn from the episode's seed, or fixed by its two ends."""
+    """The route: drawn from the episode's seed, or fixed by its two ends."""
 
     length: float = Field(300.0, gt=0)
-    """Length of a random route [m], which then ends at the next place clear of junctions; shorter where the
-    road ends before."""
+    """Length of a random route [m], extended until it ends clear of junctions; shorter if the road ends
+    before."""
     spacing: float = Field(1.0, ge=0.2, le=5.0)
     """Between two points of the route [m]."""
     start: tuple[float, float] | None = None
@@ -64,7 +64,7 @@ class RouteConfig(BaseModel, extra="forbid", validate_assignment=True, use_attri
     goal: tuple[float, float] | None = None
     """x and y of a fixed goal, moved to the nearest lane [m]; needs `start`."""
     ahead: int = Field(8, ge=0)
-    """Points of the route ahead in the state's vector."""
+    """Number of points of the route ahead in the observation "state"."""
     ahead_spacing: float = Field(4.0, gt=0)
     """Between two of them [m]."""
 
@@ -76,31 +76,31 @@ class RouteConfig(BaseModel, extra="forbid", validate_assignment=True, use_attri
 
 
 class ServerConfig(BaseModel, extra="forbid", validate_assignment=True, use_attribute_docstrings=True):
-    """Which simulators to drive in: by default the stand-in, started as needed."""
+    """The CARLA servers; by default stand-ins, started as needed."""
 
     command: str = ""
-    """Command line that starts the real simulator, `{port}` being the port for its calls. Empty: that of the
-    folder CARLA_ROOT where the environment has it, else the stand-in."""
+    """Command line that starts the real simulator, with `{port}` for the port of its calls. Empty: CARLA in
+    the folder that the environment variable CARLA_ROOT names, or else the stand-in."""
     addresses: list[str] = []
-    """HOST:PORT of simulators that run already, one for each env; nothing is started then."""
+    """HOST:PORT of servers that run already, one for each env; none is started then."""
     port: int = Field(0, ge=0, le=65_000)
-    """Port of the first simulator that is started, the next ones ten apart; 0 draws free ones."""
+    """Port of the first server that is started, the next ones ten apart; 0 picks free ones."""
     map: str = ""
-    """Map that the stand-in starts with, by name, or an OpenDRIVE file (.xodr); empty: its own choice."""
+    """Map that the stand-in starts with, by name, or an OpenDRIVE file (.xodr); empty: its default."""
     start_seconds: float = Field(60.0, gt=0)
-    """A simulator that does not answer so long after its start is given up and started anew [s]."""
+    """A server that does not answer this long after its start is stopped and started again [s]."""
     patience_seconds: float = Field(300.0, gt=0)
-    """How long to wait for a simulator that was lost to come back, before the error [s]."""
+    """How long to wait for the replacement of a lost simulator before the error [s]."""
     max_pause_seconds: float = Field(30.0, gt=0)
-    """Longest pause between two attempts to start a simulator; the first is 1 s, each next twice that [s]."""
+    """Longest pause between two attempts to start a server; the first is 1 s, each next twice as long [s]."""
 
     @model_validator(mode="after")
     def _consistent(self) -> "ServerConfig":
         if self.command and PORT_PLACEHOLDER not in self.command:
-            raise ValueError(f"command {self.command!r}: expected {PORT_PLACEHOLDER} where its port belongs")
+            raise ValueError(f"command {self.command!r}: expected {PORT_PLACEHOLDER} in place of its port")
         if self.command and self.addresses:
             raise ValueError(
-                "command, addresses: expected one of them, simulators run already or are started"
+                "command, addresses: expected one of them, servers run already or are started"
             )
         for address in self.addresses:
             split_address(address)
@@ -108,36 +108,36 @@ class ServerConfig(BaseModel, extra="forbid", validate_assignment=True, use_attr
 
 
 class CarlaConfig(BaseModel, extra="forbid", validate_assignment=True, use_attribute_docstrings=True):
-    """Driving in CARLA, or in the stand-in that speaks its protocol."""
+    """An episode of driving in CARLA: town, car, sensors, actions, reward, ends and servers."""
 
     kind: Literal["carla"] = "carla"
-    """Tells this environment from the others."""
+    """The kind of environment."""
     num_envs: int = Field(1, ge=1)
-    """Simulators driven at the same time, each a server of its own."""
+    """Simulators stepped at the same time, each with a server of its own."""
     town: str | list[str] = "town"
-    """Map to drive in, by the server's name for it; of several, each episode draws one. Empty: the map that
-    the server has loaded."""
+    """Map by the server's name for it; of several, each episode draws one. Empty: the map that the server
+    has loaded."""
     weather: str | list[str] = "ClearNoon"
-    """One of CARLA's weather presets by name, such as `ClearNoon` or `HardRainSunset`; of several, each
+    """Name of one of CARLA's weather presets, such as `ClearNoon` or `HardRainSunset`; of several, each
     episode draws one."""
     vehicle: str = "vehicle.tesla.model3"
     """Blueprint of the car."""
     step_seconds: float = Field(0.1, ge=0.01, le=0.1)
-    """Simulated time of a frame [s]. CARLA's physics wants at most 0.1."""
+    """Simulated time of a frame [s]. CARLA's physics needs at most 0.1."""
     action_repeat: int = Field(1, ge=1)
-    """Frames each decision lasts."""
+    """Frames in a decision."""
     max_frames: int = Field(500, ge=1)
     """Time limit of an episode [frames]: truncates."""
     image_size: int = Field(64, ge=16, le=2048)
     """Side of every square picture [px]."""
     image: bool = True
-    """Observe the front camera: "image" (3, S, S) uint8, RGB."""
+    """Observe the picture of the front camera: "image" (3, S, S) uint8, RGB."""
     semantic: bool = False
-    """Observe the semantic camera at the same place: "semantic" (1, S, S) uint8, CARLA's tags."""
+    """Observe the semantic segmentation of the same view: "semantic" (1, S, S) uint8, CARLA's tags."""
     birdseye: bool = False
-    """Observe the picture from above: "birdseye" (3, S, S) uint8."""
+    """Observe the bird's-eye view: "birdseye" (3, S, S) uint8."""
     state: bool = True
-    """Observe the vector of speed, steering and the route ahead: "state" (D,) float32."""
+    """Observe a vector with speed, steering and the route ahead: "state" (D,) float32."""
     action: Literal["2d", "3d", "discrete"] = "2d"
     """`2d`: steer, accelerate or brake; `3d`: steer, throttle, brake; all in [-1, 1]. `discrete`: one of
     the pairs of `discrete_steer` and `discrete_pedal`."""
@@ -146,21 +146,21 @@ class CarlaConfig(BaseModel, extra="forbid", validate_assignment=True, use_attri
     discrete_pedal: list[float] = [-0.5, 0.0, 0.6]
     """Pedal of the discrete actions, in [-1, 1], negative brakes."""
     camera: CameraConfig = CameraConfig()
-    """Where the cameras sit."""
+    """The cameras."""
     above: BirdseyeConfig = BirdseyeConfig()
-    """What the picture from above covers."""
+    """The bird's-eye view."""
     route: RouteConfig = RouteConfig()
-    """The way to drive."""
+    """The route."""
     traffic: TrafficConfig = TrafficConfig()
     """The other cars."""
     reward: CarlaRewardConfig = CarlaRewardConfig()
-    """What earns reward."""
+    """Weights of the reward's terms."""
     ends: EndsConfig = EndsConfig()
-    """What ends an episode."""
+    """Terminations of an episode."""
     timeout_seconds: float = Field(10.0, gt=0)
-    """A simulator that does not answer for this long is lost [s]."""
+    """A simulator that does not answer a call within this time is lost [s]."""
     servers: ServerConfig = ServerConfig()
-    """The simulators' servers: which, and how they are started."""
+    """The servers, and how they are started."""
 
     @model_validator(mode="after")
     def _consistent(self) -> "CarlaConfig":
@@ -176,14 +176,14 @@ class CarlaConfig(BaseModel, extra="forbid", validate_assignment=True, use_attri
 
     @property
     def action_size(self) -> int:
-        """Numbers in an action; of discrete actions, how many there are."""
+        """Length of an action; number of discrete actions."""
         if self.action == "discrete":
             return len(self.discrete_steer) * len(self.discrete_pedal)
         return ACTION_SIZES[self.action]
 
     @property
     def state_size(self) -> int:
-        """Numbers in the observed "state"."""
+        """Length of the observation "state"."""
         return 6 + 2 * self.route.ahead
 
     @property

@@ -1,4 +1,4 @@
-"""When an episode of driving is over, and why."""
+"""Terminations of an episode: collision, red light, off lane, stuck, goal."""
 
 from typing import Literal, get_args
 
@@ -7,11 +7,11 @@ from pydantic import BaseModel, Field
 Reason = Literal["collision", "off_lane", "stuck", "red_light", "goal", "time"]
 REASONS: tuple[str, ...] = get_args(Reason)
 
-_STANDING = 0.1  # slower than this is standing still [m/s]
+_STANDING = 0.1  # below this speed a car stands still [m/s]
 
 
 class EndsConfig(BaseModel, extra="forbid", validate_assignment=True, use_attribute_docstrings=True):
-    """What ends an episode. Reaching the goal always does, and the time limit always truncates."""
+    """Terminations of an episode. The goal always terminates, and the time limit always truncates."""
 
     collision: bool = True
     """A collision ends the episode."""
@@ -20,20 +20,20 @@ class EndsConfig(BaseModel, extra="forbid", validate_assignment=True, use_attrib
     off_lane: float = Field(3.0, ge=0)
     """Distance to the route's centre line at which the episode ends [m]; 0: never."""
     stuck_seconds: float = Field(15.0, ge=0)
-    """Standing still this long ends the episode [s], but before a red light; 0: never."""
+    """Standing still for this long ends the episode [s], except before a red light; 0: never."""
     goal_distance: float = Field(3.0, gt=0)
     """The goal is reached with this much of the route left [m]."""
 
 
 class StuckClock:
-    """How long a car has stood still; before a red light, time does not count."""
+    """Measures how long a car has stood still, not counting time before a red light."""
 
     def __init__(self, step_seconds: float) -> None:
         self._step = step_seconds
         self.seconds = 0.0
 
     def tick(self, speed: float, excused: bool) -> float:
-        """One frame at `speed` [m/s]; the seconds stood so far, without those that were excused."""
+        """One frame at `speed` [m/s]; returns the seconds stood so far, without excused frames."""
         if speed >= _STANDING:
             self.seconds = 0.0
         elif not excused:
@@ -50,14 +50,14 @@ def end_reason(
     stood_seconds: float,
     left: float,
 ) -> Reason | None:
-    """Why the episode terminates now, or None; the gravest reason where there are several.
+    """The reason why the episode terminates now, or None; the gravest one if there are several.
 
     Args:
-        config: which ends there are.
-        collided, ran_red: in this frame.
+        config: the terminations that are on.
+        collided, ran_red: whether it happened in this frame.
         lateral: distance to the route's centre line, either side [m].
-        stood_seconds: stood still for this long [s].
-        left: of the route [m].
+        stood_seconds: time the car has stood still [s].
+        left: remaining length of the route [m].
     """
     if config.collision and collided:
         return "collision"
@@ -65,7 +65,7 @@ def end_reason(
         return "red_light"
     if config.off_lane and lateral > config.off_lane:
         return "off_lane"
-    # An episode of standing still counts its steps in floats: half a millisecond is no difference.
+    # The seconds are a sum of floats: half a millisecond of tolerance.
     if config.stuck_seconds and stood_seconds > config.stuck_seconds - 5e-4:
         return "stuck"
     return "goal" if left <= config.goal_distance else None

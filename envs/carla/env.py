@@ -1,4 +1,4 @@
-"""Driving in CARLA as a Gymnasium environment: routes, rewards and ends over one simulator."""
+"""CARLA as a Gymnasium environment: one car on a route, with reward and ends, in one simulator."""
 
 import math
 import time
@@ -23,10 +23,10 @@ from envs.carla.simulator import Simulator, check_version
 from envs.carla.state import carla_observation_space, carla_state_vector, gap_to_car_ahead
 
 _OPTIONS = {"drive_autopilot", "autopilot_targets", "town", "weather", "start", "goal"}
-_PATIENCE = 2.0  # for the first picture, before another frame is tried [s]
-_LEAD_EVERY = 10  # the autopilot is told its way again after this many [frames]
-_LOOK_SECONDS = 0.1  # between two looks whether a server is there
-_TRIES = 10  # starts tried where others are blocked
+_FIRST_PICTURE_SECONDS = 2.0  # wait for the first picture, before another frame is tried [s]
+_PATH_EVERY = 10  # the autopilot gets its path again after this many frames [frames]
+_POLL_SECONDS = 0.1  # between two attempts to connect to a server that is starting
+_TRIES = 10  # starts that are tried if others are blocked
 
 
 class CarlaEnv(gymnasium.Env[Any, Any]):
@@ -34,28 +34,28 @@ class CarlaEnv(gymnasium.Env[Any, Any]):
 
     Observations, as the config switches them on: "image" (3, S, S), "semantic" (1, S, S) and "birdseye"
     (3, S, S), uint8, and "state" (D,) float32, all of exactly the same frame of the simulator. Actions are
-    those of `Actions`. A decision lasts `action_repeat` frames, of which the rewards are summed.
+    those of `Actions`. A decision lasts `action_repeat` frames, whose rewards are summed.
 
     Infos: "frame", of the episode, 0 at its start; "position" (x, y, z [m], yaw [degrees]); "speed" [m/s];
     "route_completion" in [0, 1]; "route_length" [m]; "in_lane", whether the car's centre is in its route's
     lane; "lane_offset" from the lane's middle, left positive [m], and "half_width" of the lane [m];
-    "manoeuvre", what the route does ahead ("left", "right", "straight", "change", or ""), and
-    "route_manoeuvres", all that it does; "infractions", counts by kind since the start; "town" and "weather";
-    after a step "frames", those it took, "terms", the reward's parts by name, and "applied_action" (A,), what
-    the car did in the last frame; at the end "reason" (collision, red_light, off_lane, stuck, goal; or time,
-    the only one that truncates). When the autopilot drives, "autopilot_action" (A,) is the same as
+    "manoeuvre", the next one of the route ("left", "right", "straight", "change", or ""), and
+    "route_manoeuvres", all of them; "infractions", counts by kind since the start; "town" and "weather";
+    after a step "frames", their number, "terms", the terms of the reward by name, and "applied_action" (A,),
+    the action applied in the last frame; at the end "reason" (collision, red_light, off_lane, stuck, goal; or
+    time, the only one that truncates). If the autopilot drives, "autopilot_action" (A,) is the same as
     "applied_action".
 
     Args:
         config: what to drive.
-        host, port: the CARLA server, which is taken to be ours alone.
+        host, port: the CARLA server; it is used exclusively.
         traffic_port: a free port for the Traffic Manager.
-        seed: of everything random, unless `reset` is given another.
+        seed: of all random choices, unless `reset` is given another.
 
     Raises:
-        SimulatorLost: the simulator does not answer in time; also from `reset` and `step`. The environment is
-            of no use afterwards.
-        CarlaSetupError: something in the config cannot be; also from `reset`.
+        SimulatorLost: the simulator does not answer in time; also from `reset` and `step`. The environment
+            cannot be used afterwards.
+        CarlaSetupError: an option of the config is impossible; also from `reset`.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class CarlaEnv(gymnasium.Env[Any, Any]):
         self._seed: int | None = seed
         self._episode: RouteEpisode | None = None
         self._simulator = Simulator(self.config, Address(host, port, traffic_port))
-        # However Python leaves, the simulator must not stay synchronous with nobody to tick it.
+        # Even if Python exits early, the simulator must not stay synchronous, waiting for ticks.
         self._finish = weakref.finalize(self, _close, self._simulator)
 
     def reset(
@@ -83,13 +83,14 @@ class CarlaEnv(gymnasium.Env[Any, Any]):
         """Start an episode: town, weather, route and traffic are drawn from the seed.
 
         Options: "drive_autopilot" (bool) lets the Traffic Manager drive along the route: then `step` with the
-        `hands_off` of `Actions` does what it wants, and any other action overrides it for that decision.
+        `hands_off` of `Actions` applies its control, and any other action overrides it for that decision.
         "autopilot_targets" is a list of `AutopilotTarget`, one for each decision; the last one holds to the
         end of the episode. "town", "weather", "start" and "goal" replace the config's.
 
         Raises:
-            CarlaSetupError: an unknown option, or one that cannot be.
-            SimulatorLost: as ever; also where every start is blocked, for a new connection empties the town.
+            CarlaSetupError: an unknown option, or an impossible value.
+            SimulatorLost: see the class; also if all starts tried are blocked, since a new connection removes
+                all cars.
         """
         given = options or {}
         if unknown := set(given) - _OPTIONS:
@@ -97,7 +98,7 @@ class CarlaEnv(gymnasium.Env[Any, Any]):
                 f"reset option {min(unknown)}: expected one of {', '.join(sorted(_OPTIONS))}"
             )
         super().reset(seed=self._seed if seed is None else seed)
-        # Only the first episode is the seed's own; later ones go on drawing.
+        # The seed is set for the first episode; later ones continue its random stream.
         self._seed = None
         self._episode = None
         towns, weathers = self.config.towns, self.config.weathers
@@ -116,23 +117,23 @@ class CarlaEnv(gymnasium.Env[Any, Any]):
         )
         simulator.settle()
         if self._autopilot:
-            simulator.drive_autopilot()
+            simulator.enable_autopilot()
         self._above = None
         if self.config.birdseye:
             self._above = Birdseye(self.config.above, self.config.image_size, simulator.graph, route)
         try:
-            return self._first_frame(route, _PATIENCE)
+            return self._first_frame(route, _FIRST_PICTURE_SECONDS)
         except SimulatorLost:
-            # A camera's first pictures may be missing: one more frame, but only here.
+            # The first pictures of a camera may be missing: one more frame, but only here.
             return self._first_frame(route, self.config.timeout_seconds)
 
-    def _first_frame(self, route: Route, patience: float) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+    def _first_frame(self, route: Route, timeout: float) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
         self._frame = self._simulator.tick()
         self._simulator.collisions()
         episode = RouteEpisode(self.config, route, self._simulator.state())
         self._decisions = 0
-        self._asked: tuple[float | None, float] | None = None
-        observation = self._observe(episode, patience)
+        self._target: tuple[float | None, float] | None = None
+        observation = self._observe(episode, timeout)
         self._episode = episode
         return observation, self._info(episode)
 
@@ -140,7 +141,7 @@ class CarlaEnv(gymnasium.Env[Any, Any]):
         """One decision: see the class.
 
         Raises:
-            ValueError: an action that `Actions` does not know, or `hands_off` where we drive ourselves.
+            ValueError: an action outside the action space, or `hands_off` without the autopilot.
             ResetNeeded: the episode is over, or none has begun.
         """
         episode = self._episode
@@ -148,15 +149,15 @@ class CarlaEnv(gymnasium.Env[Any, Any]):
             raise ResetNeeded("CarlaEnv.step: no episode is under way; call reset first")
         control = self._actions.control(action)
         if control is None and not self._autopilot:
-            raise ValueError("CARLA action: hands off the wheel, but no autopilot drives this episode")
+            raise ValueError("CARLA action: `hands_off`, but no autopilot drives this episode")
         terms: dict[str, float] = {}
         first = episode.frames
         if self._targets:
-            self._ask(episode, self._targets[min(self._decisions, len(self._targets) - 1)])
+            self._set_target(episode, self._targets[min(self._decisions, len(self._targets) - 1)])
         self._decisions += 1
         for _ in range(self.config.action_repeat):
-            if self._autopilot and episode.frames % _LEAD_EVERY == 0:
-                self._simulator.lead_autopilot(episode.route, episode.place.s)
+            if self._autopilot and episode.frames % _PATH_EVERY == 0:
+                self._simulator.set_autopilot_path(episode.route, episode.place.s)
             if control is not None:
                 self._simulator.apply(control)
             self._frame = self._simulator.tick()
@@ -179,23 +180,23 @@ class CarlaEnv(gymnasium.Env[Any, Any]):
         return observation, sum(terms.values()), episode.terminated, episode.truncated, info
 
     def close(self) -> None:
-        """Destroy our actors and hand the simulator back, not synchronous; a second time does nothing."""
+        """Destroy our actors and leave synchronous mode; a second call does nothing."""
         self._finish()
         self._episode = None
 
-    def _ask(self, episode: RouteEpisode, manner: AutopilotTarget) -> None:
-        """Tell the autopilot what is asked now, where that is news."""
+    def _set_target(self, episode: RouteEpisode, target: AutopilotTarget) -> None:
+        """Send the autopilot its present target if it has changed."""
         width = episode.half_width
         offset = -episode.place.lateral / width
-        asked = manner.target_speed(episode.car.speed, offset), manner.target_offset(offset) * width
-        if asked != self._asked:
-            self._simulator.ask_autopilot(*asked)
-            self._asked = asked
+        wanted = target.target_speed(episode.car.speed, offset), target.target_offset(offset) * width
+        if wanted != self._target:
+            self._simulator.set_autopilot_target(*wanted)
+            self._target = wanted
 
     def _spawn(self, start: Any, goal: Any) -> Route:
-        """Plan a route and put the cars there; of random routes, another where the start is blocked."""
+        """Plan a route and spawn the cars; a random route is drawn again if its start is blocked."""
         simulator = self._simulator
-        graph, places = simulator.graph, simulator.spawn_places()
+        graph, places = simulator.graph, simulator.spawn_points()
         for _ in range(_TRIES):
             if start is not None and goal is not None:
                 route = graph.between(tuple(start), tuple(goal))
@@ -204,11 +205,11 @@ class CarlaEnv(gymnasium.Env[Any, Any]):
             if simulator.spawn(route, self.np_random):
                 return route
         x, y, _ = route.points[0]
-        # By somebody else's cars, for ours are gone: whoever connects anew empties the town.
+        # By cars of another client, for ours are destroyed; a new connection removes them, too.
         raise SimulatorLost(f"every start tried is blocked, the last one at ({x:.1f}, {y:.1f})")
 
     def _observe(self, episode: RouteEpisode, timeout: float) -> dict[str, NDArray[Any]]:
-        """All that is switched on, of the last frame."""
+        """The observations that the config switches on, of the last frame."""
         config, car, simulator = self.config, episode.car, self._simulator
         seen: dict[str, NDArray[Any]] = {
             name: camera.picture(self._frame, timeout) for name, camera in simulator.cameras.items()
@@ -246,27 +247,27 @@ class CarlaEnv(gymnasium.Env[Any, Any]):
 
 @dataclass(frozen=True)
 class ClientSpec:
-    """What a client process needs to know; travels to it, so everything in it pickles."""
+    """What a client process needs to connect; it is sent to that process, so everything in it pickles."""
 
     config: CarlaConfig
     address: Address
     seed: int
     start_seconds: float
-    """How long the server may take until it answers [s]."""
+    """How long the server may take to start answering [s]."""
     tidy: bool
-    """Whether the server outlives the client, which then restores its settings whatever happens."""
+    """Whether the server outlives the client, which then always restores its settings."""
 
 
 OpenEnv = Callable[[ClientSpec], gymnasium.Env[Any, Any]]
-"""Connects to the server that a `ClientSpec` names; what a client process is given, so it must pickle."""
+"""Opens an environment in the server of a `ClientSpec`. Sent to a client process, so it must pickle."""
 
 
 def open_carla(client: ClientSpec) -> CarlaEnv:
-    """The environment in a simulator that answers and speaks our client's version.
+    """The environment in a server, once that answers and is of the client's version.
 
     Raises:
-        SimulatorLost: it does not answer in time.
-        CarlaSetupError: it is of another version, or the client is not installed.
+        SimulatorLost: the server does not answer in time.
+        CarlaSetupError: the server is of another version, or CARLA's client is not installed.
     """
     try:
         import carla
@@ -279,19 +280,19 @@ def open_carla(client: ClientSpec) -> CarlaEnv:
     while not is_listening(address.host, address.port):
         if time.monotonic() > deadline:
             raise SimulatorLost(absent)
-        time.sleep(_LOOK_SECONDS)
+        time.sleep(_POLL_SECONDS)
     while True:
-        # A client made before its server answers may never connect.
+        # A client that is made before its server answers may never connect.
         probe = carla.Client(address.host, address.port, 1)
         probe.set_timeout(2.0)
         try:
-            # Before any other call: those crash where the server speaks another version's protocol.
+            # Before any other call: those crash if the server speaks the protocol of another version.
             check_version(probe.get_server_version(), probe.get_client_version(), address)
             break
         except RuntimeError as error:
             if time.monotonic() > deadline:
                 raise SimulatorLost(absent) from error
-    # A server answers before its world is there.
+    # A server answers before its world is loaded.
     probe.set_timeout(max(deadline - time.monotonic(), client.config.timeout_seconds))
     probe.get_world()
     return CarlaEnv(client.config, address.host, address.port, address.traffic_port, client.seed)
@@ -301,5 +302,5 @@ def _close(simulator: Simulator) -> None:
     try:
         simulator.close()
     except SimulatorLost:
-        # What was to be restored is gone with it.
+        # Nothing is left to restore.
         return

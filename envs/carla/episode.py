@@ -1,4 +1,4 @@
-"""One drive along a route: what each frame earns, and whether it is the last. Knows no simulator."""
+"""One episode along a route, frame by frame: reward, infractions and end. Independent of a simulator."""
 
 import math
 from collections import Counter
@@ -15,12 +15,12 @@ from envs.carla.state import CarState
 
 
 class RouteEpisode:
-    """Keeps the account of a drive, frame by frame.
+    """Reward, infractions and end of one episode along a route.
 
     Args:
-        config: the reward and the ends.
-        route: to drive along.
-        car: at the start.
+        config: its reward and its ends.
+        route: the route.
+        car: state at the start.
     """
 
     def __init__(self, config: CarlaConfig, route: Route, car: CarState) -> None:
@@ -32,23 +32,23 @@ class RouteEpisode:
         self.car = car
         self.place: RoutePosition = self.tracker.locate(car.x, car.y, car.yaw)
         self.frames = 0
-        """Driven so far."""
+        """Frames driven so far."""
         self.reason: Reason | None = None
-        """Why it is over; None while it goes on."""
+        """Why the episode ended; None before its end."""
         self.infractions: Counter[str] = Counter()
-        """So far, by kind: collision_vehicle, collision_walker, collision_static, red_light, lane_invasion,
-        off_lane, stuck."""
+        """Counts so far by kind: collision_vehicle, collision_walker, collision_static, red_light,
+        lane_invasion, off_lane, stuck."""
         self._markings = LaneMarkings(route, car.half_width, car.half_length)
         self._clock = StuckClock(config.step_seconds)
 
     def advance(
         self, car: CarState, light: str | None, gap: float, collisions: Sequence[str]
     ) -> dict[str, float]:
-        """One frame on; gives the terms of its reward.
+        """Advance one frame; returns the terms of its reward.
 
         Args:
-            car: now.
-            light: state of the traffic light that the car is at, in CARLA's words; None at no light.
+            car: state after the frame.
+            light: state of the traffic light that the car is at, by CARLA's name; None without one.
             gap: to the next car ahead [m]; infinite without one.
             collisions: kinds of the new collisions (vehicle, walker, static).
         """
@@ -94,36 +94,36 @@ class RouteEpisode:
 
     @property
     def terminated(self) -> bool:
-        """Over for a reason other than time."""
+        """Whether the episode ended for a reason other than time."""
         return self.reason not in (None, "time")
 
     @property
     def truncated(self) -> bool:
-        """Over by time alone."""
+        """Whether the time limit ended the episode."""
         return self.reason == "time"
 
     @property
     def in_lane(self) -> bool:
-        """Whether the car's centre is in the lane of its route."""
+        """Whether the centre of the car is in the lane of its route."""
         return abs(self.place.lateral) <= self.half_width
 
     @property
     def half_width(self) -> float:
-        """Half of the width of the route's lane here [m]."""
+        """Half the width of the route's lane at the car [m]."""
         return float(self.route.width[self.place.index]) / 2
 
     @property
     def manoeuvre(self) -> str:
-        """What the route does at the junction ahead, or a change of lane; see `manoeuvre_at`."""
+        """The present or next manoeuvre of the route, see `manoeuvre_at`."""
         return manoeuvre_at(self._manoeuvres, self.place.s)
 
     @property
     def route_manoeuvres(self) -> list[str]:
-        """All that the route does, from its start to its goal; see `Manoeuvre.word`."""
+        """All manoeuvres from the start of the route to its goal, see `Manoeuvre.word`."""
         return [one.word for one in self._manoeuvres]
 
     def _split_speed(self, car: CarState) -> tuple[float, float]:
-        """Speed along the route, backwards negative, and across it, either way [m/s]."""
+        """Speed along the route, backwards negative, and absolute speed across it [m/s]."""
         yaw = float(self.route.yaw[self.place.index])
         cos, sin = math.cos(yaw), math.sin(yaw)
         return car.vx * cos + car.vy * sin, abs(car.vy * cos - car.vx * sin)

@@ -1,9 +1,9 @@
-"""What can go wrong between dreamdrive and a simulator."""
+"""Errors of the CARLA environment."""
 
 
 class SimulatorLost(RuntimeError):
-    """The simulator vanished, or did not answer within the time-out. A new one may do better."""
+    """The simulator ended, or did not answer within the time-out. It can be replaced by another."""
 
 
 class CarlaSetupError(ValueError):
-    """A mistake of the user's: an unknown town, an impossible camera, a route that cannot be planned."""
+    """A mistake in the configuration: an unknown town, an impossible camera, an impossible route."""

@@ -7,14 +7,14 @@ import numpy as np
 from envs.carla.progress import RoutePosition
 from envs.carla.route import Route
 
-_IN_SIGHT = 40.0  # a light that CARLA says the car is at belongs to a stop line at most this far ahead [m]
+_IN_SIGHT = 40.0  # a light that CARLA reports belongs to a stop line within this distance [m]
 
 
 class RedLights:
-    """Watches the car pass the route's stop lines, which are where the route enters a junction.
+    """Detects red lights run at the stop lines of a route, which are where it enters a junction.
 
-    CARLA says that a car is at a light while it is in a box before the junction; the line is crossed later.
-    """
+    CARLA reports that a car is at a light while it is in a box before the junction; the line is crossed
+    later."""
 
     def __init__(self, route: Route) -> None:
         enters = route.junction[1:] & ~route.junction[:-1]
@@ -22,19 +22,19 @@ class RedLights:
         self._state: str | None = None
         self._s = 0.0
         self.ran_red = False
-        """In the last frame a line was crossed while its light was red."""
+        """Whether in the last frame a line was crossed while its light was red."""
         self.gap = math.inf
-        """From the car's centre to the stop line of a red light [m]; infinite without one."""
+        """From the centre of the car to the stop line of a red light [m]; infinite without one."""
 
     def update(self, s: float, state: str | None) -> None:
-        """One frame on.
+        """Advance one frame.
 
         Args:
-            s: length of the route behind the car's centre [m].
-            state: of the light that the car is at, in CARLA's words; None at no light.
+            s: length of the route behind the centre of the car [m].
+            state: of the light that the car is at, by CARLA's name; None without one.
         """
         before, self._s = self._s, s
-        # The line that was next when this frame began.
+        # The next line at the beginning of the frame.
         line = self._next_line(before)
         crossed = line <= s
         if line - before > _IN_SIGHT:
@@ -48,7 +48,7 @@ class RedLights:
 
     @property
     def stop_line(self) -> tuple[float, str] | None:
-        """Where along the route the next stop line lies [m] and its light's state; None without a light."""
+        """Position of the next stop line along the route [m] and the state of its light; None without one."""
         return (self._next_line(self._s), self._state) if self._state is not None else None
 
     def _next_line(self, s: float) -> float:
@@ -57,13 +57,13 @@ class RedLights:
 
 
 class LaneMarkings:
-    """Counts the times that a side of the car comes over the edge of its route's lane.
+    """Detects when a side of the car crosses an edge of the route's lane.
 
-    Found from the car's place, not by CARLA's lane invasion sensor: that one reports when it pleases, not
-    with the frame, and it also counts the markings that the route crosses. In junctions there are none.
+    Computed from the position of the car, not with CARLA's lane invasion sensor, whose events do not arrive
+    with their frame and include markings that the route itself crosses. Junctions have no markings.
 
     Args:
-        route: driven along.
+        route: the route.
         half_width: of the car [m].
         half_length: of the car [m].
     """
@@ -73,7 +73,7 @@ class LaneMarkings:
         self._over = False
 
     def update(self, place: RoutePosition) -> int:
-        """One frame on: 1 where a marking was crossed, else 0."""
+        """Advance one frame: 1 if a marking was crossed, else 0."""
         if self._route.junction[place.index]:
             self._over = False
             return 0

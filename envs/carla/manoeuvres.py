@@ -1,4 +1,4 @@
-"""What a route does at its junctions, and where it changes lanes, in words."""
+"""Manoeuvres of a route: turns at junctions and lane changes."""
 
 from dataclasses import dataclass
 
@@ -8,15 +8,15 @@ from envs.carla.progress import heading_change
 from envs.carla.route import Route
 
 AHEAD = 30.0
-"""A manoeuvre is named from so far before it until its end [m]."""
-_STRAIGHT = np.radians(30)  # a route that bends by less goes straight on
-_BESIDE = 3.0  # a junction's turn is that from so far before it to so far behind it [m]
+"""A manoeuvre is reported from this distance before its begin until its end [m]."""
+_STRAIGHT = np.radians(30)  # a turn by less is straight on
+_BESIDE = 3.0  # the turn at a junction is measured from this far before it to this far after it [m]
 
 
 @dataclass(frozen=True)
 class Manoeuvre:
-    """A part of a route: where it begins and ends [m from the start], and what is done: "left", "right" or
-    "straight" at a junction, "change" of lane."""
+    """A manoeuvre: its begin and end along the route [m from the start], and its name: "left", "right" or
+    "straight" at a junction, "change" for a change of lane."""
 
     begin: float
     end: float
@@ -24,7 +24,7 @@ class Manoeuvre:
 
 
 def manoeuvres(route: Route) -> list[Manoeuvre]:
-    """All of a route, in order; CARLA's angles are clockwise, so that a growing one turns right."""
+    """The manoeuvres of a route in order. CARLA's angles are clockwise: a growing one is a right turn."""
     found = [Manoeuvre(begin, end, "change") for begin, end in route.changes]
     edges = np.flatnonzero(np.diff(np.concatenate([[False], route.junction, [False]]).astype(int)))
     for first, after in zip(edges[::2], edges[1::2], strict=True):
@@ -37,5 +37,5 @@ def manoeuvres(route: Route) -> list[Manoeuvre]:
 
 
 def manoeuvre_at(all_of_route: list[Manoeuvre], s: float) -> str:
-    """What is under way, or comes next within `AHEAD`, `s` metres from the start; "" for nothing."""
+    """The manoeuvre under way at `s` metres from the start, or the next one within `AHEAD`; "" for none."""
     return next((one.word for one in all_of_route if one.begin - AHEAD <= s <= one.end), "")

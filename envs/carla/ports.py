@@ -1,11 +1,11 @@
-"""Ports for simulators: each gets a block of neighbours that nobody else uses."""
+"""Network ports for simulators: each gets a block of consecutive ports, reserved by a lock port."""
 
 import random
 import socket
 from dataclasses import dataclass
 from types import TracebackType
 
-_FIRST, _LAST = 20_000, 32_000  # below the ports that systems hand out for outgoing connections
+_FIRST, _LAST = 20_000, 32_000  # below the range of ephemeral ports
 _STRIDE = 10
 _TRIES = 200
 _TRAFFIC, _LOCK = 3, 9  # offsets within a block
@@ -13,32 +13,32 @@ _TRAFFIC, _LOCK = 3, 9  # offsets within a block
 
 @dataclass(frozen=True)
 class Address:
-    """Where a simulator is: CARLA's server takes `port` for calls, the two after it for streams."""
+    """Address of a simulator. CARLA's server uses `port` for calls and the two after it for streams."""
 
     host: str
     port: int
     traffic_port: int
-    """The Traffic Manager's; it listens in the client's process."""
+    """Port of the Traffic Manager, which listens in the client's process."""
 
     def __str__(self) -> str:
         return f"{self.host}:{self.port}"
 
 
 class PortBlock:
-    """A simulator's ports, kept until `close`: no other block has them, in this process or another.
+    """The ports of one simulator, reserved until `close` against all other blocks, in any process.
 
-    A port that is only found free may be another's a moment later. So the block's last port stays bound for
-    as long as the block is in use; the others are left for the simulator to bind.
+    A port that is only tested may be taken a moment later. So the last port of a block stays bound while the
+    block is in use; the others are left for the simulator to bind.
 
     Args:
-        port: the first port; 0 draws a block of free ones.
+        port: the first port; 0 picks a block of free ones.
 
     Raises:
         OSError: `port` or one after it is taken, or no free block is found.
     """
 
     def __init__(self, port: int = 0) -> None:
-        # Not seeded: two runs with the same seed on one machine should not meet.
+        # Not seeded: two runs with the same seed on one machine must not pick the same ports.
         draws = random.SystemRandom()
         starts = [port] if port else [draws.randrange(_FIRST, _LAST, _STRIDE) for _ in range(_TRIES)]
         for start in starts:
@@ -53,7 +53,7 @@ class PortBlock:
         if port:
             raise OSError(
                 f"port {port} is taken, or one up to {port + _LOCK}; expected them free: stop what uses "
-                "them, or take another port (0 draws free ones)"
+                "them, or take another port (0 picks free ones)"
             )
         raise OSError(f"no free ports between {_FIRST} and {_LAST}; expected {_STRIDE} in a row")
 
@@ -66,17 +66,17 @@ class PortBlock:
         self.close()
 
     def close(self) -> None:
-        """Let others have the ports."""
+        """Release the ports."""
         self._lock.close()
 
 
 def is_free(port: int) -> bool:
     """Whether a server could listen on a TCP port of this machine now."""
     with socket.socket() as probe:
-        # Connections of a server that is gone linger; servers ignore those, so this does too.
+        # Connections of a server that ended linger for a while; servers ignore them, so this does too.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            # All interfaces: a listener on any of them would be in the way of CARLA, which wants all.
+            # All interfaces: CARLA binds all of them, so a listener on any of them conflicts.
             probe.bind(("", port))
         except (OSError, OverflowError):
             return False
@@ -84,14 +84,14 @@ def is_free(port: int) -> bool:
 
 
 def free_port() -> int:
-    """A port that is free now; the system's choice."""
+    """A port that is free now, chosen by the system."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
 def is_listening(host: str, port: int, seconds: float = 1.0) -> bool:
-    """Whether something accepts TCP connections there within so many seconds."""
+    """Whether a server accepts TCP connections there within `seconds`."""
     try:
         socket.create_connection((host, port), timeout=seconds).close()
     except OSError:
@@ -108,7 +108,7 @@ def split_address(address: str) -> tuple[str, int]:
 
 
 def _lock(port: int) -> socket.socket | None:
-    """The port, bound so that nobody else can bind it; None where somebody has it."""
+    """A socket bound to the port, so that nothing else can bind it; None if the port is taken."""
     lock = socket.socket()
     try:
         lock.bind(("127.0.0.1", port))

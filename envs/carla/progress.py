@@ -1,4 +1,4 @@
-"""Where a car is along its route."""
+"""Progress of a car along its route."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from envs.carla.route import Route
 
-_WINDOW = 10.0  # how far ahead of the furthest point reached the car is looked for [m]
+_WINDOW = 10.0  # the car is located at most this far ahead of the furthest point reached [m]
 
 
 def heading_change(before: float, after: float) -> float:
@@ -17,11 +17,11 @@ def heading_change(before: float, after: float) -> float:
 
 @dataclass(frozen=True)
 class RoutePosition:
-    """A car beside its route.
+    """Position of a car relative to its route.
 
-    s: length of the route behind it, never less than before [m]; lateral: distance to the route, to the
-    right positive [m]; heading: the car's less the route's, clockwise seen from above positive, in [-pi, pi)
-    [rad]; index: of the route's point before it; completion: s as a share of the route.
+    s: arc length along the route, never less than before [m]; lateral: offset from the route, right positive
+    [m]; heading: that of the car minus that of the route, clockwise seen from above positive, in [-pi, pi)
+    [rad]; index: of the route's point before the car; completion: s as a share of the length.
     """
 
     s: float
@@ -32,8 +32,8 @@ class RoutePosition:
 
 
 class RouteTracker:
-    """Follows a car along a route. It only looks ahead of the furthest point reached, and not far: a route
-    that crosses itself is not cut short, and driving back gains nothing."""
+    """Locates a car on its route, within a short window ahead of the furthest point reached: a route that
+    crosses itself cannot be cut short, and driving backwards gains nothing."""
 
     def __init__(self, route: Route) -> None:
         self.route = route
@@ -41,12 +41,12 @@ class RouteTracker:
         self._s = 0.0
 
     def locate(self, x: float, y: float, yaw: float) -> RoutePosition:
-        """The car's place on the route, from its position [m] and its heading [rad]."""
+        """Relative position of a car at x, y [m] with heading yaw [rad]."""
         route, first = self.route, self._index
         last = int(np.searchsorted(route.s, route.s[first] + _WINDOW, side="right"))
         last = min(max(last, first + 1), len(route.s) - 1)
         here = np.array([x, y])
-        # (k, 2): the route's pieces in the window, and how far along each its nearest point lies
+        # (k, 2): the segments of the route in the window, and the share of each at its nearest point
         start, end = route.points[first:last, :2], route.points[first + 1 : last + 1, :2]
         piece = end - start
         share = (((here - start) * piece).sum(1) / np.square(piece).sum(1).clip(min=1e-9)).clip(0.0, 1.0)
@@ -66,7 +66,8 @@ class RouteTracker:
         )
 
     def ahead(self, count: int, spacing: float) -> NDArray[np.float64]:
-        """(count, 2) places on the route, `spacing` metres apart, from the car on; the goal where it ends."""
+        """(count, 2) points of the route ahead of the car, `spacing` metres apart; beyond its end, the
+        goal."""
         s = self._s + spacing * np.arange(1, count + 1)
         route = self.route
         return np.stack([np.interp(s, route.s, route.points[:, axis]) for axis in (0, 1)], 1)

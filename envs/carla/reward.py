@@ -1,4 +1,4 @@
-"""The reward of driving, as a sum of named terms; each term a pure function of what a step did."""
+"""The reward: a weighted sum of named terms, each a pure function of one frame."""
 
 import math
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import BaseModel, Field
 
-_STAND_GAP, _SLOWING = 5.0, 8.0  # the wanted speed is 0 at 5 m and full from 13 m [m]
+_STAND_GAP, _SLOWING = 5.0, 8.0  # the wanted speed is 0 below a gap of 5 m and full from 13 m [m]
 _CHANGE = 0.01  # steering that changes by more is a change
 
 
@@ -18,22 +18,22 @@ class CarlaRewardConfig(BaseModel, extra="forbid", validate_assignment=True, use
     speed: float = Field(0.2, ge=0)
     """For the speed, as `speed_form` says."""
     speed_form: Literal["linear", "capped", "target"] = "capped"
-    """What of the speed v along the lane earns reward, d being `desired_speed`. `linear`: v [m/s];
-    `capped`: v / d, falling again beyond d; `target`: 1 - |v - d| / d."""
+    """The reward for a speed v along the lane, with d for `desired_speed`. `linear`: v [m/s]; `capped`: v /
+    d, falling again above d; `target`: 1 - |v - d| / d."""
     desired_speed: float = Field(8.0, gt=0)
     """Speed to drive at [m/s]."""
     sideways: float = Field(0.0, ge=0)
-    """Cost of the speed across the lane, in `capped`'s units: each multiple of `desired_speed`."""
+    """Cost of the speed across the lane, for each multiple of `desired_speed`."""
     too_fast: float = Field(0.0, ge=0)
     """Cost of a step above `desired_speed` along the lane."""
     lateral: float = Field(0.5, ge=0)
     """Cost of each metre off the route's centre line, beyond `lateral_free` [1/m]."""
     lateral_free: float = Field(0.3, ge=0)
-    """Distance to the centre line that costs nothing [m]."""
+    """Distance to the centre line without a cost [m]."""
     out_of_lane: float = Field(0.0, ge=0)
     """Cost of a step further than `out_of_lane_limit` from the route's centre line."""
     out_of_lane_limit: float = Field(2.0, gt=0)
-    """Where `out_of_lane` begins [m]."""
+    """Distance beyond which `out_of_lane` applies [m]."""
     heading: float = Field(0.0, ge=0)
     """Cost of each radian between the car's heading and the route's [1/rad]."""
     steer: float = Field(0.1, ge=0)
@@ -55,27 +55,27 @@ class CarlaRewardConfig(BaseModel, extra="forbid", validate_assignment=True, use
     goal: float = Field(20.0, ge=0)
     """For reaching the route's end."""
     failure: float = Field(0.0, ge=0)
-    """Cost of an episode that is terminated short of the goal, whatever the reason."""
+    """Cost of a termination before the goal, for any reason."""
     time: float = Field(0.0, ge=0)
     """Cost of each step."""
 
 
 @dataclass(frozen=True)
 class RewardInputs:
-    """What one frame of driving did: all that the reward may depend on."""
+    """What the reward of one frame depends on."""
 
     gained: float = 0.0
     """Along the route [m]."""
     along: float = 0.0
     """Speed along the route's direction [m/s]."""
     across: float = 0.0
-    """Speed across it, either way [m/s]."""
+    """Absolute speed across it [m/s]."""
     gap: float = math.inf
     """To the next car ahead in the lane, or the stop line of a red light [m]."""
     lateral: float = 0.0
-    """Distance to the route's centre line, either side [m]."""
+    """Absolute distance to the route's centre line [m]."""
     heading: float = 0.0
-    """Angle between the car and the route, either way [rad]."""
+    """Absolute angle between car and route [rad]."""
     steer: float = 0.0
     """Steering applied, in [-1, 1]."""
     steer_before: float = 0.0
@@ -89,11 +89,11 @@ class RewardInputs:
     reached: bool = False
     """The goal was reached."""
     failed: bool = False
-    """The episode ends here short of the goal, not by time."""
+    """The episode terminates in this frame before the goal."""
 
     @property
     def speed(self) -> float:
-        """Whatever the direction [m/s]."""
+        """Speed in any direction [m/s]."""
         return math.hypot(self.along, self.across)
 
 
@@ -121,7 +121,7 @@ def reward_terms(config: CarlaRewardConfig, motion: RewardInputs) -> dict[str, f
 
 
 def speed_term(config: CarlaRewardConfig, motion: RewardInputs) -> float:
-    """What the speed earns, as `speed_form` says, less its costs."""
+    """The reward for the speed in the form of `speed_form`, minus its costs."""
     desired, along = config.desired_speed, motion.along
     if config.speed_form == "linear":
         earned = along
@@ -134,7 +134,7 @@ def speed_term(config: CarlaRewardConfig, motion: RewardInputs) -> float:
 
 
 def wanted_speed(desired: float, gap: float) -> float:
-    """`desired`, falling linearly to a stand over the last metres before what is ahead [m/s]."""
+    """`desired`, falling linearly to 0 over the last metres before an obstacle [m/s]."""
     return desired * min(max((gap - _STAND_GAP) / _SLOWING, 0.0), 1.0)
 
 

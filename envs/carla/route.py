@@ -1,4 +1,4 @@
-"""Routes over a map's lanes: a graph of points on them, random walks and shortest ways through it."""
+"""Route planning: a graph of waypoints on the lanes of a map, random walks and shortest paths in it."""
 
 from dataclasses import dataclass
 from itertools import pairwise
@@ -10,22 +10,22 @@ from numpy.typing import NDArray
 from envs.carla.errors import CarlaSetupError
 
 Lane = tuple[int, int, int]
-"""Road, section, lane: OpenDRIVE's numbers."""
+"""Road, section and lane ids of OpenDRIVE."""
 
 _NEAR = 20.0  # a fixed start or goal this far from every lane is a mistake [m]
 _CHANGE_LENGTH = 10.0  # a lane change is driven along this much of the lane [m]
-_CHANGE_COST = 15.0  # what a lane change adds to a way's length, so that few are planned [m]
-_SHORTEST = 10.0  # a route below this is none [m]
-_SAME = 0.1  # nearer than this along a lane is the same point [m]
-_YAW_OVER = 2  # a route's direction is that from two points before to two points after
-_CLEAR_END = 10.0  # a random route's end without a junction [m]
+_CHANGE_COST = 15.0  # extra length of a lane change for planning, so that few are planned [m]
+_SHORTEST = 10.0  # shortest route [m]
+_SAME = 0.1  # points nearer than this along a lane are the same [m]
+_YAW_OVER = 2  # the direction at a point is that from two points before to two points after
+_CLEAR_END = 10.0  # distance of the end of a random route from the last junction [m]
 _TRIES = 30
 _DRIVING_SIDES = ("left", "right")
 
 
 @dataclass(frozen=True)
 class Route:
-    """A way to drive, n points along the middle of lanes.
+    """A route of n points along the middle of lanes.
 
     points (n, 3): x, y, z [m]; yaw (n,): direction [rad], from x towards y; s (n,): length from the start
     [m]; width (n,): of the lane [m]; junction (n,): whether the point lies in a junction; changes: where
@@ -41,19 +41,19 @@ class Route:
 
     @property
     def length(self) -> float:
-        """From start to goal [m]."""
+        """Length from start to goal [m]."""
         return float(self.s[-1])
 
 
 class RoadGraph:
-    """The drivable lanes of a map as points `spacing` apart, linked to where a car can go next.
+    """The driving lanes of a map as waypoints `spacing` apart, linked in the directions of driving.
 
     Args:
         road_map: a `carla.Map`.
         spacing: between two points of a lane [m].
 
     Raises:
-        CarlaSetupError: the map has no lanes to drive on.
+        CarlaSetupError: the map has no driving lanes.
     """
 
     def __init__(self, road_map: Any, spacing: float) -> None:
@@ -89,7 +89,7 @@ class RoadGraph:
         self.graph.add_edge(here, there, length=length, change=False)
 
     def _lane_changes(self, nodes: list[Any]) -> None:
-        """Links to the neighbouring lane of the same direction, where the marking allows it."""
+        """Link to the neighbouring lanes of the same direction, if the marking allows it."""
         for here, node in enumerate(nodes):
             if node.is_junction:
                 continue
@@ -106,16 +106,16 @@ class RoadGraph:
                     self.graph.add_edge(here, members[int(gaps.argmin())], length=length, change=True)
 
     def nearest(self, x: float, y: float) -> tuple[int, float]:
-        """The node nearest to a place, and how far it is [m]."""
+        """The node nearest to a position, and its distance [m]."""
         gaps = np.hypot(self.points[:, 0] - x, self.points[:, 1] - y)
         node = int(gaps.argmin())
         return node, float(gaps[node])
 
     def between(self, start: tuple[float, float], goal: tuple[float, float]) -> Route:
-        """The shortest route between two places (x, y), each moved to the nearest lane.
+        """The shortest route between two positions (x, y), each moved to the nearest lane.
 
         Raises:
-            CarlaSetupError: a place far from every lane, no way from one to the other, or hardly any.
+            CarlaSetupError: a position far from every lane, no route between them, or too short a route.
         """
         import networkx as nx
 
@@ -142,17 +142,17 @@ class RoadGraph:
     def random(
         self, length: float, rng: np.random.Generator, starts: NDArray[np.float64] | None = None
     ) -> Route:
-        """A random route of `length` metres: a walk that turns any way at each junction.
+        """A random route of `length` metres: a walk that takes a random way at each junction.
 
-        It goes on a little where it would end in a junction or shortly behind one.
+        It is extended if it would end in a junction or shortly after one.
 
         Args:
-            length: wanted [m]; where every way ends before, the longest walk tried is given.
+            length: wanted length [m]; if all walks end before, the longest one is returned.
             rng: draws the start and the turns.
-            starts: (K, 2) places to choose a start from; without any, all points outside junctions.
+            starts: (K, 2) positions to choose a start from; without any, all waypoints outside junctions.
 
         Raises:
-            CarlaSetupError: no road long enough to be a route.
+            CarlaSetupError: no road is long enough for a route.
         """
         if starts is None or not len(starts):
             outside = np.flatnonzero(~self.junction)
@@ -173,7 +173,7 @@ class RoadGraph:
 
     def _walk(self, node: int, length: float, rng: np.random.Generator) -> tuple[list[int], float]:
         nodes, reached, clear = [node], 0.0, 0.0
-        # The bound on nodes is for a loop of points on top of each other, which would never get anywhere.
+        # The bound on nodes ends a walk in a loop of points at the same position.
         while (reached < length or clear < _CLEAR_END) and len(nodes) < 10 * length / self.spacing + 10:
             ways = [
                 (there, data["length"])
@@ -191,7 +191,7 @@ class RoadGraph:
     def _route(self, nodes: list[int]) -> Route:
         points, source = _without_gaps(self.points[nodes], self.spacing)
         index = np.arange(len(points))
-        # Over several points: where lanes join, maps have small sideways jumps.
+        # Over several points: maps have small sideways jumps where lanes join.
         span = points[(index + _YAW_OVER).clip(max=index[-1])] - points[(index - _YAW_OVER).clip(min=0)]
         yaw = np.arctan2(span[:, 1], span[:, 0])
         s = np.concatenate([[0.0], np.linalg.norm(np.diff(points, axis=0), axis=1).cumsum()])
@@ -199,14 +199,14 @@ class RoadGraph:
         changes = []
         for number, (here, there) in enumerate(pairwise(nodes), 1):
             if self.graph.edges[here, there]["change"]:
-                # The points that stand for the link end with its node's own.
+                # The points of a link end with that of its node.
                 reached = np.flatnonzero(source == number)
                 changes.append((float(s[reached[0] - 1]), float(s[reached[-1]])))
         return Route(points, yaw, s, self.width[members], self.junction[members], tuple(changes))
 
 
 def _lanes(road_map: Any, spacing: float) -> dict[Lane, list[Any]]:
-    """The waypoints of each drivable lane, in the direction of driving."""
+    """The waypoints of each driving lane, in the direction of driving."""
     lanes: dict[Lane, list[Any]] = {}
     # Not waypoint.next_until_lane_end: it raises where a lane's length is a multiple of the distance.
     for point in road_map.generate_waypoints(spacing):
@@ -218,7 +218,7 @@ def _lanes(road_map: Any, spacing: float) -> dict[Lane, list[Any]]:
 
 
 def _follows(road_map: Any, lanes: dict[Lane, list[Any]]) -> dict[Lane, list[Lane]]:
-    """The lanes that each lane leads into."""
+    """The successors of each lane."""
     follows: dict[Lane, list[Lane]] = {lane: [] for lane in lanes}
     for here, there in road_map.get_topology():
         # At the end of the map, a pair of the topology is the two ends of one lane.
@@ -238,7 +238,7 @@ def _xyz(point: Any) -> tuple[float, float, float]:
 
 
 def _beside(node: Any, side: str) -> Any | None:
-    """The neighbouring waypoint on that side, if it is driven in the same direction and may be changed to."""
+    """The waypoint beside it, if its lane has the same direction and a lane change to it is allowed."""
     if str(node.lane_change).lower() not in (side, "both"):
         return None
     beside = node.get_left_lane() if side == "left" else node.get_right_lane()
@@ -250,9 +250,9 @@ def _beside(node: Any, side: str) -> Any | None:
 def _without_gaps(
     points: NDArray[np.float64], spacing: float
 ) -> tuple[NDArray[np.float64], NDArray[np.intp]]:
-    """Points (n, 3) with those nearly on top of the one before left out, and straight lines through gaps.
+    """Points (n, 3) without those nearly at the one before, and with gaps filled by straight lines.
 
-    Also gives, for each, the index of the given point it comes from.
+    Also returns, for each, the index of the given point that it comes from.
     """
     kept, source = [points[0]], [0]
     for index in range(1, len(points)):

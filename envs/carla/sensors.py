@@ -1,4 +1,4 @@
-"""Cameras and the collision sensor: what they send, matched to the frame it belongs to."""
+"""Cameras and the collision sensor, with their data matched to the frame that it belongs to."""
 
 import queue
 import time
@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from envs.carla.config import CameraConfig
 from envs.carla.errors import SimulatorLost
 
-_CONTACT = 10  # a contact that goes on for this many frames without a pause is one collision [frames]
+_CONTACT = 10  # events of one actor closer than this are the same collision [frames]
 CAMERAS = {"image": "sensor.camera.rgb", "semantic": "sensor.camera.semantic_segmentation"}
-"""Blueprints of the cameras, by the name of what they add to the observation."""
+"""Blueprints of the cameras, by the key of their observation."""
 
 
 def rgb_picture(raw: bytes, size: int) -> NDArray[np.uint8]:
@@ -24,20 +24,20 @@ def rgb_picture(raw: bytes, size: int) -> NDArray[np.uint8]:
 
 
 def tag_picture(raw: bytes, size: int) -> NDArray[np.uint8]:
-    """A semantic camera's BGRA bytes as (1, S, S): CARLA writes the tags into red."""
+    """A semantic camera's BGRA bytes as (1, S, S): CARLA writes the tags into the red channel."""
     return np.frombuffer(raw, np.uint8).reshape(size, size, 4)[None, ..., 2].copy()
 
 
 class CameraSensor:
-    """A camera of the car's: `picture` gives that of one frame, and of no other.
+    """A camera on the car; `picture` returns exactly that of the frame wanted.
 
     Args:
-        world: CARLA's world.
-        car: carries the camera.
-        name: what it adds to the observation.
-        config: where it sits.
+        world: the `carla.World`.
+        car: the actor that it is attached to.
+        name: the key of its observation.
+        config: its mounting and field of view.
         size: S, side of its pictures [px].
-        carla: the client's module.
+        carla: the module of CARLA's client.
     """
 
     def __init__(self, world: Any, car: Any, name: str, config: CameraConfig, size: int, carla: Any) -> None:
@@ -53,7 +53,7 @@ class CameraSensor:
         self.actor.listen(self._arrived.put)
 
     def await_any(self, frame: int, timeout: float) -> None:
-        """Wait for pictures up to `frame`, at most `timeout` seconds; without any, go on."""
+        """Discard pictures up to `frame`, waiting for them at most `timeout` seconds."""
         until = time.monotonic() + timeout
         while (left := until - time.monotonic()) > 0:
             try:
@@ -66,7 +66,7 @@ class CameraSensor:
         """The picture of `frame`, (3, S, S) or (1, S, S), waited for at most `timeout` seconds.
 
         Raises:
-            SimulatorLost: it does not come, or a later one comes first.
+            SimulatorLost: it does not arrive, or a later one arrives first.
         """
         until = time.monotonic() + timeout
         while True:
@@ -80,29 +80,29 @@ class CameraSensor:
                 convert = rgb_picture if self.name == "image" else tag_picture
                 return convert(image.raw_data, self.size)
             if image.frame > frame:
-                raise SimulatorLost(f"{self.name} camera: frame {image.frame} came, {frame} never did")
+                raise SimulatorLost(f"{self.name} camera: frame {image.frame} arrived, but {frame} did not")
 
 
 @dataclass(frozen=True)
 class Collision:
-    """A new contact of the car's: in which frame, and whether with a vehicle, a walker or anything else."""
+    """A new collision of the car: its frame, and whether with a vehicle, a walker or anything else."""
 
     frame: int
     kind: Literal["vehicle", "walker", "static"]
 
 
 class CollisionSensor:
-    """Tells of new collisions. CARLA sends an event for every frame of a contact; here it counts once."""
+    """Reports new collisions. CARLA sends an event for each frame of a contact, which counts once here."""
 
     def __init__(self, world: Any, car: Any, carla: Any) -> None:
         blueprint = world.get_blueprint_library().find("sensor.other.collision")
         self.actor = world.spawn_actor(blueprint, carla.Transform(), attach_to=car)
         self._arrived: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        self._touched: dict[int, int] = {}  # the other actor's id, and the last frame of the contact
+        self._touched: dict[int, int] = {}  # id of the other actor -> last frame of the contact
         self.actor.listen(self._arrived.put)
 
     def new(self) -> list[Collision]:
-        """The collisions that have become known since the last call."""
+        """The collisions reported since the last call."""
         found: list[Collision] = []
         while True:
             try:

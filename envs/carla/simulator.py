@@ -1,4 +1,4 @@
-"""A CARLA server as its one driver sees it: the town, the clock, the cars; all put back in the end."""
+"""Connection to one CARLA server: its town, clock, cars and sensors. Closing restores its settings."""
 
 import math
 import re
@@ -19,17 +19,17 @@ from envs.carla.state import CarState, OtherCar, car_state
 from envs.carla.traffic import Traffic
 
 _LOAD_SECONDS = 60.0  # a town of the real simulator takes long to load
-_DROP = 0.3  # cars are spawned this far above the road, as CARLA's own spawn points are [m]
-_SUBSTEP = 0.01  # CARLA's physics wants at most this [s]
-_OURS = ("sensor", "controller", "walker", "vehicle")  # actors that go when we come, in this order
+_DROP = 0.3  # cars are spawned this far above the road, like CARLA's own spawn points [m]
+_SUBSTEP = 0.01  # largest step that CARLA recommends for its physics [s]
+_REMOVED = ("sensor", "controller", "walker", "vehicle")  # actors destroyed on connecting, in this order
 _SETTLING = 3  # frames before an episode begins
-_CAMERA_START = 0.3  # for a camera's first pictures; later ones are waited for longer [s]
+_CAMERA_START = 0.3  # wait for the first pictures of a camera; later ones get longer [s]
 
 
 def check_version(server: str, client: str, address: Address) -> None:
-    """Raise CarlaSetupError unless both are of one release, SimulatorLost where the server tells none."""
+    """Raise CarlaSetupError unless both are of one release, SimulatorLost if the server sent no version."""
     if not server:
-        raise SimulatorLost(f"the server at {address} hung up before it told its version")
+        raise SimulatorLost(f"the server at {address} closed the connection before it sent its version")
     release = re.compile(r"\d+(\.\d+)*")
     ours, theirs = release.match(client), release.match(server)
     if ours is None or theirs is None or ours[0] != theirs[0]:
@@ -41,25 +41,28 @@ def check_version(server: str, client: str, address: Address) -> None:
 
 @contextmanager
 def simulator_calls() -> Iterator[None]:
-    """The client raises RuntimeError whatever goes wrong with the server; here it becomes SimulatorLost."""
+    """Turn the RuntimeError that CARLA's client raises for any failure of the server into SimulatorLost."""
     try:
         yield
     except SimulatorLost:
         raise
     except RuntimeError as error:
-        raise SimulatorLost(" ".join(str(error).split()) or "the simulator failed without a word") from error
+        raise SimulatorLost(
+            " ".join(str(error).split()) or "the simulator failed without a message"
+        ) from error
 
 
 class Simulator:
-    """A connection to a server. It owns the server: whatever an earlier client left there is removed.
+    """A connection to a server that nothing else uses: actors that earlier clients left there are destroyed.
 
     Args:
-        config: what to drive in.
-        address: of the server, and the port that its Traffic Manager gets.
+        config: towns, car, sensors and traffic.
+        address: of the server, with a port for the Traffic Manager.
 
     Raises:
         SimulatorLost: no server answers.
-        CarlaSetupError: it is of another version than the client, or the config asks what it does not have.
+        CarlaSetupError: the server is of another version than the client, or lacks a town or weather of the
+            config.
     """
 
     def __init__(self, config: CarlaConfig, address: Address) -> None:
@@ -70,7 +73,7 @@ class Simulator:
         self.car: Any = None
         self.cameras: dict[str, CameraSensor] = {}
         self._collisions: CollisionSensor | None = None
-        # Half length and half width by actor: the client asks the server each time.
+        # Half length and half width by actor: a call to the server each, so they are kept.
         self._extents: dict[int, tuple[float, float]] = {}
         self._graphs: dict[str, RoadGraph] = {}
         self._town = ""
@@ -88,29 +91,28 @@ class Simulator:
             self._maps = {_last(name): name for name in self._client.get_available_maps()}
             for town in config.towns:
                 self._check_town(town)
-            self._take_over()
+            self._configure()
 
     @property
     def town(self) -> str:
-        """The loaded town's short name."""
+        """Short name of the loaded town."""
         return self._town
 
     @property
     def graph(self) -> RoadGraph:
-        """The loaded town's lanes."""
+        """The lanes of the loaded town."""
         if self._town not in self._graphs:
             with simulator_calls():
                 self._graphs[self._town] = RoadGraph(self._world.get_map(), self.config.route.spacing)
         return self._graphs[self._town]
 
-    def spawn_places(self) -> NDArray[np.float64]:
-        """(K, 2) x and y of the town's spawn points, in the map's order [m]."""
+    def spawn_points(self) -> NDArray[np.float64]:
+        """(K, 2) x and y of the spawn points of the town, in the order of the map [m]."""
         points = self._world.get_map().get_spawn_points()
         return np.array([(p.location.x, p.location.y) for p in points]).reshape(-1, 2)
 
-    def _take_over(self) -> None:
-        """Our settings, whatever they were (an earlier client may have died leaving it synchronous), and an
-        empty town."""
+    def _configure(self) -> None:
+        """Apply our settings, whatever an earlier client left behind, and destroy all actors."""
         settings = self._world.get_settings()
         settings.synchronous_mode = True
         settings.fixed_delta_seconds = self.config.step_seconds
@@ -119,9 +121,9 @@ class Simulator:
         settings.max_substeps = math.ceil(self.config.step_seconds / _SUBSTEP - 1e-6)
         settings.no_rendering_mode = not (self.config.image or self.config.semantic)
         self._world.apply_settings(settings, self.config.timeout_seconds)
-        left = [a for a in self._world.get_actors() if a.type_id.split(".")[0] in _OURS]
-        self._destroy(sorted(left, key=lambda actor: (_OURS.index(actor.type_id.split(".")[0]), actor.id)))
-        # The client knows who is there from the last frame only.
+        left = [a for a in self._world.get_actors() if a.type_id.split(".")[0] in _REMOVED]
+        self._destroy(sorted(left, key=lambda actor: (_REMOVED.index(actor.type_id.split(".")[0]), actor.id)))
+        # The client's list of actors is that of the last frame.
         self.tick()
 
     def _check_town(self, town: str) -> None:
@@ -129,7 +131,7 @@ class Simulator:
             raise CarlaSetupError(f"town {town}: expected one of {', '.join(sorted(self._maps))}")
 
     def load(self, town: str, weather: str) -> None:
-        """Load `town`, unless it is there or empty, and set the weather; the cars must be cleared."""
+        """Load `town`, unless it is empty or loaded already, and set the weather; call `clear` before."""
         self._check_town(town)
         with simulator_calls():
             if town and town != self._town:
@@ -138,12 +140,12 @@ class Simulator:
                 self._world = self._client.load_world(self._maps.get(town, town))
                 self._client.set_timeout(self.config.timeout_seconds)
                 self._town = _last(self._world.get_map().name)
-                self._take_over()
+                self._configure()
             self._world.set_weather(getattr(self._carla.WeatherParameters, weather))
             self._world.reset_all_traffic_lights()
 
     def spawn(self, route: Route, rng: np.random.Generator) -> bool:
-        """Put our car with its sensors at the route's start, then the traffic; False where it is blocked."""
+        """Spawn our car with sensors at the start of the route, then the traffic; False if it is blocked."""
         with simulator_calls():
             self.car = self._spawn_car(route)
             if self.car is None:
@@ -165,7 +167,7 @@ class Simulator:
             blueprint = self._world.get_blueprint_library().find(self.config.vehicle)
         except IndexError:
             raise CarlaSetupError(
-                f"vehicle {self.config.vehicle}: the simulator has none by that name"
+                f"vehicle {self.config.vehicle}: the simulator has no such blueprint"
             ) from None
         blueprint.set_attribute("role_name", "hero")
         return self._world.try_spawn_actor(blueprint, self._start_pose(route))
@@ -179,39 +181,39 @@ class Simulator:
         extent = actor.bounding_box.extent
         self._extents[actor.id] = (extent.x, extent.y)
 
-    def drive_autopilot(self) -> None:
+    def enable_autopilot(self) -> None:
         """Let the Traffic Manager drive our car."""
         with simulator_calls():
-            self._traffic.drive(self.car)
+            self._traffic.enable_autopilot(self.car)
 
-    def lead_autopilot(self, route: Route, s: float) -> None:
-        """Have it follow the route, of which `s` metres are behind the car."""
+    def set_autopilot_path(self, route: Route, s: float) -> None:
+        """Have the autopilot follow the route, of which `s` metres are behind the car."""
         with simulator_calls():
-            self._traffic.lead(self.car, route, s, self._carla.Location)
+            self._traffic.set_path(self.car, route, s, self._carla.Location)
 
-    def ask_autopilot(self, speed: float | None, offset: float) -> None:
-        """Have it drive at `speed` [m/s], None for the traffic's, and `offset` to the left of its lane's
-        middle [m]."""
+    def set_autopilot_target(self, speed: float | None, offset: float) -> None:
+        """Have the autopilot drive at `speed` [m/s], None for that of the traffic, and `offset` left of the
+        middle of its lane [m]."""
         with simulator_calls():
-            self._traffic.manner(self.car, speed, offset)
+            self._traffic.set_target(self.car, speed, offset)
 
     def apply(self, control: Control) -> None:
-        """Tell our car what to do in the next frame, the autopilot's wish notwithstanding."""
+        """Set the control of our car for the next frame, in place of the autopilot's."""
         command = self._carla.VehicleControl(
             steer=control.steer, throttle=control.throttle, brake=control.brake
         )
         with simulator_calls():
-            # Not car.apply_control: it sends nothing where the car was told the same before, although the
-            # autopilot may have told it something else since.
+            # Not car.apply_control: it sends nothing if our last control was the same, although the autopilot
+            # may have applied another one since.
             self._client.apply_batch([self._carla.command.ApplyVehicleControl(self.car, command)])
 
     def tick(self) -> int:
-        """One frame on; its number."""
+        """Advance one frame; returns its number."""
         with simulator_calls():
             return self._traffic.tick(self._world, self.config.timeout_seconds)
 
     def settle(self) -> None:
-        """Frames in which the car stands and sinks onto the road, and the cameras start to send."""
+        """Advance some frames, in which the car settles on the road and the cameras start to send."""
         self.apply(Control(brake=1.0))
         for _ in range(_SETTLING):
             frame = self.tick()
@@ -219,12 +221,12 @@ class Simulator:
                 camera.await_any(frame, _CAMERA_START)
 
     def state(self) -> CarState:
-        """Our car in the frame last ticked."""
+        """State of our car in the last frame."""
         with simulator_calls():
             return car_state(self.car, *self._extents[self.car.id])
 
     def others(self) -> list[OtherCar]:
-        """The traffic in the frame last ticked."""
+        """The other cars in the last frame."""
         found: list[OtherCar] = []
         with simulator_calls():
             for actor in self._traffic.cars:
@@ -234,12 +236,12 @@ class Simulator:
         return found
 
     def light(self) -> str | None:
-        """State of the traffic light that our car is at (Red, Yellow, Green, ...); None at no light."""
+        """State of the traffic light that our car is at (Red, Yellow, Green, ...); None without one."""
         with simulator_calls():
             return str(self.car.get_traffic_light_state()) if self.car.is_at_traffic_light() else None
 
     def collisions(self) -> list[str]:
-        """Kinds of the collisions that have become known since the last call."""
+        """Kinds of the collisions reported since the last call."""
         return [c.kind for c in self._collisions.new()] if self._collisions is not None else []
 
     def clear(self) -> None:
@@ -255,13 +257,13 @@ class Simulator:
             self._traffic.destroy(car, self._destroy, self.tick)
 
     def _destroy(self, actors: list[Any]) -> None:
-        """Destroy actors one after the other, each confirmed: CARLA crashes where sensors go after cars."""
+        """Destroy actors in this order, each confirmed: CARLA crashes if sensors outlive their car."""
         if actors:
             destroy = [self._carla.command.DestroyActor(actor) for actor in actors]
             self._client.apply_batch_sync(destroy, False)
 
     def close(self) -> None:
-        """Destroy what is ours and let the server run on by itself. Raises SimulatorLost where it is gone."""
+        """Destroy our actors and restore asynchronous mode. Raises SimulatorLost if the server is lost."""
         try:
             self.clear()
         finally:
@@ -275,7 +277,7 @@ class Simulator:
 
 
 def _last(name: str) -> str:
-    """A map's short name: the real simulator says /Game/Carla/Maps/Town01."""
+    """Short name of a map: CARLA's own is /Game/Carla/Maps/Town01."""
     return name.rsplit("/", 1)[-1]
 
 

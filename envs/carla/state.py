@@ -1,4 +1,4 @@
-"""The car's state in one frame, and the vector of numbers that the agent sees of it."""
+"""Observations of CARLA: the state of the car in one frame, its vector, and the observation space."""
 
 import math
 from collections.abc import Sequence
@@ -13,9 +13,9 @@ from envs.carla.actions import Control
 from envs.carla.config import CarlaConfig, RouteConfig
 from envs.carla.progress import RoutePosition, RouteTracker
 
-_SPEED, _SIDE, _ROUTE, _LIGHT = 10.0, 2.0, 20.0, 30.0  # what becomes 1 in the vector [m/s, m, m, m]
+_SPEED, _SIDE, _ROUTE, _LIGHT = 10.0, 2.0, 20.0, 30.0  # scales of the vector's entries [m/s, m, m, m]
 
-_BESIDE = 1.5  # a car this far to the side is not ahead [m]
+_BESIDE = 1.5  # a car further to the side is not ahead [m]
 
 OtherCar = tuple[float, float, float, float, float]
 """x, y [m], yaw [rad], half length, half width [m]."""
@@ -23,8 +23,8 @@ OtherCar = tuple[float, float, float, float, float]
 
 @dataclass(frozen=True)
 class CarState:
-    """Our car in one frame, in CARLA's axes: x, y, z [m], yaw [rad] clockwise seen from above, velocity vx,
-    vy [m/s], yaw rate [rad/s], the control applied, half its length and width [m]."""
+    """State of our car in one frame, in CARLA's axes: x, y, z [m], yaw [rad] clockwise seen from above,
+    velocity vx, vy [m/s], yaw rate [rad/s], the control applied, half its length and width [m]."""
 
     x: float
     y: float
@@ -39,12 +39,12 @@ class CarState:
 
     @property
     def speed(self) -> float:
-        """On the ground [m/s]."""
+        """Horizontal speed [m/s]."""
         return math.hypot(self.vx, self.vy)
 
 
 def car_state(car: Any, half_length: float, half_width: float) -> CarState:
-    """The state of a `carla.Vehicle` in the frame last ticked; asks the server nothing."""
+    """The state of a `carla.Vehicle` in the last frame; needs no call to the server."""
     pose, velocity, control = car.get_transform(), car.get_velocity(), car.get_control()
     return CarState(
         x=pose.location.x,
@@ -61,11 +61,11 @@ def car_state(car: Any, half_length: float, half_width: float) -> CarState:
 
 
 def gap_to_car_ahead(car: CarState, others: Sequence[OtherCar]) -> float:
-    """From our bumper to the nearest of the other cars straight ahead [m]; infinite without one.
+    """Distance from our bumper to the nearest car straight ahead [m]; infinite without one.
 
     Args:
-        car: ours.
-        others: in the same frame.
+        car: our car.
+        others: the other cars in the same frame.
     """
     cos, sin = math.cos(car.yaw), math.sin(car.yaw)
     nearest = math.inf
@@ -80,9 +80,9 @@ def gap_to_car_ahead(car: CarState, others: Sequence[OtherCar]) -> float:
 def carla_state_vector(
     config: RouteConfig, car: CarState, place: RoutePosition, tracker: RouteTracker, red_gap: float
 ) -> NDArray[np.float32]:
-    """(6 + 2 ahead,) numbers of about 1: speed [10 m/s], steering, lateral distance [2 m], heading error
-    [rad], yaw rate [rad/s], nearness of a red light's stop line (1 at it, 0 from 30 m on), then the places on
-    the route ahead: how far to the front and to the right of the car [20 m]."""
+    """(6 + 2 ahead,) state of the car, scaled to about 1: speed [10 m/s], steering, lateral distance [2 m],
+    heading error [rad], yaw rate [rad/s], nearness of a red light's stop line (1 at it, 0 from 30 m on), then
+    points of the route ahead: forward and right of the car [20 m]."""
     # (ahead, 2)
     away = tracker.ahead(config.ahead, config.ahead_spacing) - [car.x, car.y]
     cos, sin = math.cos(car.yaw), math.sin(car.yaw)
@@ -94,7 +94,7 @@ def carla_state_vector(
 
 
 def carla_observation_space(config: CarlaConfig) -> gymnasium.spaces.Dict:
-    """The observations that are switched on: pictures (C, S, S) uint8 and "state" (D,) float32."""
+    """The observation space of a config: pictures (C, S, S) uint8 and "state" (D,) float32."""
     side = config.image_size
     spaces: dict[str, gymnasium.Space[np.ndarray]] = {}
     for name, on, channels in (

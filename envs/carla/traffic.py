@@ -1,4 +1,4 @@
-"""The other cars, and CARLA's Traffic Manager, which drives them and on request ours."""
+"""Traffic: the other cars, and CARLA's Traffic Manager, which drives them and, as autopilot, our car."""
 
 from collections.abc import Callable
 from typing import Any
@@ -11,20 +11,20 @@ from envs.carla.route import Route
 from envs.carla.traffic_watchdog import TrafficWatchdog
 
 _SEEDS = 2**31
-_CLEAR = 8.0  # nearer to our car no other one is spawned [m]
-_PASSED = 3.0  # places nearer than this ahead of the car are behind it for the Traffic Manager [m]
-_BEFORE_JUNCTION = 6.0  # its own points are 5 m apart [m]
-_KMH = 3.6  # in a metre a second
-_GUIDE_EVERY = 8.0  # between two points that the Traffic Manager is led along [m]
+_CLEAR = 8.0  # no car is spawned nearer to ours [m]
+_PASSED = 3.0  # points nearer ahead of the car count as passed for the Traffic Manager [m]
+_BEFORE_JUNCTION = 6.0  # the Traffic Manager's own waypoints are 5 m apart [m]
+_KMH = 3.6  # [km/h] in 1 m/s
+_PATH_SPACING = 8.0  # between two points of the path given to the Traffic Manager [m]
 
 
 class Traffic:
-    """Cars driven by the Traffic Manager, in step with the simulator and from a seed.
+    """Cars driven by the Traffic Manager in synchronous mode, reproducible from a seed.
 
     Args:
-        client: CARLA's.
+        client: the `carla.Client`.
         config: how many cars, and how they drive.
-        port: a free one for the Traffic Manager, which listens in this process.
+        port: a free port for the Traffic Manager, which listens in this process.
     """
 
     def __init__(self, client: Any, config: TrafficConfig, port: int) -> None:
@@ -35,12 +35,12 @@ class Traffic:
         """The other cars, as CARLA's actors."""
 
     def tick(self, world: Any, seconds: float) -> int:
-        """One frame on, at most `seconds` without an answer, then a RuntimeError; the frame's number."""
+        """Advance one frame and return its number; RuntimeError without an answer within `seconds`."""
         return int(world.tick(seconds)) if self._watchdog is None else self._watchdog.tick(world, seconds)
 
     def spawn(self, world: Any, start: tuple[float, float], rng: np.random.Generator) -> None:
-        """Put the cars wanted, or as many as there is room for, on the town's spawn points but `start`."""
-        # Drawn whether there is traffic or not, so that the rest of an episode does not depend on it.
+        """Spawn the configured cars, or as many as fit, at spawn points of the town away from `start`."""
+        # Drawn with or without traffic, so that the rest of an episode does not depend on it.
         seed = int(rng.integers(_SEEDS))
         points = world.get_map().get_spawn_points()
         order = rng.permutation(len(points))
@@ -62,25 +62,25 @@ class Traffic:
                 car.set_autopilot(True, manager.get_port())
                 manager.ignore_lights_percentage(car, self._config.ignore_lights)
 
-    def drive(self, car: Any) -> None:
-        """Drive our car, too; `lead` tells where."""
+    def enable_autopilot(self, car: Any) -> None:
+        """Let the Traffic Manager drive our car, too; `set_path` gives the way."""
         manager = self._start()
         car.set_autopilot(True, manager.get_port())
         manager.auto_lane_change(car, False)
 
-    def lead(self, car: Any, route: Route, s: float, location: Callable[..., Any]) -> None:
+    def set_path(self, car: Any, route: Route, s: float, location: Callable[..., Any]) -> None:
         """Have our car follow its route, of which `s` metres are behind it.
 
-        To be said again about every second: when the car slows, the Traffic Manager drops the far end of its
-        plan, and with it what it has ticked off of the path. `location` makes CARLA's from x, y and z.
+        To be repeated about every second: when the car slows down, the Traffic Manager drops the far end of
+        its plan, including points that it has removed from the path. `location` is `carla.Location`.
         """
-        points = guide_points(route, s + _PASSED)
+        points = path_points(route, s + _PASSED)
         if len(points):
             self._start().set_path(car, [location(*map(float, point)) for point in points])
 
-    def manner(self, car: Any, speed: float | None, offset: float) -> None:
-        """Have our car drive at `speed` [m/s], None for the traffic's, and `offset` to the left of its lane's
-        middle [m]."""
+    def set_target(self, car: Any, speed: float | None, offset: float) -> None:
+        """Have our car drive at `speed` [m/s], None for that of the traffic, and `offset` to the left of the
+        middle of its lane [m]."""
         manager = self._start()
         if speed is None:
             manager.vehicle_percentage_speed_difference(car, self._config.speed_difference)
@@ -89,11 +89,11 @@ class Traffic:
         manager.vehicle_lane_offset(car, -offset)
 
     def destroy(self, car: Any, destroy: Callable[[list[Any]], None], tick: Callable[[], object]) -> None:
-        """Destroy the cars, and ours where it is not None.
+        """Destroy the cars, and ours unless it is None.
 
-        The Traffic Manager ends the whole process when it asks the server about a car that is gone. It asks
-        about every car that it does not drive, and it knows from the last frame who is there. So its thread
-        gets two frames for letting go, and one more to see that the cars are gone.
+        The Traffic Manager aborts the whole process when it queries the server for a car that was destroyed.
+        It queries every car that it does not drive, and its list of cars is that of the last frame. So its
+        thread gets two frames to unregister the cars, and one more to see that they are destroyed.
         """
         cars, self.cars = [*self.cars, *([car] if car is not None else [])], []
         if self._manager is None or not cars:
@@ -107,7 +107,7 @@ class Traffic:
         tick()
 
     def shut_down(self) -> None:
-        """End the Traffic Manager; the next use starts another."""
+        """Stop the Traffic Manager; the next use starts another."""
         manager, self._manager = self._manager, None
         watchdog, self._watchdog = self._watchdog, None
         if watchdog is not None:
@@ -126,18 +126,19 @@ class Traffic:
         return self._manager
 
 
-def guide_points(route: Route, start: float) -> NDArray[np.float64]:
-    """(n, 3) places of the route from `start` metres on, to lead the Traffic Manager along.
+def path_points(route: Route, start: float) -> NDArray[np.float64]:
+    """(n, 3) points of the route from `start` metres on, as a path for the Traffic Manager.
 
-    None lies in a junction or close before one. There it takes the way whose end is on the next place's road,
-    or else nearest to that place: one that lies inside, or that it has not yet ticked off, misleads it.
+    None lies in a junction or close before one. At a junction the Traffic Manager takes the way that ends on
+    the road of the next point of its path, or else nearest to it; a point inside the junction, or one before
+    it that is not passed yet, leads to the wrong way.
     """
     chosen, last = [], 0.0
     ahead = np.append(route.s[route.junction], np.inf)
     for k, s in enumerate(route.s):
         if route.junction[k]:
             last = -np.inf
-        elif s - last >= _GUIDE_EVERY and ahead[np.searchsorted(ahead, s)] - s >= _BEFORE_JUNCTION:
+        elif s - last >= _PATH_SPACING and ahead[np.searchsorted(ahead, s)] - s >= _BEFORE_JUNCTION:
             last = s
             if s >= start:
                 chosen.append(k)

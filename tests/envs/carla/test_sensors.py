@@ -77,7 +77,7 @@ def test_a_picture_that_never_comes_is_a_lost_simulator() -> None:
     with pytest.raises(SimulatorLost, match=r"image camera: no picture of frame 2 within 0.05 s"):
         eye.picture(2, 0.05)
     world.send(image(5))
-    with pytest.raises(SimulatorLost, match="frame 5 came, 4 never did"):
+    with pytest.raises(SimulatorLost, match="frame 5 arrived, but 4 did not"):
         eye.picture(4, 0.05)
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from envs.carla.config import TrafficConfig
 from envs.carla.route import RoadGraph, Route
-from envs.carla.traffic import Traffic, guide_points
+from envs.carla.traffic import Traffic, path_points
 
 pytest.importorskip("carla")
 from tests.envs.carla.maps import shipped
@@ -24,22 +24,22 @@ def straight(junctions: list[tuple[int, int]]) -> Route:
 
 
 def test_no_place_lies_in_a_junction_or_close_before_one_and_each_road_has_one() -> None:
-    x = guide_points(straight([(30, 50), (60, 65)]), 0.0)[:, 0]
+    x = path_points(straight([(30, 50), (60, 65)]), 0.0)[:, 0]
     assert x.tolist() == [8, 16, 24, 50, 65, 73, 81, 89, 97]
 
 
 def test_places_behind_the_car_are_left_out_and_the_others_stay() -> None:
     route = straight([(30, 50)])
-    everything = guide_points(route, 0.0)
+    everything = path_points(route, 0.0)
     for start in (0.0, 20.0, 40.0, 70.5, 99.0):
-        assert np.array_equal(guide_points(route, start), everything[everything[:, 0] >= start])
+        assert np.array_equal(path_points(route, start), everything[everything[:, 0] >= start])
 
 
 def test_after_every_junction_of_a_real_route_there_is_a_place_on_its_exit() -> None:
     graph = RoadGraph(shipped("town"), 1.0)
     for seed in range(10):
         route = graph.random(300, np.random.default_rng(seed))
-        points = guide_points(route, 0.0)
+        points = path_points(route, 0.0)
         exits = np.flatnonzero(route.junction[:-1] & ~route.junction[1:]) + 1
         for index in exits:
             assert np.linalg.norm(points - route.points[index], axis=1).min() < 1e-9
@@ -51,8 +51,8 @@ def test_ticks_are_watched_while_there_is_a_traffic_manager() -> None:
     world.tick.return_value = 8
     traffic = Traffic(client, TrafficConfig(), 1)
     assert traffic.tick(world, 5.0) == 8 and not world.get_snapshot.called
-    traffic.drive(Mock())
-    traffic.drive(Mock())
+    traffic.enable_autopilot(Mock())
+    traffic.enable_autopilot(Mock())
     (watchdog,) = set(threading.enumerate()) - before
     assert traffic.tick(world, 5.0) == 8 and world.get_snapshot.called
     # It has ended its watch when the Traffic Manager ends.

@@ -111,7 +111,9 @@ def test_another_release_will_not(server: str) -> None:
 
 
 def test_a_server_that_dies_while_it_is_asked_is_lost_not_wrong() -> None:
-    with pytest.raises(SimulatorLost, match="somewhere:2000 hung up before it told its version"):
+    with pytest.raises(
+        SimulatorLost, match="somewhere:2000 closed the connection before it sent its version"
+    ):
         check_version("", "0.9.16", SOMEWHERE)
 
 
