@@ -6,6 +6,8 @@ from pydantic import BaseModel, Field
 
 Reason = Literal["collision", "off_lane", "stuck", "red_light", "goal", "time"]
 REASONS: tuple[str, ...] = get_args(Reason)
+SIMULATOR_LOST = "simulator_lost"
+"""Reason of an episode that ended because its simulator was lost."""
 
 _STANDING = 0.1  # below this speed a car stands still [m/s]
 

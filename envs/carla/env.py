@@ -254,7 +254,7 @@ class ClientSpec:
     seed: int
     start_seconds: float
     """How long the server may take to start answering [s]."""
-    tidy: bool
+    restore: bool
     """Whether the server outlives the client, which then always restores its settings."""
 
 

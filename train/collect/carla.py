@@ -138,7 +138,7 @@ class Collector:
                 "drive_autopilot": True,
                 "autopilot_targets": [autopilot_target(one) for one in seat.pilot.orders],
             }
-        seat.simulator.order(("reset", seat.seed, options))
+        seat.simulator.request(("reset", seat.seed, options))
 
     def _take(self, seat: _Seat, answer: Any) -> None:
         """Go on after an answer to `reset` or `step`."""
@@ -159,7 +159,7 @@ class Collector:
             if terminated or truncated:
                 self._keep(seat, seat.number, seat.recording, terminated)
                 return
-        seat.simulator.order(("step", seat.pilot.act(seat.recording.observation)))
+        seat.simulator.request(("step", seat.pilot.act(seat.recording.observation)))
 
     def _keep(self, seat: _Seat, number: int, recording: Recording, terminated: bool) -> None:
         self.files.write(number, recording.episode(terminated, seat.seed))
@@ -245,7 +245,7 @@ def collect(
         finally:
             # All at the same time, then one after the other.
             for one in simulators:
-                one.dismiss()
+                one.begin_close()
             for one in simulators:
                 one.close()
 

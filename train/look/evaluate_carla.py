@@ -12,9 +12,9 @@ import torch
 
 import envs.carla.standin
 from envs.carla.config import CarlaConfig, ServerConfig
-from envs.carla.ends import EndsConfig
+from envs.carla.ends import SIMULATOR_LOST, EndsConfig
 from envs.carla.env import OpenEnv, open_carla
-from envs.carla.servers.routes import LOST, RouteRunner, RouteTask
+from envs.carla.servers.routes import RouteRunner, RouteTask
 from envs.carla.state import carla_observation_space
 from train.collect.carla_job import choose_servers, is_standin
 from train.drive.agents import load_agent
@@ -196,7 +196,7 @@ def _drive(
         Progress(f"scoring {name} in CARLA", len(tasks), "routes") as progress,
     ):
         for drive in drive_course(routes, driver):
-            if drive.reason == LOST:
+            if drive.reason == SIMULATOR_LOST:
                 lost += 1
                 progress.say(f"route {drive.task.seed} is lost: its simulator was, each time it was driven")
                 continue

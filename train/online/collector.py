@@ -33,7 +33,7 @@ class _Asynchronous(Protocol):
 class _Watched(Protocol):
     """Those whose simulators may be lost meanwhile, and are replaced only if somebody looks."""
 
-    def look(self) -> None: ...
+    def poll(self) -> None: ...
 
 
 @dataclass
@@ -175,7 +175,7 @@ class Collector:
     def look(self) -> None:
         """Between `begin` and `end`, now and then: simulators lost meanwhile are replaced at once."""
         if isinstance(self._env, _Watched):
-            self._env.look()
+            self._env.poll()
 
     def end(self) -> None:
         """Take what the decision brought as the row at hand."""

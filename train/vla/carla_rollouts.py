@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from envs.carla.config import CarlaConfig
+from envs.carla.ends import SIMULATOR_LOST
 from envs.carla.env import OpenEnv, open_carla
-from envs.carla.servers.routes import LOST, RouteRunner, RouteTask
+from envs.carla.servers.routes import RouteRunner, RouteTask
 from train.drive.carla_score import RouteScore, score_route
 from train.drive.courses import drive_course
 from train.drive.environments import explain_simulator_errors
@@ -84,7 +85,7 @@ def drive_carla_trials(
         with course:
             chooser = Instructed(driver, course, look, trials, device)
             for drive in drive_course(course, chooser):
-                if drive.reason == LOST:
+                if drive.reason == SIMULATOR_LOST:
                     found.lost += 1
                     if progress is not None:
                         progress.say(f"route {drive.task.seed} is lost: its simulator was, each time")

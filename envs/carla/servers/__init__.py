@@ -1,1 +1,1 @@
-"""CARLA servers and the processes that talk to them: started, watched, replaced."""
+"""Processes around CARLA: servers, clients, their supervision, and environments of several simulators."""

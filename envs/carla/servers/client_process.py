@@ -1,4 +1,4 @@
-"""A client process, seen from the process that started it."""
+"""Handle of a client process, in the process that started it."""
 
 import multiprocessing
 import os
@@ -12,17 +12,17 @@ from envs.carla.servers.server import Tail, describe_exit
 
 
 class ClientProcess:
-    """The process that `serve_client` runs in, and our end of its pipe."""
+    """A process that runs `serve_client`, and our end of its pipe."""
 
-    def __init__(self, about: ClientSpec, open_env: OpenEnv) -> None:
-        # Not fork: the parent has torch's threads.
+    def __init__(self, spec: ClientSpec, open_env: OpenEnv) -> None:
+        # Not fork: torch's threads run in the parent.
         context = multiprocessing.get_context("spawn")
         self.pipe, theirs = context.Pipe()
         output, written = context.Pipe(duplex=False)
         self.process: BaseProcess = context.Process(
-            target=serve_client, args=(theirs, written, about, open_env), daemon=True
+            target=serve_client, args=(theirs, written, spec, open_env), daemon=True
         )
-        # Ctrl-C is the parent's: not even while it starts shall the child answer it with a traceback.
+        # Only the parent handles Ctrl-C: the child must not print a traceback, not even while it starts.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
             self.process.start()
@@ -30,25 +30,25 @@ class ClientProcess:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
         theirs.close()
         written.close()
-        self._address = about.address
+        self._address = spec.address
         self.ready = False
         self.deadline: float | None = None
-        """When it is taken to hang [s of the monotonic clock]; None while nothing is asked of it."""
+        """Time at which it counts as hanging [s of the monotonic clock]; None without a pending request."""
         self._tail = Tail(os.dup(output.fileno()))
         output.close()
 
-    def epitaph(self) -> str:
-        """How the process ended, with its last line."""
+    def exit_reason(self) -> str:
+        """How the process ended, with the last line of its output."""
         self.process.join(1.0)
         code = self.process.exitcode
-        said = self._tail.last(0.5)
+        output = self._tail.last(0.5)
         how = "hangs" if code is None else describe_exit(code)
-        # C++ ends the process where what answers does not speak CARLA's protocol.
+        # CARLA's C++ client aborts if the server does not speak CARLA's protocol.
         where = "" if self.ready else f" when it connected to {self._address}, expected a CARLA server there"
-        return f"its client {how}{where}" + (f": {said}" if said else "")
+        return f"its client {how}{where}" + (f": {output}" if output else "")
 
-    def dismiss(self) -> None:
-        """Ask it to close its environment and go."""
+    def request_exit(self) -> None:
+        """Request that it closes its environment and exits."""
         if self.ready and self.deadline is None:
             try:
                 self.pipe.send(("close",))
@@ -57,8 +57,8 @@ class ClientProcess:
         else:
             self.process.terminate()
 
-    def gone(self) -> bool:
-        """Whether a process that was dismissed has ended; ends it when its time is up."""
+    def has_exited(self) -> bool:
+        """Whether the process has exited after `request_exit`; kills it after its deadline."""
         if self.process.is_alive():
             if self.deadline is None or time.monotonic() < self.deadline:
                 return False
@@ -67,12 +67,12 @@ class ClientProcess:
         return True
 
     def join(self, seconds: float) -> None:
-        """Wait until it has ended, at most so long, then end it."""
+        """Wait at most `seconds` until it has exited, then kill it."""
         self.process.join(seconds)
         self.kill()
 
     def kill(self) -> None:
-        """End it now."""
+        """Kill it."""
         self.process.kill()
         self.process.join()
         self._release()

@@ -1,8 +1,8 @@
-"""Run a server that must not outlive whoever asked for it: `python guard.py PARENT COMMAND...`.
+"""Runs a server that must not outlive its parent process: `python parent_guard.py PARENT COMMAND...`.
 
-Runs as a program of its own, from the standard library alone. It leads the server's process group, and ends
-the whole group (a start script's children too) when it is told to (SIGTERM) or when the process PARENT is
-gone, however that died. Otherwise it exits as the server does.
+A program of its own, with the standard library alone. It leads the process group of the server, and ends the
+whole group (children of a start script, too) on SIGTERM, or when the process PARENT has ended, even by
+SIGKILL. Otherwise it exits with the status of the server.
 """
 
 import ctypes
@@ -12,16 +12,16 @@ import subprocess
 import sys
 import time
 
-_LOOK_SECONDS = 0.2
+_POLL_SECONDS = 0.2
 GRACE_SECONDS = 2.0
-"""Between asking a server to end and ending it [s]."""
+"""Between SIGTERM and SIGKILL for a server [s]."""
 
 
 def end_group(server: "subprocess.Popen[bytes]") -> None:
-    """End this process's group: politely, then not; the call ends this process too if need be."""
+    """End the process group of this process with SIGTERM, then SIGKILL, which ends this process, too."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     os.killpg(0, signal.SIGTERM)
-    # A stopped process would not hear of it.
+    # A stopped process does not receive SIGTERM.
     os.killpg(0, signal.SIGCONT)
     try:
         server.wait(GRACE_SECONDS)
@@ -36,12 +36,12 @@ def _die_with_guard() -> None:
 
 
 def guard(parent: int, command: list[str]) -> int:
-    """Run `command` until it ends, or `parent` does; its exit status, as a shell would give it."""
-    told = False
+    """Run `command` until it or `parent` ends; its exit status as a shell reports it."""
+    terminated = False
 
     def on_term(*_: object) -> None:
-        nonlocal told
-        told = True
+        nonlocal terminated
+        terminated = True
 
     signal.signal(signal.SIGTERM, on_term)
     try:
@@ -51,9 +51,9 @@ def guard(parent: int, command: list[str]) -> int:
         sys.stderr.write(f"cannot run {command[0]}: {error.strerror}\n")
         return 127
     while server.poll() is None:
-        if told or os.getppid() != parent:
+        if terminated or os.getppid() != parent:
             break
-        time.sleep(_LOOK_SECONDS)
+        time.sleep(_POLL_SECONDS)
     end_group(server)
     status = server.returncode
     return 128 - status if status < 0 else status

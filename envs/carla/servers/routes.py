@@ -1,4 +1,4 @@
-"""Routes to be scored on: each driven once, several at a time, by simulators that may be lost on the way."""
+"""Evaluation routes: each is driven once, several at a time, in simulators that may be lost meanwhile."""
 
 from collections import deque
 from collections.abc import Sequence
@@ -12,31 +12,30 @@ from numpy.typing import NDArray
 from envs.car_racing.env import TRAINING_SEEDS
 from envs.carla.actions import Actions
 from envs.carla.config import CarlaConfig
+from envs.carla.ends import SIMULATOR_LOST
 from envs.carla.env import OpenEnv, open_carla
 from envs.carla.errors import CarlaSetupError, SimulatorLost
 from envs.carla.servers.supervisor import Lost, SupervisedSimulator, wait_for
 from envs.carla.state import carla_observation_space
 
-LOST = "simulator_lost"
-"""The reason of a drive that was given up because its simulator was lost each time."""
-_TRIES = 3  # drives of a route whose simulator is lost
-_DRAWS = 50  # routes drawn until one has the manoeuvre that is wanted
+_TRIES = 3  # attempts at a route whose simulator is lost
+_DRAWS = 50  # routes drawn until one has the manoeuvre wanted
 
 
 @dataclass(frozen=True)
 class RouteTask:
-    """A route: drawn in `town` from `seed`, which is 1,000,000 or more."""
+    """A route to drive: drawn in `town` from `seed`, which is 1,000,000 or more."""
 
     seed: int
     town: str
     manoeuvre: str = ""
-    """What the route must do somewhere ("left", "right", "straight", "change"): one that does not is passed
-    over for another, drawn from the seed, too. Empty asks for nothing."""
+    """A manoeuvre that the route must contain ("left", "right", "straight", "change"); routes are drawn from
+    the seed until one does. Empty: any route."""
 
 
 @dataclass
 class RouteResult:
-    """What became of one route."""
+    """The result of one route."""
 
     task: RouteTask
     completion: float = 0.0
@@ -44,7 +43,7 @@ class RouteResult:
     in_lane: float = 0.0
     """Share of the route that was driven with the car's centre in the route's lane, in [0, 1]."""
     length: float = 0.0
-    """Of the route [m]."""
+    """Length of the route [m]."""
     infractions: dict[str, int] = field(default_factory=dict)
     """Counts by kind: see `envs.carla.episode.RouteEpisode`."""
     reason: str = ""
@@ -56,32 +55,32 @@ class RouteResult:
 
     @property
     def metres(self) -> float:
-        """Driven along the route [m]."""
+        """Distance driven along the route [m]."""
         return self.completion * self.length
 
 
 class RouteRunner:
-    """Drive each route once; a slot that is done takes the next. Used like
+    """Drives each route once; a slot that is done takes the next one. Used like
     `envs.car_racing.official_tracks.OfficialTracks`.
 
     A route whose simulator is lost is driven again from its start, three times at most.
 
     Args:
-        config: what to drive, and how many at a time.
+        config: of the environments, with their number.
         tasks: the routes.
-        autopilot: the Traffic Manager drives, whatever the actions say.
-        open_env: makes the environment in each client's process.
-        together: a slot that is done waits for the others, so that routes always begin in all at once.
+        autopilot: the Traffic Manager drives, and actions are ignored.
+        open_env: opens the environment in each client process.
+        together: a slot whose route has ended waits for the others, so that all routes begin together.
 
     Attributes:
-        active: (N,) the slots that drive a route; the others' observations are of no use.
+        active: (N,) the slots that drive a route; the observations of the others are meaningless.
         lost: simulators lost so far.
-        number: (N,) which of the tasks each slot drives now.
-        infos: (N) the latest info of each slot's environment; see `envs.carla.env.CarlaEnv`.
+        number: (N,) index of the task that each slot drives now.
+        infos: (N) the latest info of each environment; see `envs.carla.env.CarlaEnv`.
 
     Raises:
         ValueError: no task, or a seed that training may have used.
-        CarlaSetupError: there are fewer servers than envs, or the program that starts one is not there.
+        CarlaSetupError: fewer servers than environments, or the program that starts one does not exist.
     """
 
     def __init__(
@@ -128,7 +127,7 @@ class RouteRunner:
         """Start the first routes: observations (N, ...).
 
         Raises:
-            CarlaSetupError: a mistake in the config, or no route does what a task wants.
+            CarlaSetupError: a mistake in the config, or no route has the manoeuvre of its task.
             SimulatorLost: a simulator does not start.
         """
         self._begin(range(self.num_envs))
@@ -137,21 +136,22 @@ class RouteRunner:
     def step(
         self, action: NDArray[np.float32]
     ) -> tuple[dict[str, NDArray[Any]], NDArray[np.bool_], list[RouteResult]]:
-        """One decision (N, A) in every active slot; of discrete actions the largest number is the choice.
+        """One decision (N, A) in every active slot; of discrete actions the largest entry is chosen.
 
         Returns:
-            Observations (N, ...); which of them are the first of a route (N,); and the drives that ended.
+            Observations (N, ...); which of them are the first of a route (N,); and the results of routes that
+            ended.
 
         Raises:
             CarlaSetupError: a mistake in the config.
-            SimulatorLost: a simulator did not come back.
+            SimulatorLost: a simulator could not be replaced.
         """
-        orders: dict[int, tuple[Any, ...]] = {}
+        requests: dict[int, tuple[Any, ...]] = {}
         for i in np.flatnonzero(self.active).tolist():
             chosen: Any = action[i].argmax() if self._actions.kind == "discrete" else action[i]
-            orders[i] = ("step", self._actions.hands_off if self._autopilot else chosen)
+            requests[i] = ("step", self._actions.hands_off if self._autopilot else chosen)
         finished, ended = [], np.zeros(self.num_envs, bool)
-        for i, answer in self._ask(orders).items():
+        for i, answer in self._request_all(requests).items():
             if isinstance(answer, Lost):
                 ended[i] = True
                 finished += self._give_up(i)
@@ -168,39 +168,40 @@ class RouteRunner:
         return self._observation(), ended, finished
 
     def close(self) -> None:
-        """End all clients and servers."""
+        """Stop all clients and servers."""
         for simulator in self._simulators:
-            simulator.dismiss()
+            simulator.begin_close()
         for simulator in self._simulators:
             simulator.close()
 
     def _begin(self, slots: Sequence[int]) -> None:
-        """Start the next routes in these slots, as far as there are any."""
-        orders: dict[int, tuple[Any, ...]] = {}
+        """Start the next routes in these slots, while there are any."""
+        requests: dict[int, tuple[Any, ...]] = {}
         for i in slots:
             self.active[i] = bool(self._waiting)
             if self._waiting:
                 self.number[i], self._tries[i] = self._waiting.popleft()
                 self._drives[i] = RouteResult(self._tasks[self.number[i]])
-                orders[i] = self._order(self._drives[i].task, 0)
+                requests[i] = self._reset_request(self._drives[i].task, 0)
         draw = 0
-        while orders:
-            answers, orders, draw = self._ask(orders), {}, draw + 1
+        while requests:
+            answers, requests, draw = self._request_all(requests), {}, draw + 1
             for i, answer in answers.items():
                 if isinstance(answer, Lost):
                     raise SimulatorLost(f"simulator {i}: {answer.reason}")
                 observation, info = answer
                 task = self._drives[i].task
                 if task.manoeuvre and task.manoeuvre not in info["route_manoeuvres"]:
-                    orders[i] = self._order(task, draw)
+                    requests[i] = self._reset_request(task, draw)
                     continue
                 self._note(i, observation, info, 0.0)
 
-    def _order(self, task: RouteTask, draw: int) -> tuple[Any, ...]:
-        """To begin a task's route; the first is its seed's own, later draws come from the seed."""
+    def _reset_request(self, task: RouteTask, draw: int) -> tuple[Any, ...]:
+        """Request for a reset to the route of a task; draws after the first use seeds drawn from its seed."""
         if draw == _DRAWS:
             raise CarlaSetupError(
-                f"town {task.town or 'of the server'}: none of {_DRAWS} routes does '{task.manoeuvre}', "
+                f"town {task.town or 'of the server'}: none of {_DRAWS} routes has the manoeuvre "
+                f"'{task.manoeuvre}', "
                 "expected longer routes (route.length), or another town"
             )
         seed = task.seed
@@ -210,13 +211,13 @@ class RouteRunner:
         return ("reset", seed, {"town": task.town, "drive_autopilot": self._autopilot})
 
     def _give_up(self, i: int) -> list[RouteResult]:
-        """The simulator of slot i is lost: its route waits to be driven again, or counts as lost."""
+        """Handle the loss of the simulator of slot i: drive its route again later, or report it as lost."""
         self.lost += 1
         drive = self._drives[i]
         if self._tries[i] < _TRIES:
             self._waiting.appendleft((int(self.number[i]), self._tries[i] + 1))
             return []
-        drive.reason = LOST
+        drive.reason = SIMULATOR_LOST
         return [drive]
 
     def _note(self, i: int, observation: dict[str, Any], info: dict[str, Any], reward: float) -> None:
@@ -233,12 +234,12 @@ class RouteRunner:
         drive.reward += reward
         drive.frames += info.get("frames", 0)
 
-    def _ask(self, orders: dict[int, tuple[Any, ...]]) -> dict[int, Any]:
-        """Give all orders before waiting for any answer: the simulators work at the same time."""
-        for i, order in orders.items():
-            self._simulators[i].order(order)
+    def _request_all(self, requests: dict[int, tuple[Any, ...]]) -> dict[int, Any]:
+        """Send all requests before waiting for any answer, so that the simulators work in parallel."""
+        for i, request in requests.items():
+            self._simulators[i].request(request)
         answers: dict[int, Any] = {}
-        while waiting := [i for i in orders if i not in answers]:
+        while waiting := [i for i in requests if i not in answers]:
             for i in waiting:
                 answer = self._simulators[i].poll()
                 if answer is not None:

@@ -1,4 +1,4 @@
-"""The simulators' servers: started, watched and stopped here, or started by the user and only used."""
+"""CARLA servers: started, watched and stopped here, or run by the user."""
 
 import os
 import shlex
@@ -19,28 +19,28 @@ from envs.carla.ports import Address, PortBlock, free_port, split_address
 from envs.carla.servers import parent_guard as guard
 
 _GUARD = Path(guard.__file__)
-_LINES = 20
-_MOST = 300  # characters of a line
+_LINES = 20  # of a server's output that are kept
+_MOST = 300  # characters kept of a line
 
 
 class Server(Protocol):
-    """A server that a client can be sent to."""
+    """A CARLA server for one client."""
 
     owned: bool
-    """Whether it was started here: one that fails is stopped and replaced, and none is left behind."""
+    """Whether it is started and stopped here, and replaced when it fails."""
 
     def start(self) -> Address:
-        """Start it, on new ports where it may choose; it need not answer yet.
+        """Start it, on new ports unless they are fixed; returns before it answers.
 
         Raises:
             OSError: its ports are taken, or it cannot be started.
         """
 
     def failure(self) -> str:
-        """Why it is not running, in words; empty while it is."""
+        """Why it is not running; empty while it runs."""
 
     def stop(self) -> None:
-        """End it and all it started; may be called at any time, also twice."""
+        """Stop it and its child processes; may be called at any time, also twice."""
 
 
 def open_server(config: ServerConfig, index: int, seed: int = 0) -> Server:
@@ -60,10 +60,10 @@ def open_server(config: ServerConfig, index: int, seed: int = 0) -> Server:
 
 
 def start_command(config: ServerConfig, seed: int, environ: Mapping[str, str]) -> list[str]:
-    """The command that starts a server, in words, `{port}` standing for its port.
+    """The words of the command that starts a server, with `{port}` in place of its port.
 
     Raises:
-        CarlaSetupError: the program is not there.
+        CarlaSetupError: the program does not exist.
     """
     if config.command:
         words = shlex.split(config.command)
@@ -84,7 +84,7 @@ def start_command(config: ServerConfig, seed: int, environ: Mapping[str, str]) -
 
 
 class RunningServer:
-    """A server that somebody else runs: used, never started or stopped."""
+    """A server run by the user: never started or stopped here."""
 
     owned = False
 
@@ -96,15 +96,15 @@ class RunningServer:
         return Address(self._host, self._port, free_port())
 
     def failure(self) -> str:
-        """Empty: only trying tells."""
+        """Empty: unknown until a client connects."""
         return ""
 
     def stop(self) -> None:
-        """Leave it alone."""
+        """Does nothing."""
 
 
 class Tail:
-    """Reads a file descriptor to its end in a thread, keeping the last lines. Takes the descriptor over."""
+    """Keeps the last lines of a file descriptor, read in a thread; closes the descriptor at its end."""
 
     def __init__(self, descriptor: int) -> None:
         self._lines: deque[str] = deque(maxlen=_LINES)
@@ -112,7 +112,7 @@ class Tail:
         self._thread.start()
 
     def last(self, wait: float = 0.0) -> str:
-        """The last line that is not blank, or ""; waits up to `wait` seconds for the writer to be gone."""
+        """The last line that is not blank, or ""; waits up to `wait` seconds for the end of the file."""
         if wait:
             self._thread.join(wait)
         return next((line for line in reversed(list(self._lines)) if line), "")
@@ -124,11 +124,11 @@ class Tail:
 
 
 class ServerProcess:
-    """A server of our own, in a process group with a guard, so that it never outlives this process.
+    """A server started here, in a process group with a guard, so that it never outlives this process.
 
     Args:
-        command: the program and its arguments, `{port}` standing for the port.
-        port: fixed first port; 0 draws free ones at each start.
+        command: the program and its arguments, with `{port}` in place of the port.
+        port: fixed first port; 0 picks free ones at each start.
     """
 
     owned = True
@@ -141,7 +141,7 @@ class ServerProcess:
 
     @property
     def group(self) -> int | None:
-        """Id of the server's process group; None when it is stopped."""
+        """Id of the process group of the server; None when it is stopped."""
         return self._process.pid if self._process else None
 
     def start(self) -> Address:
@@ -161,7 +161,7 @@ class ServerProcess:
             start_new_session=True,
         )
         assert self._process.stdout is not None
-        # A copy: the thread owns what it reads, and Popen closes its own.
+        # A copy: the thread closes its descriptor, and Popen its own.
         self._tail = Tail(os.dup(self._process.stdout.fileno()))
         self._process.stdout.close()
         return address
@@ -173,19 +173,19 @@ class ServerProcess:
         code = self._ended()
         if code is None:
             return ""
-        said = self._tail.last(0.5) if self._tail else ""
-        return f"its server {describe_exit(code)}" + (f": {said}" if said else "")
+        output = self._tail.last(0.5) if self._tail else ""
+        return f"its server {describe_exit(code)}" + (f": {output}" if output else "")
 
     def stop(self) -> None:
         """See `Server.stop`."""
         if self._process is not None:
-            # Not Popen's own calls: those reap a guard that has ended, and the group's number with it.
+            # Not Popen's own methods: they reap an ended guard, which frees the id of the group.
             os.kill(self._process.pid, signal.SIGTERM)
             os.killpg(self._process.pid, signal.SIGCONT)
             deadline = time.monotonic() + guard.GRACE_SECONDS + 1.0
             while self._ended() is None and time.monotonic() < deadline:
                 time.sleep(0.02)
-            # Whatever is left: a server that hangs, or children that its start script left behind.
+            # What is left: a server that hangs, or children of its start script.
             os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
         if self._block is not None:
@@ -193,7 +193,7 @@ class ServerProcess:
         self._process, self._tail, self._block = None, None, None
 
     def _ended(self) -> int | None:
-        """The guard's exit code, None while it runs. It is not reaped: its number stays the group's."""
+        """Exit code of the guard, None while it runs. It is not reaped, so that the group keeps its id."""
         assert self._process is not None
         ended = os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
         if ended is None:
@@ -204,7 +204,7 @@ class ServerProcess:
 def describe_exit(code: int) -> str:
     """How a process ended, from its exit code as `subprocess` and `multiprocessing` give it.
 
-    A guard or a shell reports a signal as 128 more than its number.
+    A guard or a shell reports a signal as 128 plus its number.
     """
     number = -code if code < 0 else code - 128
     if number in set(signal.Signals):

@@ -1,7 +1,7 @@
-"""One simulator that does not fall over: a server and the client process in it, replaced when lost.
+"""A supervised simulator: a CARLA server and its client process, both replaced when one is lost.
 
-Nothing runs in the background here: servers and clients are processes of their own, and whoever waits for an
-answer moves things on. A lost simulator is replaced at once, so the new one starts while nobody waits.
+No thread runs in the background: servers and clients are processes of their own, and `poll` advances them. A
+lost simulator is replaced as soon as a poll notices, so that the new one starts while others are driven.
 """
 
 import time
@@ -20,33 +20,33 @@ from envs.carla.servers.client_worker import (
     READY,
     REFUSED,
     closing_seconds,
-    order_seconds,
+    request_seconds,
 )
 from envs.carla.servers.server import Server, open_server
 
-_LOOK_SECONDS = 0.05  # between two looks at a server while waiting for its client
-_UNWATCHED_SECONDS = 1.0  # longer between two looks at an order, and whoever gave it did something else
-_FIRST_TRIES = 3  # of a simulator that never worked: more of the same would not help
-_GRACE_SECONDS = 0.5  # for the end of a server to be seen, when its client has noticed
-_START_MARGIN = 30.0  # for Python's own start on a busy machine
+_POLL_SECONDS = 0.05  # between two checks of a server while waiting for its client
+_UNPOLLED_SECONDS = 1.0  # a pause between polls beyond this does not count as waiting
+_FIRST_TRIES = 3  # attempts to start a simulator that never worked
+_GRACE_SECONDS = 0.5  # for the end of a server to become visible after its client has noticed it
+_START_MARGIN = 30.0  # for the start of Python on a busy machine
 
 
 @dataclass(frozen=True)
 class Lost:
-    """Instead of an answer: the simulator is gone, and why. Its replacement is on the way."""
+    """In place of an answer: why the simulator was lost. Its replacement is being started."""
 
     reason: str
 
 
 class SupervisedSimulator:
-    """A simulator to `reset`, `step` and `close`; drive several at the same time with `order` and `poll`.
+    """A simulator to `reset`, `step` and `close`; drive several at the same time with `request` and `poll`.
 
     Args:
-        config: what to drive.
+        config: of the environment.
         servers: how its server is started.
-        index: which of the servers it is.
-        seed: of everything random in the simulator; episodes have their own.
-        open_env: makes the environment in the client's process; must be importable by name.
+        index: of the server among `servers`.
+        seed: of all random choices in the simulator; episodes have seeds of their own.
+        open_env: opens the environment in the client process; must be importable by name.
 
     Raises:
         CarlaSetupError: there is no such server.
@@ -61,14 +61,14 @@ class SupervisedSimulator:
         open_env: OpenEnv = open_carla,
     ) -> None:
         self.starts = 0
-        """How often the simulator was started; all but one are restarts."""
+        """How often the simulator was started, restarts included."""
         self.last_loss = ""
         """Why it was last lost."""
         self._config, self._servers, self._seed, self._open_env = config, servers, seed, open_env
         self._server: Server = open_server(servers, index, seed)
         self._client: ClientProcess | None = None
-        self._leaving: ClientProcess | None = None
-        self._order: tuple[Any, ...] | None = None
+        self._closing: ClientProcess | None = None
+        self._request: tuple[Any, ...] | None = None
         self._sent = False
         self._answer: Any | Lost | None = None
         self._driving = False
@@ -76,77 +76,77 @@ class SupervisedSimulator:
         self._failures = 0
         self._tried_since = 0.0
         self._not_before = 0.0
-        self._patience = 0.0
-        self._looked = 0.0
+        self._give_up_at = 0.0
+        self._polled = 0.0
         self._name = f"simulator {index}"
 
     @property
     def server(self) -> Server:
-        """The server behind it."""
+        """Its server."""
         return self._server
 
     def reset(self, seed: int, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]] | Lost:
-        """Start an episode, as Gymnasium does; starts or replaces the simulator if need be, and waits for it.
+        """Start an episode, as in Gymnasium; starts or replaces the simulator if necessary, and waits for it.
 
-        Lost only where it never worked, or did not come back in `patience_seconds`; one may try again.
+        Lost only if it never worked, or was not replaced within `patience_seconds`; another try is allowed.
 
         Raises:
-            CarlaSetupError: the user must change something.
+            CarlaSetupError: a mistake in the config.
         """
-        self.order(("reset", seed, options))
+        self.request(("reset", seed, options))
         return self._await()
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]] | Lost:
-        """One decision, as Gymnasium does; Lost at once when the simulator dies or stalls.
+        """One decision, as in Gymnasium; Lost as soon as the simulator dies or stalls.
 
         Raises:
-            CarlaSetupError: the user must change something.
+            CarlaSetupError: a mistake in the config.
             ValueError: no episode was started since the simulator was lost.
         """
-        self.order(("step", action))
+        self.request(("step", action))
         return self._await()
 
-    def order(self, order: tuple[Any, ...]) -> None:
-        """Ask for ("reset", seed, options) or ("step", action), without waiting; `poll` has the answer."""
-        if self._order is not None:
-            raise ValueError(f"{self._name}: ordered twice, expected a poll for the first answer")
-        if order[0] == "step" and not self._driving:
+    def request(self, request: tuple[Any, ...]) -> None:
+        """Send ("reset", seed, options) or ("step", action) without waiting; `poll` returns the answer."""
+        if self._request is not None:
+            raise ValueError(f"{self._name}: requested twice, expected a poll for the first answer")
+        if request[0] == "step" and not self._driving:
             raise ValueError(f"{self._name}: no episode runs, expected a reset before a step")
-        self._order, self._sent = order, False
-        self._looked = time.monotonic()
-        self._patience = self._looked + self._servers.patience_seconds
+        self._request, self._sent = request, False
+        self._polled = time.monotonic()
+        self._give_up_at = self._polled + self._servers.patience_seconds
         self._answer = self._advance()
 
     def poll(self) -> Any | Lost | None:
-        """The answer to the order, or None if it is not there yet; see `reset` and `step`."""
+        """The answer to the request, or None before it arrives; see `reset` and `step`."""
         now = time.monotonic()
-        # While nobody looked nothing was tried: it does not count.
-        self._patience += max(now - self._looked - _UNWATCHED_SECONDS, 0.0)
-        self._looked = now
+        # Nothing is tried between polls: a long pause does not count.
+        self._give_up_at += max(now - self._polled - _UNPOLLED_SECONDS, 0.0)
+        self._polled = now
         answer = self._answer if self._answer is not None else self._advance()
         if answer is not None:
-            self._order = self._answer = None
+            self._request = self._answer = None
         return answer
 
-    def handles(self) -> list[Any]:
-        """What `multiprocessing.connection.wait` can wait for, to poll when something has happened."""
+    def waitables(self) -> list[Any]:
+        """Objects for `multiprocessing.connection.wait`, ready when a poll may find something."""
         return [self._client.pipe, self._client.process.sentinel] if self._client else []
 
     def close(self) -> None:
-        """End the client, which destroys its actors and restores the settings, then the server."""
-        self.dismiss()
-        for client in (self._client, self._leaving):
+        """Stop the client, which destroys its actors and restores the settings, then the server."""
+        self.begin_close()
+        for client in (self._client, self._closing):
             if client is not None:
                 client.join(closing_seconds(self._config))
-        self._client = self._leaving = None
+        self._client = self._closing = None
         self._server.stop()
 
-    def dismiss(self) -> None:
-        """Ask the client to end without waiting, so that several end at the same time; then `close`."""
-        self._order = self._answer = None
+    def begin_close(self) -> None:
+        """Request the client's exit without waiting, so that several exit at the same time; then `close`."""
+        self._request = self._answer = None
         self._driving = False
         if self._client is not None:
-            self._client.dismiss()
+            self._client.request_exit()
 
     def _await(self) -> Any:
         while (answer := self.poll()) is None:
@@ -154,37 +154,37 @@ class SupervisedSimulator:
         return answer
 
     def _advance(self) -> Any | Lost | None:
-        """Do whatever can be done now; the answer to the order, if it is there."""
+        """Advance as far as possible without waiting; returns the answer to the request if it has arrived."""
         client = self._client
         if client is None:
-            return self._bring_up()
+            return self._start()
         if client.pipe.poll():
-            return self._hear(client)
+            return self._receive(client)
         reason = self._server.failure()
         if not reason and not client.process.is_alive() and not client.pipe.poll():
-            reason = client.epitaph()
+            reason = client.exit_reason()
         if not reason and client.deadline is not None and time.monotonic() > client.deadline:
             reason = "its client hangs"
         if reason:
             return self._lose(reason)
-        if client.ready and self._order is not None and not self._sent:
-            return self._send(client, self._order)
+        if client.ready and self._request is not None and not self._sent:
+            return self._send(client, self._request)
         return None
 
-    def _send(self, client: ClientProcess, order: tuple[Any, ...]) -> Lost | None:
+    def _send(self, client: ClientProcess, request: tuple[Any, ...]) -> Lost | None:
         try:
-            client.pipe.send(order)
+            client.pipe.send(request)
         except ConnectionError:
-            return self._lose(client.epitaph())
+            return self._lose(client.exit_reason())
         self._sent = True
-        client.deadline = time.monotonic() + order_seconds(self._config, order)
+        client.deadline = time.monotonic() + request_seconds(self._config, request)
         return None
 
-    def _hear(self, client: ClientProcess) -> Any | Lost | None:
+    def _receive(self, client: ClientProcess) -> Any | Lost | None:
         try:
             kind, content = client.pipe.recv()
         except (EOFError, ConnectionError):
-            return self._lose(self._server.failure() or client.epitaph())
+            return self._lose(self._server.failure() or client.exit_reason())
         if kind == READY:
             client.ready, client.deadline = True, None
             return self._advance()
@@ -194,24 +194,24 @@ class SupervisedSimulator:
             return content
         if kind in (REFUSED, FAILED):
             self._clear()
-            self._order = None
+            self._request = None
             if kind == REFUSED:
                 raise CarlaSetupError(f"{self._name}: {content}")
             raise RuntimeError(f"{self._name}: its client failed\n{content}")
         return self._lose(self._cause(content))
 
-    def _cause(self, told: str) -> str:
-        """Why the simulator is lost: the server's end, if that is it, tells more than the client can.
+    def _cause(self, message: str) -> str:
+        """Why the simulator is lost: the exit of the server, if it exited, else the client's message.
 
-        A server that ends closes its sockets a moment before its end can be seen.
+        A server that exits closes its sockets a moment before its exit can be observed.
         """
         until = time.monotonic() + (_GRACE_SECONDS if self._server.owned else 0.0)
         while not (found := self._server.failure()) and time.monotonic() < until:
             time.sleep(0.01)
-        return found or told
+        return found or message
 
     def _lose(self, reason: str) -> Lost | None:
-        """Replace the simulator. The loss answers an order to step; one to reset waits, within reason."""
+        """Replace the simulator. A pending step is answered with Lost; a pending reset is sent again."""
         self.last_loss = reason
         self._clear()
         self._sent = False
@@ -219,24 +219,24 @@ class SupervisedSimulator:
         now = time.monotonic()
         pause = 0.0 if self._failures == 1 else 2.0 ** (self._failures - 2)
         self._not_before = now + min(pause, self._servers.max_pause_seconds)
-        if self._order is not None and self._order[0] == "step":
-            self._bring_up()
+        if self._request is not None and self._request[0] == "step":
+            self._start()
             return Lost(reason)
         waited = now - self._tried_since
         if not self._worked and (self._failures >= _FIRST_TRIES or waited >= self._servers.start_seconds):
             self._failures = 0
             return Lost(reason)
-        return self._bring_up()
+        return self._start()
 
-    def _bring_up(self) -> Lost | None:
-        """Start server and client, unless it is too early; Lost where the order has waited too long."""
+    def _start(self) -> Lost | None:
+        """Start server and client, unless a pause is due; Lost if the request has waited too long."""
         now = time.monotonic()
-        if self._order is not None and now > self._patience:
-            return Lost(self.last_loss or "it did not come up")
-        if self._leaving is not None:
-            if not self._leaving.gone():
+        if self._request is not None and now > self._give_up_at:
+            return Lost(self.last_loss or "it did not start in time")
+        if self._closing is not None:
+            if not self._closing.has_exited():
                 return None
-            self._leaving = None
+            self._closing = None
         if now < self._not_before:
             return None
         if self._failures == 0:
@@ -247,28 +247,28 @@ class SupervisedSimulator:
             return self._lose(str(error))
         self.starts += 1
         seconds = self._servers.start_seconds
-        about = ClientSpec(self._config, address, self._seed, seconds, tidy=not self._server.owned)
-        self._client = ClientProcess(about, self._open_env)
+        spec = ClientSpec(self._config, address, self._seed, seconds, restore=not self._server.owned)
+        self._client = ClientProcess(spec, self._open_env)
         self._client.deadline = now + seconds + self._config.timeout_seconds + _START_MARGIN
         return None
 
     def _clear(self) -> None:
-        """End client and server; but where the server lives on, the client first restores what it changed."""
+        """Stop client and server; if the server lives on, the client first restores its settings."""
         self._driving = False
         if self._client is not None and self._server.owned:
             self._client.kill()
         elif self._client is not None:
-            self._client.dismiss()
+            self._client.request_exit()
             self._client.deadline = time.monotonic() + closing_seconds(self._config)
-            self._leaving = self._client
+            self._closing = self._client
         self._client = None
         self._server.stop()
 
 
 def wait_for(simulators: Sequence[SupervisedSimulator]) -> None:
-    """Wait until one of them may have an answer, or for a moment: then `poll` them."""
-    handles = [handle for one in simulators for handle in one.handles()]
+    """Wait until one of them may have an answer, or for a moment; `poll` them afterwards."""
+    handles = [handle for one in simulators for handle in one.waitables()]
     if handles:
-        wait(handles, _LOOK_SECONDS)
+        wait(handles, _POLL_SECONDS)
     else:
-        time.sleep(_LOOK_SECONDS)
+        time.sleep(_POLL_SECONDS)

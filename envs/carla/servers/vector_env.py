@@ -1,4 +1,4 @@
-"""Several CARLA simulators as one Gymnasium vector environment that outlives every one of them."""
+"""Several CARLA simulators as one Gymnasium vector environment that survives the loss of simulators."""
 
 import math
 from typing import Any
@@ -11,14 +11,11 @@ from numpy.typing import NDArray
 
 from envs.carla.actions import Actions
 from envs.carla.config import CarlaConfig, ServerConfig
-from envs.carla.ends import REASONS
+from envs.carla.ends import REASONS, SIMULATOR_LOST
 from envs.carla.env import OpenEnv, open_carla
 from envs.carla.servers.pool import SimulatorPool
 from envs.carla.servers.supervisor import Lost, SupervisedSimulator
 from envs.carla.state import carla_observation_space
-
-LOST = "simulator_lost"
-"""The reason of an episode that ended because its simulator did."""
 
 
 class CarlaVectorEnv(VectorEnv[dict[str, Any], NDArray[Any], Any]):
@@ -27,33 +24,31 @@ class CarlaVectorEnv(VectorEnv[dict[str, Any], NDArray[Any], Any]):
     Observations and actions are `CarlaEnv`'s, stacked. After an episode has ended, the next `step` only
     resets it: its action is ignored, its reward 0.
 
-    `step` is `step_async`, which gives the simulators their orders, and `step_wait`, which waits for them. As
-    much time as wanted may lie in between: it counts against no limit of ours. `look` may be called there.
+    `step` is `step_async`, which sends the requests, followed by `step_wait`, which waits for the answers.
+    Any time may pass in between, without effect on time-outs; `poll` may be called meanwhile.
 
-    A simulator that dies or stalls ends its episode: truncated, reason "simulator_lost", and for that one
-    decision the observation is the last one seen, the reward 0. Its replacement starts at once, beside the
-    others. The next `step`, which resets it, waits for it as long as a start may take (`start_seconds`). If
-    it is not back by then, the others go on without it: it is away, and each `step` tries to reset it, but
-    does not wait, until it is back. The row of one that is away is nobody's driving: the last observation
-    seen, reward 0, no frames, truncated (for the next `step` only resets it, too); info's "away" tells it
-    apart. Where all are away, `step` waits for any of them, `patience_seconds` at most. Whoever wants
-    simulators that never wait for each other drives N of `SupervisedSimulator` instead.
+    A simulator that dies or stalls ends its episode: truncated, reason "simulator_lost", with the last
+    observation and reward 0. Its replacement starts at once, while the others go on. The next `step`, which
+    resets it, waits for it as long as a start may take (`start_seconds`). After that it is away: each `step`
+    tries to reset it without waiting, until it answers. The row of a simulator that is away has its last
+    observation, reward 0, no frames and truncated (the next `step` resets it, too); "away" in the infos marks
+    it. If all are away, `step` waits for any of them, at most `patience_seconds`. For simulators that never
+    wait for each other, use N of `SupervisedSimulator` instead.
 
-    Infos: "away" (N,) of str, why, "" for one that is there; "frames" (N,), how many each moved in this
-    decision; "speed" (N,) m/s; "route_completion" (N,); "position" (N, 4), x, y, z [m] and yaw [degrees];
-    "terms", a dictionary name -> (N,) of the reward's terms; and when episodes ended, "episode" with "r"
-    (undiscounted return) and "l" (frames), "reason" (N,) of str, "infractions" (N,) of dictionaries
-    kind -> count, "logged", a dictionary name -> (N,) of what there is to log of an episode (share of the
-    route, sum of each term of the reward, which of the reasons it was), and "_episode", the mask of those
-    that ended.
+    Infos: "away" (N,) of str, why it is away, "" otherwise; "frames" (N,), the frames of this decision;
+    "speed" (N,) m/s; "route_completion" (N,); "position" (N, 4), x, y, z [m] and yaw [degrees]; "terms", a
+    dictionary name -> (N,) of the reward's terms; and when episodes ended, "episode" with "r" (undiscounted
+    return) and "l" (frames), "reason" (N,) of str, "infractions" (N,) of dictionaries kind -> count,
+    "logged", a dictionary name -> (N,) of values to log of an episode (share of the route, sum of each term
+    of the reward, one-hot reason of its end), and "_episode", the mask of those that ended.
 
     Args:
-        config: what to drive, and how many.
-        fleet: the simulators.
+        config: of the environments.
+        pool: the simulators.
     """
 
-    def __init__(self, config: CarlaConfig, fleet: SimulatorPool) -> None:
-        self.config, self.simulators, self._fleet = config, fleet.simulators, fleet
+    def __init__(self, config: CarlaConfig, pool: SimulatorPool) -> None:
+        self.config, self.simulators, self._pool = config, pool.simulators, pool
         self.num_envs = n = len(self.simulators)
         frames_per_second = 1 / (config.step_seconds * config.action_repeat)
         self.metadata = {"autoreset_mode": AutoresetMode.NEXT_STEP, "render_fps": frames_per_second}
@@ -80,15 +75,15 @@ class CarlaVectorEnv(VectorEnv[dict[str, Any], NDArray[Any], Any]):
     def reset(
         self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
     ) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Start a new episode everywhere, or where options' "reset_mask" (N,) says, as in Gymnasium.
+        """Start new episodes: all, or those in options' "reset_mask" (N,), as in Gymnasium.
 
         The seed is given when the environment is made.
 
         Raises:
             ValueError: a seed or other options are given.
             CarlaSetupError: a mistake in the config.
-            SimulatorLost: no simulator starts, or none came back in time.
-            AlreadyPendingCallError: a decision has begun and not been waited for.
+            SimulatorLost: no simulator starts in time.
+            AlreadyPendingCallError: `step_wait` was not called after `step_async`.
         """
         self._expect_none("reset")
         if seed is not None or (options is not None and set(options) != {"reset_mask"}):
@@ -97,53 +92,54 @@ class CarlaVectorEnv(VectorEnv[dict[str, Any], NDArray[Any], Any]):
             )
         which = np.ones(self.num_envs, bool) if options is None else np.asarray(options["reset_mask"], bool)
         for i in np.flatnonzero(which).tolist():
-            self._fleet.order_reset(i)
-        info = self._begin(self._fleet.gather(math.inf))
+            self._pool.request_reset(i)
+        info = self._begin(self._pool.gather(math.inf))
         self._ended = (self._ended & ~which) | (info["away"] != "")
         return self._observation(), info
 
     def step(
         self, actions: NDArray[Any]
     ) -> tuple[dict[str, Any], NDArray[np.float32], NDArray[np.bool_], NDArray[np.bool_], dict[str, Any]]:
-        """One decision everywhere: see the class. Raises what `step_async` and `step_wait` raise."""
+        """One decision in every simulator: see the class. Raises what `step_async` and `step_wait` raise."""
         self.step_async(actions)
         return self.step_wait()
 
     def step_async(self, actions: NDArray[Any]) -> None:
-        """Begin a decision everywhere, without waiting for it.
+        """Begin a decision in every simulator, without waiting for it.
 
         Raises:
             ValueError: actions of another shape than the action space's, or not finite.
-            AlreadyPendingCallError: the last one was not waited for.
+            AlreadyPendingCallError: `step_wait` was not called after the decision before.
         """
         self._expect_none("step_async")
         if actions.shape != self.action_space.shape or not np.isfinite(actions).all():
             raise ValueError(f"CARLA actions {actions.shape}: expected {self.action_space.shape}, all finite")
         for i in range(self.num_envs):
             if self._ended[i]:
-                self._fleet.order_reset(i)
+                self._pool.request_reset(i)
             else:
-                self._fleet.order_step(i, actions[i])
+                self._pool.request_step(i, actions[i])
         self._pending = True
 
-    def look(self) -> None:
-        """Between `step_async` and `step_wait`, now and then: see after the simulators, without waiting.
+    def poll(self) -> None:
+        """Check the simulators without waiting, between `step_async` and `step_wait`.
 
-        Nothing runs in the background: only who looks notices a lost one, whose replacement starts then.
+        Nothing runs in the background: a lost simulator is noticed, and its replacement started, only here or
+        in `step_wait`.
 
         Raises:
-            CarlaSetupError: the user must change something.
+            CarlaSetupError: a mistake in the config.
         """
-        self._fleet.look()
+        self._pool.poll()
 
     def step_wait(
         self,
     ) -> tuple[dict[str, Any], NDArray[np.float32], NDArray[np.bool_], NDArray[np.bool_], dict[str, Any]]:
-        """Wait for the decision that `step_async` has begun: what `step` gives.
+        """Wait for the decision that `step_async` began; returns what `step` does.
 
         Raises:
-            NoAsyncCallError: none has begun.
-            SimulatorLost: all simulators are lost, and none came back in time.
+            NoAsyncCallError: `step_async` was not called.
+            SimulatorLost: all simulators are lost, and none was replaced in time.
         """
         if not self._pending:
             raise NoAsyncCallError(
@@ -151,7 +147,7 @@ class CarlaVectorEnv(VectorEnv[dict[str, Any], NDArray[Any], Any]):
             )
         self._pending = False
         n, resetting = self.num_envs, self._ended
-        answers = self._fleet.gather(self._fleet.limits.start_seconds)
+        answers = self._pool.gather(self._pool.limits.start_seconds)
         info = self._begin({i: answer for i, answer in answers.items() if resetting[i]})
         reward = np.zeros(n, np.float32)
         terminated, truncated = np.zeros(n, bool), np.zeros(n, bool)
@@ -159,7 +155,7 @@ class CarlaVectorEnv(VectorEnv[dict[str, Any], NDArray[Any], Any]):
         for i in np.flatnonzero(~resetting).tolist():
             answer = answers[i]
             if isinstance(answer, Lost):
-                truncated[i], reason[i], infractions[i] = True, LOST, {}
+                truncated[i], reason[i], infractions[i] = True, SIMULATOR_LOST, {}
                 continue
             observation, reward[i], terminated[i], truncated[i], about = answer
             self._note(i, observation, about, info)
@@ -172,19 +168,20 @@ class CarlaVectorEnv(VectorEnv[dict[str, Any], NDArray[Any], Any]):
             info["episode"] = {"r": self._return.copy(), "l": self._frames.copy()}
             info["_episode"] = ended
             info["reason"], info["infractions"] = reason, infractions
+            known_reasons = (*REASONS, SIMULATOR_LOST)
             info["logged"] = {
                 "episode/route_completion": info["route_completion"].copy(),
                 **{f"terms/{name}": total.copy() for name, total in self._terms.items()},
-                **{f"ended/{known}": (reason == known).astype(np.float32) for known in (*REASONS, LOST)},
+                **{f"ended/{known}": (reason == known).astype(np.float32) for known in known_reasons},
             }
         truncated |= info["away"] != ""
         self._ended = terminated | truncated
         return self._observation(), reward, terminated, truncated, info
 
     def close_extras(self, **_: Any) -> None:
-        """End all clients and servers; called by `close`."""
+        """Stop all clients and servers; called by `close`."""
         for simulator in self.simulators:
-            simulator.dismiss()
+            simulator.begin_close()
         for simulator in self.simulators:
             simulator.close()
 
@@ -193,7 +190,7 @@ class CarlaVectorEnv(VectorEnv[dict[str, Any], NDArray[Any], Any]):
             raise AlreadyPendingCallError(f"{name}: a decision has begun, expected step_wait first", name)
 
     def _begin(self, answers: dict[int, Any]) -> dict[str, Any]:
-        """Take in the answers to resets; the info, with room for everybody."""
+        """Apply the answers to resets; returns the info with rows for all simulators."""
         n = self.num_envs
         info: dict[str, Any] = {
             "frames": np.zeros(n, np.int64),
@@ -201,7 +198,7 @@ class CarlaVectorEnv(VectorEnv[dict[str, Any], NDArray[Any], Any]):
             "route_completion": np.zeros(n, np.float32),
             "position": np.zeros((n, 4)),
             "terms": {},
-            "away": np.array([self._fleet.away.get(i, "") for i in range(n)], object),
+            "away": np.array([self._pool.away.get(i, "") for i in range(n)], object),
         }
         for i, (observation, about) in answers.items():
             self._return[i] = self._frames[i] = 0
@@ -232,13 +229,13 @@ def make_carla(
     """The training environment: `config.num_envs` simulators, started at the first `reset`.
 
     Args:
-        config: what to drive.
-        seed: of everything random in it.
-        servers: which simulators; None: the config's.
-        open_env: makes the environment in each client's process.
+        config: of the environments.
+        seed: of all random choices in them.
+        servers: how the servers are started; None: as in the config.
+        open_env: opens the environment in each client process.
 
     Raises:
-        CarlaSetupError: there are fewer servers than envs, or the program that starts one is not there.
+        CarlaSetupError: fewer servers than environments, or the program that starts one does not exist.
     """
     servers = servers or config.servers
     first = int(np.random.default_rng([seed, 2]).integers(2**31 - config.num_envs))

@@ -15,11 +15,12 @@ import numpy as np
 import pytest
 
 from envs.carla.config import CarlaConfig, ServerConfig
+from envs.carla.ends import SIMULATOR_LOST
 from envs.carla.errors import CarlaSetupError
 from envs.carla.ports import PortBlock, is_listening
 from envs.carla.servers.server import ServerProcess, start_command
 from envs.carla.servers.supervisor import Lost, SupervisedSimulator
-from envs.carla.servers.vector_env import LOST, make_carla
+from envs.carla.servers.vector_env import make_carla
 from tests.envs.carla.fake_client import eventually, freeze, group, processes, words
 
 pytestmark = pytest.mark.usefixtures("nothing_left_behind")
@@ -119,7 +120,7 @@ def test_killed_stopped_and_killed_again() -> None:
             since = time.monotonic()
             _, _, terminated, truncated, info = env.step(actions)
             assert truncated.tolist() == [i == 0, i == 1] and not terminated.any()
-            assert info["reason"][i] == LOST and info["frames"].tolist() == [i, 1 - i]
+            assert info["reason"][i] == SIMULATOR_LOST and info["frames"].tolist() == [i, 1 - i]
             assert processes("", broken) == []
             _, _, terminated, truncated, info = env.step(actions)
             assert back_by(since)

@@ -9,7 +9,8 @@ import pytest
 
 from envs.carla.actions import Actions
 from envs.carla.config import CarlaConfig
-from envs.carla.servers.routes import LOST, RouteResult, RouteRunner, RouteTask
+from envs.carla.ends import SIMULATOR_LOST
+from envs.carla.servers.routes import RouteResult, RouteRunner, RouteTask
 from tests.envs.carla.fake_client import servers
 from tests.train.look.scored_env import BREAKS_ALWAYS, BREAKS_ONCE, open_scored
 from train.drive.carla_baselines import ConstantSpeed
@@ -59,7 +60,7 @@ def test_a_lost_route_is_driven_again_and_given_up_in_the_end(tmp_path: Path) ->
     tasks = [RouteTask(seed, "town") for seed in (1_000_000, BREAKS_ONCE, BREAKS_ALWAYS)]
     drives = {drive.task.seed: drive for drive in driven(fake_config(tmp_path), tasks)}
     assert drives[BREAKS_ONCE].reason == "goal" and drives[BREAKS_ONCE].frames == 10
-    assert drives[BREAKS_ALWAYS].reason == LOST
+    assert drives[BREAKS_ALWAYS].reason == SIMULATOR_LOST
     assert drives[1_000_000].completion == pytest.approx(1.0)
 
 

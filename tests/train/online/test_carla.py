@@ -96,7 +96,7 @@ def test_a_run_outlives_a_simulator_that_dies_or_stalls(
 
     def dying(config: EnvConfig, seed: int) -> CarlaVectorEnv:
         env = fake(config, seed)
-        made.append(Dying(env.config, env._fleet))
+        made.append(Dying(env.config, env._pool))
         return made[-1]
 
     monkeypatch.setattr(Dying, "fault", fault)

@@ -17,7 +17,7 @@ from envs.carla.servers.client_worker import (
     DONE,
     READY,
     closing_seconds,
-    order_seconds,
+    request_seconds,
 )
 from envs.carla.servers.server import ServerProcess
 from envs.carla.simulator import check_version
@@ -43,32 +43,32 @@ def address(log: Path) -> Iterator[Address]:
     server.stop()
 
 
-def connect(address: Address, tidy: bool) -> ClientProcess:
-    process = ClientProcess(ClientSpec(config(), address, 0, 5.0, tidy), open_fake)
+def connect(address: Address, restore: bool) -> ClientProcess:
+    process = ClientProcess(ClientSpec(config(), address, 0, 5.0, restore), open_fake)
     assert process.pipe.poll(20) and process.pipe.recv() == (READY, None)
     process.ready = True
     return process
 
 
-@pytest.mark.parametrize("tidy", [False, True])
-def test_orders_are_obeyed_until_told_to_close(address: Address, log: Path, tidy: bool) -> None:
-    process = connect(address, tidy)
+@pytest.mark.parametrize("restore", [False, True])
+def test_orders_are_obeyed_until_told_to_close(address: Address, log: Path, restore: bool) -> None:
+    process = connect(address, restore)
     process.pipe.send(("reset", 9, None))
     kind, (observation, info) = process.pipe.recv()
     assert kind == DONE and observation["state"][0] == 9 and info["frame"] == 107
     process.pipe.send(("step", np.zeros(2)))
     assert process.pipe.recv()[1][1] == 1.0
-    process.dismiss()
+    process.request_exit()
     process.join(10)
     assert log.read_text() == "oq"
 
 
-@pytest.mark.parametrize(("tidy", "left"), [(True, "oq"), (False, "o")])
+@pytest.mark.parametrize(("restore", "left"), [(True, "oq"), (False, "o")])
 @pytest.mark.parametrize("how", ["pipe", "term"])
 def test_a_client_that_is_left_restores_a_server_that_lives_on(
-    address: Address, log: Path, tidy: bool, left: str, how: str
+    address: Address, log: Path, restore: bool, left: str, how: str
 ) -> None:
-    process = connect(address, tidy)
+    process = connect(address, restore)
     process.pipe.close() if how == "pipe" else process.process.terminate()
     process.process.join(10)
     assert process.process.exitcode == 0
@@ -91,7 +91,7 @@ def test_the_kernel_ends_a_client_that_hangs() -> None:
 
 def test_a_reset_may_take_longer_than_a_step() -> None:
     about = config(timeout=2.0)
-    step, reset = order_seconds(about, ("step", None)), order_seconds(about, ("reset", 1, None))
+    step, reset = request_seconds(about, ("step", None)), request_seconds(about, ("reset", 1, None))
     assert about.timeout_seconds < step < reset
     assert closing_seconds(about) > 2 * about.timeout_seconds
 

@@ -22,15 +22,15 @@ class Fake:
 
     last_loss = ""
 
-    def __init__(self, reply: Callable[[tuple[Any, ...]], Any] = lambda order: BEGUN) -> None:
+    def __init__(self, reply: Callable[[tuple[Any, ...]], Any] = lambda request: BEGUN) -> None:
         self.reply = reply
-        self.orders: list[tuple[Any, ...]] = []
+        self.requests: list[tuple[Any, ...]] = []
         self.pending: tuple[Any, ...] | None = None
 
-    def order(self, order: tuple[Any, ...]) -> None:
-        assert self.pending is None, "ordered twice"
-        self.orders.append(order)
-        self.pending = order
+    def request(self, request: tuple[Any, ...]) -> None:
+        assert self.pending is None, "requested twice"
+        self.requests.append(request)
+        self.pending = request
 
     def poll(self) -> Any:
         assert self.pending is not None, "polled for nothing"
@@ -50,122 +50,122 @@ def make(*fakes: Fake, patience: float = 0.3, pause: float = 0.0001) -> Simulato
     return SimulatorPool(fakes, limits, 0)  # type: ignore[arg-type]
 
 
-def reset(fleet: SimulatorPool, *which: int, patience: float = PATIENCE) -> set[int]:
+def reset(pool: SimulatorPool, *which: int, patience: float = PATIENCE) -> set[int]:
     """Order resets; who answered."""
     for i in which:
-        fleet.order_reset(i)
-    return set(fleet.gather(patience))
+        pool.request_reset(i)
+    return set(pool.gather(patience))
 
 
 def test_all_that_answer_are_there() -> None:
-    fakes = [Fake(), Fake(lambda order: BEGUN if order[0] == "reset" else Lost("died"))]
-    fleet = make(*fakes)
-    assert reset(fleet, 0, 1) == {0, 1} and not fleet.away
+    fakes = [Fake(), Fake(lambda request: BEGUN if request[0] == "reset" else Lost("died"))]
+    pool = make(*fakes)
+    assert reset(pool, 0, 1) == {0, 1} and not pool.away
     for i in (0, 1):
-        fleet.order_step(i, 0.5)
+        pool.request_step(i, 0.5)
     # A step that is lost is answered; its simulator is away only once it does not come back.
-    assert fleet.gather(PATIENCE) == {0: BEGUN, 1: Lost("died")} and not fleet.away
-    assert fakes[0].orders[1] == ("step", 0.5)
-    first, second = (fake.orders[0] for fake in fakes)
+    assert pool.gather(PATIENCE) == {0: BEGUN, 1: Lost("died")} and not pool.away
+    assert fakes[0].requests[1] == ("step", 0.5)
+    first, second = (fake.requests[0] for fake in fakes)
     assert first[0] == second[0] == "reset" and first[1] != second[1]
 
 
 def test_one_that_does_not_come_back_is_waited_for_once() -> None:
-    silent = Fake(lambda order: None)
-    fleet = make(Fake(), silent)
+    silent = Fake(lambda request: None)
+    pool = make(Fake(), silent)
     began = time.monotonic()
-    assert reset(fleet, 0, 1) == {0}
+    assert reset(pool, 0, 1) == {0}
     assert time.monotonic() - began >= PATIENCE
-    assert fleet.away == {1: f"not reset within {PATIENCE:g} s"}
+    assert pool.away == {1: f"not reset within {PATIENCE:g} s"}
     for _ in range(20):
-        fleet.order_step(0, 0.0)
-        # Ordered again, it is still at the first order.
-        assert reset(fleet, 1, patience=60.0) == {0}
-    assert len(silent.orders) == 1 and time.monotonic() - began < 30.0
-    silent.reply = lambda order: BEGUN
-    fleet.order_step(0, 0.0)
-    assert reset(fleet, 1) == {0, 1} and not fleet.away
+        pool.request_step(0, 0.0)
+        # Requested again, it is still at the first request.
+        assert reset(pool, 1, patience=60.0) == {0}
+    assert len(silent.requests) == 1 and time.monotonic() - began < 30.0
+    silent.reply = lambda request: BEGUN
+    pool.request_step(0, 0.0)
+    assert reset(pool, 1) == {0, 1} and not pool.away
 
 
-@pytest.mark.parametrize(("pause", "orders"), [(3600.0, 1), (1e-6, 11)])
-def test_one_that_is_lost_is_ordered_again_after_a_pause(pause: float, orders: int) -> None:
-    broken = Fake(lambda order: Lost("no display"))
-    fleet = make(Fake(), broken, pause=pause)
-    assert reset(fleet, 0, 1, patience=math.inf) == {0} and fleet.away == {1: "no display"}
+@pytest.mark.parametrize(("pause", "requests"), [(3600.0, 1), (1e-6, 11)])
+def test_one_that_is_lost_is_ordered_again_after_a_pause(pause: float, requests: int) -> None:
+    broken = Fake(lambda request: Lost("no display"))
+    pool = make(Fake(), broken, pause=pause)
+    assert reset(pool, 0, 1, patience=math.inf) == {0} and pool.away == {1: "no display"}
     for _ in range(10):
-        assert reset(fleet, 0, 1) == {0}
-    assert len(broken.orders) == orders and set(fleet.away) == {1}
+        assert reset(pool, 0, 1) == {0}
+    assert len(broken.requests) == requests and set(pool.away) == {1}
 
 
 def test_where_all_are_away_any_is_waited_for() -> None:
     """Longer than one that is away while others drive."""
-    silent, late = Fake(lambda order: None), Fake()
-    fleet = make(silent, late, patience=60.0)
+    silent, late = Fake(lambda request: None), Fake()
+    pool = make(silent, late, patience=60.0)
     at = time.monotonic() + 4 * PATIENCE
-    late.reply = lambda order: BEGUN if time.monotonic() > at else None
-    assert reset(fleet, 0, 1) == {1} and time.monotonic() >= at
-    assert set(fleet.away) == {0}
+    late.reply = lambda request: BEGUN if time.monotonic() > at else None
+    assert reset(pool, 0, 1) == {1} and time.monotonic() >= at
+    assert set(pool.away) == {0}
 
 
 def test_with_none_left_it_is_an_error() -> None:
-    fleet = make(Fake(lambda order: None), Fake(lambda order: Lost("no display")), patience=0.2)
+    pool = make(Fake(lambda request: None), Fake(lambda request: Lost("no display")), patience=0.2)
     began = time.monotonic()
     with pytest.raises(
         SimulatorLost, match=r"^simulator 0: no answer within 0 s; nor does any of the 1 others"
     ):
-        reset(fleet, 0, 1)
+        reset(pool, 0, 1)
     assert time.monotonic() - began >= 0.2
     # Nobody to wait for: at once.
-    fleet = make(Fake(lambda order: Lost("no display")), patience=60.0)
+    pool = make(Fake(lambda request: Lost("no display")), patience=60.0)
     with pytest.raises(SimulatorLost, match=r"^simulator 0: no display$"):
-        reset(fleet, 0, patience=math.inf)
+        reset(pool, 0, patience=math.inf)
 
 
 def test_a_decision_is_waited_for_whatever_is_away() -> None:
-    fleet = make(Fake(), Fake(lambda order: None))
-    assert reset(fleet, 0, 1) == {0}
+    pool = make(Fake(), Fake(lambda request: None))
+    assert reset(pool, 0, 1) == {0}
     at = time.monotonic() + 4 * PATIENCE
-    fleet.simulators[0].reply = lambda order: BEGUN if time.monotonic() > at else None  # type: ignore[attr-defined]
-    fleet.order_step(0, 0.0)
-    assert reset(fleet, 1) == {0} and time.monotonic() >= at
+    pool.simulators[0].reply = lambda request: BEGUN if time.monotonic() > at else None  # type: ignore[attr-defined]
+    pool.request_step(0, 0.0)
+    assert reset(pool, 1) == {0} and time.monotonic() >= at
 
 
 def test_what_is_answered_before_anybody_waits_is_kept() -> None:
-    fakes = [Fake(), Fake(lambda order: BEGUN if order[0] == "reset" else Lost("died")), Fake()]
-    fleet = make(*fakes)
-    assert reset(fleet, 0, 1, 2) == {0, 1, 2}
-    fakes[2].reply = lambda order: None
+    fakes = [Fake(), Fake(lambda request: BEGUN if request[0] == "reset" else Lost("died")), Fake()]
+    pool = make(*fakes)
+    assert reset(pool, 0, 1, 2) == {0, 1, 2}
+    fakes[2].reply = lambda request: None
     for i in (0, 1, 2):
-        fleet.order_step(i, 0.0)
-    fleet.look()
-    fleet.look()
-    fakes[2].reply = lambda order: BEGUN
-    assert fleet.gather(PATIENCE) == {0: BEGUN, 1: Lost("died"), 2: BEGUN} and not fleet.away
-    fleet.order_step(0, 0.0)
-    assert fleet.gather(PATIENCE) == {0: BEGUN}
+        pool.request_step(i, 0.0)
+    pool.poll()
+    pool.poll()
+    fakes[2].reply = lambda request: BEGUN
+    assert pool.gather(PATIENCE) == {0: BEGUN, 1: Lost("died"), 2: BEGUN} and not pool.away
+    pool.request_step(0, 0.0)
+    assert pool.gather(PATIENCE) == {0: BEGUN}
 
 
 def test_a_reset_has_its_time_from_when_somebody_waits() -> None:
-    late = Fake(lambda order: None)
-    fleet = make(Fake(), late)
+    late = Fake(lambda request: None)
+    pool = make(Fake(), late)
     for i in (0, 1):
-        fleet.order_reset(i)
-    fleet.look()
+        pool.request_reset(i)
+    pool.poll()
     time.sleep(2 * PATIENCE)
     at = time.monotonic() + PATIENCE / 2
-    late.reply = lambda order: BEGUN if time.monotonic() > at else None
-    assert set(fleet.gather(PATIENCE)) == {0, 1} and not fleet.away
+    late.reply = lambda request: BEGUN if time.monotonic() > at else None
+    assert set(pool.gather(PATIENCE)) == {0, 1} and not pool.away
 
 
 def test_answers_from_before_an_error_are_forgotten() -> None:
     fake = Fake()
-    fleet = make(fake)
-    assert reset(fleet, 0) == {0}
-    fake.reply = lambda order: Lost("no display")
-    fleet.order_reset(0)
-    fleet.look()
+    pool = make(fake)
+    assert reset(pool, 0) == {0}
+    fake.reply = lambda request: Lost("no display")
+    pool.request_reset(0)
+    pool.poll()
     with pytest.raises(SimulatorLost, match="no display"):
-        fleet.gather(PATIENCE)
-    fake.reply = lambda order: BEGUN
+        pool.gather(PATIENCE)
+    fake.reply = lambda request: BEGUN
     time.sleep(0.001)
-    assert reset(fleet, 0) == {0} and not fleet.away
+    assert reset(pool, 0) == {0} and not pool.away

@@ -62,9 +62,9 @@ def test_it_drives(simulator: SupervisedSimulator) -> None:
     observation, reward, terminated, truncated, info = drive(simulator)
     assert observation["state"][:2].tolist() == [3, 1] and reward == 1.0
     assert not terminated and not truncated and info["terms"] == {"progress": 1.0}
-    with pytest.raises(ValueError, match="ordered twice"):
-        simulator.order(("step", FORWARD))
-        simulator.order(("step", FORWARD))
+    with pytest.raises(ValueError, match="requested twice"):
+        simulator.request(("step", FORWARD))
+        simulator.request(("step", FORWARD))
     assert simulator.starts == 1
 
 
@@ -137,8 +137,8 @@ def test_several_are_driven_from_threads_and_do_not_wait_for_each_other(
 def test_a_client_that_hangs_is_replaced(
     simulator: SupervisedSimulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("envs.carla.servers.supervisor.order_seconds", lambda *_: 1.0)
-    monkeypatch.setattr("envs.carla.servers.supervisor._LOOK_SECONDS", 0.01)
+    monkeypatch.setattr("envs.carla.servers.supervisor.request_seconds", lambda *_: 1.0)
+    monkeypatch.setattr("envs.carla.servers.supervisor._POLL_SECONDS", 0.01)
     simulator.reset(1)
     before = set(children())
     assert simulator.step(np.full(2, HANG)) == Lost("its client hangs")
@@ -293,13 +293,13 @@ def test_an_answer_may_lie_there_longer_than_any_limit(
     simulator: SupervisedSimulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     drive(simulator)
-    monkeypatch.setattr(module, "order_seconds", lambda *_: 0.1)
-    simulator.order(("step", FORWARD))
+    monkeypatch.setattr(module, "request_seconds", lambda *_: 0.1)
+    simulator.request(("step", FORWARD))
     time.sleep(1.0)
     answer = simulator.poll()
     assert not isinstance(answer, Lost) and answer[1] == 2.0
     # A client that has not answered by then is lost as ever.
-    simulator.order(("step", np.full(2, HANG)))
+    simulator.request(("step", np.full(2, HANG)))
     time.sleep(0.2)
     assert simulator.poll() == Lost("its client hangs")
 
@@ -317,7 +317,7 @@ def test_time_in_which_nobody_looks_is_not_held_against_the_simulator(
             broken.setattr(ServerProcess, "start", no_more)
             os.killpg(group(simulator), signal.SIGKILL)
             assert eventually(lambda: bool(simulator.server.failure()))
-            simulator.order(("reset", 4, None))
+            simulator.request(("reset", 4, None))
         assert simulator.last_loss == "no more servers"
         time.sleep(5.5)
         assert simulator._await()[0]["state"][0] == 4

@@ -10,10 +10,11 @@ import pytest
 from gymnasium.error import AlreadyPendingCallError, NoAsyncCallError
 
 from envs.carla.config import CarlaConfig, ServerConfig
+from envs.carla.ends import SIMULATOR_LOST
 from envs.carla.errors import CarlaSetupError, SimulatorLost
 from envs.carla.ports import Address
 from envs.carla.servers.server import ServerProcess
-from envs.carla.servers.vector_env import LOST, CarlaVectorEnv, make_carla
+from envs.carla.servers.vector_env import CarlaVectorEnv, make_carla
 from tests.envs.carla.fake_client import (
     children,
     config,
@@ -90,9 +91,9 @@ def test_a_lost_simulator_truncates_only_its_own_episode(env: CarlaVectorEnv, fa
     observation, reward, terminated, truncated, info = env.step(FORWARD)
     assert truncated.tolist() == [True, False] and not terminated.any()
     assert observation["state"][:, 1].tolist() == [1, 2] and reward.tolist() == [0, 2]
-    assert info["reason"].tolist() == [LOST, ""] and info["frames"].tolist() == [0, 2]
+    assert info["reason"].tolist() == [SIMULATOR_LOST, ""] and info["frames"].tolist() == [0, 2]
     assert info["episode"]["r"][0] == 1 and info["episode"]["l"][0] == 2
-    assert info["logged"][f"ended/{LOST}"][0] == 1 and info["logged"]["terms/progress"][0] == 1
+    assert info["logged"][f"ended/{SIMULATOR_LOST}"][0] == 1 and info["logged"]["terms/progress"][0] == 1
     observation, reward, terminated, truncated, info = env.step(FORWARD)
     assert not (terminated | truncated).any() and reward.tolist() == [0, 3]
     assert (
@@ -105,7 +106,7 @@ def test_a_lost_simulator_truncates_only_its_own_episode(env: CarlaVectorEnv, fa
 def test_the_others_go_on_without_one_that_stays_away(
     env: CarlaVectorEnv, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    env._fleet.limits = ServerConfig(start_seconds=0.1)
+    env._pool.limits = ServerConfig(start_seconds=0.1)
     env.reset()
     env.step(FORWARD)
     with monkeypatch.context() as broken:
@@ -148,16 +149,16 @@ def test_a_simulator_lost_meanwhile_is_replaced_when_somebody_looks(env: CarlaVe
     env.step_async(FORWARD)
 
     def looks(true: Callable[[], bool]) -> bool:
-        env.look()
+        env.poll()
         return true()
 
-    # The replacement is started while nobody has waited for the decision yet, and then gets its order.
+    # The replacement is started while nobody has waited for the decision yet, and then gets its request.
     assert eventually(lambda: looks(lambda: env.restarts[0] == 1)) and processes(group=stalled) == []
     _, reward, _, truncated, info = env.step_wait()
     assert truncated.tolist() == [True, False] and reward.tolist() == [0, 1]
-    assert info["reason"].tolist() == [LOST, ""] and info["away"].tolist() == ["", ""]
+    assert info["reason"].tolist() == [SIMULATOR_LOST, ""] and info["away"].tolist() == ["", ""]
     env.step_async(FORWARD)
-    assert eventually(lambda: looks(lambda: not env._fleet._resetting))
+    assert eventually(lambda: looks(lambda: not env._pool._resetting))
     began = time.monotonic()
     observation, reward, _, truncated, _ = env.step_wait()
     assert time.monotonic() - began < 1.0
