@@ -97,7 +97,7 @@ class ServerConfig(BaseModel, extra="forbid", validate_assignment=True, use_attr
     @model_validator(mode="after")
     def _consistent(self) -> "ServerConfig":
         if self.command and PORT_PLACEHOLDER not in self.command:
-            raise ValueError(f"command {self.command!r}: expected {PORT_PLACEHOLDER} in place of its port")
+            raise ValueError(f"command {self.command!r}: expected {PORT_PLACEHOLDER} where its port belongs")
         if self.command and self.addresses:
             raise ValueError("command, addresses: expected one of them, servers run already or are started")
         for address in self.addresses:

@@ -1,7 +1,7 @@
 """Main function of a client process: one environment in one simulator, with requests from a pipe.
 
 A client has a process of its own because carla's objects do not pickle, and because its C++ can hang, or
-crash in ways that Python cannot catch. It imports little: one is started whenever a simulator is replaced.
+crash in ways that Python cannot catch. It imports no torch, as one is started for each replaced simulator.
 """
 
 import multiprocessing

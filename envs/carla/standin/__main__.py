@@ -1,4 +1,4 @@
-"""`python -m envs.carla.standin --port 2000 --map town --seed 0`: serve until told to stop."""
+"""`python -m envs.carla.standin --port 2000 --map town --seed 0`: serve until a signal."""
 
 import argparse
 import signal
@@ -11,7 +11,7 @@ from envs.carla.standin.server import start
 
 
 def main() -> int:
-    """Serve one world; returns the exit status: 0 when told to stop, 1 after an error told in one line."""
+    """Serve one world; returns the exit status: 0 after SIGINT or SIGTERM, 1 after an error."""
     parser = argparse.ArgumentParser(prog="python -m envs.carla.standin", description=__doc__)
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
     parser.add_argument("--port", type=int, default=2000, help="port for calls; streams use the next one")

@@ -1,4 +1,4 @@
-"""What is in the world and has an id: cars, sensors, traffic lights, the spectator."""
+"""Actors: cars, sensors, traffic lights and the spectator."""
 
 import math
 from dataclasses import dataclass, field
@@ -11,12 +11,12 @@ from envs.carla.standin.vehicle import BicycleState
 Pose = tuple[float, float, float, float, float, float]
 """x, y, z [m], pitch, yaw, roll [degrees], as in CARLA's Transform."""
 Description = list[Any]
-"""uid, blueprint, attributes as [name, type, value]: what a client asks for."""
+"""uid, blueprint, attributes as [name, type, value]: CARLA's `ActorDescription`."""
 
 
 @dataclass
 class Actor:
-    """Anything with an id. `description` is as the client sent it."""
+    """An actor of the world, with its id. `description` is as the client sent it."""
 
     identity: int
     description: Description
@@ -24,8 +24,8 @@ class Actor:
     parent: int = 0
     stream: int = 0
     volume: list[list[float]] = field(default_factory=lambda: [[0.0] * 3 for _ in range(3)])
-    """Bounding box in its own frame: location and half extent [m], rotation [degrees]; of a traffic light the
-    road just before its stop line."""
+    """Bounding box in its own frame: location and half extent [m], rotation [degrees]; for a traffic light
+    the trigger volume on the road just before its stop line."""
 
     @property
     def kind(self) -> str:
@@ -34,7 +34,7 @@ class Actor:
 
     @property
     def attributes(self) -> dict[str, str]:
-        """Attributes by name, as text."""
+        """Values of the attributes, as text, by name."""
         return {name: value for name, _, value in self.description[2]}
 
     def box(self) -> list[list[float]]:
@@ -42,7 +42,7 @@ class Actor:
         return self.volume
 
     def wire(self, stream_port: int) -> list[Any]:
-        """The actor as a client is told of it."""
+        """CARLA's `Actor` message."""
         token = protocol.token(self.stream, stream_port) if self.stream else b""
         return [self.identity, self.parent, self.description, self.box(), bytes([0]), token]
 
@@ -69,7 +69,7 @@ class Vehicle(Actor):
         return 1.2 * self.car.length
 
     def box(self) -> list[list[float]]:
-        """Bounding box: it stands on the ground."""
+        """Bounding box of a car that stands on the ground."""
         car = self.car
         return [[0.0, 0.0, car.height], [car.length, car.width, car.height], [0.0, 0.0, 0.0]]
 
@@ -79,27 +79,27 @@ class Vehicle(Actor):
         self.pose = (self.motion.x, self.motion.y, self.height, self.pitch, yaw, 0.0)
 
     def place(self, pose: Pose) -> None:
-        """Put it somewhere, at rest as it was: its speed and controls stay."""
+        """Move it; its speed and control stay."""
         self.motion.x, self.motion.y, self.motion.yaw = pose[0], pose[1], math.radians(pose[4])
         self.height, self.pose = pose[2], pose
 
     def push(self, velocity: list[float]) -> None:
-        """Give it a velocity [m/s]: the part along its heading."""
+        """Set its velocity [m/s]; only the part along its heading counts."""
         c, s = math.cos(self.motion.yaw), math.sin(self.motion.yaw)
         self.motion.speed = velocity[0] * c + velocity[1] * s
 
     def state(self) -> bytes:
-        """Its part of the world's state."""
+        """Its part of the observer's message."""
         motion, control = self.motion, self.control
         gear = 0 if abs(motion.speed) < 0.05 and not control[0] else -1 if control[4] else 1
-        told = [*control[:6], control[6] if control[5] else gear]
+        reported = [*control[:6], control[6] if control[5] else gear]
         moved = (motion.vx, motion.vy, 0.0, 0.0, 0.0, math.degrees(motion.turning), *self.acceleration, 0.0)
-        detail = protocol.vehicle_detail(told, self.limit, self.light)
+        detail = protocol.vehicle_detail(reported, self.limit, self.light)
         return protocol.actor_state(self.identity, self.pose, moved, detail)
 
 
 def attached(parent: Pose, relative: Pose) -> Pose:
-    """Where something fixed to `parent` is. A parent's slope tilts it; its roll does not."""
+    """Pose of something attached to `parent`, whose yaw and pitch it follows, but not its roll."""
     yaw, pitch = math.radians(parent[4]), math.radians(parent[3])
     x, y, z = relative[:3]
     ahead, up = x * math.cos(pitch) - z * math.sin(pitch), x * math.sin(pitch) + z * math.cos(pitch)

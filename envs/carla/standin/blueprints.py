@@ -1,4 +1,4 @@
-"""What can be spawned: cars, cameras and other sensors, with the attributes that CARLA's own have."""
+"""Blueprint library: cars, cameras and other sensors, with the attributes of CARLA's own."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -9,7 +9,7 @@ _COLOURS = ["17,37,103", "180,44,43", "230,230,230", "30,30,32", "128,134,140", 
 
 @dataclass(frozen=True)
 class Car:
-    """A model: half its length, width and height [m]; its wheelbase is 1.2 times half the length."""
+    """Size of a model: half its length, width and height [m]; the wheelbase is 1.2 times half the length."""
 
     length: float
     width: float

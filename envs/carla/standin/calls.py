@@ -1,7 +1,7 @@
-"""The calls a client may make, by the names they have on the wire.
+"""Remote procedure calls of the server, each a method with its name on the wire.
 
-A method that returns None answers `Response<void>`, any other `Response<T>` of what it returns. One that
-cannot do what it is asked raises `protocol.CallError`. Those about traffic are in `traffic`.
+A method that returns None answers `Response<void>`, any other `Response<T>` with its result. It raises
+`protocol.CallError` if it fails. Calls about traffic are in `traffic`.
 """
 
 from collections.abc import Callable
@@ -16,24 +16,24 @@ from envs.carla.standin.vehicle import MAX_STEER
 from envs.carla.standin.weather import Weather
 from envs.carla.standin.world import StaticScene, World
 
-_FOREIGN = "OpenDriveMap"  # CARLA's name of a map that a client brings
+_FOREIGN = "OpenDriveMap"  # CARLA's name for a map sent by a client
 
 
 class Calls:
-    """What clients of `world` may ask. `said`: the version it claims to be."""
+    """Calls on `world`. `version`: the one that the server reports."""
 
-    def __init__(self, world: World, said: str) -> None:
+    def __init__(self, world: World, version: str) -> None:
         self._world = world
         self._port = world.stream_port
-        self._said = said
+        self._version = version
         self._brought: RoadMap | None = None
-        self._stages = {world.roads.name: world.stage}
+        self._scenes = {world.roads.name: world.scene}
 
     # the session
 
     def version(self) -> str:
         """Version of the server."""
-        return self._said
+        return self._version
 
     def get_episode_info(self) -> list[Any]:
         """Id of the episode, and where to read its state."""
@@ -48,12 +48,12 @@ class Calls:
         return self._world.settings.wire()
 
     def set_episode_settings(self, values: list[Any]) -> int:
-        """Change the settings; answers the frame from which they hold."""
+        """Change the settings; answers the frame from which they apply."""
         self._world.settings = Settings.from_wire(values)
         return self._world.frame
 
     def tick_cue(self) -> int:
-        """Tick; answers the frame that came of it."""
+        """Tick; answers the number of the new frame."""
         self._world.tick()
         return self._world.frame
 
@@ -72,7 +72,7 @@ class Calls:
         return [f"/Game/Carla/Maps/{name}" for name in TOWNS]
 
     def get_map_info(self) -> list[Any]:
-        """Name of the map, and where cars can start."""
+        """Name of the map, and its spawn points."""
         roads = self._world.roads
         starts = [[[x, y, z], [0.0, yaw, 0.0]] for x, y, z, yaw in roads.spawns]
         return [f"Carla/Maps/{roads.name}", starts]
@@ -82,32 +82,32 @@ class Calls:
         return self._world.roads.text
 
     def get_required_files(self, folder: str) -> list[str]:
-        """Files a client would have to fetch: none."""
+        """Files that a client has to download: none."""
         return []
 
     def load_new_episode(self, name: str, reset_settings: bool, layers: int) -> None:
-        """Begin anew on a map, by its name or path."""
+        """Load a map by its name or path."""
         short = (
             name.replace("\\", "/").rsplit("/", 1)[-1] or self._world.roads.name
         )  # "": the map that is loaded
         try:
             if short == _FOREIGN and self._brought is not None:
-                self._stages[short], self._brought = StaticScene.of(self._brought), None
-            elif short not in self._stages:
-                self._stages[short] = StaticScene.of(RoadMap(short, town_text(short)))
+                self._scenes[short], self._brought = StaticScene.of(self._brought), None
+            elif short not in self._scenes:
+                self._scenes[short] = StaticScene.of(RoadMap(short, town_text(short)))
         except MapError as error:
             raise CallError(f"Map '{name}' not found: {error}") from error
-        self._world.load(self._stages[short], reset_settings)
+        self._world.load(self._scenes[short], reset_settings)
 
     def copy_opendrive_to_file(self, text: str, parameters: list[Any]) -> None:
-        """Take a map from the client, to be loaded next."""
+        """Receive a map from the client, to be loaded next."""
         try:
             self._brought = RoadMap(_FOREIGN, text)
         except MapError as error:
             raise CallError(f"opendrive could not be correctly parsed: {error}") from error
 
     def get_environment_objects(self, tag: int) -> list[Any]:
-        """Things of the map one could switch off: none."""
+        """Objects of the map that can be switched off: none."""
         return []
 
     def get_all_level_BBs(self, tag: int) -> list[Any]:
@@ -129,7 +129,7 @@ class Calls:
         return self._world.spectator.wire(self._port)
 
     def get_actors_by_id(self, identities: list[int]) -> list[Any]:
-        """Those of the actors that there are."""
+        """The actors with these ids that exist."""
         actors = self._world.actors
         return [actors[identity].wire(self._port) for identity in identities if identity in actors]
 
@@ -138,21 +138,21 @@ class Calls:
         return self._actor(identity).box()
 
     def spawn_actor(self, description: list[Any], transform: list[Any]) -> list[Any]:
-        """Spawn."""
+        """Spawn an actor."""
         return self._world.spawn(description, _pose(transform)).wire(self._port)
 
     def spawn_actor_with_parent(
         self, description: list[Any], transform: list[Any], parent: int, attachment: int, socket: str
     ) -> list[Any]:
-        """Spawn something that is fixed to another actor; a spring arm is as stiff as the others."""
+        """Spawn an actor attached to another one; a spring arm is rigid here."""
         return self._world.spawn(description, _pose(transform), parent).wire(self._port)
 
     def destroy_actor(self, identity: int) -> bool:
-        """Destroy; False when there is none."""
+        """Destroy an actor; False if there is none."""
         return self._world.destroy(identity)
 
     def set_actor_transform(self, identity: int, transform: list[Any]) -> None:
-        """Move an actor; a sensor within its parent's frame."""
+        """Move an actor; an attached sensor in the frame of its parent."""
         self._world.place(self._actor(identity), _pose(transform))
 
     def set_actor_location(self, identity: int, location: list[float]) -> None:
@@ -162,33 +162,33 @@ class Calls:
         self._world.place(actor, (x, y, z, *actor.pose[3:]))
 
     def set_actor_target_velocity(self, identity: int, velocity: list[float]) -> None:
-        """Give a car a speed [m/s]; what does not lie along its heading is lost."""
+        """Set the velocity of a car [m/s]; only the part along its heading counts."""
         self._car(identity).push(numbers(velocity))
 
     def set_actor_target_angular_velocity(self, identity: int, velocity: list[float]) -> None:
-        """Turn rates follow the wheels here: of no effect."""
+        """No effect: yaw rates follow from the wheels here."""
         self._actor(identity)
 
     def enable_actor_constant_velocity(self, identity: int, velocity: list[float]) -> None:
-        """Keep a car at a speed along its heading [m/s]."""
+        """Keep a car at a constant speed along its heading [m/s]."""
         self._car(identity).constant = numbers(velocity)[0]
 
     def disable_actor_constant_velocity(self, identity: int) -> None:
-        """Let a car's pedals count again."""
+        """Return to throttle and brake."""
         self._car(identity).constant = None
 
     def set_actor_simulate_physics(self, identity: int, enabled: bool) -> None:
-        """Let a car move, or hold it where it is."""
+        """Let a car move, or hold it in place."""
         actor = self._actor(identity)
         if isinstance(actor, Vehicle):
             actor.moving = bool(enabled)
 
     def set_actor_enable_gravity(self, identity: int, enabled: bool) -> None:
-        """Everything stands on the ground: of no effect."""
+        """No effect: all actors stand on the ground."""
         self._actor(identity)
 
     def set_actor_collisions(self, identity: int, enabled: bool) -> None:
-        """Cars always collide: of no effect."""
+        """No effect: cars always collide."""
         self._actor(identity)
 
     # cars
@@ -204,11 +204,11 @@ class Calls:
         ]
 
     def set_actor_autopilot(self, identity: int, enabled: bool) -> None:
-        """The Traffic Manager drives, in the client: nothing to do."""
+        """No effect: the Traffic Manager drives, in the client."""
         self._car(identity)
 
     def get_physics_control(self, identity: int) -> list[Any]:
-        """`VehiclePhysicsControl`: the wheels' largest angle is true, the rest is typical of a car."""
+        """`VehiclePhysicsControl`: the largest wheel angle is exact, the rest is typical of a car."""
         vehicle = self._car(identity)
         ahead, aside = 50.0 * vehicle.base, 95.0 * vehicle.car.width  # CARLA gives wheels in centimetres
         x, y, z = (100.0 * value for value in vehicle.pose[:3])
@@ -220,25 +220,25 @@ class Calls:
         return protocol.physics(1500.0, wheels)
 
     def apply_physics_control(self, identity: int, physics: list[Any]) -> None:
-        """Cars keep their own physics: of no effect."""
+        """No effect: cars keep their own physics."""
         self._car(identity)
 
     def get_vehicle_light_state(self, identity: int) -> int:
-        """Switched-on lights of a car, as CARLA's bits."""
+        """Lights of a car that are on, as CARLA's bits."""
         return self._car(identity).lamps
 
     def set_vehicle_light_state(self, identity: int, lamps: int) -> None:
-        """Switch lights of a car."""
+        """Switch the lights of a car."""
         self._car(identity).lamps = int(lamps)
 
     def get_vehicle_light_states(self) -> list[list[int]]:
-        """Switched-on lights of every car."""
+        """Lights of every car that are on."""
         return [[vehicle.identity, vehicle.lamps] for vehicle in self._world.vehicles()]
 
     # several at once
 
     def apply_batch(self, commands: list[Any], tick: bool) -> list[Any]:
-        """Carry out commands one after the other; answers an actor's id or an error for each."""
+        """Execute commands in order; answers the id of an actor or an error for each."""
         answers = []
         for command in commands:
             try:
@@ -251,8 +251,7 @@ class Calls:
         return answers
 
     def _command(self, number: int, fields: list[Any]) -> int:
-        """Carry out one command of CARLA's `Command` variant; in `do_after`, 0 means the actor just
-        spawned."""
+        """Execute one command of CARLA's `Command` variant; id 0 in `do_after` is the actor just spawned."""
         if number == 0:
             description, transform, (attached, *parent), *_, after = fields
             actor = self._world.spawn(description, _pose(transform), parent[0] if attached else 0)
@@ -288,7 +287,7 @@ def _pose(transform: list[Any]) -> Pose:
     return x, y, z, pitch, yaw, roll
 
 
-# CARLA's `Command` variant by number; those not here (walkers, Ackermann control, forces) are refused.
+# CARLA's `Command` variant by number; others (walkers, Ackermann control, forces) are refused.
 _COMMANDS: dict[int, Callable[..., None]] = {
     2: Calls.apply_control_to_vehicle,
     5: Calls.apply_physics_control,

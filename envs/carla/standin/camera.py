@@ -1,9 +1,9 @@
-"""Pictures: the painted ground seen from a camera, boxes on it, sky and fog.
+"""Pinhole camera: renders the textured ground, boxes on it, sky and fog.
 
-Where a pixel's ray meets the ground depends on the camera's height and tilt alone, so it is worked out once;
-a picture then looks the ground's colour up at those points, moved and turned to where the camera is. Far away
-a pixel covers more ground and takes it from a coarser level, as in a mip map. Boxes are drawn farthest first.
-"""
+Where the ray of a pixel meets the ground depends on the camera's height and tilt alone, so it is computed
+once; a picture then looks the colour of the ground up at these points, moved and turned to the pose of the
+camera. Far away a pixel covers more ground and reads a coarser level of a mip map. Boxes are drawn farthest
+first."""
 
 import math
 from dataclasses import dataclass
@@ -19,19 +19,19 @@ from envs.carla.standin.scenery import FACES, Boxes
 from envs.carla.standin.weather import Weather
 
 _SKY_TAG, _SKY_DEPTH = 11, 1000.0  # [m]
-_FAR, _SMALL = 100.0, 3.0  # boxes beyond [m], or smaller in the picture [px], are not drawn
+_FAR, _SMALL = 100.0, 3.0  # boxes farther away [m], or smaller in the picture [px], are not drawn
 _NEAR = 0.15  # [m]
-_MOST_FACES = 250  # their numbers fit a byte
-_SHADES = np.array([0.78, 0.85, 0.62, 0.7, 0.4, 1.0], np.float32)  # how much light each face gets
+_MOST_FACES = 250  # so that their numbers fit into a byte
+_SHADES = np.array([0.78, 0.85, 0.62, 0.7, 0.4, 1.0], np.float32)  # brightness of each face
 
 
 @dataclass(frozen=True)
 class _Table:
-    """For P pixels from `start` on: the ground they see.
+    """The ground points of the P pixels from `start` on.
 
     `ahead`, `right` (P,) [m] from the camera; then of each pixel's level: pixels a metre, width, first
-    index, last row and column; `depth` (P,) [m]; `sky` (P,): those that see no ground after all; `up`
-    (H * W,): how high in the sky every pixel looks.
+    index, last row and column; `depth` (P,) [m]; `sky` (P,): pixels without ground; `up` (H * W,): height
+    in the sky of the ray of every pixel.
     """
 
     start: int
@@ -100,7 +100,7 @@ class Camera:
             whole = palette.view(np.uint32)[:, 0].take(drawn)
             np.copyto(picture.view(np.uint32)[:, 0], whole, where=drawn > 0)
         if weather.precipitation > 0:
-            # drops from the place alone: an episode driven again looks the same
+            # drops depend on the pose alone: a repeated episode looks the same
             rng = np.random.default_rng([int(abs(value) * 1e3) for value in (*pose[:2], pose[4])])
             drops = rng.integers(0, len(picture), int(0.0002 * weather.precipitation * len(picture)))
             picture[drops] = picture[drops] // 2 + 100
@@ -143,7 +143,7 @@ class Camera:
     def _places(
         self, table: _Table, pose: Pose, ground: Ground, scale: NDArray[np.float32] | np.float32
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Column and row in the ground's picture, of `scale` pixels a metre, that each pixel sees."""
+        """Column and row in the ground's raster, of `scale` pixels a metre, of each pixel."""
         yaw = math.radians(pose[4])
         c, s = np.float32(math.cos(yaw)), np.float32(math.sin(yaw))
         x, y = np.float32(pose[0] - ground.origin[0]), np.float32(pose[1] - ground.origin[1])
@@ -171,7 +171,7 @@ class Camera:
         start = int(np.argmax(rows)) * self.width if rows.any() else len(hits)
         depth, used = depth[start:], turned[start:]
         reach = np.where(hits[start:], depth, 0.0)
-        # the ground a pixel covers: across its ray, and along it where the ray is flat
+        # the size of the ground in a pixel: across its ray, and along it for grazing rays
         across = depth / self._focal
         covered = across / np.sqrt(np.clip(down[start:], 0.02, 1.0))
         level = np.clip(np.log2(covered / ground.metres), 0, len(ground.offsets) - 1).astype(np.int32)
@@ -208,7 +208,7 @@ class Camera:
         return _Shading(sky, light, haze, weather.tint(), weather.haze_colour())
 
     def _faces(self, pose: Pose, boxes: Boxes) -> "_Faces":
-        """The faces that the camera may see, farthest first."""
+        """The faces that may be visible, farthest first."""
         turn = _rotation(pose[3], pose[4], pose[5])
         eye = np.array(pose[:3], np.float32)
         away = (boxes.rows[:, :3] - eye) @ turn  # (N, 3) ahead, right, up
@@ -227,9 +227,9 @@ class Camera:
         return _Faces(boxes.rows[chosen], seen, normals[box, side] @ turn, _SHADES[side], distance[chosen])
 
     def _draw(self, faces: "_Faces") -> NDArray[np.uint8]:
-        """For each pixel (H * W,) the number of the face it sees, from 1 on; 0 for none."""
+        """Number of the face in each pixel (H * W,), from 1 on; 0 for none."""
         image = Image.new("L", (self.width, self.height))
-        # Pillow's own polygon() spends most of its time on the colour
+        # Pillow's polygon() spends most of its time on parsing the colour
         polygon = ImageDraw.Draw(image).draw.draw_polygon
         ahead = faces.corners[..., 0]
         with np.errstate(divide="ignore", invalid="ignore"):
@@ -244,7 +244,7 @@ class Camera:
         return np.asarray(image).reshape(-1)
 
     def _clipped(self, corners: NDArray[np.float32]) -> list[float]:
-        """The picture of the part of a face (4, 3) that lies before the camera: x0, y0, x1, y1, ... [px]."""
+        """Projection of the part of a face (4, 3) in front of the camera: x0, y0, x1, y1, ... [px]."""
         kept: list[tuple[float, float, float]] = []
         points = corners.tolist()
         for a, b in zip(points, points[1:] + points[:1], strict=True):
@@ -261,7 +261,7 @@ class Camera:
 @dataclass(frozen=True)
 class _Faces:
     """F faces of boxes: `rows` (F, 12) of their boxes, `corners` (F, 4, 3) and `normals` (F, 3) in the
-    camera's directions, the light they get and how far away they are (F,)."""
+    camera's axes, their brightness and their distance (F,)."""
 
     rows: NDArray[np.float32]
     corners: NDArray[np.float32]
@@ -271,7 +271,7 @@ class _Faces:
 
 
 def _rotation(pitch: float, yaw: float, roll: float) -> NDArray[np.float32]:
-    """CARLA's rotation, (3, 3): columns are what is ahead, right and up of the camera in the world's axes."""
+    """CARLA's rotation, (3, 3): columns are the camera's ahead, right and up in the world's axes."""
     cp, cy, cr = (math.cos(math.radians(angle)) for angle in (pitch, yaw, roll))
     sp, sy, sr = (math.sin(math.radians(angle)) for angle in (pitch, yaw, roll))
     return np.array(

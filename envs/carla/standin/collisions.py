@@ -1,4 +1,4 @@
-"""Who touches whom: rectangles on the ground, cars against cars and against what stands beside the road."""
+"""Collisions between rectangles on the ground: cars with cars, and cars with the scenery."""
 
 import math
 from dataclasses import dataclass
@@ -9,15 +9,15 @@ from envs.carla.standin.actors import Vehicle
 from envs.carla.standin.scenery import Scenery
 
 _MASS = 1500.0  # of a car [kg]
-_BOUNCE = 0.3  # share of the speed that a car takes from one that runs into it
+_BOUNCE = 0.3  # share of the speed that a car passes on to the one it runs into
 Rectangle = tuple[float, float, float, float, float]
 """x, y [m], yaw [rad], half length, half width [m]."""
 
 
 @dataclass(frozen=True)
 class Hit:
-    """`actor` touched the car `other`, or with `other` None something that stands; impulse [N s] on
-    `actor`."""
+    """A collision of `actor` with the car `other`, or with the scenery if `other` is None; impulse on `actor`
+    [N s]."""
 
     actor: int
     other: int | None
@@ -25,7 +25,7 @@ class Hit:
 
 
 def overlap(a: Rectangle, b: Rectangle) -> bool:
-    """Whether two rectangles overlap: no side of either separates them."""
+    """Whether two rectangles overlap (separating axis theorem)."""
     dx, dy = b[0] - a[0], b[1] - a[1]
     turn = b[2] - a[2]
     c, s = abs(math.cos(turn)), abs(math.sin(turn))
@@ -39,7 +39,7 @@ def overlap(a: Rectangle, b: Rectangle) -> bool:
 
 
 def blocked(vehicle: Vehicle, others: list[Vehicle], scenery: Scenery) -> bool:
-    """Whether a car cannot be put where it is."""
+    """Whether a car overlaps another one or the scenery at its pose."""
     mine = _rectangle(vehicle)
     return any(overlap(mine, _rectangle(other)) for other in others) or any(
         overlap(mine, scenery.solid[i]) for i in scenery.near(mine[0], mine[1], mine[3])
@@ -47,7 +47,7 @@ def blocked(vehicle: Vehicle, others: list[Vehicle], scenery: Scenery) -> bool:
 
 
 def resolve(vehicles: list[Vehicle], scenery: Scenery) -> list[Hit]:
-    """Stop cars that have run into something where they were before this tick; returns who hit what."""
+    """Stop colliding cars at their poses before this tick; returns the collisions."""
     hits: list[Hit] = []
     places = [_rectangle(vehicle) for vehicle in vehicles]
     for i, j in _close(vehicles, places):
@@ -61,7 +61,7 @@ def resolve(vehicles: list[Vehicle], scenery: Scenery) -> list[Hit]:
 
 
 def _close(vehicles: list[Vehicle], places: list[Rectangle]) -> list[list[int]]:
-    """Pairs that may touch."""
+    """Pairs of cars that may overlap."""
     if len(vehicles) < 2:
         return []
     centres = np.array([place[:2] for place in places])
@@ -87,7 +87,7 @@ def _crash(a: Vehicle, b: Vehicle) -> list[Hit]:
 
 
 def _stop(vehicle: Vehicle, x: float, y: float, other: int | None, speed: float) -> Hit:
-    """Put a car back and give it `speed`, unless it is on its way out of what it overlaps."""
+    """Put a car back to its last pose with `speed`, unless it already moves out of the overlap."""
     motion = vehicle.motion
     before, now = math.dist(vehicle.pose[:2], (x, y)), math.dist((motion.x, motion.y), (x, y))
     normal = ((motion.x - x) / max(now, 1e-3), (motion.y - y) / max(now, 1e-3))

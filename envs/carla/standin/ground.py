@@ -1,4 +1,4 @@
-"""The ground from above as a picture: painted once for a map, looked up by the wheels and by every camera."""
+"""The ground as a raster image from above: drawn once for a map, read by the wheels and by every camera."""
 
 import math
 
@@ -16,9 +16,7 @@ _COLOURS = np.array(  # BGR
     [(58, 104, 78), (150, 156, 158), (176, 180, 182), (82, 80, 78), (225, 228, 230), (60, 185, 225)],
     np.float32,
 )
-_GRAIN = np.array(
-    [9, 4, 3, 3, 3, 3], np.float32
-)  # how much a pixel's brightness differs from its neighbour's
+_GRAIN = np.array([9, 4, 3, 3, 3, 3], np.float32)  # noise of the brightness between neighbouring pixels
 _FINEST, _MOST_PIXELS = 0.125, 12e6  # [m], so that a large map still fits into memory
 _MARGIN = 60.0  # grass around the roads [m]
 _LEVELS = 5
@@ -26,7 +24,7 @@ _MARK = 0.2  # width of a painted line [m]
 
 
 class Ground:
-    """What lies where. `kinds` (H, W) uint8, row y and column x from `origin`, `metres` a pixel; `colours`:
+    """The raster. `kinds` (H, W) uint8, row y and column x from `origin`, `metres` a pixel; `colours`:
     BGRA as uint32 at `_LEVELS` resolutions, each half the one before, one behind the other in a flat array,
     level i from `offsets[i]` on with `widths[i]` pixels a row."""
 
@@ -59,13 +57,13 @@ class Ground:
         self.colours, self.offsets, self.widths = self._levels()
 
     def grass(self, x: NDArray[np.float64], y: NDArray[np.float64]) -> bool:
-        """Whether nothing but grass lies at these points."""
+        """Whether there is only grass at these points."""
         column = np.clip((x - self.origin[0]) / self.metres, 0, self.width - 1).astype(int)
         row = np.clip((y - self.origin[1]) / self.metres, 0, self.height - 1).astype(int)
         return not self.kinds[row, column].any()
 
     def kind(self, x: float, y: float) -> int:
-        """What lies at a point."""
+        """Kind of ground at a point."""
         column, row = int((x - self.origin[0]) / self.metres), int((y - self.origin[1]) / self.metres)
         inside = 0 <= column < self.width and 0 <= row < self.height
         return int(self.kinds[row, column]) if inside else GRASS
@@ -83,7 +81,7 @@ class Ground:
 
     def _levels(self) -> tuple[NDArray[np.uint32], list[int], list[int]]:
         rng = np.random.default_rng(0)
-        # a tile of 64 m repeated: the eye does not see it, and a large map takes no longer
+        # a tile of 64 m is repeated, so that a large map takes no longer
         tile = rng.integers(-2, 3, (512, 512), np.int8)
         tile += np.repeat(
             np.repeat(rng.integers(-1, 2, (16, 16), np.int8), 32, axis=0), 32, axis=1

@@ -1,4 +1,4 @@
-"""Traffic lights: one approach of a junction has green at a time, then yellow, then all have red."""
+"""Traffic lights: the approaches of a junction get green in turn, then yellow, then all have red."""
 
 import itertools
 import math
@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from envs.carla.standin.roadmap import Signal
 
 RED, YELLOW, GREEN, OFF = 0, 1, 2, 3
-_BEFORE, _AFTER = 10.0, 1.0  # a car is at a light from so far before its stop line to so far behind it [m]
+_BEFORE, _AFTER = 10.0, 1.0  # a car is at a light from this far before its stop line to this far after [m]
 
 
 @dataclass
@@ -18,14 +18,14 @@ class Light:
     signal: Signal
     state: int = RED
     elapsed: float = 0.0
-    """In this state [s]."""
+    """Time in this state [s]."""
     times: dict[int, float] = field(default_factory=lambda: {GREEN: 6.0, YELLOW: 2.0, RED: 1.5})
-    """How long each state lasts; of red, the part in which all have it [s]."""
+    """Duration of each state [s]; for red, of the time in which all have red."""
     frozen: bool = False
 
 
 class Lights:
-    """The lights of a map, in groups: those of one junction change together. `seed`: which begins with
+    """The lights of a map in groups: those of one junction change together. `seed` picks the first to be
     green."""
 
     def __init__(self, lights: list[Light], seed: int) -> None:
@@ -38,14 +38,14 @@ class Lights:
         self.reset()
 
     def reset(self) -> None:
-        """Start every junction's cycle anew."""
+        """Restart the cycle of every junction."""
         for i, phases in enumerate(self._phases):
             self._turn[i] = self._first[i]
             for light in self._groups[i]:
                 _show(light, GREEN if light in phases[self._turn[i]] else RED)
 
     def advance(self, dt: float) -> None:
-        """Let `dt` seconds pass."""
+        """Advance by `dt` seconds."""
         for i, phases in enumerate(self._phases):
             for light in self._groups[i]:
                 light.elapsed += dt
@@ -53,7 +53,7 @@ class Lights:
             leader = shown[0]
             if leader.frozen or leader.elapsed < leader.times.get(leader.state, math.inf):
                 continue
-            if leader.state == RED:  # all had red for long enough
+            if leader.state == RED:  # the time of red for all is over
                 self._turn[i] = (self._turn[i] + 1) % len(phases)
                 shown = phases[self._turn[i]]
             following = {GREEN: YELLOW, YELLOW: RED, RED: GREEN}[leader.state]
@@ -61,7 +61,7 @@ class Lights:
                 _show(light, following)
 
     def set(self, light: Light, state: int) -> None:
-        """Show `state` at one light, until its time is over."""
+        """Set the state of one light, for its usual duration."""
         _show(light, state)
 
     def group(self, light: Light) -> list[int]:
@@ -69,7 +69,7 @@ class Lights:
         return next([other.identity for other in group] for group in self._groups if light in group)
 
     def at(self, x: float, y: float, yaw: float) -> Light | None:
-        """The light that a car at x, y [m], yaw [radians] stands at or drives up to."""
+        """The light that a car at x, y [m], yaw [rad] is at."""
         c, s = math.cos(yaw), math.sin(yaw)
         for light in self.all.values():
             if abs(light.signal.x - x) + abs(light.signal.y - y) > 40.0:
@@ -86,7 +86,7 @@ class Lights:
 
 
 def volume(signal: Signal) -> list[list[float]]:
-    """Just before a light's stop line, as a box in its actor's frame, whose x lies across the road."""
+    """Trigger volume before the stop line of a light, in its actor's frame, whose x lies across the road."""
     angle = math.radians(signal.yaw - 90.0)
     right, ahead = (math.cos(angle), math.sin(angle)), (math.sin(angle), -math.cos(angle))
     across = [(stop.x - signal.x) * right[0] + (stop.y - signal.y) * right[1] for stop in signal.stops]

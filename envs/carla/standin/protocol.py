@@ -1,6 +1,6 @@
-"""CARLA 0.9.16's bytes: msgpack-rpc messages on the first port, sensor data on the second.
+"""Wire protocol of CARLA 0.9.16: msgpack-rpc messages on the first port, sensor data on the second.
 
-Layouts are those the 0.9.16 client reads; a wrong one makes it crash, so they are all in this file.
+All layouts are in this file, as the 0.9.16 client reads them; it crashes on a wrong one.
 """
 
 import struct
@@ -9,9 +9,9 @@ from typing import Any
 import msgpack
 
 MAX_MESSAGE = 64 * 2**20
-"""Longest message read from a client [bytes]: an OpenDRIVE file of a large city fits."""
+"""Longest message accepted from a client [bytes]: enough for the OpenDRIVE file of a large city."""
 
-_LARGEST = 1e6  # of any number that a client sets [m, m/s, degrees]
+_LARGEST = 1e6  # largest number that a client may set [m, m/s, degrees]
 
 STREAM_TYPES = {
     "sensor.other.collision": 0,
@@ -21,7 +21,7 @@ STREAM_TYPES = {
     "sensor.camera.rgb": 13,
     "sensor.camera.semantic_segmentation": 14,
 }
-"""Blueprint -> number of its data in a stream; a sensor not listed here sends nothing."""
+"""Blueprint -> type of its data in a stream; a sensor not listed here sends nothing."""
 OBSERVER = 17
 """Stream type of the state of the whole world."""
 
@@ -37,7 +37,7 @@ _LENGTH = struct.Struct("<I")
 
 
 class CallError(Exception):
-    """What a call answers when it cannot be done; the client raises it as a RuntimeError with this text."""
+    """A call that failed; the client raises a RuntimeError with its message."""
 
 
 MISTAKES = (
@@ -49,11 +49,11 @@ MISTAKES = (
     RuntimeError,
     struct.error,
 )
-"""What arguments that make no sense raise in a call."""
+"""Exceptions that invalid arguments raise in a call."""
 
 
 def numbers(values: list[Any]) -> list[float]:
-    """As floats. Raises ValueError where one is not finite: it would spread through the world."""
+    """Values as floats. Raises ValueError if one is not finite or too large: it would corrupt the world."""
     numbers = [float(value) for value in values]
     if not all(abs(number) < _LARGEST for number in numbers):
         raise ValueError(f"{numbers}: expected finite numbers")
@@ -71,7 +71,7 @@ def done() -> list[Any]:
 
 
 def failed(message: str, void: bool) -> list[Any]:
-    """`Response` of a call that did not succeed; `void`: of one that has no result."""
+    """`Response` of a call that failed; `void`: of one without a result."""
     return [[True, [message]]] if void else [[0, [message]]]
 
 
@@ -87,12 +87,12 @@ def reply(number: int, result: Any, error: str | None = None) -> bytes:
 
 
 def token(stream: int, port: int) -> bytes:
-    """The 24 bytes that tell a client where to read a stream: TCP, IPv4, on the host it already talks to."""
+    """Token of a stream, 24 bytes: TCP, IPv4, on the host that the client is connected to."""
     return _TOKEN.pack(stream, port, 1, 1, bytes((127, 0, 0, 1)))
 
 
 def frame_bytes(kind: int, frame: int, time: float, pose: tuple[float, ...], body: bytes) -> bytes:
-    """One message of a stream, its length in front. `pose`: x, y, z [m], pitch, yaw, roll [degrees]."""
+    """One message of a stream, prefixed with its length. `pose`: x, y, z [m], pitch, yaw, roll [degrees]."""
     return _LENGTH.pack(_HEADER.size + len(body)) + _HEADER.pack(kind, frame, time, *pose) + body
 
 
@@ -111,7 +111,7 @@ def actor_state(
 
 def vehicle_detail(control: list[Any], limit: float, light: tuple[int, int] | None) -> bytes:
     """`control`: throttle, steer, brake, hand brake, reverse, manual, gear; `limit` [km/h]; `light`: the
-    traffic light it stands at as (id, state), None when at none, which CARLA reports as green."""
+    traffic light that the car is at as (id, state); None, reported as green like in CARLA, without one."""
     identity, state = light or (0, 2)
     return _VEHICLE.pack(*control, limit, state, light is not None, identity, 0)
 
@@ -136,7 +136,7 @@ def packed_body(fields: list[Any]) -> bytes:
 
 
 def wheel(steer: float, place: list[float]) -> list[Any]:
-    """`WheelPhysicsControl`: largest angle [degrees] and place [cm]; the rest is typical of a car."""
+    """`WheelPhysicsControl`: largest angle [degrees] and position [cm]; the rest is typical of a car."""
     return [3.5, 0.25, steer, 35.0, 1500.0, 3000.0, 2.0, 17.0, 1000.0, place]
 
 

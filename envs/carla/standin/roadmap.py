@@ -1,6 +1,6 @@
-"""Roads from OpenDRIVE: what lies on the ground, where cars may start, and where they have to stop.
+"""Roads from OpenDRIVE: strips of lanes, spawn points, and traffic lights with their stop lines.
 
-`carla.Map` reads the file, so that server and client agree about every lane. CARLA's coordinates throughout:
+`carla.Map` parses the file, so that server and client agree about every lane. CARLA's coordinates throughout:
 metres, y to the right, degrees.
 """
 
@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 MAPS = Path(__file__).parent / "maps"
-"""Folder of the towns that come with the stand-in."""
+"""Folder of the stand-in's own towns."""
 TOWNS = tuple(sorted(path.stem for path in MAPS.glob("*.xodr")))
 """Names of these towns."""
 
@@ -24,11 +24,11 @@ STEP = 1.0
 
 _TRAFFIC_LIGHT = "1000001"  # OpenDRIVE's type of a traffic light
 _UNITS = {"km/h": 1.0, "mph": 1.609344, "m/s": 3.6}
-_DEFAULT_LIMIT = 30.0  # where a road names no speed limit, as in CARLA [km/h]
+_DEFAULT_LIMIT = 30.0  # of a road without a speed limit, as in CARLA [km/h]
 
 
 class MapError(ValueError):
-    """The map cannot be used; the text says why."""
+    """A map that cannot be used."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Strip:
 
 @dataclass(frozen=True)
 class StopLine:
-    """Where a lane ends at a traffic light: x, y [m], yaw [degrees] of the lane, its width [m]."""
+    """Stop line of a lane at a traffic light: x, y [m], yaw [degrees] of the lane, its width [m]."""
 
     x: float
     y: float
@@ -55,7 +55,7 @@ class StopLine:
 
 @dataclass(frozen=True)
 class Signal:
-    """A traffic light of the map: its OpenDRIVE id, its place and yaw, the approach it stands at."""
+    """A traffic light of the map: its OpenDRIVE id, position, yaw and approach."""
 
     sign: str
     x: float
@@ -70,7 +70,7 @@ class Signal:
 class RoadMap:
     """An OpenDRIVE map, sampled.
 
-    `strips`: pieces of every lane, `spawns`: (x, y, z, yaw) where a car fits, `signals`: the traffic lights.
+    `strips`: pieces of every lane, `spawns`: (x, y, z, yaw) spawn points, `signals`: the traffic lights.
     Raises `MapError` where `text` is not an OpenDRIVE map with roads.
     """
 
@@ -128,7 +128,7 @@ class RoadMap:
             if stops:
                 place = landmark.transform.location
                 approach = (landmark.road_id, side)
-                yaw = stops[0].yaw + 180  # it faces those who come
+                yaw = stops[0].yaw + 180  # it faces the traffic
                 where = (place.x, place.y, place.z, yaw)
                 found.append(Signal(landmark.id, *where, junction, approach, tuple(stops)))
         return sorted(found, key=lambda signal: signal.sign)
@@ -168,7 +168,7 @@ def _place_on_map(waypoint: carla.Waypoint) -> tuple[int, int, int, float]:
 
 
 def _strips(waypoint: carla.Waypoint) -> list[Strip]:
-    """The lane at a waypoint, and what lies beside it that is not for driving."""
+    """The lane at a waypoint, and the lanes beside it that are not for driving."""
     pose = waypoint.transform
     found = [_strip(waypoint, "road", pose.rotation.yaw)]
     for step in (carla.Waypoint.get_right_lane, carla.Waypoint.get_left_lane):
@@ -203,7 +203,7 @@ def _mark(mark: carla.LaneMarking | None, s: float) -> str:
 
 
 def _spawns(waypoints: list[carla.Waypoint]) -> list[tuple[float, float, float, float]]:
-    """Every 15 m of each lane outside junctions, away from the lane's ends."""
+    """Spawn points every 15 m of each lane outside junctions, away from its ends."""
     spawns = []
     for _, group in itertools.groupby(waypoints, lambda waypoint: _place_on_map(waypoint)[:3]):
         pieces = [waypoint for waypoint in group if not waypoint.is_junction]

@@ -1,4 +1,4 @@
-"""Boxes: what stands beside the road, and what cars and traffic lights look like."""
+"""Boxes that cameras render: buildings, trees and poles, cars, and heads of traffic lights."""
 
 import math
 import zlib
@@ -17,12 +17,12 @@ _BUILDING, _POLE, _SIGNAL, _TREE, _CAR = 3, 6, 7, 9, 14  # CARLA's semantic tags
 _WALLS = [(150, 178, 205), (120, 140, 190), (200, 205, 210), (140, 150, 160), (110, 120, 150)]  # BGR
 _LAMPS = {RED: (0.55, (40, 40, 250)), YELLOW: (0.0, (40, 220, 255)), GREEN: (-0.55, (90, 240, 60))}
 _HEAD = 3.4  # height of a traffic light's head [m]
-_EVERY = 9.0  # of a lane, something may stand [m]
+_EVERY = 9.0  # distance along a lane between two candidates for a building or tree [m]
 
 _CORNERS = np.array([(x, y, z) for x in (-1, 1) for y in (-1, 1) for z in (-1, 1)], np.float32)  # (8, 3)
 _NORMALS = np.array([(-1, 0, 0), (1, 0, 0), (0, -1, 0), (0, 1, 0), (0, 0, -1), (0, 0, 1)], np.float32)
 FACES = np.array([(0, 1, 3, 2), (4, 5, 7, 6), (0, 1, 5, 4), (2, 3, 7, 6), (0, 2, 6, 4), (1, 3, 7, 5)])
-"""The corners of each of a box's six faces: back, front, left, right, bottom, top."""
+"""Corners of the six faces of a box: back, front, left, right, bottom, top."""
 
 BoxRow = tuple[float, float, float, float, float, float, float, int, int, int, int, int]
 """x, y, z of the centre, half length, width, height [m], yaw [rad], blue, green, red, tag, actor (0:
@@ -40,7 +40,7 @@ class Boxes:
 
     @staticmethod
     def of(rows: list[BoxRow]) -> "Boxes":
-        """From a list."""
+        """Boxes from a list of rows."""
         array = np.array(rows, np.float32).reshape(-1, 12)
         c, s = np.cos(array[:, 6]), np.sin(array[:, 6])
         spin = np.zeros((len(array), 3, 3), np.float32)
@@ -69,9 +69,9 @@ class Boxes:
 
 
 class Scenery:
-    """Buildings, trees and the poles of traffic lights; the same for a map wherever it is served.
+    """Buildings, trees and poles of traffic lights; always the same for a map.
 
-    `boxes`: to look at. `solid`: their rectangles, to run into.
+    `boxes`: for rendering. `solid`: their rectangles, for collisions.
     """
 
     def __init__(self, roads: RoadMap, ground: Ground) -> None:
@@ -102,13 +102,13 @@ class Scenery:
         self._reach = np.array([place[3] + place[4] for place in self.solid])
 
     def near(self, x: float, y: float, radius: float) -> list[int]:
-        """Which of `solid` may touch a circle."""
+        """Indices of `solid` that may overlap a circle."""
         distance = np.abs(self._centres - (x, y)).max(axis=1, initial=0.0)
         return np.flatnonzero(distance < self._reach + 1.5 * radius).tolist()
 
     def _free(self, place: tuple[float, float, float, float, float], ground: Ground, margin: float) -> bool:
         x, y, yaw, length, width = place
-        # (2, 7, 7): points all over it
+        # (2, 7, 7): points spread over it
         along, across = (
             np.mgrid[-1:1:7j, -1:1:7j] * np.array([length + margin, width + margin])[:, None, None]
         )
@@ -122,12 +122,12 @@ class Scenery:
 
 
 def cars(vehicles: list[Vehicle]) -> Boxes:
-    """What cars look like at this moment."""
+    """Boxes of the cars at this moment."""
     return Boxes.of([row for vehicle in vehicles for row in _car(vehicle)])
 
 
 def lamps(lights: list[Light]) -> Boxes:
-    """What the heads of traffic lights look like at this moment."""
+    """Boxes of the heads of traffic lights at this moment."""
     rows: list[BoxRow] = []
     for light in lights:
         signal = light.signal
@@ -142,7 +142,7 @@ def lamps(lights: list[Light]) -> Boxes:
 
 
 def _car(vehicle: Vehicle) -> list[BoxRow]:
-    """Wheels and shadow, body, cabin, and lamps at the back that are bright when it brakes."""
+    """Wheels and shadow, body, cabin, and rear lamps that are bright while it brakes."""
     x, y, z = vehicle.pose[:3]
     yaw = math.radians(vehicle.pose[4])
     length, width, height = vehicle.car.length, vehicle.car.width, vehicle.car.height

@@ -1,4 +1,4 @@
-"""What sensors send: pictures, collisions, the IMU's and the GNSS's numbers, laid out as CARLA does."""
+"""Sensors: cameras, collision sensor, IMU and GNSS, and the messages that they send."""
 
 import math
 from dataclasses import dataclass, field
@@ -19,7 +19,7 @@ _LARGEST = 2048  # side of a picture [px]
 
 
 class Surroundings(Protocol):
-    """What sensors measure of the world that they are in; `World` is one."""
+    """The part of the world that sensors measure; `World` provides it."""
 
     actors: dict[int, Actor]
     roads: RoadMap
@@ -32,12 +32,12 @@ class Surroundings(Protocol):
         """The cars, by id."""
 
     def standing(self) -> Boxes:
-        """All that stands beside the roads, with the traffic lights as they are."""
+        """Boxes of the scenery, with the traffic lights in their present states."""
 
 
 @dataclass
 class Sensor(Actor):
-    """A sensor at `relative` of its parent; it measures every `interval` seconds, 0: every tick."""
+    """A sensor at the pose `relative` to its parent; it measures every `interval` seconds, 0: every tick."""
 
     relative: Pose = field(kw_only=True)
     interval: float = 0.0
@@ -46,7 +46,7 @@ class Sensor(Actor):
 
     @staticmethod
     def create(identity: int, description: list[Any], pose: Pose, parent: int, stream: int) -> "Sensor":
-        """A sensor from what a client asks for. Raises `protocol.CallError` for a camera that cannot be."""
+        """A sensor from a client's description. Raises `protocol.CallError` for impossible attributes."""
         sensor = Sensor(identity, description, pose, parent, stream, relative=pose)
         about = sensor.attributes
         try:
@@ -70,7 +70,7 @@ class Sensor(Actor):
         return True
 
     def measure(self, world: Surroundings, hits: list[Hit]) -> list[bytes]:
-        """Bodies of the messages of this tick."""
+        """Bodies of its messages in this tick."""
         parent = world.actors.get(self.parent)
         match self.kind:
             case "sensor.other.collision":
@@ -100,7 +100,7 @@ class Sensor(Actor):
         return protocol.image_body(camera.width, camera.height, camera.fov, body)
 
     def _inside(self, vehicle: Vehicle) -> bool:
-        """Whether this is the car that the camera sits in or on, which it does not see."""
+        """Whether this is the car that carries the camera, which is not rendered."""
         x, y = self.relative[:2]
         near = abs(x) < vehicle.car.length + 0.5 and abs(y) < vehicle.car.width + 0.5
         return vehicle.identity == self.parent and near

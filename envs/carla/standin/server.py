@@ -1,6 +1,6 @@
-"""The sockets: one loop that answers calls, feeds streams, and ticks by itself in asynchronous mode.
+"""The server's event loop: answers calls, feeds streams, and ticks by itself in asynchronous mode.
 
-One thread and no locks. A client that sends nonsense, vanishes, or reads too slowly loses its connection; the
+One thread and no locks. A client that sends invalid data, disconnects, or reads too slowly is dropped; the
 others and the world go on.
 """
 
@@ -21,7 +21,7 @@ from envs.carla.standin.roadmap import RoadMap
 from envs.carla.standin.traffic import LightCalls, ManagerCalls
 from envs.carla.standin.world import StaticScene, World
 
-_BACKLOG = 64 * 2**20  # bytes waiting for a client that does not read; then it is cut off
+_BACKLOG = 64 * 2**20  # largest number of bytes waiting for a client; beyond it the client is dropped
 
 
 def start(roads: RoadMap, host: str, port: int, seed: int, version: str = VERSION) -> "StandInServer":
@@ -46,7 +46,7 @@ def _listen(host: str, port: int) -> socket.socket:
 
 
 def _table(*parts: object) -> dict[str, tuple[Callable[..., Any], bool, bool]]:
-    """Every call by name: the method, whether it has no result, whether its result travels as it is."""
+    """Every call by name: the method, whether it has no result, whether its result is sent unwrapped."""
     calls = [
         (name, method)
         for part in parts
@@ -60,7 +60,7 @@ def _table(*parts: object) -> dict[str, tuple[Callable[..., Any], bool, bool]]:
 
 
 class _Client:
-    """One connection: what came in and is not whole yet, what has to go out."""
+    """One connection, with its incomplete input and its pending output."""
 
     def __init__(self, connection: socket.socket, kind: Literal["calls", "stream"]) -> None:
         self.socket = connection
@@ -72,9 +72,9 @@ class _Client:
 
 
 class StandInServer:
-    """Serves one world to the clients that come to two listening sockets, for calls and for streams.
+    """Serves one world to the clients of two listening sockets, for calls and for streams.
 
-    `version`: what it says it is, to test a client's version check.
+    `version`: the one that it reports.
     """
 
     def __init__(self, world: World, listening: list[socket.socket], version: str) -> None:
@@ -111,7 +111,7 @@ class StandInServer:
 
     def _handle(self, key: selectors.SelectorKey, events: int) -> None:
         if not isinstance(key.data, _Client):
-            with contextlib.suppress(OSError):  # it left before it was let in
+            with contextlib.suppress(OSError):  # it disconnected before it was accepted
                 self._accept(key)
             return
         client = key.data
@@ -136,7 +136,7 @@ class StandInServer:
         except BlockingIOError:
             return
         if not data:
-            raise ConnectionResetError("the client has left")
+            raise ConnectionResetError("the client disconnected")
         if client.kind == "stream":
             self._subscribe(client, data)
             return
@@ -153,7 +153,7 @@ class StandInServer:
                 self._write(client, self.world.observation())
             self._streams.setdefault(client.stream, []).append(client)
         if len(client.head) > 4:
-            raise ValueError("a stream's client sends one number and nothing more")
+            raise ValueError("expected one number from a stream's client")
 
     def _answer(self, message: Any) -> bytes:
         match message:

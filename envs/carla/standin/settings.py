@@ -11,17 +11,17 @@ _ASYNC_STEP = 0.05  # where no fixed step is set [s]
 
 @dataclass(frozen=True)
 class Settings:
-    """CARLA's `WorldSettings`, in the order in which they travel."""
+    """CARLA's `WorldSettings`, in the order of the wire."""
 
     synchronous: bool = False
     no_rendering: bool = False
     fixed_step: float | None = None
     rest: tuple[Any, ...] = (True, 0.01, 10, 0.0, False, 3000.0, 2000.0, True)
-    """Substepping, its step and number, distances and switches: kept for the client, of no effect here."""
+    """Substepping, its step and number, distances and switches: stored for the client, without effect."""
 
     @classmethod
     def from_wire(cls, values: list[Any]) -> "Settings":
-        """From a client. Raises ValueError where the layout is not 0.9.16's."""
+        """From a client's message. Raises ValueError for a layout other than that of 0.9.16."""
         match values:
             case [synchronous, no_rendering, [given, *step], *rest] if len(rest) == 8:
                 fixed = float(step[0]) if given and step[0] != 0 else None
@@ -31,10 +31,10 @@ class Settings:
         raise ValueError("settings: expected CARLA 0.9.16's 11 fields")
 
     def wire(self) -> list[Any]:
-        """For a client."""
+        """As a message for a client."""
         return [self.synchronous, self.no_rendering, optional(self.fixed_step), *self.rest]
 
     @property
     def step(self) -> float:
-        """Seconds a tick lasts."""
+        """Length of a tick [s]."""
         return self.fixed_step or _ASYNC_STEP

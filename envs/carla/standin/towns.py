@@ -1,11 +1,11 @@
-"""Towns of our own, as OpenDRIVE text: streets, junctions with traffic lights, roundabouts.
+"""Generates the stand-in's own towns as OpenDRIVE: streets, junctions with traffic lights, roundabouts.
 
-A plan names places and the streets between them. A street is a chain of clothoids through given poses
+A plan has places and the streets between them. A street is a chain of clothoids through given poses
 (pyclothoids' G1 fit), so loops close exactly; inside a junction every way from one arm to another is a road
-of its own, as OpenDRIVE wants it. Coordinates here are OpenDRIVE's: metres, y to the left, headings in
+of its own, as OpenDRIVE requires. Coordinates here are OpenDRIVE's: metres, y to the left, headings in
 degrees counter-clockwise from x. CARLA mirrors y.
 
-The files in `maps` are what `python -m envs.carla.standin.towns` writes: serving them needs neither library.
+The files in `maps` are what `python -m envs.carla.standin.towns` writes: serving them needs no library.
 """
 
 import itertools
@@ -36,7 +36,7 @@ class _Place:
     ring: float = 0.0
 
     def arm(self, heading: float) -> _Pose:
-        """Where the street in that direction begins, looking away from the place."""
+        """Pose of the begin of the street in that direction, facing away from the place."""
         reach = self.ring + 16.0 if self.ring else 13.0
         return _along((self.x, self.y, heading), reach)
 
@@ -59,7 +59,7 @@ class _Plan:
 
 @dataclass(frozen=True)
 class _Arm:
-    """A road's end at a junction: the pose looks away from it."""
+    """The end of a road at a junction; its pose faces away from the junction."""
 
     road: int
     contact: xodr.ContactPoint
@@ -68,7 +68,7 @@ class _Arm:
     outward: bool = True
 
     def lane(self, inward: bool) -> int:
-        """Id of its lane in that direction; traffic keeps to the right."""
+        """Id of its lane in that direction, with traffic on the right."""
         return -1 if inward == (self.contact == xodr.ContactPoint.end) else 1
 
 
@@ -123,7 +123,7 @@ class _Builder:
         return lane
 
     def junction(self, arms: list[_Arm], width: float, lights: bool, limit: float) -> None:
-        """Join `arms`: a connecting road for every way through but a turn back."""
+        """Join `arms`: a connecting road for every way through except U-turns."""
         number = 1000 + len(self.junctions)
         junction = xodr.Junction(f"junction {number}", number)
         self.junctions.append(junction)
@@ -175,7 +175,7 @@ class _Builder:
         for junction in self.junctions:
             drive.add_junction(junction)
         root = drive.get_element()
-        root.find("header").set("date", "")  # the same text whenever it is made
+        root.find("header").set("date", "")  # so that the text does not depend on the date
         return ElementTree.tostring(root, encoding="unicode")
 
 

@@ -1,4 +1,4 @@
-"""The calls about traffic: lights, and the traffic managers that run in clients. As in `calls`."""
+"""Remote procedure calls about traffic lights and about the Traffic Managers in clients. See `calls`."""
 
 from typing import Any
 
@@ -8,53 +8,53 @@ from envs.carla.standin.world import World
 
 
 class LightCalls:
-    """What clients may ask about the traffic lights of `world`."""
+    """Calls about the traffic lights of `world`."""
 
     def __init__(self, world: World) -> None:
         self._world = world
 
     def set_traffic_light_state(self, identity: int, state: int) -> None:
-        """Show a colour."""
+        """Set the state of a light."""
         if state not in range(5):
             raise ValueError(f"traffic light state {state}: expected 0 to 4")
         self._world.lights.set(self._light(identity), int(state))
 
     def set_traffic_light_green_time(self, identity: int, seconds: float) -> None:
-        """How long green lasts."""
+        """Set the duration of green."""
         self._light(identity).times[GREEN] = numbers([seconds])[0]
 
     def set_traffic_light_yellow_time(self, identity: int, seconds: float) -> None:
-        """How long yellow lasts."""
+        """Set the duration of yellow."""
         self._light(identity).times[YELLOW] = numbers([seconds])[0]
 
     def set_traffic_light_red_time(self, identity: int, seconds: float) -> None:
-        """How long all have red between two greens."""
+        """Set how long all have red between two greens."""
         self._light(identity).times[RED] = numbers([seconds])[0]
 
     def freeze_traffic_light(self, identity: int, frozen: bool) -> None:
-        """Stop a light's clock."""
+        """Stop the clock of a light."""
         self._light(identity).frozen = bool(frozen)
 
     def freeze_all_traffic_lights(self, frozen: bool) -> None:
-        """Stop every light's clock."""
+        """Stop the clocks of all lights."""
         for light in self._world.lights.all.values():
             light.frozen = bool(frozen)
 
     def reset_traffic_light_group(self, identity: int) -> None:
-        """Start all cycles anew: junctions are few."""
+        """Restart all cycles, not only that of the junction."""
         self._light(identity)
         self._world.lights.reset()
 
     def reset_all_traffic_lights(self) -> None:
-        """Start all cycles anew."""
+        """Restart all cycles."""
         self._world.lights.reset()
 
     def get_group_traffic_lights(self, identity: int) -> list[int]:
-        """Lights of the same junction."""
+        """Ids of the lights at the same junction."""
         return self._world.lights.group(self._light(identity))
 
     def get_light_boxes(self, identity: int) -> list[Any]:
-        """Boxes around a light's lamps: none."""
+        """Bounding boxes of the lamps of a light: none."""
         self._light(identity)
         return []
 
@@ -65,9 +65,9 @@ class LightCalls:
 
 
 class ManagerCalls:
-    """Who has a traffic manager at which port, so that clients can share one.
+    """Registry of the Traffic Managers in clients by port, so that clients can share one.
 
-    They are forgotten with the connection that made them known: a dead one would keep its port.
+    An entry is removed with the connection that registered it: a dead one would block its port.
     """
 
     def __init__(self) -> None:
@@ -75,23 +75,23 @@ class ManagerCalls:
         self._caller: object = None
 
     def serve(self, caller: object) -> None:
-        """Whose calls come next; no call itself."""
+        """Set the client whose calls follow; not a call itself."""
         self._caller = caller
 
     def forget(self, caller: object) -> None:
-        """A client has left, and its traffic managers with it; no call itself."""
+        """Remove the Traffic Managers of a client that disconnected; not a call itself."""
         self._managers = {port: known for port, known in self._managers.items() if known[1] is not caller}
 
     def is_traffic_manager_running(self, port: int) -> bool:
-        """Whether a client has one at a port."""
+        """Whether a Traffic Manager is registered at a port."""
         return port in self._managers
 
     def get_traffic_manager_running(self, port: int) -> list[Any]:
-        """Address and port of the one at a port."""
+        """Address and port of the Traffic Manager at a port."""
         return [self._managers[port][0], port] if port in self._managers else ["", 0]
 
     def add_traffic_manager_running(self, where: list[Any]) -> bool:
-        """Make one known; False when there is one at that port."""
+        """Register a Traffic Manager; False if there is one at that port."""
         address, port = where
         if port in self._managers:
             return False
@@ -99,5 +99,5 @@ class ManagerCalls:
         return True
 
     def destroy_traffic_manager(self, port: int) -> bool:
-        """Forget one."""
+        """Remove a Traffic Manager."""
         return self._managers.pop(port, None) is not None

@@ -1,8 +1,8 @@
-"""How a car moves: a kinematic bicycle whose tyres, engine and brakes have limits.
+"""Vehicle dynamics: a kinematic bicycle model with limits of tyres, engine and brakes.
 
 Kong et al. 2015, "Kinematic and dynamic vehicle models for autonomous driving control design", equation 2,
-with the point of reference in the middle between the axles. The car does not slide: where the tyres could not
-hold it, it turns less.
+with the reference point in the middle between the axles. The car does not slide: beyond the grip of its
+tyres it turns less.
 """
 
 import math
@@ -22,7 +22,7 @@ _LONGEST_STEP = 0.05  # [s]
 
 @dataclass
 class BicycleState:
-    """Where a car is and how it moves: x, y [m], yaw [rad], speed along its heading [m/s], wheel angle and
+    """State of the bicycle model: x, y [m], yaw [rad], speed along its heading [m/s], wheel angle and
     turn rate [rad, rad/s], velocity [m/s]."""
 
     x: float
@@ -72,5 +72,5 @@ def advance(
 
 
 def _slowed(speed: float, loss: float) -> float:
-    """Friction takes speed away, and never turns it round."""
+    """The speed less a loss by friction, which never reverses its sign."""
     return math.copysign(max(0.0, abs(speed) - loss), speed)

@@ -1,4 +1,4 @@
-"""Weather as CARLA's 14 numbers, and what it does to a picture: light, wetness, fog."""
+"""Weather: CARLA's 14 parameters, and their effect on pictures: light, wetness, fog."""
 
 from dataclasses import dataclass, fields
 from typing import Any
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True)
 class Weather:
-    """CARLA's `WeatherParameters`, in the order in which they travel. Percent, degrees, metres."""
+    """CARLA's `WeatherParameters`, in the order of the wire [percent, degrees, metres]."""
 
     cloudiness: float = 5.0
     precipitation: float = 0.0
@@ -28,7 +28,7 @@ class Weather:
 
     @classmethod
     def from_wire(cls, values: list[Any]) -> "Weather":
-        """From a client. Raises ValueError unless there are 14 numbers."""
+        """From a client's message. Raises ValueError unless it has 14 numbers."""
         if len(values) != len(fields(cls)):
             raise ValueError(f"weather: {len(values)} numbers, expected {len(fields(cls))}")
         numbers = [float(value) for value in values]
@@ -37,17 +37,17 @@ class Weather:
         return cls(*numbers)
 
     def wire(self) -> list[float]:
-        """For a client."""
+        """As a message for a client."""
         return [getattr(self, field.name) for field in fields(self)]
 
     @property
     def light(self) -> float:
-        """Brightness of what the sun shines on, in [0.12, 1]."""
+        """Brightness in the sun, in [0.12, 1]."""
         height = np.sin(np.radians(self.sun_altitude_angle))
         return float(np.clip(0.35 + 0.9 * height, 0.12, 1.0) * (1.0 - 0.0025 * self.cloudiness))
 
     def tint(self) -> NDArray[np.float32]:
-        """Colour of the light, BGR: a low sun is warm. (3,)"""
+        """Colour of the light, BGR (3,); warm for a low sun."""
         low = float(np.clip(1.0 - self.sun_altitude_angle / 25.0, 0.0, 1.0)) * (
             self.sun_altitude_angle > -5.0
         )
@@ -64,7 +64,7 @@ class Weather:
         return (colour * self.tint() * (1 - hidden) + hidden * self.haze_colour()).astype(np.float32)
 
     def haze(self, distance: NDArray[np.float32]) -> NDArray[np.float32]:
-        """How much of what is `distance` metres away fog and rain hide, in [0, 1]."""
+        """Opacity of fog and rain at `distance` [m], in [0, 1]."""
         beyond = np.maximum(0.0, distance - self.fog_distance)
         thickness = 0.002 + 0.045 * (self.fog_density / 100.0) ** 1.5 + 0.008 * self.precipitation / 100.0
         return (1.0 - np.exp(-thickness * beyond)).astype(np.float32)
@@ -75,5 +75,5 @@ class Weather:
 
     @property
     def shine(self) -> float:
-        """How much darker a wet ground is: a factor."""
+        """Brightness factor of wet ground."""
         return 1.0 - 0.3 * max(self.wetness, self.precipitation_deposits) / 100.0

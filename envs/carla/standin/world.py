@@ -1,4 +1,4 @@
-"""The world: a map, what is on it, and a tick."""
+"""The simulated world: a map, its actors, and the tick that advances them."""
 
 import itertools
 import math
@@ -24,7 +24,7 @@ _LIMIT_EVERY = 8  # ticks between two looks at a car's speed limit
 
 @dataclass(frozen=True)
 class StaticScene:
-    """What of a map stays as it is: its roads, its ground, what stands beside them."""
+    """The static parts of a map: roads, ground and scenery."""
 
     roads: RoadMap
     ground: Ground
@@ -32,16 +32,16 @@ class StaticScene:
 
     @staticmethod
     def of(roads: RoadMap) -> "StaticScene":
-        """Paint and furnish a map: about a second of work."""
+        """Ground and scenery of a map; takes about a second."""
         ground = Ground(roads)
         return StaticScene(roads, ground, Scenery(roads, ground))
 
 
 class World:
-    """One simulated world. `wanted(stream)` says whether anybody reads a stream, `send(stream, bytes)`
-    sends."""
+    """One simulated world. `wanted(stream)` tells whether a client reads a stream, `send(stream, bytes)`
+    sends to its readers."""
 
-    def __init__(self, stage: StaticScene, seed: int, stream_port: int) -> None:
+    def __init__(self, scene: StaticScene, seed: int, stream_port: int) -> None:
         self.seed = seed
         self.stream_port = stream_port
         self.blueprints = definitions()
@@ -52,12 +52,12 @@ class World:
         self._numbers = itertools.count(1)
         self.wanted: Callable[[int], bool] = lambda stream: False
         self.send: Callable[[int, bytes], None] = lambda stream, data: None
-        self.load(stage, reset_settings=True)
+        self.load(scene, reset_settings=True)
 
-    def load(self, stage: StaticScene, reset_settings: bool) -> None:
-        """Begin a new episode on a map: nothing but its traffic lights and the spectator is left."""
-        self.stage = stage
-        self.roads, self.ground, self.scenery = stage.roads, stage.ground, stage.scenery
+    def load(self, scene: StaticScene, reset_settings: bool) -> None:
+        """Begin a new episode on a map, with its traffic lights and the spectator as the only actors."""
+        self.scene = scene
+        self.roads, self.ground, self.scenery = scene.roads, scene.ground, scene.scenery
         self.episode += 1
         self.time = 0.0
         self.weather = Weather()
@@ -71,7 +71,7 @@ class World:
         )
 
     def spawn(self, description: Description, pose: Pose, parent: int = 0) -> Actor:
-        """Add an actor. Raises `protocol.CallError` where it cannot be."""
+        """Add an actor. Raises `protocol.CallError` if that is impossible."""
         _, kind, attributes = description
         description = [description[0], str(kind), [[str(a), int(b), str(c)] for a, b, c in attributes]]
         if parent and parent not in self.actors:
@@ -92,7 +92,7 @@ class World:
         raise protocol.CallError(f"the stand-in for CARLA has no blueprint {kind}")
 
     def destroy(self, identity: int) -> bool:
-        """Remove an actor and what is attached to it; False when there is none."""
+        """Remove an actor and those attached to it; False if there is none."""
         if identity not in self.actors or identity in self.lights.all or identity == self.spectator.identity:
             return False
         del self.actors[identity]
@@ -101,7 +101,7 @@ class World:
         return True
 
     def place(self, actor: Actor, pose: Pose) -> None:
-        """Move an actor; what is attached to another, within its frame."""
+        """Move an actor; one attached to another in the frame of its parent."""
         if isinstance(actor, Vehicle):
             actor.place(pose)
         elif isinstance(actor, Sensor) and actor.parent:
@@ -114,7 +114,7 @@ class World:
         return [actor for actor in self.actors.values() if isinstance(actor, Vehicle)]
 
     def standing(self) -> Boxes:
-        """All that stands beside the roads, with the traffic lights as they are."""
+        """Boxes of the scenery, with the traffic lights in their present states."""
         lights = list(self.lights.all.values())
         states = tuple(light.state for light in lights)
         if states != self._shown[0]:
@@ -122,7 +122,7 @@ class World:
         return self._shown[1]
 
     def tick(self) -> float:
-        """Let one step pass and tell everybody; returns its length [s]."""
+        """Advance one step and send it to all streams; returns its length [s]."""
         step = self.settings.step
         self.frame += 1
         self.time += step
@@ -148,7 +148,7 @@ class World:
         return step
 
     def observation(self) -> bytes:
-        """The state of the world, as the observer's message."""
+        """The state of the world as the observer's message."""
         states = [self._state(actor) for actor in self.actors.values()]
         body = protocol.episode_state(self.episode, self.time, self.settings.step, states)
         return protocol.frame_bytes(protocol.OBSERVER, self.frame, self.time, (0.0,) * 6, body)

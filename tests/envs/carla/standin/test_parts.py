@@ -31,19 +31,19 @@ _NO_BOXES = Boxes.of([])
 
 
 @cache
-def _stage(name: str) -> StaticScene:
+def _scene(name: str) -> StaticScene:
     return StaticScene.of(RoadMap(name, town_text(name)))
 
 
 def _town() -> World:
-    world = World(_stage("town"), seed=0, stream_port=2001)
+    world = World(_scene("town"), seed=0, stream_port=2001)
     world.settings = Settings(synchronous=True, fixed_step=0.1)
     return world
 
 
 @pytest.fixture
-def stages() -> dict[str, StaticScene]:
-    return {name: _stage(name) for name in TOWNS}
+def scenes() -> dict[str, StaticScene]:
+    return {name: _scene(name) for name in TOWNS}
 
 
 @pytest.fixture
@@ -59,9 +59,9 @@ def test_the_towns_that_are_shipped_are_what_the_plans_say(name: str) -> None:
 
 @pytest.mark.parametrize("name", TOWNS)
 def test_a_town_has_no_dead_end_and_every_lane_lies_on_its_road(
-    name: str, stages: dict[str, StaticScene]
+    name: str, scenes: dict[str, StaticScene]
 ) -> None:
-    roads, ground = stages[name].roads, stages[name].ground
+    roads, ground = scenes[name].roads, scenes[name].ground
     waypoints = roads.carla.generate_waypoints(2.0)
     assert all(waypoint.next(2.0) for waypoint in waypoints)
     under = Counter(ground.kind(w.transform.location.x, w.transform.location.y) for w in waypoints)
@@ -72,8 +72,8 @@ def test_a_town_has_no_dead_end_and_every_lane_lies_on_its_road(
 
 
 @pytest.mark.parametrize("name", TOWNS)
-def test_lanes_join_without_a_gap_or_a_kink(name: str, stages: dict[str, StaticScene]) -> None:
-    for waypoint in stages[name].roads.carla.generate_waypoints(1.0):
+def test_lanes_join_without_a_gap_or_a_kink(name: str, scenes: dict[str, StaticScene]) -> None:
+    for waypoint in scenes[name].roads.carla.generate_waypoints(1.0):
         here = waypoint.transform
         for following in waypoint.next(0.5):
             there = following.transform
@@ -90,9 +90,9 @@ def test_what_is_no_map_is_refused(text: str) -> None:
         RoadMap("mine", text)
 
 
-def test_speed_limits_come_from_the_map(stages: dict[str, StaticScene]) -> None:
-    assert stages["town"].roads.ground(70.0, 1.75)[2] == pytest.approx(40.0)
-    assert stages["village"].roads.ground(45.0, -10.0)[2] == pytest.approx(30.0)
+def test_speed_limits_come_from_the_map(scenes: dict[str, StaticScene]) -> None:
+    assert scenes["town"].roads.ground(70.0, 1.75)[2] == pytest.approx(40.0)
+    assert scenes["village"].roads.ground(45.0, -10.0)[2] == pytest.approx(30.0)
 
 
 _unit = st.floats(-1, 1)
@@ -252,10 +252,10 @@ def test_settings_travel_unchanged() -> None:
         Settings.from_wire(wire[:6])
 
 
-def test_a_world_driven_twice_is_the_same(stages: dict[str, StaticScene]) -> None:
+def test_a_world_driven_twice_is_the_same(scenes: dict[str, StaticScene]) -> None:
     def drive() -> list[bytes]:
         sent: list[bytes] = []
-        world = World(stages["village"], seed=1, stream_port=2001)
+        world = World(scenes["village"], seed=1, stream_port=2001)
         world.settings = Settings(synchronous=True, fixed_step=0.1)
         world.wanted, world.send = (lambda stream: True), (lambda stream, data: sent.append(data))
         pose = (*world.roads.spawns[3][:3], 0.0, world.roads.spawns[3][3], 0.0)
