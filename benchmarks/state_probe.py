@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from agent.world_model.probe import Probe, ProbeConfig, r_squared
-from envs.car_racing.env import TRAINING_SEEDS
+from envs import TRAINING_SEEDS
 from envs.car_racing.official_tracks import OfficialTracks
 from envs.car_racing.track import CarOnTrack
 from train.drive.agents import load_agent

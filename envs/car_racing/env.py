@@ -13,12 +13,11 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from numpy.typing import NDArray
 from pydantic import BaseModel, Field, model_validator
 
+from envs import TRAINING_SEEDS
 from envs.car_racing.frame_skip import Decision, InProcess, SimulatorGroup, Subprocess
 from envs.car_racing.observation import CarRacingObservation, grass_share, native_action
 from envs.car_racing.simulators import EnvPoolSimulators, GymnasiumSimulators, envpool_available, seeds_below
 
-TRAINING_SEEDS = 1_000_000
-"""Training uses seeds below this number, evaluation this one and those above."""
 _ZOOM_FRAMES = 50  # the camera zooms in during the first second
 _ON_ROAD, _ON_GRASS = 0.5, 0.65
 """Share of grass around the car: below the first the car is on the road, above the second no wheel is.
@@ -214,7 +213,7 @@ class CarRacing(VectorEnv[dict[str, Any], NDArray[np.float32], Any]):
         judged by the grass around the car."""
         if self._simulators.reports_off_road:
             leaves = self._on_road & made.off_road
-            self._on_road = made.back
+            self._on_road = made.on_road
             return leaves
         grass = grass_share(made.picture)
         near = self._frames >= _ZOOM_FRAMES

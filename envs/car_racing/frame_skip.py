@@ -34,7 +34,7 @@ class Decision:
     """(N,): a new tile was visited."""
     off_road: Bools
     """(N,): in one of the frames no wheel touched the road; meaningless unless `reports_off_road`."""
-    back: Bools
+    on_road: Bools
     """(N,): in the last frame a wheel touched the road, or no frame was driven."""
 
     @classmethod
@@ -58,7 +58,7 @@ def repeat_action(
         truncated=np.zeros(n, bool),
         tile=np.zeros(n, bool),
         off_road=np.zeros(n, bool),
-        back=np.ones(n, bool),
+        on_road=np.ones(n, bool),
     )
     for k in range(repeat):
         if not live.any():
@@ -69,7 +69,7 @@ def repeat_action(
         made.tile |= live & (frame.reward > _TILE_REWARD)
         made.frames += live
         made.off_road |= live & frame.off_road
-        made.back[live] = ~frame.off_road[live]
+        made.on_road[live] = ~frame.off_road[live]
         over = live & (frame.terminated | frame.truncated)
         made.terminated |= live & frame.terminated
         made.truncated |= live & frame.truncated

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from envs.car_racing.env import TRAINING_SEEDS, CarRacingConfig
+from envs import TRAINING_SEEDS
+from envs.car_racing.env import CarRacingConfig
 from envs.car_racing.observation import CarRacingObservation, native_action
 from envs.car_racing.official_worker import serve_tracks
 from envs.car_racing.track import STATE_SIZE, CarOnTrack, state_vector
@@ -17,7 +18,7 @@ from envs.workers import WorkerProcesses
 
 
 @dataclass
-class Result:
+class TrackResult:
     """One finished evaluation episode."""
 
     seed: int
@@ -93,7 +94,7 @@ class OfficialTracks:
 
     def step(
         self, action: NDArray[np.float32]
-    ) -> tuple[dict[str, NDArray[Any]], NDArray[np.bool_], list[Result]]:
+    ) -> tuple[dict[str, NDArray[Any]], NDArray[np.bool_], list[TrackResult]]:
         """One decision (N, A) in every active slot.
 
         Returns:
@@ -108,7 +109,7 @@ class OfficialTracks:
             if over:
                 ended[slot] = True
                 score, length = float(self._score[slot]), int(self._frames[slot])
-                results.append(Result(self._seeds[self.number[slot]], score, length, tiles))
+                results.append(TrackResult(self._seeds[self.number[slot]], score, length, tiles))
         if self._together:
             self.active &= ~ended
             ended = np.full(n, not self.active.any())

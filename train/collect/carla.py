@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from envs.car_racing.env import TRAINING_SEEDS
+from envs import TRAINING_SEEDS
 from envs.carla.actions import Actions
 from envs.carla.env import OpenEnv, open_carla
 from envs.carla.errors import CarlaSetupError

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from agent.behaviour.vla.interface import ChunkPolicy, require_policy
-from envs.car_racing.env import TRAINING_SEEDS, CarRacingConfig
+from envs import TRAINING_SEEDS
+from envs.car_racing.env import CarRacingConfig
 from envs.car_racing.observation import CarRacingObservation
 from envs.car_racing.track import HALF_WIDTH
 from train.collect.demonstrator import Mistakes, demonstrate

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from envs.car_racing.env import TRAINING_SEEDS, CarRacingConfig
+from envs import TRAINING_SEEDS
+from envs.car_racing.env import CarRacingConfig
 from envs.car_racing.observation import CarRacingObservation
 from train.collect.recorder import Seat
 from train.data.episode_store import EpisodeFolder

@@ -6,7 +6,8 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from envs.car_racing.env import TRAINING_SEEDS, CarRacingConfig
+from envs import TRAINING_SEEDS
+from envs.car_racing.env import CarRacingConfig
 from envs.car_racing.official_tracks import OfficialTracks
 from train.drive.drivers import Driver
 from train.run.errors import DreamdriveError

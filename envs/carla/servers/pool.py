@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from envs.car_racing.env import TRAINING_SEEDS
+from envs import TRAINING_SEEDS
 from envs.carla.config import ServerConfig
 from envs.carla.errors import SimulatorLost
 from envs.carla.servers.supervisor import Lost, SupervisedSimulator, wait_for

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from envs.car_racing.env import TRAINING_SEEDS
+from envs import TRAINING_SEEDS
 from envs.carla.actions import Actions
 from envs.carla.config import CarlaConfig
 from envs.carla.ends import SIMULATOR_LOST

@@ -7,7 +7,8 @@ import pytest
 from gymnasium.vector import AutoresetMode
 from pydantic import ValidationError
 
-from envs.car_racing.env import TRAINING_SEEDS, CarRacing, CarRacingConfig, make_car_racing
+from envs import TRAINING_SEEDS
+from envs.car_racing.env import CarRacing, CarRacingConfig, make_car_racing
 from envs.car_racing.frame_skip import InProcess
 from envs.car_racing.simulators import OfficialSimulator, envpool_available
 from tests.envs.car_racing.fakes import FakeSimulators, follow_the_road

@@ -62,7 +62,7 @@ def test_processes_of_their_own_bring_the_same(sizes: tuple[int, ...]) -> None:
         drive(Subprocess(groups, 4, FakeSimulators), 12),
     )
     for one, other in zip(here, apart, strict=True):
-        for name in ("picture", "reward", "frames", "terminated", "truncated", "tile", "off_road", "back"):
+        for name in ("picture", "reward", "frames", "terminated", "truncated", "tile", "off_road", "on_road"):
             assert np.array_equal(getattr(one, name), getattr(other, name)), name
 
 

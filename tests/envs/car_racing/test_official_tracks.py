@@ -6,9 +6,10 @@ import gymnasium
 import numpy as np
 import pytest
 
-from envs.car_racing.env import TRAINING_SEEDS, CarRacingConfig
+from envs import TRAINING_SEEDS
+from envs.car_racing.env import CarRacingConfig
 from envs.car_racing.observation import PictureResizer, native_action
-from envs.car_racing.official_tracks import OfficialTracks, Result
+from envs.car_racing.official_tracks import OfficialTracks, TrackResult
 from envs.workers import WorkerDied
 
 SEEDS = [TRAINING_SEEDS + i for i in (0, 5, 2, 9, 4)]
@@ -26,9 +27,9 @@ def _no_process_stays() -> Iterator[None]:
     assert not multiprocessing.active_children()
 
 
-def drive(slots: int, workers: int) -> tuple[list[Result], dict[int, list[bytes]]]:
+def drive(slots: int, workers: int) -> tuple[list[TrackResult], dict[int, list[bytes]]]:
     """All seeds; the results in the order of their ends, and for each seed the pictures of its episode."""
-    results: list[Result] = []
+    results: list[TrackResult] = []
     pictures: dict[int, list[bytes]] = {}
     with OfficialTracks(CONFIG, SEEDS, slots, workers) as tracks:
         assert len(multiprocessing.active_children()) == min(workers, slots, len(SEEDS))
@@ -55,7 +56,7 @@ def drive(slots: int, workers: int) -> tuple[list[Result], dict[int, list[bytes]
     return results, pictures
 
 
-def plainly(seed: int) -> tuple[Result, list[bytes]]:
+def plainly(seed: int) -> tuple[TrackResult, list[bytes]]:
     """The same episode by hand, on the plain environment."""
     env = gymnasium.make("CarRacing-v3", max_episode_steps=CONFIG.max_frames)
     view = PictureResizer(CONFIG.image_size, CONFIG.crop_hud)
@@ -72,7 +73,7 @@ def plainly(seed: int) -> tuple[Result, list[bytes]]:
                 break
     base: Any = env.unwrapped
     env.close()
-    return Result(seed, score, frames, base.tile_visited_count / len(base.track)), pictures
+    return TrackResult(seed, score, frames, base.tile_visited_count / len(base.track)), pictures
 
 
 def test_every_track_once_and_as_by_hand_however_it_is_shared_out() -> None:

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from agent.behaviour.vla.interface import TASK, VLABatch
-from envs.car_racing.env import TRAINING_SEEDS
+from envs import TRAINING_SEEDS
 from envs.car_racing.observation import native_action
 from envs.car_racing.simulators import OfficialSimulator
 from envs.car_racing.track import HALF_WIDTH, CentreLine, car_on_track
