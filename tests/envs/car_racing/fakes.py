@@ -11,7 +11,7 @@ from envs.car_racing.simulators import Bools, Frame
 
 
 class FakeSimulators:
-    """Episodes of given lengths. Whatever nobody may look at is garbage: 255, NaN, ended.
+    """Episodes of given lengths. What must not be used is garbage: 255, NaN, ended.
 
     The picture shows the episode's number in red, the frame's in green and columns 0, 1, ... 95 in blue.
 
@@ -19,7 +19,7 @@ class FakeSimulators:
         lengths: frames of simulator i's first, second ... episode, the last one repeated.
         terminated: whether episodes end terminated, or else truncated.
         reward: (simulator, frame from 1) -> reward.
-        off_road: (simulator, frame from 1) -> whether it has left the road; None does not tell.
+        off_road: (simulator, frame from 1) -> whether it has left the road; None: not reported.
     """
 
     antialias = False

@@ -39,7 +39,7 @@ def rest(env: CarRacing) -> np.ndarray:
 def shown(observation: dict[str, np.ndarray]) -> list[tuple[int, int]]:
     """(episode, frame) in each picture."""
     image = observation["image"]
-    assert (image[:, :2] == image[:, :2, :1, :1]).all(), "a picture nobody may look at"
+    assert (image[:, :2] == image[:, :2, :1, :1]).all(), "a picture that must not be used"
     return [(int(a), int(b)) for a, b in image[:, :2, 0, 0]]
 
 
@@ -70,7 +70,7 @@ def test_next_step_autoreset_and_ends_within_a_decision() -> None:
     assert shown(observation) == [(1, 4), (0, 16)] and reward[0] == 10
 
 
-def test_without_autoreset_what_has_ended_stays_until_it_is_told() -> None:
+def test_without_autoreset_an_ended_episode_stays_until_reset() -> None:
     env, _ = fake([[6, 8], [90]], autoreset=False)
     assert env.metadata["autoreset_mode"] is AutoresetMode.DISABLED
     env.reset()
@@ -141,7 +141,7 @@ def test_leaving_the_road_costs_once_and_not_in_the_score() -> None:
         assert float(env.step(rest(env))[1][0]) == 0  # a reset costs nothing
 
 
-def test_leaving_the_road_costs_once_where_the_simulator_tells() -> None:
+def test_leaving_the_road_costs_once_if_the_simulator_reports_it() -> None:
     """Off the road in frames 6 to 13, 18 and 19; back in between, and never off in what only begins."""
     off = lambda i, f: 6 <= f <= 13 or f in (18, 19)  # noqa: E731
     env, _ = fake([[30]], fakes={"reward": lambda i, f: 1.0, "off_road": off}, off_road_cost=9.0)
@@ -153,7 +153,7 @@ def test_leaving_the_road_costs_once_where_the_simulator_tells() -> None:
         assert float(env.step(rest(env))[1][0]) == 0
 
 
-def test_gymnasium_tells_who_left_the_road() -> None:
+def test_gymnasium_reports_wheels_off_the_road() -> None:
     """Beside the geometry: the wheels' distance from the middle of the road, whose half width is 6.67 m."""
     one = OfficialSimulator(1000)
     one.reset(7)
@@ -222,7 +222,7 @@ def test_mirror_flips_the_picture_and_the_steering() -> None:
     assert all(0 < column.sum() < 10 for column in np.transpose(seen))  # every simulator drives both
 
 
-def test_nothing_is_mirrored_unless_asked() -> None:
+def test_nothing_is_mirrored_by_default() -> None:
     env, _ = fake([[2]] * 20)
     assert (env.reset()[0]["image"][:, 2, 0, 0] == 0).all()
     with pytest.raises(ValidationError, match="crop_hud"):
@@ -231,7 +231,7 @@ def test_nothing_is_mirrored_unless_asked() -> None:
         CarRacingConfig(mirror=True, instruments=True)
 
 
-def test_instruments_are_read_where_asked_also_after_a_reset_of_some() -> None:
+def test_instruments_are_read_also_after_a_partial_reset() -> None:
     env, _ = fake([[2], [100]], instruments=True)
     first = env.reset()[0]
     assert env.single_observation_space.contains({name: seen[0] for name, seen in first.items()})

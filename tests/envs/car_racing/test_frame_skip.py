@@ -88,7 +88,7 @@ def test_car_racing_is_the_same_in_any_number_of_processes(backend: str) -> None
         assert all(np.array_equal(a, b) for a, b in zip(plain, episode(processes), strict=True))
 
 
-def test_a_dead_process_is_told() -> None:
+def test_a_dead_process_is_an_error() -> None:
     simulators = Subprocess([(1, partial(FakeSimulators, [[9]]))], 4, FakeSimulators)
     simulators.reset(np.ones(1, bool))
     (child,) = multiprocessing.active_children()

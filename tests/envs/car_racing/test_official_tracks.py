@@ -106,7 +106,7 @@ def test_workers_end_on_close_even_twice() -> None:
     processes = multiprocessing.active_children()
     tracks.close()
     tracks.close()
-    assert [process.exitcode for process in processes] == [0]  # nobody had to end it
+    assert [process.exitcode for process in processes] == [0]  # it ended by itself
 
 
 def test_a_worker_that_dies_is_reported() -> None:

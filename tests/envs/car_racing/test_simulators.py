@@ -153,7 +153,7 @@ def test_playfield_exit_terminates_and_time_truncates(backend: str, max_frames: 
     else:
         assert 200 < frames < 400 and frame.terminated[0] and not frame.truncated[0]
         assert frame.reward[0] == -100.0
-    assert frame.picture[0].any()  # the last picture of an episode is there though nobody asked
+    assert frame.picture[0].any()  # the last picture of an episode is rendered even if not `last`
     simulators.close()
 
 

@@ -10,7 +10,7 @@ from tests.envs.carla.drives import serving
 
 @pytest.fixture(scope="session")
 def simulator() -> Iterator[Address]:
-    """Address of a running stand-in; whoever connects finds it empty, for the environment clears it."""
+    """Address of a running stand-in; each connection finds it empty, for the environment clears it."""
     pytest.importorskip("carla")
     with serving() as address:
         yield address

@@ -153,12 +153,12 @@ def no_processes_left() -> Iterator[None]:
         yield
     finally:
         ended = eventually(lambda: not left())
-        told = []
+        commands = []
         for pid in left():
             with suppress(OSError):
-                told.append(Path(f"/proc/{pid}/cmdline").read_bytes())
+                commands.append(Path(f"/proc/{pid}/cmdline").read_bytes())
                 os.kill(pid, signal.SIGKILL)
-    assert ended, f"left behind: {told}"
+    assert ended, f"left behind: {commands}"
 
 
 def processes(marker: str = MARK, group: int | None = None) -> list[int]:

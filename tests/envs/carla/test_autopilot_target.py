@@ -1,4 +1,4 @@
-"""How the autopilot is asked to drive: a stop elsewhere in the lane, and the way across it."""
+"""The autopilot's target: stopping at another offset in the lane, and the way across it."""
 
 import pytest
 from hypothesis import given
@@ -9,7 +9,7 @@ from envs.carla.autopilot_target import AutopilotTarget
 WIDTHS = st.floats(-1, 1)
 
 
-def test_what_cannot_be_asked_for() -> None:
+def test_impossible_targets_are_errors() -> None:
     with pytest.raises(ValueError, match=r"AutopilotTarget.speed -1: expected at least 0 m/s"):
         AutopilotTarget(speed=-1)
     with pytest.raises(ValueError, match=r"AutopilotTarget.offset 1.5: expected at most 1 half width"):
@@ -19,7 +19,7 @@ def test_what_cannot_be_asked_for() -> None:
 
 
 @given(speed=st.floats(0, 20), at=WIDTHS)
-def test_who_is_to_drive_drives_at_that_speed_wherever_it_is(speed: float, at: float) -> None:
+def test_a_moving_car_gets_its_target_speed_at_any_offset(speed: float, at: float) -> None:
     assert AutopilotTarget(None, 0.5).target_speed(speed, at) is None
     assert AutopilotTarget(4.0, 0.5).target_speed(speed, at) == 4.0
     assert AutopilotTarget(0.0).target_speed(speed, at) == 0.0  # to stop anywhere
@@ -30,13 +30,13 @@ def test_it_pulls_over_to_stop_and_stays_where_it_stopped(wanted: float, at: flo
     target, away = AutopilotTarget(0.0, wanted), abs(at - wanted)
     coming, standing = target.target_speed(3.0, at), target.target_speed(0.0, at)
     assert (coming == 0.0) == (away <= 0.1) and (standing == 0.0) == (away <= 0.2)
-    # Who has come to a stop does not start again for less than what let it stop.
+    # A car that stands does not start again within a larger distance than that in which it stopped.
     assert coming != 0.0 or standing == 0.0
     assert {coming, standing} <= {0.0, 3.0}
 
 
 @given(wanted=WIDTHS, at=WIDTHS)
-def test_it_is_asked_to_go_beyond_the_line_by_twice_what_is_missing(wanted: float, at: float) -> None:
+def test_the_command_overshoots_by_twice_the_error(wanted: float, at: float) -> None:
     line = AutopilotTarget(5.0, wanted).target_offset(at)
     assert abs(line) <= 1.2 + 1e-9
     free = wanted + 2 * (wanted - at)

@@ -99,7 +99,7 @@ def test_a_decision_lasts_its_frames_and_reports_what_was_done(simulator: Addres
         assert applied == pytest.approx(expected, abs=1e-6)
 
 
-def test_mistakes_are_told_in_one_line(simulator: Address) -> None:
+def test_mistakes_are_errors_of_one_line(simulator: Address) -> None:
     said = in_child(drives.mistakes, simulator)
     wanted = [
         "town Atlantis: expected one of",
@@ -140,7 +140,7 @@ def test_the_autopilot_drives_the_route_and_can_be_overridden(simulator: Address
     assert "no autopilot" in drive["refused"]
 
 
-def test_the_autopilot_drives_in_the_manner_that_is_asked_for(simulator: Address) -> None:
+def test_the_autopilot_drives_at_its_target(simulator: Address) -> None:
     drive = in_child(drives.in_manners, simulator)
     speeds, offsets = np.array(drive["speeds"]), np.array(drive["offsets"])
     assert speeds[60:120].mean() == pytest.approx(3.0, abs=0.4)

@@ -83,7 +83,7 @@ class Standin(NamedTuple):
 
 @pytest.fixture(scope="module")
 def standin() -> Iterator[Standin]:
-    """A stand-in that somebody else runs."""
+    """A stand-in that is run outside."""
     server = ServerProcess(STANDIN)
     address = server.start()
     assert eventually(lambda: is_listening(address.host, address.port), 60)
@@ -93,7 +93,7 @@ def standin() -> Iterator[Standin]:
 
 @pytest.fixture
 def visitor(standin: Standin) -> Iterator[SupervisedSimulator]:
-    """A simulator over the stand-in that somebody else runs; leaves it empty and not synchronous."""
+    """A simulator over the stand-in run outside; leaves it empty and asynchronous."""
     there = ServerConfig(addresses=[f"127.0.0.1:{standin.port}"])
     simulator = SupervisedSimulator(carla_config(), there)
     yield simulator
@@ -134,7 +134,7 @@ def test_killed_stopped_and_killed_again() -> None:
 def test_stopped_for_longer_than_the_timeout_then_continued(
     standin: Standin, visitor: SupervisedSimulator
 ) -> None:
-    """Where the server is somebody else's: it is not replaced but driven again."""
+    """A server that is run outside is not replaced but used again."""
     drive(visitor)
     assert standin.server.group is not None
     freeze(standin.server.group)
@@ -176,7 +176,7 @@ def test_something_else_at_the_port() -> None:
 
 
 def test_port_taken(standin: Standin) -> None:
-    """Asked for the port that another server has, it says so; left to choose, it takes others."""
+    """A fixed port that is taken is an error; otherwise other ports are chosen."""
     port = standin.port
     simulator = SupervisedSimulator(carla_config(), ServerConfig(port=port))
     try:
@@ -184,7 +184,7 @@ def test_port_taken(standin: Standin) -> None:
         assert isinstance(answer, Lost) and f"port {port} is taken" in answer.reason
     finally:
         simulator.close()
-    # Not even where nobody looked before: the server's own last words are the reason.
+    # Even without a poll before: the last output of the server is the reason.
     server = ServerProcess([str(port) if word == "{port}" else word for word in STANDIN])
     try:
         server.start()
@@ -237,7 +237,7 @@ def test_a_sensor_frame_is_missing(tmp_path: Path) -> None:
 
 
 def test_the_start_is_blocked(standin: Standin, visitor: SupervisedSimulator) -> None:
-    """Somebody's car stands where the episode is to begin: the town is emptied."""
+    """A car of another client blocks the start of the episode: the town is emptied."""
     drive(visitor)
     block = """
         blueprint = world.get_blueprint_library().find("vehicle.tesla.model3")
@@ -255,7 +255,7 @@ def test_the_start_is_blocked(standin: Standin, visitor: SupervisedSimulator) ->
 
 
 def test_the_map_is_reloaded(standin: Standin, visitor: SupervisedSimulator) -> None:
-    """Somebody loads the world anew in mid-episode: our car and camera are gone."""
+    """Another client reloads the world during an episode: our car and camera are destroyed."""
     drive(visitor)
     another_client(standin.port, "client.reload_world(False)")
     since = time.monotonic()

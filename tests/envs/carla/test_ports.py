@@ -5,7 +5,7 @@ import pytest
 from envs.carla.ports import PortBlock, free_port, is_free, is_listening
 
 
-def test_a_drawn_block_is_free_and_nobody_elses() -> None:
+def test_a_block_is_free_and_reserved() -> None:
     with PortBlock() as one, PortBlock() as other:
         ports = range(one.address.port, one.address.port + 4)
         assert all(is_free(port) for port in ports)

@@ -26,7 +26,7 @@ def bend(radius: float = 30.0) -> Route:
 
 @settings(max_examples=20, deadline=None)
 @given(seed=st.integers(0, 2**32), length=st.floats(20, 600), town=st.sampled_from(["ring", "town"]))
-def test_random_routes_have_the_length_asked_for_and_no_gaps(seed: int, length: float, town: str) -> None:
+def test_random_routes_have_the_wanted_length_and_no_gaps(seed: int, length: float, town: str) -> None:
     route = GRAPHS[town].random(length, np.random.default_rng(seed))
     # It ends clear of junctions, the largest of which are 40 m long.
     assert length <= route.length < length + 60 and not route.junction[route.s > route.length - 8].any()

@@ -1,4 +1,4 @@
-"""Where the Traffic Manager is led along, and who ticks with it, without one."""
+"""The path given to the Traffic Manager, and ticks with a watchdog, without a Traffic Manager."""
 
 import threading
 from unittest.mock import Mock

@@ -1,4 +1,4 @@
-"""Who is woken and who is not, with a tick and a Traffic Manager that sleep as they are told to."""
+"""When the watchdog signals again and when not, with a fake tick and a fake Traffic Manager."""
 
 import socket
 import threading
@@ -16,11 +16,11 @@ LONG = 10 * LOOK
 
 
 class Manager:
-    """Listens where the Traffic Manager would, and keeps what it is told."""
+    """Listens in place of the Traffic Manager, and keeps the modes that it receives."""
 
     def __init__(self) -> None:
         self.modes: list[bool] = []
-        self.told = threading.Semaphore(0)
+        self.left_mode = threading.Semaphore(0)
         """Released each time that synchronous mode is left."""
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
@@ -41,7 +41,7 @@ class Manager:
                         self.modes.append(mode)
                         connection.sendall(msgpack.packb([1, number, None, None]))
                         if not mode:
-                            self.told.release()
+                            self.left_mode.release()
 
     def close(self) -> None:
         with socket.create_connection(("127.0.0.1", self.port)) as connection:
@@ -51,17 +51,17 @@ class Manager:
 
 
 class World:
-    """A world whose tick is `work`; its frame is there as soon as the tick begins, where `prompt`."""
+    """A world whose tick runs `work`; if `prompt`, its frame is there when the tick begins."""
 
     def __init__(self, work: Callable[[], object], prompt: bool = True, answers: bool = True) -> None:
-        self.frame, self.asked = 7, 0
+        self.frame, self.queries = 7, 0
         self._work, self._prompt, self._answers = work, prompt, answers
 
     def get_snapshot(self) -> SimpleNamespace:
         return SimpleNamespace(frame=self.frame)
 
     def get_settings(self) -> None:
-        self.asked += 1
+        self.queries += 1
         if not self._answers:
             raise RuntimeError("time-out")
 
@@ -90,10 +90,10 @@ def watchdog(manager: Manager) -> Iterator[TrafficWatchdog]:
     made.stop()
 
 
-def test_a_tick_that_sleeps_is_woken_again_and_again(manager: Manager, watchdog: TrafficWatchdog) -> None:
+def test_a_tick_that_hangs_is_signalled_again_and_again(manager: Manager, watchdog: TrafficWatchdog) -> None:
     def sleep_through_two() -> None:
         for _ in range(3):
-            assert manager.told.acquire(timeout=20.0)
+            assert manager.left_mode.acquire(timeout=20.0)
 
     began = time.monotonic()
     assert watchdog.tick(World(sleep_through_two), 5.0) == 8
@@ -107,15 +107,13 @@ def test_a_tick_that_sleeps_is_woken_again_and_again(manager: Manager, watchdog:
 def test_a_simulator_that_is_slow_to_draw_is_left_alone(manager: Manager, watchdog: TrafficWatchdog) -> None:
     world = World(lambda: time.sleep(LONG), prompt=False)
     assert watchdog.tick(world, 5.0) == 8
-    assert watchdog.recoveries == 0 and world.asked == 0
+    assert watchdog.recoveries == 0 and world.queries == 0
 
 
-def test_where_the_server_does_not_answer_nobody_is_woken(
-    manager: Manager, watchdog: TrafficWatchdog
-) -> None:
+def test_no_signal_while_the_server_does_not_answer(manager: Manager, watchdog: TrafficWatchdog) -> None:
     world = World(lambda: time.sleep(LONG), answers=False)
     watchdog.tick(world, 5.0)
-    assert watchdog.recoveries == 0 and world.asked > 0
+    assert watchdog.recoveries == 0 and world.queries > 0
 
 
 def test_many_short_ticks_are_not_one_long_one(manager: Manager, watchdog: TrafficWatchdog) -> None:
@@ -134,7 +132,7 @@ def test_a_tick_that_fails_says_so_and_is_over(manager: Manager, watchdog: Traff
     assert watchdog.recoveries == 0
 
 
-def test_a_tick_that_ends_while_the_server_is_asked_wakes_nobody(
+def test_no_signal_after_a_tick_that_ends_during_the_query_of_the_server(
     manager: Manager, watchdog: TrafficWatchdog
 ) -> None:
     """The Traffic Manager, awake and done, would do a frame too many, and be ahead ever after."""
@@ -152,7 +150,7 @@ def test_a_tick_that_ends_while_the_server_is_asked_wakes_nobody(
     assert watchdog.recoveries == 0 and manager.modes == []
 
 
-def test_a_traffic_manager_that_is_gone_costs_the_waker_nothing(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_closed_port_of_the_traffic_manager_is_only_logged(caplog: pytest.LogCaptureFixture) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
     watchdog = TrafficWatchdog(port, LOOK)

@@ -51,7 +51,7 @@ def connect(address: Address, restore: bool) -> ClientProcess:
 
 
 @pytest.mark.parametrize("restore", [False, True])
-def test_orders_are_obeyed_until_told_to_close(address: Address, log: Path, restore: bool) -> None:
+def test_requests_are_answered_until_close(address: Address, log: Path, restore: bool) -> None:
     process = connect(address, restore)
     process.pipe.send(("reset", 9, None))
     kind, (observation, info) = process.pipe.recv()
@@ -110,14 +110,14 @@ def test_another_release_will_not(server: str) -> None:
         check_version(server, "0.9.16", SOMEWHERE)
 
 
-def test_a_server_that_dies_while_it_is_asked_is_lost_not_wrong() -> None:
+def test_a_server_that_dies_during_the_version_check_is_lost() -> None:
     with pytest.raises(
         SimulatorLost, match="somewhere:2000 closed the connection before it sent its version"
     ):
         check_version("", "0.9.16", SOMEWHERE)
 
 
-def test_a_missing_client_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_client_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "carla", None)
     with pytest.raises(CarlaSetupError, match=r"not installed: pip install 'dreamdrive\[carla\]'"):
         open_carla(ClientSpec(config(), SOMEWHERE, 0, 1.0, False))

@@ -1,4 +1,4 @@
-"""Who is waited for and who is not, with simulators that answer when they are told to."""
+"""Which simulators are waited for, with fakes that answer when the test wants it."""
 
 import math
 import time
@@ -51,7 +51,7 @@ def make(*fakes: Fake, patience: float = 0.3, pause: float = 0.0001) -> Simulato
 
 
 def reset(pool: SimulatorPool, *which: int, patience: float = PATIENCE) -> set[int]:
-    """Order resets; who answered."""
+    """Request resets; returns the simulators that answered."""
     for i in which:
         pool.request_reset(i)
     return set(pool.gather(patience))
@@ -115,7 +115,7 @@ def test_with_none_left_it_is_an_error() -> None:
     ):
         reset(pool, 0, 1)
     assert time.monotonic() - began >= 0.2
-    # Nobody to wait for: at once.
+    # No simulator to wait for: at once.
     pool = make(Fake(lambda request: Lost("no display")), patience=60.0)
     with pytest.raises(SimulatorLost, match=r"^simulator 0: no display$"):
         reset(pool, 0, patience=math.inf)
@@ -145,7 +145,7 @@ def test_what_is_answered_before_anybody_waits_is_kept() -> None:
     assert pool.gather(PATIENCE) == {0: BEGUN}
 
 
-def test_a_reset_has_its_time_from_when_somebody_waits() -> None:
+def test_the_time_of_a_reset_counts_from_gather() -> None:
     late = Fake(lambda request: None)
     pool = make(Fake(), late)
     for i in (0, 1):

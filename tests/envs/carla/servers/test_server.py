@@ -32,7 +32,7 @@ def test_a_server_starts_answers_and_stops() -> None:
     server.stop()
 
 
-def test_each_start_takes_new_ports_or_the_ones_asked_for() -> None:
+def test_each_start_takes_new_ports_or_the_fixed_ones() -> None:
     with PortBlock() as block:
         port = block.address.port
     for given, same in ((0, False), (port, True)):
@@ -50,7 +50,7 @@ def test_a_taken_port_is_an_error_in_one_line() -> None:
         ServerProcess(FAKE, block.address.port).start()
 
 
-def test_a_server_that_ends_at_once_says_its_last_words() -> None:
+def test_the_failure_of_a_server_has_its_last_output() -> None:
     server = ServerProcess([*FAKE, "--fail", "no display found"])
     try:
         server.start()
@@ -158,7 +158,7 @@ def test_the_real_simulator_is_found(tmp_path: Path) -> None:
     assert start_command(ServerConfig(command=f"{script} 'a b' {{port}}"), 0, root)[1:] == ["a b", "{port}"]
 
 
-def test_servers_are_told_apart() -> None:
+def test_each_env_has_its_own_running_server() -> None:
     running = ServerConfig(addresses=["localhost:2000", "10.0.0.1:3000"])
     assert str(open_server(running, 1).start()) == "10.0.0.1:3000"
     with pytest.raises(CarlaSetupError, match="2 simulators, expected 3 or more"):

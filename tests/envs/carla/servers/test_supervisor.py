@@ -83,7 +83,7 @@ def test_a_server_that_dies_or_stalls_is_replaced(
     os.killpg(old, fault) if fault == signal.SIGKILL else freeze(old)
     answer = simulator.step(FORWARD)
     assert isinstance(answer, Lost) and reason in answer.reason
-    # The replacement is on its way before anybody asks for it.
+    # The replacement starts before the next request.
     assert simulator.starts == 2 and processes(group=old) == []
     with pytest.raises(ValueError, match="no episode runs"):
         simulator.step(FORWARD)
@@ -152,7 +152,7 @@ def test_a_defect_is_no_fault_of_the_simulator(simulator: SupervisedSimulator) -
     assert processes() == []
 
 
-def test_a_mistake_of_the_users_is_told(simulator: SupervisedSimulator) -> None:
+def test_a_mistake_in_the_config_is_an_error(simulator: SupervisedSimulator) -> None:
     with pytest.raises(CarlaSetupError, match="simulator 0: no such town"):
         simulator.reset(1, "refuse")  # type: ignore[arg-type]
 
@@ -185,7 +185,7 @@ def test_a_server_that_never_answers_is_given_up() -> None:
         simulator.close()
 
 
-def test_a_port_that_is_taken_is_told_and_then_used() -> None:
+def test_a_taken_port_is_an_error_and_used_when_it_is_free() -> None:
     holder = ServerProcess(words())
     address = holder.start()
     assert eventually(lambda: is_listening(address.host, address.port))
@@ -202,7 +202,7 @@ def test_a_port_that_is_taken_is_told_and_then_used() -> None:
 
 @pytest.fixture
 def running(tmp_path: Path) -> Iterator[tuple[ServerProcess, str, Path]]:
-    """A server that somebody else runs, its address, and its log of clients that opened and closed."""
+    """A server that is run outside, its address, and its log of clients that opened and closed."""
     log = tmp_path / "log"
     server = ServerProcess(words("--log", str(log)))
     address = server.start()
@@ -304,7 +304,7 @@ def test_an_answer_may_lie_there_longer_than_any_limit(
     assert simulator.poll() == Lost("its client hangs")
 
 
-def test_time_in_which_nobody_looks_is_not_held_against_the_simulator(
+def test_time_between_polls_does_not_count_as_waiting(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def no_more(self: ServerProcess) -> Any:

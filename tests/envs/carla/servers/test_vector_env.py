@@ -142,7 +142,7 @@ def test_a_decision_goes_on_while_its_giver_does_something_else(env: CarlaVector
     assert env.step(FORWARD)[1].tolist() == [2, 2]
 
 
-def test_a_simulator_lost_meanwhile_is_replaced_when_somebody_looks(env: CarlaVectorEnv) -> None:
+def test_a_simulator_lost_meanwhile_is_replaced_by_a_poll(env: CarlaVectorEnv) -> None:
     env.reset()
     stalled = group(env.simulators[0])
     freeze(stalled)
@@ -152,7 +152,7 @@ def test_a_simulator_lost_meanwhile_is_replaced_when_somebody_looks(env: CarlaVe
         env.poll()
         return true()
 
-    # The replacement is started while nobody has waited for the decision yet, and then gets its request.
+    # The replacement starts before the decision is waited for, and then gets its request.
     assert eventually(lambda: looks(lambda: env.restarts[0] == 1)) and processes(group=stalled) == []
     _, reward, _, truncated, info = env.step_wait()
     assert truncated.tolist() == [True, False] and reward.tolist() == [0, 1]
@@ -165,7 +165,7 @@ def test_a_simulator_lost_meanwhile_is_replaced_when_somebody_looks(env: CarlaVe
     assert not truncated.any() and reward.tolist() == [0, 2] and observation["state"][0, 1] == 0
 
 
-def test_a_simulator_lost_while_nobody_looks_is_noticed_by_who_waits(env: CarlaVectorEnv) -> None:
+def test_a_simulator_lost_between_polls_is_noticed_by_step_wait(env: CarlaVectorEnv) -> None:
     env.reset()
     os.killpg(group(env.simulators[0]), signal.SIGKILL)
     env.step_async(FORWARD)

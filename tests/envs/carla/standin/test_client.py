@@ -87,7 +87,7 @@ def test_a_car_drives_straight_and_its_sensors_agree_with_it(town):
         assert change > 0 and change == pytest.approx(rate * 0.1, rel=0.25)  # to the right, a step of 0.1 s
 
 
-def test_pictures_are_of_the_tick_that_was_asked_for(town):
+def test_pictures_belong_to_their_tick(town):
     def script():
         world = client.load_world("town")
         synchronous(world)
@@ -137,7 +137,7 @@ def test_pictures_are_of_the_tick_that_was_asked_for(town):
     assert result["depth"] == pytest.approx([1000.0, 1.7 / down], rel=0.02)
 
 
-def test_collisions_and_lane_marks_are_told(town):
+def test_collisions_and_lane_marks_are_reported(town):
     def script():
         world = client.load_world("town")
         synchronous(world)

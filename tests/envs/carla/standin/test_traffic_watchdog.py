@@ -46,7 +46,7 @@ def test_a_tick_that_lost_its_signal_ends_and_the_next_ones_are_as_ever(town, lo
         recoveries, took = [], []
         # The signal to the Traffic Manager that a tick begins, then its signal that it has ended.
         for signals in (0, 1):
-            time.sleep(0.3)  # let its thread go to sleep: one that has not looked yet needs no signal
+            time.sleep(0.3)  # until its thread waits for the signal
             lose_after(signals)
             began = time.monotonic()
             frames.append(watchdog.tick(world, 20.0))
@@ -64,5 +64,5 @@ def test_a_tick_that_lost_its_signal_ends_and_the_next_ones_are_as_ever(town, lo
     first = result["frames"][0]
     assert result["frames"] == list(range(first, first + 62))
     assert result["recoveries"] == [1, 2, 2]
-    # Nobody is woken who may yet wake up.
+    # No signal to one that may still continue.
     assert min(result["took"]) > 2.0
