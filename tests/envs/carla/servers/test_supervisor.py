@@ -249,6 +249,7 @@ def test_nothing_is_left_behind_however_the_parent_ends(
     script = tmp_path / "parent.py"
     script.write_text(
         textwrap.dedent(f"""
+        import select
         import sys
         from envs.carla.config import ServerConfig
         from envs.carla.servers.supervisor import SupervisedSimulator
@@ -260,7 +261,9 @@ def test_nothing_is_left_behind_however_the_parent_ends(
             for one in pair:
                 one.reset(1)
             print("driving", flush=True)
-            sys.stdin.readline()
+            # Not a blocking read: a signal just before it would not interrupt it.
+            while not select.select([sys.stdin], [], [], 0.1)[0]:
+                pass
         """)
     )
     parent = subprocess.Popen(
