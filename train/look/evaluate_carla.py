@@ -15,8 +15,8 @@ from envs.carla.config import CarlaConfig, ServerConfig
 from envs.carla.ends import SIMULATOR_LOST, EndsConfig
 from envs.carla.env import OpenEnv, open_carla
 from envs.carla.servers.routes import RouteRunner, RouteTask
+from envs.carla.servers.server import choose_servers, is_standin
 from envs.carla.state import carla_observation_space
-from train.collect.carla_job import choose_servers, is_standin
 from train.drive.agents import load_agent
 from train.drive.carla_baselines import BASELINES, ConstantSpeed
 from train.drive.carla_score import (

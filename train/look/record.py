@@ -15,8 +15,8 @@ from envs.carla.actions import Actions
 from envs.carla.config import CarlaConfig
 from envs.carla.ends import EndsConfig
 from envs.carla.env import OpenEnv, open_carla
+from envs.carla.servers.server import choose_servers
 from envs.carla.servers.supervisor import Lost, SupervisedSimulator
-from train.collect.carla_job import choose_servers
 from train.data.episodes import Episode
 from train.drive.agents import Trained
 from train.drive.environments import explain_simulator_errors

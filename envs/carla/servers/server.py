@@ -15,9 +15,11 @@ from typing import Protocol
 
 from envs.carla.config import PORT_PLACEHOLDER, ServerConfig
 from envs.carla.errors import CarlaSetupError
-from envs.carla.ports import Address, PortBlock, free_port, split_address
+from envs.carla.ports import Address, PortBlock, free_port, is_listening, split_address
 from envs.carla.servers import parent_guard as guard
 
+DEFAULT_PORT = 2000
+"""Port of CARLA's server by default."""
 _GUARD = Path(guard.__file__)
 _LINES = 20  # of a server's output that are kept
 _MOST = 300  # characters kept of a line
@@ -81,6 +83,34 @@ def start_command(config: ServerConfig, seed: int, environ: Mapping[str, str]) -
             f"{source}: no program {words[0] if words else ''!r}, expected one to start CARLA"
         )
     return words
+
+
+def is_standin(config: ServerConfig, environ: Mapping[str, str]) -> bool:
+    """Whether the servers are stand-ins that are started here."""
+    return not (config.addresses or config.command or environ.get("CARLA_ROOT"))
+
+
+def choose_servers(
+    config: ServerConfig, count: int, environ: Mapping[str, str], default_port: int = DEFAULT_PORT
+) -> tuple[ServerConfig, str]:
+    """The servers for `count` environments, and a message that names them.
+
+    The configured ones; without any, one that listens at the default port if `count` is 1, or else stand-ins.
+    """
+    default = f"127.0.0.1:{default_port}"
+    configured = config.port or config.map or not is_standin(config, environ)
+    if not configured and count == 1 and is_listening("127.0.0.1", default_port):
+        return config.model_copy(update={"addresses": [default]}), f"driving in the simulator at {default}"
+    if config.addresses:
+        return config, f"driving in the simulators at {', '.join(config.addresses)}"
+    if config.command:
+        return config, f"starting CARLA: {config.command}"
+    if environ.get("CARLA_ROOT"):
+        return config, f"starting CARLA from CARLA_ROOT, {environ['CARLA_ROOT']}"
+    return config, (
+        "no CARLA server runs or is given: starting the stand-in. It shows that all works with CARLA's "
+        "client, not what driving in CARLA is like; --server-command or CARLA_ROOT start the real one"
+    )
 
 
 class RunningServer:

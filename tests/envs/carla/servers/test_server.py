@@ -1,5 +1,6 @@
 import os
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
@@ -10,8 +11,15 @@ from pydantic import ValidationError
 
 from envs.carla.config import ServerConfig
 from envs.carla.errors import CarlaSetupError
-from envs.carla.ports import PortBlock, is_listening
-from envs.carla.servers.server import RunningServer, ServerProcess, describe_exit, open_server, start_command
+from envs.carla.ports import PortBlock, free_port, is_listening
+from envs.carla.servers.server import (
+    RunningServer,
+    ServerProcess,
+    choose_servers,
+    describe_exit,
+    open_server,
+    start_command,
+)
 from tests.envs.carla.fake_client import SERVER, eventually, processes, servers, words
 
 FAKE = words()
@@ -198,3 +206,37 @@ def test_a_missing_program_is_named() -> None:
 )
 def test_exits_in_words(code: int, words: str) -> None:
     assert describe_exit(code) == words
+
+
+def test_without_a_server_the_stand_in_is_started() -> None:
+    servers, said = choose_servers(ServerConfig(), 1, {}, free_port())
+    assert servers == ServerConfig() and "starting the stand-in" in said and "CARLA_ROOT" in said
+
+
+def test_a_server_at_the_default_port_is_used_for_one_env() -> None:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        port = listener.getsockname()[1]
+        servers, said = choose_servers(ServerConfig(), 1, {}, port)
+        assert servers.addresses == [f"127.0.0.1:{port}"] and said.endswith(f"simulator at 127.0.0.1:{port}")
+        for named, count, environ in (
+            (ServerConfig(), 2, {}),
+            (ServerConfig(port=3000), 1, {}),
+            (ServerConfig(map="village"), 1, {}),
+            (ServerConfig(command="carla {port}"), 1, {}),
+            (ServerConfig(), 1, {"CARLA_ROOT": "/opt/carla"}),
+        ):
+            assert choose_servers(named, count, environ, port)[0] is named
+
+
+@pytest.mark.parametrize(
+    ("servers", "environ", "said"),
+    [
+        (ServerConfig(addresses=["a:1", "b:2"]), {}, "driving in the simulators at a:1, b:2"),
+        (ServerConfig(command="carla -p {port}"), {}, "starting CARLA: carla -p {port}"),
+        (ServerConfig(), {"CARLA_ROOT": "/opt/carla"}, "starting CARLA from CARLA_ROOT, /opt/carla"),
+    ],
+)
+def test_configured_servers_are_named(servers: ServerConfig, environ: dict[str, str], said: str) -> None:
+    assert choose_servers(servers, 2, environ, free_port()) == (servers, said)
