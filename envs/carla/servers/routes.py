@@ -200,8 +200,7 @@ class RouteRunner:
         """Request for a reset to the route of a task; draws after the first use seeds drawn from its seed."""
         if draw == _DRAWS:
             raise CarlaSetupError(
-                f"town {task.town or 'of the server'}: none of {_DRAWS} routes has the manoeuvre "
-                f"'{task.manoeuvre}', "
+                f"town {task.town or 'of the server'}: none of {_DRAWS} routes does '{task.manoeuvre}', "
                 "expected longer routes (route.length), or another town"
             )
         seed = task.seed
