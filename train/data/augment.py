@@ -1,4 +1,4 @@
-"""More driving out of little: sequences shifted, mirrored and lit otherwise, each as a whole."""
+"""Data augmentation: sequences shifted, mirrored, brightened or darkened, each as a whole."""
 
 from dataclasses import replace
 
@@ -31,7 +31,7 @@ def relit(images: Tensor, gain: Tensor) -> Tensor:
 
 
 def augment(batch: Batch, shift: int, mirror: bool, light: float) -> Batch:
-    """A batch whose sequences are changed at random, each as a whole; chance is torch's generator's.
+    """A batch whose sequences are changed at random, each as a whole; the random numbers are torch's.
 
     Without any change asked for, it is the batch itself, and no random number is drawn.
 

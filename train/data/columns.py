@@ -40,7 +40,7 @@ Report = Callable[[int, int], None]
 
 
 @dataclass
-class Columns:
+class EpisodeColumns:
     """All rows of all episodes, one after the other, in arrival alignment; memory-mapped.
 
     Attributes:
@@ -97,7 +97,7 @@ def open_columns(
     fingerprint: str,
     report: Report = lambda episodes, rows: None,
     notes: Mapping[str, str] | None = None,
-) -> Columns:
+) -> EpisodeColumns:
     """The columns of all episodes of a store, from `folder`, which is made or finished first.
 
     Args:
@@ -131,7 +131,7 @@ class _Writer:
     """Writes the columns of the episodes that are missing in a folder."""
 
     def __init__(
-        self, folder: Path, store: EpisodeStore, there: Columns | None, index: Mapping[str, Any]
+        self, folder: Path, store: EpisodeStore, there: EpisodeColumns | None, index: Mapping[str, Any]
     ) -> None:
         self.folder, self.store, self.index = folder, store, index
         self.ends: list[int] = there.ends.tolist() if there is not None else []
@@ -223,11 +223,11 @@ def noted_ends(folder: Path, fingerprint: str | None = None) -> list[int]:
         ours = index["format"] == _FORMAT and fingerprint in (None, index["fingerprint"])
         return [int(end) for end in index["ends"]] if ours else []
     except (OSError, ValueError, KeyError, TypeError):
-        # Columns can be made again.
+        # They can be made again.
         return []
 
 
-def _mapped(folder: Path, fingerprint: str) -> Columns | None:
+def _mapped(folder: Path, fingerprint: str) -> EpisodeColumns | None:
     """The columns in `folder`; None if there are none, those of another fingerprint, or a file is cut short."""
     ends = noted_ends(folder, fingerprint)
     if not ends:
@@ -241,19 +241,19 @@ def _mapped(folder: Path, fingerprint: str) -> Columns | None:
                 return None
             columns[name] = np.memmap(file, dtype, "r", shape=(ends[-1], *shape))
         names, groups, places = (list(index[key]) for key in ("names", "groups", "places"))
-        return Columns(columns, np.array(ends, np.int64), names, groups, places, fingerprint)
+        return EpisodeColumns(columns, np.array(ends, np.int64), names, groups, places, fingerprint)
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
-def cached_columns(cache: Path, store: EpisodeStore, transform: EpisodeTransform, identity: str) -> Columns:
+def cached_columns(cache: Path, store: EpisodeStore, transform: EpisodeTransform, identity: str) -> EpisodeColumns:
     """The columns of a store in a folder of their own within `cache`, made now if they are not there.
 
-    Whoever makes them deletes those of the same store whose files have changed since; those of other stores and
-    other transforms stay. A process that still reads deleted ones keeps them until it ends.
+    Making them deletes those of the same store whose files have changed since; those of other stores and other
+    transforms stay. A process that still reads deleted ones keeps them until it ends.
 
     Args:
-        cache: folder of folders; made if missing. It is remembered where the store is, seen from there.
+        cache: folder of folders; made if missing. Each keeps the path of its store, relative to `cache`.
         store: the episodes.
         transform: makes columns of an episode.
         identity: text that differs for another transform.
@@ -264,7 +264,7 @@ def cached_columns(cache: Path, store: EpisodeStore, transform: EpisodeTransform
     files = store.files_digest()
     mark = hashlib.sha256(f"{identity} {files}".encode()).hexdigest()
     folder = cache / mark[:16]
-    # Seen from here: it stays true where data and cache are moved together.
+    # Relative: it stays true where data and cache are moved together.
     origin = os.path.relpath(store.path.resolve(), cache.resolve())
     with explain_os_errors("cannot make the folder", cache):
         cache.mkdir(parents=True, exist_ok=True)
@@ -311,7 +311,7 @@ def _forget_stale(cache: Path, origin: str, files: str) -> None:
             index = json.loads(path.read_text())
             stale = index["origin"] == origin and index["files"] != files
         except (OSError, ValueError, KeyError, TypeError):
-            # Whose it is cannot be told: it is left alone.
+            # Not one of ours, or of an earlier version: it is left alone.
             continue
         if stale:
             shutil.rmtree(path.parent, ignore_errors=True)

@@ -15,8 +15,8 @@ action that led to it and the reward that arrived with it, so T actions make T +
 | final_observation | (C, H, W) | uint8 | optional: without it the last observation is repeated |
 | final_vectors, final_vectors.NAME | (D,) | float32 | likewise |
 
-Any other key is an extra: it is kept as it is. Files may come from strangers: nothing is unpickled, and nothing
-is loaded before its size is known.
+Any other key is an extra: it is kept as it is. Files are not trusted: nothing is unpickled, and nothing is loaded
+before its size is known.
 """
 
 import math

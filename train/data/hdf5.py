@@ -13,10 +13,10 @@ Rows are as in the .npz files (`train.data.episodes`). Everything is chunked, de
 An episode is appended as a whole or not at all (`train.data.journal`): whatever kills the writer, all earlier
 episodes stay readable, by any HDF5 program, and the unfinished one was never there; the next writer uses its
 place. The only exception is a writer killed in the instant in which the file's index is changed. Then a
-journal lies beside the file, with which whoever opens it next through this module finishes the change.
+journal lies beside the file, and the next opening through this module finishes the change.
 
 One process writes, or several read: the file is locked against anything else (`flock`), as HDF5 does itself.
-Files may come from strangers: see `train.data.h5arrays`.
+Files are not trusted: see `train.data.h5arrays`.
 """
 
 import errno
@@ -216,8 +216,8 @@ def _lock(descriptor: int, path: Path, kind: int, wait: bool = False) -> None:
     try:
         fcntl.flock(descriptor, kind if wait else kind | fcntl.LOCK_NB)
     except BlockingIOError as error:
-        who = "reading or writing" if kind == fcntl.LOCK_EX else "writing"
-        raise DreamdriveError(f"{path}: in use, expected that nobody else is {who} it") from error
+        use = "reading or writing" if kind == fcntl.LOCK_EX else "writing"
+        raise DreamdriveError(f"{path}: in use, expected that nobody else is {use} it") from error
     except OSError as error:
         # Some network file systems have no locks; then one has to do without.
         if error.errno not in _NO_LOCKS:

@@ -1,7 +1,7 @@
 """Changes to a file that happen as a whole or not at all, whatever kills the process that makes them.
 
 A format such as HDF5 changes a few earlier bytes when something is appended: its index. A process killed
-between two of these writes would leave a file that nobody can read. So, as databases do (write-ahead logging,
+between two of these writes would leave a file that cannot be read. So, as databases do (write-ahead logging,
 Mohan et al., 1992, ARIES), earlier bytes are changed in four steps:
 
 1. New bytes go behind the end of the old state as they come. Nothing refers to them yet.
@@ -11,7 +11,7 @@ Mohan et al., 1992, ARIES), earlier bytes are changed in four steps:
 4. The journal is removed.
 
 Killed before the end of step 2 the file is in its old state, with unused bytes behind it; after that the next
-who opens it finds the journal and repeats step 3.
+opening finds the journal and repeats step 3.
 """
 
 from __future__ import annotations
@@ -145,7 +145,7 @@ def journal_of(path: Path) -> Path:
 
 
 def recover(descriptor: int, path: Path) -> None:
-    """If there is a journal, make the changes it lists and remove it. Nobody else may use the file meanwhile.
+    """If there is a journal, make the changes it lists and remove it. No other process may use the file meanwhile.
 
     Args:
         descriptor: of the file, opened for writing.

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from train.run.errors import DreamdriveError
-from train.data.columns import Columns, cached_columns
+from train.data.columns import EpisodeColumns, cached_columns
 from train.data.driving_columns import DrivingColumns
 from train.data.episode_store import GROUPS
 from train.data.hdf5 import open_episodes
@@ -124,7 +124,7 @@ class SequenceDataset(Dataset[dict[str, Tensor]]):
         path: str | Path,
         config: SequenceOptions,
         split: str = "train",
-        cache: Columns | None = None,
+        cache: EpisodeColumns | None = None,
     ) -> None:
         if split not in GROUPS:
             raise DreamdriveError(f"split '{split}': expected train, val or test")
@@ -227,7 +227,7 @@ class SequenceDataset(Dataset[dict[str, Tensor]]):
         return names + (f" and {more} more" if more > 0 else "")
 
 
-def open_data(path: str | Path, config: SequenceOptions) -> Columns:
+def open_data(path: str | Path, config: SequenceOptions) -> EpisodeColumns:
     """The decoded episodes of `path`. Raises `DreamdriveError`; see `open_episodes` and `cached_columns`."""
     try:
         store = open_episodes(Path(path), grouped=True)

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from train.run.errors import DreamdriveError
-from train.data.columns import Columns
+from train.data.columns import EpisodeColumns
 from train.data.episode_store import GROUPS
 
 _BLOCK = 8  # side of the places that are held out, in fences
@@ -71,7 +71,7 @@ def split_rollouts(count: int, share: float, seed: int) -> tuple[list[int], list
     return sorted(training.tolist()), sorted(validation.tolist())
 
 
-def split_by_file(columns: Columns, val: float, test: float, seed: int) -> dict[str, Segments]:
+def split_by_file(columns: EpisodeColumns, val: float, test: float, seed: int) -> dict[str, Segments]:
     """Whole episodes to train, val and test, drawn by `seed`, or as they were sorted by hand.
 
     Episodes in the folder train are divided further only for splits that have no folder.
@@ -91,7 +91,7 @@ def split_by_file(columns: Columns, val: float, test: float, seed: int) -> dict[
     }
 
 
-def split_by_place(columns: Columns, val: float, test: float, fence: float, seed: int) -> dict[str, Segments]:
+def split_by_place(columns: EpisodeColumns, val: float, test: float, fence: float, seed: int) -> dict[str, Segments]:
     """Rows to train, val and test by where they are; rows closer than `fence` to held-out ones are left out.
 
     The ground is divided into squares of eight fences. Squares are drawn until val and test have their share
@@ -160,7 +160,7 @@ def _cells(position: NDArray[Any], frame: NDArray[Any], side: float) -> tuple[ND
     return np.asarray((frame * rows + square[:, 1]) * columns + square[:, 0]), int(columns)
 
 
-def _runs(mask: NDArray[Any], columns: Columns) -> Segments:
+def _runs(mask: NDArray[Any], columns: EpisodeColumns) -> Segments:
     """The longest stretches of true rows within episodes."""
     first = np.zeros(len(mask) + 1, bool)
     first[columns.starts] = True

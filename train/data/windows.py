@@ -9,14 +9,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from agent.world_model.interface import Batch
-from train.data.columns import Columns
+from train.data.columns import EpisodeColumns
 from train.run.errors import DreamdriveError
 
 _ROWWISE = ("action", "reward", "is_first", "is_terminal")
 _SMALL = 256  # bytes of a row up to which rows are faster gathered one by one than copied as slices
 
 
-def cut(columns: Columns, rows: NDArray[Any], afresh: bool) -> dict[str, Tensor]:
+def cut(columns: EpisodeColumns, rows: NDArray[Any], afresh: bool) -> dict[str, Tensor]:
     """Sequences of rows: what a model reads of them, name -> (B, T, ...).
 
     Args:
@@ -48,7 +48,7 @@ def cut(columns: Columns, rows: NDArray[Any], afresh: bool) -> dict[str, Tensor]
 
 
 def windows_end_to_end(
-    columns: Columns,
+    columns: EpisodeColumns,
     episodes: list[int],
     batch: int,
     length: int,

@@ -12,7 +12,7 @@ from agent.behaviour.actor_critic import ActorCritic
 from agent.behaviour.evolution import EvolutionaryController, Population
 from agent.tokenizer.fsq_vae import FSQVAE
 from agent.world_model.lstm import LSTMWorldModel
-from train.data.columns import Columns
+from train.data.columns import EpisodeColumns
 from train.data.split import split_rollouts
 from train.data.windows import windows_end_to_end
 from train.evolve.cma_es import Evolution
@@ -65,7 +65,7 @@ class ControllerTrainer:
 
     def train(
         self,
-        tokens: Columns | None,
+        tokens: EpisodeColumns | None,
         make_env: MakeEnv = make_single_episodes,
         saves: Saves | None = None,
         watch: Watch | None = None,
@@ -110,7 +110,7 @@ class ControllerTrainer:
         return self._evolve(self.behaviour, dream, None, saves, watch)
 
     @torch.no_grad()
-    def _fit_components(self, controller: EvolutionaryController, tokens: Columns) -> float:
+    def _fit_components(self, controller: EvolutionaryController, tokens: EpisodeColumns) -> float:
         """Principal components of recorded states; gives the share of the variance that they hold."""
         t, seed = self.config.training, self.config.seed
         episodes, _ = split_rollouts(len(tokens), t.validation_share, seed)
@@ -129,7 +129,7 @@ class ControllerTrainer:
             raise DreamdriveError(f"controller.{one_line(error)}") from error
 
     @staticmethod
-    def _recorded(tokens: Columns | None) -> Columns:
+    def _recorded(tokens: EpisodeColumns | None) -> EpisodeColumns:
         if tokens is None:
             raise DreamdriveError("no tokenised rollouts: --stage world_model makes them")
         return tokens

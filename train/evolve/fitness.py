@@ -11,7 +11,7 @@ from torch import Tensor
 from agent.behaviour.evolution import EvolutionaryController, Population, dream_fitness
 from agent.world_model.interface import State, WorldModel
 from envs.car_racing.env import CarRacingConfig, make_car_racing
-from train.data.columns import Columns
+from train.data.columns import EpisodeColumns
 from train.data.windows import cut, sequence_batch
 from train.run.errors import DreamdriveError, one_line
 
@@ -20,7 +20,7 @@ MakeEnv = Callable[[CarRacingConfig, int, int], VectorEnv[Any, Any, Any]]
 
 def dream_starts(
     world_model: WorldModel,
-    tokens: Columns,
+    tokens: EpisodeColumns,
     episodes: list[int],
     count: int,
     context: int,
@@ -73,7 +73,7 @@ class DreamFitness:
     def __init__(
         self,
         world_model: WorldModel,
-        tokens: Columns,
+        tokens: EpisodeColumns,
         episodes: list[int],
         context: int,
         length: int,

@@ -7,7 +7,7 @@ from torch import Tensor
 from agent.behaviour.actor_critic import ActorCritic
 from agent.dreamer import DreamerConfig
 from agent.world_model.lstm import LSTMWorldModel
-from train.data.columns import Columns
+from train.data.columns import EpisodeColumns
 from train.data.split import split_rollouts
 from train.data.windows import windows_end_to_end
 from train.run.checkpoint import rng_state, set_rng_state
@@ -64,7 +64,7 @@ class _Learner:
 def learn_in_dream(
     world_model: LSTMWorldModel,
     behaviour: ActorCritic,
-    tokens: Columns,
+    tokens: EpisodeColumns,
     config: WorldModelAgentConfig,
     saves: Saves,
     watch: Watch,

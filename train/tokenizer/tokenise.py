@@ -1,4 +1,4 @@
-"""Every rollout as tokens, once: columns that a world model of tokens learns from."""
+"""Recorded pictures tokenised once, into columns that a world model of tokens learns from."""
 
 from pathlib import Path
 from typing import Any
@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 
 from agent.tokenizer.fsq_vae import FSQVAE
-from train.data.columns import Columns, open_columns
+from train.data.columns import EpisodeColumns, open_columns
 from train.data.episode_store import EpisodeStore
 from train.data.episodes import Episode
 from train.run.stage_loop import Stopped, Watch
@@ -18,7 +18,7 @@ _SHOWN = 50  # episodes after which it is shown how far the work is
 
 def tokenize_rollouts(
     rollouts: EpisodeStore, vae: FSQVAE, folder: Path, fingerprint: str, watch: Watch | None = None
-) -> Columns:
+) -> EpisodeColumns:
     """The columns of all rollouts, `observation.token` (R, G) int32 among them; made or finished first.
 
     Args:
@@ -26,7 +26,7 @@ def tokenize_rollouts(
         vae: the trained tokenizer.
         folder: of these columns alone.
         fingerprint: of rollouts and tokenizer; columns of others are made anew.
-        watch: who watches, and may stop it.
+        watch: shows how far it is, and may stop it.
 
     Raises:
         DreamdriveError: bad rollouts, or a full disk.

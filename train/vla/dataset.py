@@ -33,7 +33,7 @@ class Rows:
         action: (N, A) float32, what the demonstrator wanted to do in each row.
         end: (N,) the row after the last one of the row's own episode.
         found: N labels, what each row turned out to obey.
-        asked: N labels, what it was asked for; empty ones where nobody knows.
+        asked: N labels, what it was asked for; empty ones where that is not known.
         usable: (M,) the rows that have a label.
         episodes: how many.
     """
@@ -105,7 +105,7 @@ def read_rows(
         if wanted is None:
             asked += [Labels()] * len(labels)
         else:
-            # Nobody is asked for a manoeuvre while demonstrating: the route says it.
+            # A demonstrator is not asked for manoeuvres: they are those of the route.
             asked += [replace(a, manoeuvre=f.manoeuvre) for a, f in zip(wanted, labels, strict=True)]
         end.append(np.full(len(labels), begin + len(labels), np.int64))
     usable = np.flatnonzero([bool(a) or bool(b) for a, b in zip(found, asked, strict=True)])

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from agent.tokenizer.fsq_vae import FSQVAE
 from agent.world_model.lstm import LSTMWorldModel
-from train.data.columns import Columns
+from train.data.columns import EpisodeColumns
 from train.data.split import split_rollouts
 from train.data.windows import cut, sequence_batch, windows_end_to_end
 from train.run.device import pick_device
@@ -34,7 +34,7 @@ class WorldModelTrainer:
         world_model.tokenizer.load_state_dict(vae.state_dict())
 
     def train(
-        self, tokens: Columns, saves: Saves | None = None, watch: Watch | None = None
+        self, tokens: EpisodeColumns, saves: Saves | None = None, watch: Watch | None = None
     ) -> dict[str, float]:
         """Train to the end, or go on from what was saved.
 
@@ -78,7 +78,7 @@ class WorldModelTrainer:
 
 @torch.no_grad()
 def validate(
-    model: LSTMWorldModel, tokens: Columns, episodes: list[int], length: int, device: torch.device
+    model: LSTMWorldModel, tokens: EpisodeColumns, episodes: list[int], length: int, device: torch.device
 ) -> dict[str, float]:
     """Means over `episodes`, filtered from beginning to end, `length` rows at a time.
 
@@ -109,7 +109,7 @@ def validate(
 
 
 def baselines(
-    tokens: Columns, training: list[int], held_out: list[int], codebook_size: int
+    tokens: EpisodeColumns, training: list[int], held_out: list[int], codebook_size: int
 ) -> dict[str, float]:
     """What a world model must beat on the held-out episodes, from counts of the others.
 
@@ -151,7 +151,7 @@ def baselines(
     return result
 
 
-def _pairs(tokens: Columns, episodes: list[int]) -> tuple[NDArray[Any], NDArray[Any]]:
+def _pairs(tokens: EpisodeColumns, episodes: list[int]) -> tuple[NDArray[Any], NDArray[Any]]:
     """Tokens (R, G) of rows that have a predecessor: the predecessor's and their own."""
     rows = tokens.rows(episodes)
     rows = rows[~tokens["is_first"][rows]]

@@ -16,7 +16,7 @@ from agent.dreamer import Dreamer
 from agent.tokenizer.fsq_vae import FSQVAE
 from agent.world_model.lstm import LSTMWorldModel
 from train.collect.rollouts import DataCollector
-from train.data.columns import Columns, noted_ends
+from train.data.columns import EpisodeColumns, noted_ends
 from train.data.episode_store import EpisodeStore
 from train.evolve.controller import ControllerTrainer
 from train.evolve.fitness import MakeEnv, make_single_episodes
@@ -275,7 +275,7 @@ class Pipeline:
         rollouts = self.rollouts[0]
         return sum(len(rollouts.read(n)) for n in range(len(rollouts))) * self.config.env.action_repeat
 
-    def _tokens(self, vae: FSQVAE, by: Stage, watch: Watch) -> Columns:
+    def _tokens(self, vae: FSQVAE, by: Stage, watch: Watch) -> EpisodeColumns:
         """The tokens of all rollouts, made in this run where the base has not all of them by this VAE."""
         rollouts, digest = self.rollouts
         mark = f"{digest} {file_digest(self._made('vae', by))}"

@@ -9,13 +9,13 @@ from tests.train.world_model.small import config, episode, write_drives
 from train.data.episodes import Episode, write_episode
 from train.data.hdf5 import EpisodeFile
 from train.run.errors import DreamdriveError
-from train.data.columns import Columns, noted_ends, open_columns
+from train.data.columns import EpisodeColumns, noted_ends, open_columns
 from train.data.driving_columns import DrivingColumns
 from train.data.episode_store import EpisodeFolder
 from train.data.sequences import open_data
 
 
-def opened(data: Path, **changed: object) -> Columns:
+def opened(data: Path, **changed: object) -> EpisodeColumns:
     return open_data(data, config(data, **changed))  # type: ignore[arg-type]
 
 

@@ -2,14 +2,14 @@ import numpy as np
 import pytest
 
 from train.run.errors import DreamdriveError
-from train.data.columns import Columns
+from train.data.columns import EpisodeColumns
 from train.data.split import Segments, acceptance, accepted, bin_numbers, hold_out, split_by_file, split_by_place, split_rollouts
 
 
-def cache(position: np.ndarray, ends: list[int], groups: str = "", places: list[str] | None = None) -> Columns:
+def cache(position: np.ndarray, ends: list[int], groups: str = "", places: list[str] | None = None) -> EpisodeColumns:
     names = [f"{n}.npz" for n in range(len(ends))]
     folders = groups.split() if groups else [""] * len(ends)
-    return Columns({"position": position}, np.array(ends), names, folders, places or [""] * len(ends))
+    return EpisodeColumns({"position": position}, np.array(ends), names, folders, places or [""] * len(ends))
 
 
 def rows(segments: Segments) -> np.ndarray:

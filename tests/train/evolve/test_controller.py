@@ -10,7 +10,7 @@ from agent.tokenizer.fsq_vae import FSQVAE
 from agent.world_model.lstm import LSTMWorldModel
 from tests.train.tokenizer.test_tokenise import StopAfter
 from tests.train.world_models.small import SIDE, counted_tokens, make_steering, small_config
-from train.data.columns import Columns
+from train.data.columns import EpisodeColumns
 from train.data.windows import cut, sequence_batch
 from train.evolve.controller import ControllerTrainer
 from train.evolve.fitness import (
@@ -43,7 +43,9 @@ def genome_of(trainer: ControllerTrainer) -> torch.Tensor:
     return trainer.behaviour.genome
 
 
-def train(trainer: ControllerTrainer, tokens: Columns | None = TOKENS, **options: Any) -> dict[str, float]:
+def train(
+    trainer: ControllerTrainer, tokens: EpisodeColumns | None = TOKENS, **options: Any
+) -> dict[str, float]:
     return trainer.train(tokens, make_steering, **options)
 
 

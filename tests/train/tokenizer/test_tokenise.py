@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tests.train.world_models.small import open_small, small_config, write_rollouts
-from train.data.columns import Columns
+from train.data.columns import EpisodeColumns
 from train.run.stage_loop import Stopped, Watch
 from train.tokenizer.tokenise import tokenize_rollouts
 
@@ -23,7 +23,7 @@ class StopAfter:
         return self.left < 0
 
 
-def same(a: Columns, b: Columns) -> bool:
+def same(a: EpisodeColumns, b: EpisodeColumns) -> bool:
     assert a.ends.tolist() == b.ends.tolist() and a.columns.keys() == b.columns.keys()
     return all(np.array_equal(a[name], b[name]) for name in a.columns)
 

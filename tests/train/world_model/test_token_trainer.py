@@ -7,7 +7,7 @@ import torch
 from agent.world_model.lstm import LSTMWorldModel
 from tests.train.tokenizer.test_tokenise import StopAfter
 from tests.train.world_models.small import SIDE, counted_tokens, small_config
-from train.data.columns import Columns
+from train.data.columns import EpisodeColumns
 from train.data.split import split_rollouts
 from train.data.windows import windows_end_to_end
 from train.run.stage_loop import Saves, Stopped, Watch
@@ -27,7 +27,7 @@ def trainer_of(config: WorldModelAgentConfig) -> tuple[LSTMWorldModel, WorldMode
     return model, WorldModelTrainer(model, config.fsq_vae.build(), config)
 
 
-def rewarded(tokens: Columns) -> Columns:
+def rewarded(tokens: EpisodeColumns) -> EpisodeColumns:
     """The reward is that of the token: 1 for the even ones."""
     tokens.columns["reward"] = (tokens["observation.token"][:, 0] % 2 == 0).astype(np.float32)
     tokens.columns["is_terminal"] = np.zeros_like(tokens["is_first"])

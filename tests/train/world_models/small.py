@@ -7,7 +7,7 @@ import numpy as np
 
 from envs.car_racing.env import CarRacingConfig
 from tests.train.online.tiny_envs import TinyEnv
-from train.data.columns import Columns
+from train.data.columns import EpisodeColumns
 from train.data.episode_store import EpisodeStore
 from train.data.episodes import Episode
 from train.data.hdf5 import EpisodeFile
@@ -86,7 +86,7 @@ def open_small(path: Path) -> EpisodeStore:
     return open_rollouts(path, (3, SIDE, SIDE), ACTIONS)
 
 
-def counted_tokens(lengths: list[int], codes: int = 12) -> Columns:
+def counted_tokens(lengths: list[int], codes: int = 12) -> EpisodeColumns:
     """Tokens that count up by one, modulo `codes`, over all rows; the reward is the row's number."""
     ends = np.cumsum(lengths)
     rows = np.arange(ends[-1])
@@ -99,7 +99,7 @@ def counted_tokens(lengths: list[int], codes: int = 12) -> Columns:
         "is_terminal": np.isin(rows, ends - 1),
     }
     nothing = [""] * len(ends)
-    return Columns(columns, ends.astype(np.int64), nothing, nothing, nothing)
+    return EpisodeColumns(columns, ends.astype(np.int64), nothing, nothing, nothing)
 
 
 class Steering(TinyEnv):
