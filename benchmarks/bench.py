@@ -1,7 +1,6 @@
 """What the benchmarks share: their options, timing, the machine's own rate, tables and JSON files."""
 
 import argparse
-import json
 import platform
 import statistics
 import time
@@ -13,7 +12,7 @@ import torch
 from rich.table import Table
 from torch.utils.flop_counter import FlopCounterMode
 
-from train.run.checkpoint import write_text_aside
+from train.run.checkpoint import write_json_aside
 from train.run.device import fast_bf16, pick_device
 
 
@@ -123,4 +122,4 @@ def table(title: str, *columns: str, names: int = 1) -> Table:
 def write(path: Path | None, result: Mapping[str, Any]) -> None:
     """The figures as JSON, where that is asked for."""
     if path is not None:
-        write_text_aside(path, json.dumps(result, indent=1) + "\n")
+        write_json_aside(path, result)

@@ -24,7 +24,7 @@ from agent.nets import colours
 from agent.world_model.interface import Batch
 from train.data.episode_store import EpisodeFolder
 from train.drive.agents import TrainedModel, load_world_model
-from train.drive.open_loop import fit_pictures, imagine_along, picture_name, psnr_curves
+from train.drive.open_loop import fit_pictures, picture_name, psnr_curves
 from train.run.errors import DreamdriveError
 
 _TOGETHER = 16  # windows dreamt at once
@@ -76,7 +76,7 @@ def compare(model: TrainedModel, batch: Batch, context: int, mean: tuple[Tensor,
         batch.is_first[:, :context],
         world.initial(len(batch.reward)),
     )[0]
-    dream = imagine_along(world, states[:, -1], batch.action[:, context:])
+    dream = world.imagine_along(states[:, -1], batch.action[:, context:])
     ahead = dream.states[:, 1:]
     truth = colours(batch.observation[name])
     future, last = truth[:, context:], truth[:, context - 1]

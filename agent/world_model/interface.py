@@ -239,3 +239,8 @@ class WorldModel(nn.Module, ABC):
         stacked: State = torch.stack(states, 1)
         reached = stacked[:, 1:]
         return Trajectory(stacked, torch.stack(actions, 1), self.reward(reached), self.cont(reached))
+
+    def imagine_along(self, state: State, actions: Tensor) -> Trajectory:
+        """Roll forward from (B) states along given actions (B, H, A), whose first leads on from `state`."""
+        given = iter(actions.unbind(1))
+        return self.imagine(state, lambda _: next(given), actions.shape[1])

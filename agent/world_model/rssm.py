@@ -322,9 +322,8 @@ class RSSM(WorldModel):
         rows = batch.reward.shape[1]
         steps = int(torch.randint(1, min(steps, rows - 1) + 1, ()))
         seen = int(torch.randint(rows - steps, ()))
-        recorded = iter(batch.action[:, seen + 1 :].unbind(1))
         with torch.no_grad():
-            dream = self.imagine(states[:, seen], lambda _: next(recorded), steps)
+            dream = self.imagine_along(states[:, seen], batch.action[:, seen + 1 : seen + 1 + steps])
             features = self.features(dream.states[:, 1:])
         error = advection_loss(advection, features, batch.observation, seen)
         # Until another episode begins.

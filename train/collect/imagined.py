@@ -1,6 +1,5 @@
 """The job that imagines variations of recorded drives, and keeps them as episodes to learn from."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -12,7 +11,7 @@ from agent.world_model.interface import WorldModel
 from train.data.episodes import read_episode, write_episode
 from train.drive.agents import load_world_model
 from train.language.hindsight import CAR_RACING_SPEEDS, CARLA_SPEEDS
-from train.run.checkpoint import write_text_aside
+from train.run.checkpoint import write_json_aside
 from train.run.errors import DreamdriveError, explain_os_errors
 from train.run.progress import Progress
 from train.vla.filtered_episodes import filter_drive
@@ -97,7 +96,7 @@ def collect_imagined(
                 write_episode(output / f"imagined_{number:05d}_{index:03d}.npz", episode)
             progress.update(number + 1, {"kept": report.kept, "share": report.kept_share})
         progress.say(report.told())
-    write_text_aside(output / "report.json", json.dumps(asdict(report), indent=1) + "\n")
+    write_json_aside(output / "report.json", asdict(report))
     return report
 
 

@@ -1,6 +1,5 @@
 """What collected episodes hold: how they are spread over towns, weathers, speeds and steering."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import pairwise
@@ -15,7 +14,7 @@ from rich.table import Table
 from train.data.episode_store import numbered
 from train.data.episodes import EpisodeLimits, read_npz
 from train.pictures.video import contact_sheet
-from train.run.checkpoint import write_text_aside
+from train.run.checkpoint import write_json_aside
 from train.run.errors import DreamdriveError
 
 SPEEDS = (0.0, 0.5, 2.0, 4.0, 6.0, 8.0, 10.0, 15.0, 20.0)
@@ -95,7 +94,7 @@ def write_report(folder: Path, console: Console | None = None) -> Balance:
         DreamdriveError: the folder cannot be read, or the disk refuses.
     """
     found = balance(folder)
-    write_text_aside(folder / "report.json", json.dumps(asdict(found), indent=1) + "\n")
+    write_json_aside(folder / "report.json", asdict(found))
     draw_sheet(folder)
     (console or Console(highlight=False)).print(table(found))
     return found

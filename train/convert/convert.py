@@ -20,7 +20,7 @@ from typing import Any
 
 from train.convert.recorded.recording import ConvertConfig, Named, Recording
 from train.data.episodes import write_episode
-from train.run.checkpoint import write_text_aside
+from train.run.checkpoint import write_json_aside
 from train.run.errors import DreamdriveError, explain_os_errors, one_line
 from train.run.progress import Progress
 
@@ -202,7 +202,7 @@ def _prepare(output: Path, made: Mapping[str, Any]) -> None:
             f"{output}: has other episodes, expected an empty folder or one made by convert"
         )
     else:
-        write_text_aside(path, json.dumps(made, indent=1) + "\n")
+        write_json_aside(path, made)
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

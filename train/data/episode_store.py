@@ -19,7 +19,7 @@ from typing import Any, Literal, Self
 import numpy as np
 
 from train.data.episodes import Episode, EpisodeLimits, read_episode, write_episode
-from train.run.checkpoint import write_text_aside
+from train.run.checkpoint import write_json_aside
 from train.run.errors import DreamdriveError, explain_os_errors
 from train.run.options import flatten
 
@@ -301,7 +301,7 @@ def _keep_or_compare(path: Path, made: Mapping[str, Any]) -> None:
     if not notes.exists():
         if numbered(path):
             raise DreamdriveError(f"{path}: has episodes but no {NOTES}, expected one that this command made")
-        write_text_aside(notes, json.dumps(made, indent=1) + "\n")
+        write_json_aside(notes, made)
         return
     try:
         with explain_os_errors("cannot read", notes):

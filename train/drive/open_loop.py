@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from agent.image_quality import psnr
-from agent.world_model.interface import State, Trajectory, WorldModel
+from agent.world_model.interface import State, WorldModel
 from train.data.driving_columns import scaled
 from train.data.episodes import Episode
 from train.data.replay import Replay
@@ -31,12 +31,6 @@ def picture_name(names: Collection[str]) -> str | None:
 def to_pixels(image: Tensor) -> NDArray[np.uint8]:
     """Pictures in [0, 1], (..., C, H, W) float -> uint8."""
     return (image.clamp(0, 1) * 255).round().byte().cpu().numpy()
-
-
-def imagine_along(model: WorldModel, state: State, actions: Tensor) -> Trajectory:
-    """Imagine from states (B) along recorded actions (B, H, A), the first of which leads on from `state`."""
-    recorded = iter(actions.unbind(1))
-    return model.imagine(state, lambda _: next(recorded), actions.shape[1])
 
 
 def psnr_curves(
@@ -100,7 +94,7 @@ def open_loop(
         # Of tokens the truth is what they stand for.
         truth = to_pixels(model.decode(observe(length))[drawn][0])
     states = observe(context)
-    dream = imagine_along(model, states[:, -1], action[:, context:])
+    dream = model.imagine_along(states[:, -1], action[:, context:])
     last = {
         name: torch.from_numpy(value[context - 1 : context]).to(device)
         for name, value in episode.observations.items()

@@ -1,6 +1,5 @@
 """The main job on a small budget: collect, learn, score before and after, dream, and show it all."""
 
-import json
 import time
 from dataclasses import asdict
 from datetime import datetime
@@ -23,7 +22,7 @@ from train.online.config import OnlineConfig
 from train.online.trainer import train_agent
 from train.pictures.curves import Episodes, Evaluations, learning_curve
 from train.pictures.video import write_mp4
-from train.run.checkpoint import write_text_aside
+from train.run.checkpoint import write_json_aside
 from train.run.device import pick_device
 from train.run.errors import explain_os_errors
 from train.run.folder import Run
@@ -123,7 +122,7 @@ def demo(path: Path = Path("runs/demo"), config_path: Path = Path("configs/demo.
         "total_seconds": time.monotonic() - began,
         "files": {picture.stem: str(picture) for picture in pictures},
     }
-    write_text_aside(path / "summary.json", json.dumps(summary, indent=1) + "\n")
+    write_json_aside(path / "summary.json", summary)
     with Tracker(path) as tracker:
         tracker.start("train-agent", run.name, {}, Run.open(path).record.mlflow_run_id)
         tracker.log(

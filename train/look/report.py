@@ -1,13 +1,12 @@
 """The report of an evaluation: the versions that it depends on, and its result as a JSON file."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from train.run.checkpoint import write_text_aside
+from train.run.checkpoint import write_json_aside
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -32,4 +31,4 @@ def versions_text(versions: Mapping[str, str]) -> str:
 def write_result(path: Path | None, result: "DataclassInstance") -> None:
     """Write a result to `path` as JSON, aside and renamed; not at all without a path."""
     if path is not None:
-        write_text_aside(path, json.dumps(asdict(result), indent=1) + "\n")
+        write_json_aside(path, asdict(result))

@@ -56,6 +56,11 @@ def write_text_aside(path: Path, text: str) -> None:
     write_aside(path, lambda file: file.write(text.encode()))
 
 
+def write_json_aside(path: Path, value: object) -> None:
+    """`write_aside` for a JSON file of plain values."""
+    write_text_aside(path, json.dumps(value, indent=1) + "\n")
+
+
 def _os_error_behind(error: BaseException | None) -> OSError | None:
     """The `OSError` that `error` is or hides: `torch.save` puts a RuntimeError over a failed write."""
     while error is not None and not isinstance(error, OSError):

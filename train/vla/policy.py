@@ -20,7 +20,7 @@ from agent.behaviour.vla.flow_matching import Prefix, flow_loss, sample
 from agent.behaviour.vla.interface import VLABatch
 from agent.behaviour.vla.model import Context, VLAConfig
 from train.language.sentence_encoder import SentenceEncoder
-from train.run.checkpoint import load_weights, save_weights, write_text_aside
+from train.run.checkpoint import load_weights, save_weights, write_json_aside
 from train.run.errors import DreamdriveError, explain_os_errors, one_line
 from train.run.folder import Run
 from train.run.options import validate
@@ -191,7 +191,7 @@ class VLAPolicy(nn.Module):
         with explain_os_errors("cannot make the folder", folder):
             folder.mkdir(parents=True, exist_ok=True)
         told = {"type": _KIND, **self.config.model_dump()}
-        write_text_aside(folder / "config.json", json.dumps(told, indent=1) + "\n")
+        write_json_aside(folder / "config.json", told)
         save_weights(folder, self.state_dict(), {"type": _KIND}, name="model")
 
     @classmethod

@@ -15,7 +15,7 @@ from agent.world_model.rssm import RSSM
 from train.data.loader import shares
 from train.data.sequences import SequenceDataset
 from train.data.windows import sequence_batch
-from train.drive.open_loop import imagine_along, psnr_curves, to_pixels
+from train.drive.open_loop import psnr_curves, to_pixels
 from train.run.device import autocast
 from train.world_model.config import WorldModelTrainConfig
 from train.world_model.distributed import Team
@@ -111,7 +111,7 @@ def dream(
     horizon = min(config.imagination_horizon, t - context)
     states, posterior = model.filter(batch.observation, batch.action, batch.is_first, model.initial(b))
     actions = batch.action[:, context : context + horizon]
-    imagined = imagine_along(model, states[:, context - 1], actions).states[:, 1:]
+    imagined = model.imagine_along(states[:, context - 1], actions).states[:, 1:]
     # (B, H)
     kl = model.dynamics.latent.kl(posterior[:, context : context + horizon], model.prior(imagined))
     curves: dict[str, Tensor] = {"kl": kl.float().mean(0)}
