@@ -105,7 +105,7 @@ def straight_through(sample: Tensor, probs: Tensor) -> Tensor:
 
 
 def categorical_kl(log_p: Tensor, log_q: Tensor) -> Tensor:
-    """KL(p || q) in nats of log-probabilities (..., S, K), summed over the S variables: (...)."""
+    """KL(p || q) in nats of log-probabilities (..., V, K), summed over the V variables: (...)."""
     return (log_p.exp() * (log_p - log_q)).sum((-2, -1))
 
 

@@ -1,4 +1,4 @@
-"""The dreaming agent: a world model and a behaviour that learns inside it, as one module."""
+"""The agent: a world model and a behaviour that learns in its imagination, as one module; and its sizes."""
 
 from collections.abc import Callable, Mapping
 from typing import Annotated
@@ -18,7 +18,7 @@ from agent.world_model.rssm import RSSMConfig
 
 
 def _kind(usual: str) -> Callable[[object], str | None]:
-    """What tells the configs of a union apart: their `kind`, or the usual one where none is given."""
+    """The discriminator of a union of configs: their `kind`, or the usual one where none is given."""
 
     def kind(value: object) -> str | None:
         if isinstance(value, Mapping):

@@ -63,7 +63,7 @@ class ChannelNorm(nn.Module):
 
 
 class BlockLinear(nn.Module):
-    """A linear map with a block-diagonal matrix: input block g feeds output block g only.
+    """A linear map with a block-diagonal matrix: input block b feeds output block b only.
 
     Args:
         inputs: size of the input, a multiple of `blocks`.
@@ -86,7 +86,7 @@ class BlockLinear(nn.Module):
         init_fan_in(self.weight, inputs // blocks)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map (G, N, I/G) -> (G, N, O/G); the blocks lead, so that a step stays in this layout."""
+        """(blocks, N, I/blocks) -> (blocks, N, O/blocks); with the blocks first a step keeps this layout."""
         return torch.baddbmm(self.bias, x, self.weight)
 
 

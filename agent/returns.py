@@ -1,4 +1,4 @@
-"""Returns of trajectories and their scale."""
+"""Lambda-returns of imagined and replayed trajectories, and the running scale of returns."""
 
 import torch
 from torch import Tensor, nn

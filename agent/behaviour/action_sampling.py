@@ -1,4 +1,4 @@
-"""What planners draw candidates from: a normal around a plan, or, for discrete actions, chances of each one.
+"""Sampling distributions of CEM and MPPI: a normal around a plan, or for discrete actions a categorical.
 
 A plan is (N, H, A): the means of continuous actions, or the probabilities of discrete ones. Both kinds are
 fitted to candidates by the same mean: that of one-hot candidates is how often each action was taken, which is
@@ -19,10 +19,10 @@ from agent.distributions import Deterministic, OneHot, Policy, sample_one_hot
 
 
 class Candidates(Protocol):
-    """How plans become candidates, and candidates a plan's first action."""
+    """A planner's sampling distribution: candidates around a plan, and the plan's first action."""
 
     def start(self, shape: tuple[int, int, int], device: torch.device) -> Tensor:
-        """The plan (N, H, A) of who knows nothing."""
+        """The plan (N, H, A) to begin with, where nothing is known."""
 
     def width(self, plan: Tensor) -> Tensor:
         """How far candidates stray from the plan in the first iteration, like the plan."""
@@ -34,7 +34,7 @@ class Candidates(Protocol):
         """Candidates (N, K, H, A), the plan itself first, from noise (N, K, H, A), standard normal."""
 
     def follow(self, policy: Policy | Deterministic) -> Tensor:
-        """Actions (N, P, A) of a policy, the first candidate's its mode.
+        """Actions (N, followers, A) of a policy, the first candidate's its mode.
 
         Raises:
             ValueError: the policy's actions are of the other kind.

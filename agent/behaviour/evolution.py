@@ -1,4 +1,4 @@
-"""Small controllers for evolution: all weights in one flat genome, a whole population in one product.
+"""Evolved controllers: all weights in one flat genome, a whole population in one matrix product.
 
 Ha & Schmidhuber 2018, section 2.3: a linear map of what is seen, or of that and the memory, to the action.
 """
@@ -43,10 +43,10 @@ def forward_genomes(genomes: Tensor, sizes: list[int], x: Tensor) -> Tensor:
     Args:
         genomes: (P, n); of each layer in turn the matrix, one row an output, and the bias.
         sizes: numbers of each layer, the input's first.
-        x: (P, E, sizes[0]).
+        x: (P, N, sizes[0]).
 
     Returns:
-        (P, E, sizes[-1]) within (-1, 1).
+        (P, N, sizes[-1]) within (-1, 1).
     """
     at = 0
     for inputs, outputs in pairwise(sizes):
@@ -63,7 +63,7 @@ class EvolutionaryController(nn.Module):
 
     The genome starts at zero, where every action is zero.
 
-    With `components` it reads K principal components of its I inputs, `(inputs - centre) @ basis`, which
+    With `components` it reads a few principal components of its I inputs, `(inputs - centre) @ basis`, which
     `fit_components` finds; linear on these is linear on the inputs, with fewer directions to search.
 
     Raises:
@@ -100,7 +100,7 @@ class EvolutionaryController(nn.Module):
         self.genome = nn.Parameter(torch.zeros(count), requires_grad=False)
 
     def read(self, features: Tensor) -> Tensor:
-        """What the controller reads of features (..., F): a part (..., I), or its components (..., K)."""
+        """Inputs (..., I) out of features (..., F), or their components (..., components)."""
         inputs = torch.cat([features[..., part] for part in self._slices], -1)
         return (inputs - self.centre) @ self.basis if self.config.components else inputs
 
@@ -158,7 +158,7 @@ class Population:
         return self.genomes.shape[0]
 
     def act(self, features: Tensor) -> Tensor:
-        """Actions (P, E, A) for features (P, E, F): one product a layer for all."""
+        """Actions (P, N, A) for features (P, N, F): one product a layer for all."""
         return forward_genomes(self.genomes, self.controller.sizes, self.controller.read(features))
 
 
@@ -166,17 +166,17 @@ class Population:
 def dream_fitness(world_model: WorldModel, population: Population, starts: State, length: int) -> Tensor:
     """Mean undiscounted return of each controller in the dream, (P,).
 
-    Each of P controllers dreams from each of the E `starts` for `length` steps, all in one batch of P * E.
+    Each of P controllers dreams from each of the N `starts` for `length` steps, all in one batch of P * N.
     Dream e of every controller has the same start and the same random numbers at every step (common random
     numbers: Law & Kelton, "Simulation Modeling and Analysis", on comparing systems): luck that all share does
-    not change who ranks where, and equal controllers are equally fit.
+    not change their ranks, and equal controllers are equally fit.
     A reward counts with the probability that the dream goes on until it arrives: the product of the continue
     probabilities of all states reached before. So nothing is earned after an end.
 
     Args:
         world_model: dreams.
         population: P controllers.
-        starts: (E) states.
+        starts: (N) states.
         length: steps [decisions].
     """
     p, e = len(population), starts.batch_size[0]
@@ -185,7 +185,7 @@ def dream_fitness(world_model: WorldModel, population: Population, starts: State
     total = torch.zeros_like(alive)
     for _ in range(length):
         features = world_model.features(state).unflatten(0, (p, e))
-        # (P * E, N)
+        # (P * N, ...)
         noise = world_model.noise(e).repeat(p, 1)
         state = world_model.imagine_step(state, population.act(features).flatten(0, 1), noise)
         total += alive * world_model.reward(state)

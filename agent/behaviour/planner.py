@@ -1,4 +1,4 @@
-"""Planning in imagination: try many sequences of actions in the dream, drive the first action of the best.
+"""Model predictive control in imagination: imagine many action sequences, drive the first of the best.
 
 Three ways to make a plan of candidates and their imagined returns: random shooting (the best candidate), the
 cross-entropy method (Hafner et al. 2019, algorithm 2) and model predictive path integral control (Williams et
@@ -47,7 +47,7 @@ class PlannerConfig(BaseModel, extra="forbid", validate_assignment=True, use_att
     """Of `cem`: smallest standard deviation in later iterations; of discrete actions, with any method, the
     chance that a step is drawn uniformly in those."""
     correlation: float = Field(0.6, ge=0, lt=1)
-    """Correlation of the noise of one step with that of the step before: what jitters gets nowhere."""
+    """Correlation of the noise of one step with that of the step before: independent noise averages out."""
     policy_share: float | None = Field(None, ge=0, le=1)
     """Share of the candidates that follow the policy; null is 1 for shooting, and 1/4 for the others."""
     use_value: bool = True
@@ -118,7 +118,7 @@ class Elites:
     def __call__(self, actions: Tensor, returns: Tensor, std: Tensor) -> tuple[Tensor, Tensor]:
         """See `Refit`."""
         index = returns.topk(self.count, 1).indices
-        # (N, E, H, A)
+        # (N, elites, H, A)
         elite = actions.gather(1, index[:, :, None, None].expand(-1, -1, *actions.shape[2:]))
         return elite.mean(1), elite.std(1, unbiased=False).clamp(min=self.min_std)
 
@@ -224,7 +224,7 @@ class Planner:
         return torch.where(is_first[:, None, None], empty, shifted)
 
     def _noise(self, plan: Tensor) -> Tensor:
-        """Standard normal noise (N, K - P, H, A) for a plan (N, H, A), correlated along H."""
+        """Standard normal noise (N, K - followers, H, A) for a plan (N, H, A), correlated along H."""
         n, h, a = plan.shape
         noise = torch.randn(n, self.config.samples - self._by_policy, h, a, device=plan.device)
         # Each step has deviation 1, and the wanted correlation with the one before.
@@ -235,7 +235,8 @@ class Planner:
         return torch.stack(steps, 2)
 
     def _imagine(self, starts: State, given: Tensor) -> Trajectory:
-        """All candidates in one roll-out: P that follow the policy, then those `given` (N, K - P, H, A)."""
+        """All candidates in one roll-out: those that follow the policy, then the `given` ones,
+        (N, K - followers, H, A)."""
         shape = (given.shape[0], self.config.samples)
         steps = iter(given.unbind(2))
 

@@ -1,1 +1,1 @@
-"""Pictures to codes and back, and the losses that teach it."""
+"""Image tokenizers: pictures to codes and back."""

@@ -1,4 +1,4 @@
-"""The two halves of a picture autoencoder: pictures to vectors and back, by convolutions over a 4x4 map."""
+"""Convolutional encoder and decoder of the autoencoders: pictures to vectors and back over a 4x4 map."""
 
 from itertools import pairwise
 

@@ -1,9 +1,9 @@
-"""Pictures of a dream painted from the last one seen: moved along a flow, and painted anew where that fails.
+"""Dynamic neural advection: a dream's pictures are the last one seen, moved along a flow and repainted.
 
-A decoder has to know by heart whatever it paints. On the road most of the next picture is the last one, seen
-from a little farther on: this head tells where each pixel came from, how far to trust that, and what to paint
-where it cannot be trusted. It follows the dynamic neural advection of Finn et al. (2016), with one flow a
-pixel instead of a kernel, and bilinear sampling (Jaderberg et al. 2015, equation 5).
+A decoder has to memorise whatever it paints. On the road most of the next picture is the last one, seen
+from a little farther on: this head gives where each pixel came from, how far to trust that, and what to paint
+where it cannot be trusted. It follows Finn et al. (2016), with one flow a pixel instead of a kernel, and
+bilinear sampling (Jaderberg et al. 2015, equation 5).
 """
 
 from collections.abc import Mapping
@@ -50,7 +50,7 @@ class Advection(nn.Module):
             self.nets[name] = net
 
     def parts(self, name: str, features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """What becomes of a picture, for features (N, F).
+        """Flow, trust and paint of a picture, for features (N, F).
 
         Returns:
             The flow (N, 2, S, S), across and down, from where a pixel is to where it comes from, in half

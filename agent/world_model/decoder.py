@@ -1,4 +1,4 @@
-"""State features -> observations, and the reconstruction loss."""
+"""Decoder: state features to pictures and vectors, and the reconstruction loss."""
 
 from collections.abc import Mapping
 from itertools import pairwise

@@ -47,7 +47,7 @@ class DynamicsConfig(BaseModel, extra="forbid", validate_assignment=True, use_at
 
 
 def gru_update(gates: Tensor, h: Tensor) -> Tensor:
-    """New state from gate pre-activations (..., 3D) in the order reset, candidate, update, and h (..., D).
+    """New state from gate pre-activations (..., 3R) in the order reset, candidate, update, and h (..., R).
 
     The update gate's bias of -1 makes the cell remember by default.
     """
@@ -58,7 +58,7 @@ def gru_update(gates: Tensor, h: Tensor) -> Tensor:
 
 
 class BlockGRU(nn.Module):
-    """A GRU whose large matrices are block-diagonal: input (N, I), state (N, D) -> state (N, D).
+    """A GRU whose large matrices are block-diagonal: input (N, I), state (N, R) -> state (N, R).
 
     Every block sees its part of the state and the whole input.
 
@@ -81,16 +81,16 @@ class BlockGRU(nn.Module):
     def forward(self, x: Tensor, h: Tensor) -> Tensor:
         """One step."""
         n, deter = h.shape
-        # (G, N, D/G)
+        # (blocks, N, R/blocks)
         block = h.view(n, self.blocks, -1).transpose(0, 1)
-        # (G, N, D/G + I)
+        # (blocks, N, R/blocks + I)
         y = torch.cat([block, x.unsqueeze(0).expand(self.blocks, -1, -1)], -1)
         for layer, normalise in zip(self.layers, self.norms, strict=True):
-            # (N, D): the norm is over the whole state
+            # (N, R): the norm is over the whole state
             flat = layer(y).transpose(0, 1).reshape(n, deter)
             flat = nn.functional.silu(normalise(flat))
             y = flat.view(n, self.blocks, -1).transpose(0, 1)
-        # (N, G, 3D/G)
+        # (N, blocks, 3R/blocks)
         gates = self.gates(y).transpose(0, 1)
         return gru_update(gates, h.view(n, self.blocks, -1)).reshape(n, deter)
 
@@ -133,17 +133,17 @@ class Dynamics(nn.Module):
         return self.read_a(action / action.detach().abs().clamp(min=1.0))
 
     def advance(self, h: Tensor, z: Tensor, action: Tensor) -> Tensor:
-        """h_t from h (N, D), z (N, Z) and the embedded action (N, hidden)."""
+        """h_t from h (N, R), z (N, Z) and the embedded action (N, hidden)."""
         return self.cell(torch.cat([self.read_h(h), self.read_z(z), action], -1), h)
 
     def predict(self, h: Tensor) -> Tensor:
-        """The prior's stats (..., *) in the states h (..., D)."""
+        """The prior's stats (..., *) in the states h (..., R)."""
         return self.latent.stats(self.prior(h))
 
     def imagine_step(
         self, h: Tensor, z: Tensor, action: Tensor, noise: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """One step by the prior: (N, D), (N, Z), (N, A) -> the next h and z; without `noise` (N, *) it is
+        """One step by the prior: (N, R), (N, Z), (N, A) -> the next h and z; without `noise` (N, *) it is
         drawn here."""
         if noise is None:
             noise = self.latent.noise(h.shape[0], device=h.device)
@@ -163,10 +163,10 @@ class Dynamics(nn.Module):
             embed: (B, T, E) encoded observations.
             action: (B, T, A), each the action that led to its observation.
             is_first: (B, T) bool; where true, h, z and the action are zeroed first.
-            h: (B, D) and z: (B, Z), the state before the first row.
+            h: (B, R) and z: (B, Z), the state before the first row.
 
         Returns:
-            h (B, T, D), z (B, T, Z) and the posterior's stats (B, T, *).
+            h (B, T, R), z (B, T, Z) and the posterior's stats (B, T, *).
         """
         b, t = is_first.shape
         # (B, T, 1)
@@ -188,7 +188,7 @@ class Dynamics(nn.Module):
         """One step of `observe`.
 
         Args:
-            h: (N, D) and z: (N, Z), the state before.
+            h: (N, R) and z: (N, Z), the state before.
             keep: (N, 1), 0 where an episode begins.
             action: (N, hidden), embedded.
             observed: (N, hidden), the observation's part of the posterior.

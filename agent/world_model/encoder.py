@@ -1,4 +1,4 @@
-"""Observations -> one vector: pictures through convolutions (and FSQ, if asked), vectors through an MLP."""
+"""Encoder: observations to one vector; pictures by convolutions, optionally quantised, vectors by an MLP."""
 
 from collections.abc import Mapping
 from itertools import pairwise

@@ -20,7 +20,7 @@ class DisagreementConfig(BaseModel, extra="forbid", validate_assignment=True, us
     """An ensemble of heads that predict the next latent."""
 
     heads: int = Field(5, ge=2)
-    """Heads, K."""
+    """Members of the ensemble."""
     units: int = Field(128, ge=1)
     """Width of each head."""
     layers: int = Field(2, ge=1)
@@ -37,7 +37,7 @@ class DisagreementConfig(BaseModel, extra="forbid", validate_assignment=True, us
 
 
 class HeadsLinear(nn.Module):
-    """K linear layers side by side: (K, N, I) -> (K, N, O)."""
+    """Linear layers side by side, one a head: (heads, N, I) -> (heads, N, O)."""
 
     def __init__(self, heads: int, inputs: int, outputs: int) -> None:
         super().__init__()
@@ -50,7 +50,7 @@ class HeadsLinear(nn.Module):
 
 
 class Disagreement(nn.Module):
-    """K heads: (features, action) -> the observed part of the next features.
+    """Heads side by side: (features, action) -> the observed part of the next features.
 
     Args:
         config: sizes.
@@ -71,7 +71,7 @@ class Disagreement(nn.Module):
         )
 
     def forward(self, features: Tensor, action: Tensor) -> Tensor:
-        """Each head's prediction for its own rows: (K, N, F), (K, N, A) -> (K, N, O)."""
+        """Each head's prediction for its own rows: (heads, N, F), (heads, N, A) -> (heads, N, O)."""
         x = torch.cat([features, action], -1)
         for layer in self.layers[:-1]:
             x = functional.silu(layer(x))
@@ -81,10 +81,10 @@ class Disagreement(nn.Module):
         """Mean squared error, a scalar.
 
         Args:
-            features: (K, N, F); each head has rows of its own, so that they do not learn the same in the
+            features: (heads, N, F); each head has rows of its own, so that they do not learn the same in the
                 same order.
-            action: (K, N, A), taken in those states.
-            following: (K, N, F), of the states that followed; no gradient reaches them.
+            action: (heads, N, A), taken in those states.
+            following: (heads, N, F), of the states that followed; no gradient reaches them.
         """
         return functional.mse_loss(self(features, action), following[..., self.part].detach())
 
@@ -92,6 +92,6 @@ class Disagreement(nn.Module):
         """Variance over the heads, its mean over what is predicted: (..., F), (..., A) -> (...)."""
         shape = features.shape[:-1]
         flat, acted = features.reshape(-1, features.shape[-1]), action.reshape(-1, action.shape[-1])
-        # (K, N, O)
+        # (heads, N, O)
         predicted = self(flat.expand(self.config.heads, -1, -1), acted.expand(self.config.heads, -1, -1))
         return predicted.var(0, unbiased=False).mean(-1).view(shape)

@@ -1,7 +1,7 @@
-"""How alike pictures are in structure rather than in colour: SSIM and differences of gradients, as losses.
+"""Image losses beside the squared error: SSIM and gradient difference.
 
-The squared error of a small car that is blurred away is small, too. These two look at neighbourhoods, at
-several sizes, and need no network trained on other people's pictures. Pictures are (..., C, H, W) in [0, 1].
+The squared error of a small car that is blurred away is small, too. These two compare neighbourhoods, at
+several sizes, and need no pretrained network. Pictures are (..., C, H, W) in [0, 1].
 """
 
 import torch

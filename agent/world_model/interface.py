@@ -1,6 +1,6 @@
-"""The one interface of every world model, and the containers that cross it.
+"""Interface of all world models, and the containers that cross it.
 
-Time alignment, once for the whole house ("arrival alignment"): in row t of a sequence the action is the one
+Time alignment everywhere ("arrival alignment"): in row t of a sequence the action is the one
 that led to the observation (zeros in a first row), the reward is the one that came with it (0 in a first
 row), `is_first` marks the first observation of an episode, before which nothing may be used, and
 `is_terminal` an observation after which nothing more can be earned. A time limit is not terminal.
@@ -116,10 +116,10 @@ class WorldModel(nn.Module, ABC):
         """The state before anything was seen, (B)."""
 
     def digest(self, observations: Observation) -> dict[str, Tensor]:
-        """What is to be kept of observations (...) in their place: `observe` and the loss take it as well.
+        """What replay keeps of observations (...); `observe` and the loss take either.
 
-        Whatever in seeing does not learn, such as a frozen tokenizer, is done here, once an observation and
-        not each time that it is replayed. A model that learns all of it keeps observations as they are.
+        A part of the encoder that does not learn, such as a frozen tokenizer, runs here, once for each
+        observation and not each time that it is replayed. Other models keep observations as they are.
         """
         return dict(observations)
 

@@ -17,7 +17,7 @@ from agent.distributions import categorical_kl, sample_one_hot, straight_through
 
 
 class Latent(Protocol):
-    """What the dynamics and the losses know of a stochastic state."""
+    """Interface of the stochastic state: distribution, samples, divergence and storage."""
 
     @property
     def outputs(self) -> int:
@@ -86,7 +86,7 @@ class GaussianLatentConfig(
 
 @dataclass(frozen=True)
 class CategoricalLatent:
-    """S variables of K classes. Stats: log-probabilities (..., S, K). Noise: (..., S) in [0, 1)."""
+    """V variables of K classes. Stats: log-probabilities (..., V, K). Noise: (..., V) in [0, 1)."""
 
     variables: int
     classes: int
@@ -94,38 +94,38 @@ class CategoricalLatent:
 
     @property
     def outputs(self) -> int:
-        """S*K."""
+        """V*K."""
         return self.variables * self.classes
 
     @property
     def size(self) -> int:
-        """S*K."""
+        """V*K."""
         return self.variables * self.classes
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """(S, K), one-hot."""
+        """(V, K), one-hot."""
         return (self.variables, self.classes)
 
     def stats(self, outputs: Tensor) -> Tensor:
-        """Logits (..., S*K) -> log-probabilities (..., S, K), mixed with the uniform distribution."""
+        """Logits (..., V*K) -> log-probabilities (..., V, K), mixed with the uniform distribution."""
         return unimix(outputs.float().unflatten(-1, (self.variables, self.classes)), self.unimix)
 
     def noise(self, *lead: int, device: torch.device) -> Tensor:
-        """Uniform numbers (..., S)."""
+        """Uniform numbers (..., V)."""
         return torch.rand(*lead, self.variables, device=device)
 
     def sample(self, stats: Tensor, noise: Tensor) -> Tensor:
-        """One-hot samples (..., S*K) with the straight-through gradient of the probabilities."""
+        """One-hot samples (..., V*K) with the straight-through gradient of the probabilities."""
         probs = stats.exp()
         return straight_through(sample_one_hot(probs, noise), probs).flatten(-2)
 
     def mean(self, stats: Tensor) -> Tensor:
-        """The probabilities, (..., S*K)."""
+        """The probabilities, (..., V*K)."""
         return stats.exp().flatten(-2)
 
     def kl(self, posterior: Tensor, prior: Tensor) -> Tensor:
-        """KL(posterior || prior) in nats of log-probabilities (..., S, K): (...)."""
+        """KL(posterior || prior) in nats of log-probabilities (..., V, K): (...)."""
         return categorical_kl(posterior, prior)
 
     def entropy(self, stats: Tensor) -> Tensor:
@@ -133,11 +133,11 @@ class CategoricalLatent:
         return -(stats.exp() * stats).sum((-2, -1))
 
     def compress(self, stoch: Tensor) -> Tensor:
-        """One-hot (..., S, K) -> class indices (..., S) uint8."""
+        """One-hot (..., V, K) -> class indices (..., V) uint8."""
         return stoch.argmax(-1).to(torch.uint8)
 
     def expand(self, stored: Tensor) -> Tensor:
-        """Class indices (..., S) -> one-hot (..., S*K)."""
+        """Class indices (..., V) -> one-hot (..., V*K)."""
         return F.one_hot(stored.long(), self.classes).float().flatten(-2)
 
 

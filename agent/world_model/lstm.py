@@ -40,8 +40,8 @@ class LSTMConfig(BaseModel, extra="forbid", validate_assignment=True, use_attrib
     token_head: JointHeadConfig | DigitHeadConfig = Field(JointHeadConfig(), discriminator="kind")
     """How the next tokens are predicted. `digits` makes a grid of many tokens cheap."""
     temperature: float = Field(1.0, gt=0)
-    """Of the softmax that dreams are sampled from: above 1 they are less sure than what was learnt. Nothing
-    is learnt anew for another one but what is trained in the dream; the paper has up to 1.3."""
+    """Of the softmax that dreams are sampled from: above 1 they are more uncertain than what was learnt. It
+    takes no part in the model's own training; the paper has up to 1.3."""
     norm: NormName = "layer"
     """Normalisation of the heads: `layer` or `rms`."""
     units: int = Field(128, ge=1)
@@ -66,11 +66,11 @@ def lstm_update(gates: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
     """One step of an LSTM (Hochreiter & Schmidhuber 1997, with the forget gate of Gers et al. 2000).
 
     Args:
-        gates: (N, 4H) pre-activations in torch's order: input, forget, candidate, output.
-        cell: (N, H).
+        gates: (N, 4R) pre-activations in torch's order: input, forget, candidate, output.
+        cell: (N, R).
 
     Returns:
-        The next hidden state and cell, (N, H) each.
+        The next hidden state and cell, (N, R) each.
     """
     write, keep, candidate, read = gates.chunk(4, -1)
     cell = torch.sigmoid(keep) * cell + torch.sigmoid(write) * torch.tanh(candidate)
@@ -78,7 +78,7 @@ def lstm_update(gates: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class LSTMWorldModel(WorldModel):
-    """Predicts the next tokens; states are {"token": (B, G) int64, "hidden": (B, H), "cell": (B, H)}.
+    """Predicts the next tokens; states are {"token": (B, G) int64, "hidden": (B, R), "cell": (B, R)}.
 
     Raises:
         ValueError: observations other than one picture of the tokenizer's size, or its tokens.
@@ -145,7 +145,7 @@ class LSTMWorldModel(WorldModel):
         return {"token": self.tokens(observations).int()}
 
     def features(self, state: State) -> Tensor:
-        """Codes of the tokens and the hidden state side by side, (..., G*D + H): what the paper's controller
+        """Codes of the tokens and the hidden state side by side, (..., G*D + R): what the paper's controller
         reads."""
         codes = self.tokenizer.codes(state["token"]).flatten(-2)
         return torch.cat([codes.to(state["hidden"].dtype), state["hidden"]], -1)
@@ -159,7 +159,7 @@ class LSTMWorldModel(WorldModel):
         return embedded
 
     def gates(self, token: Tensor, action: Tensor, keep: Tensor | None = None) -> Tensor:
-        """What the step reads of the past token (..., G) and the action (..., A): (..., 4H).
+        """Pre-activations from the past token (..., G) and the action (..., A): (..., 4R).
 
         Each element of the action is divided by max(1, |a|). Where `keep` (..., 1) is 0 an episode begins:
         there is neither token nor action.
@@ -172,7 +172,7 @@ class LSTMWorldModel(WorldModel):
         return self.read(torch.cat([embedded, self.embed_action(action)], -1))
 
     def step(self, gates: Tensor, hidden: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
-        """One step from what was read (N, 4H), hidden (N, H) and cell (N, H) -> the next hidden and cell."""
+        """One step from what was read (N, 4R), hidden (N, R) and cell (N, R) -> the next hidden and cell."""
         return lstm_update(gates + self.recur(hidden), cell)
 
     def noise(self, *lead: int) -> Tensor:
@@ -180,7 +180,7 @@ class LSTMWorldModel(WorldModel):
         return torch.rand(*lead, self.predict.noise_size, device=self.recur.weight.device)
 
     def sample(self, hidden: Tensor, noise: Tensor | None = None) -> Tensor:
-        """Tokens (..., G) drawn for hidden states (..., H), at the dream's temperature."""
+        """Tokens (..., G) drawn for hidden states (..., R), at the dream's temperature."""
         if noise is None:
             noise = self.noise(*hidden.shape[:-1])
         return self.predict.draw(hidden.detach(), self.config.temperature, noise)
@@ -189,7 +189,7 @@ class LSTMWorldModel(WorldModel):
         """States (B, T) of tokens (B, T, G); no hidden part knows the token of its own row."""
         keep = (~is_first).unsqueeze(-1).to(actions.dtype)
         before = torch.cat([state["token"].unsqueeze(1), tokens[:, :-1]], 1)
-        # (B, T, 4H), for the whole sequence at once: every token is known
+        # (B, T, 4R), for the whole sequence at once: every token is known
         gates = self.gates(before, actions, keep)
         hidden, cell = state["hidden"], state["cell"]
         hiddens, cells = [], []

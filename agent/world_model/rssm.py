@@ -82,7 +82,7 @@ class RSSMConfig(BaseModel, extra="forbid", validate_assignment=True, use_attrib
 class RSSM(WorldModel):
     """A world model with a recurrent state.
 
-    States are {"deter": (B, D), "stoch": (B, S, K) one-hot}, or with Gaussian latents "stoch": (B, Z).
+    States are {"deter": (B, R), "stoch": (B, V, K) one-hot}, or with Gaussian latents "stoch": (B, Z).
     """
 
     def __init__(self, config: RSSMConfig, shapes: ObservationShapes, action_size: int) -> None:
@@ -120,7 +120,7 @@ class RSSM(WorldModel):
         )
 
     def features(self, state: State) -> Tensor:
-        """Deterministic and flattened stochastic part side by side, (..., D + Z)."""
+        """Deterministic and flattened stochastic part side by side, (..., R + Z)."""
         return torch.cat([state["deter"], self._stoch(state)], -1)
 
     def _filter(

@@ -1,4 +1,4 @@
-"""The next picture's tokens as a distribution: one softmax a token, or the digits of its code in turn.
+"""Heads that predict the next picture's tokens: one softmax a token, or one for each digit of its code.
 
 A code of finite scalar quantisation is a number with D digits, digit d one of `levels[d]`. So the softmax
 over all codes can be split by the chain rule, p(token) = p(digit_1) p(digit_2 | digit_1) ..., which is as
@@ -21,7 +21,7 @@ from agent.nets import init_fan_in, linear
 
 
 class TokenHead(Protocol):
-    """What a world model asks of its head; hidden states are (..., H), tokens (..., G).
+    """Interface of the heads; hidden states are (..., R), tokens (..., G).
 
     Attributes:
         noise_size: uniform random numbers that one draw of G tokens takes.
@@ -30,7 +30,7 @@ class TokenHead(Protocol):
     noise_size: int
 
     def score(self, hidden: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """What the tokens that came cost [nats], and whether they were guessed (bool), (..., G) each."""
+        """Cross-entropy of the tokens that came [nats], and whether they were guessed: (..., G) each."""
         ...
 
     def draw(self, hidden: Tensor, temperature: float, noise: Tensor) -> Tensor:
@@ -72,7 +72,7 @@ class JointHead(nn.Linear):
         nn.init.zeros_(self.bias)
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """Hidden states (..., H) -> logits (..., G, K)."""
+        """Hidden states (..., R) -> logits (..., G, K)."""
         return self(hidden).float().unflatten(-1, (self.tokens, -1))
 
     def score(self, hidden: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:

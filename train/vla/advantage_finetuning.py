@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from agent.behaviour.actor_critic import ActorCritic
-from agent.behaviour.vla.advantage import Lesson, advantage_weights, lesson
+from agent.behaviour.vla.advantage import AdvantageLoss, advantage_loss, advantage_weights
 from agent.behaviour.vla.interface import FEATURES, TASK
 from agent.world_model.interface import State, WorldModel
 from train.data.episode_store import EpisodeFolder
@@ -196,7 +196,7 @@ class TeacherLearner:
 
     def _teach(
         self, policy: VLAPolicy, batch: dict[str, Any], states: State, asked: Sequence[Labels]
-    ) -> tuple[Lesson, Judged]:
+    ) -> tuple[AdvantageLoss, Judged]:
         """The policy's own chunks, judged, and what is to be learnt of them."""
         c = self.config
         with torch.no_grad():
@@ -206,7 +206,7 @@ class TeacherLearner:
             weights = advantage_weights(judged.scores, c.temperature, c.most_weight).to(chunks)
             before = self.original.context(batch)
         context = policy.context(batch)
-        taught = lesson(
+        taught = advantage_loss(
             lambda noisy, times: policy.model.velocity(noisy, times, context),
             lambda noisy, times: self.original.model.velocity(noisy, times, before),
             chunks,

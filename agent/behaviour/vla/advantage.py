@@ -1,10 +1,10 @@
-"""Learn from chunks that were judged: flow matching weighted by advantage, on a leash to the original policy.
+"""Advantage-weighted flow matching, KL-regularised towards the original policy.
 
 Weights are exp(advantage / temperature) as in advantage-weighted regression (Peng et al. 2019); the
 advantage of a chunk is its score over the mean of those proposed in the same state.
 
-The leash. Sampled with noise, dx = v(x, t) dt + s dW, policy and original are two diffusions that differ in
-their drift alone. By Girsanov's theorem the divergence of their paths is (used so by Song et al. 2021,
+Sampled with noise, dx = v(x, t) dt + s dW, policy and original are two diffusions that differ in their
+drift alone. By Girsanov's theorem the divergence of their paths is (used so by Song et al. 2021,
 "Maximum likelihood training of score-based diffusion models", theorem 1)
 
     KL = E int_0^1 |v(x, t) - v_0(x, t)|^2 / (2 s^2) dt,
@@ -24,12 +24,12 @@ from agent.behaviour.vla.flow_matching import Velocity
 
 
 @dataclass
-class Lesson:
-    """What weighted flow matching makes of judged chunks; all scalars.
+class AdvantageLoss:
+    """The two losses of advantage-weighted flow matching; scalars.
 
     Attributes:
         flow: the weighted loss.
-        leash: mean squared difference from the original's velocities.
+        leash: mean squared difference from the original's velocities, the bound of the KL.
     """
 
     flow: Tensor
@@ -50,8 +50,9 @@ def advantage_weights(scores: Tensor, temperature: float, most: float) -> Tensor
     return weights / weights.mean(1, keepdim=True)
 
 
-def lesson(velocity: Velocity, original: Velocity, chunks: Tensor, weights: Tensor) -> Lesson:
-    """Regress the velocity on the lines from noise to chunks, the better ones more, and measure the leash.
+def advantage_loss(velocity: Velocity, original: Velocity, chunks: Tensor, weights: Tensor) -> AdvantageLoss:
+    """Regress the velocity on the lines from noise to chunks, the better ones more; and the distance to the
+    original.
 
     Args:
         velocity: the field that learns.
@@ -67,4 +68,4 @@ def lesson(velocity: Velocity, original: Velocity, chunks: Tensor, weights: Tens
     error = (found - (chunks - noise)).square().mean((2, 3))
     with torch.no_grad():
         before = original(noisy, times)
-    return Lesson((weights.detach() * error).mean(), (found - before).square().mean())
+    return AdvantageLoss((weights.detach() * error).mean(), (found - before).square().mean())

@@ -1,4 +1,4 @@
-"""How chunks are driven: one action after another, while the next chunk may be on its way.
+"""Execution of action chunks: one action after another, while the next chunk may be computed already.
 
 Without a delay the car waits for a new chunk every `execute` decisions. With a delay of d decisions the old
 chunk goes on while the new one is computed, and the new one is drawn so that its first d actions are those
@@ -72,7 +72,7 @@ class ChunkQueue:
     def put(self, chunk: Callable[[], Tensor]) -> None:
         """Take the chunk (B, T, A) that began now; `chunk()` is called when its first action is needed."""
         if not self.due():
-            raise ValueError("chunk queue: a chunk that nobody asked for; expected one when `due` is true")
+            raise ValueError("chunk queue: no chunk is due: expected `put` only when `due` is true")
         if self.waits == 0:
             self._take(chunk, 0)
         else:

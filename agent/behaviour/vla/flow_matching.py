@@ -1,4 +1,4 @@
-"""Flow matching: chunks of actions out of noise, along straight paths.
+"""Flow matching: chunks of actions are drawn from noise along straight paths.
 
 A velocity field v(x, t) carries noise at t = 0 to actions at t = 1. It is learnt by regression on the
 velocity of straight lines between noise and data (Lipman et al. 2023, equations 20 to 23 with sigma_min = 0),

@@ -1,6 +1,6 @@
-"""What a vision-language-action policy offers, by the names that LeRobot's policies use.
+"""Interface of vision-language-action policies: methods and batch keys as in LeRobot.
 
-A batch is a mapping: `observation.images.<camera>` (B, 3, H, W) float32 in [0, 1], `observation.state` (B, S)
+A batch is a mapping: `observation.images.<camera>` (B, 3, H, W) float32 in [0, 1], `observation.state` (B, D)
 float32, `task` a list of B texts; for learning also `action` (B, T, A) float32 in [-1, 1] and `action_is_pad`
 (B, T) bool, rows beyond the end of the episode. `observation.features` (B, F), features of a frozen world
 model, stand in the place of the picture where a policy's config says so.

@@ -1,4 +1,4 @@
-"""The network of the policy: a transformer reads the observation once, an action expert draws chunks from it.
+"""The VLA network: a transformer encodes the observation once, an action expert turns noise into chunks.
 
 As in pi0 (Black et al. 2024) the expert is a smaller network of its own that turns noisy chunks into
 velocities while it attends to what was read. What the observation contributes (the keys and values of the
@@ -18,7 +18,7 @@ from torch.nn import functional
 from agent.behaviour.vla.instruction_classifier import InstructionClassifier
 
 Part = Callable[[Tensor], Tensor]
-"""A part of a layer: (B, K, T, W) -> the same."""
+"""A part of a layer: (B, K, T, E) -> the same."""
 _LAST_SCALE = 0.02
 """Standard deviation of learnt positions, and of the expert's last layer: velocities begin near zero."""
 DRIVING = frozenset({"execute", "delay", "background", "guidance", "flow_steps", "temperature"})
@@ -29,7 +29,7 @@ class VLAConfig(BaseModel, extra="forbid", validate_assignment=True, use_attribu
     """A compact vision-language-action policy."""
 
     vision: Literal["patches", "features"] = "patches"
-    """What it sees by: patches of the picture, or the features of a frozen world model."""
+    """Visual input: patches of the picture, or the features of a frozen world model."""
     image_size: int = Field(64, ge=1)
     """Of `patches`: side of the square picture [pixels]."""
     patch: int = Field(8, ge=1)
@@ -43,8 +43,8 @@ class VLAConfig(BaseModel, extra="forbid", validate_assignment=True, use_attribu
     text_size: int = Field(768, ge=1)
     """Numbers in the embedding of an instruction."""
     reading: tuple[Annotated[int, Field(ge=2)], ...] = ()
-    """Classes of each kind of thing that an instruction can say, for a reader that learns them first; the
-    policy then drives by what was read. () drives by the embedding itself."""
+    """Classes of speed, place and manoeuvre that an instruction can name: a classifier learns them first, and
+    the policy is conditioned on its probabilities. () conditions on the embedding itself."""
     text_max: int = Field(256, ge=3, le=256)
     """Longest instruction [word pieces]; the sentence encoder reads no more than 256."""
     chunk: int = Field(8, ge=1)
@@ -125,7 +125,7 @@ class Context:
 
     Attributes:
         layers: for each layer of the expert keys and values (B, heads, N, size).
-        instruction: (B, 1, W), the instruction alone: it conditions every layer beside the flow's time, so
+        instruction: (B, 1, E), the instruction alone: it conditions every layer beside the flow's time, so
             that one token of text is not lost among those of the picture.
     """
 
@@ -159,7 +159,7 @@ class VLAModel(nn.Module):
 
         Args:
             vision: pictures (B, 3, H, W) in [0, 1], or features (B, F).
-            state: (B, S), normalised.
+            state: (B, D), normalised.
             text: (B, E), embeddings of length 1.
         """
         if self.reader is not None:
@@ -167,7 +167,7 @@ class VLAModel(nn.Module):
         else:
             # Numbers near 1, as all others: in small ones the instruction is learnt late.
             text = text * text.shape[-1] ** 0.5
-        # (B, N + 2, W)
+        # (B, N + 2, E)
         tokens = torch.cat(
             [self.vision(vision), self.state(state).unsqueeze(1), self.text(text).unsqueeze(1)], 1
         )
@@ -199,8 +199,8 @@ class PatchTokens(nn.Linear):
         self.patch, self.tokens = patch, (image_size // patch) ** 2
 
     def forward(self, pictures: Tensor) -> Tensor:
-        """Pictures (B, 3, H, W) in [0, 1] -> (B, N, W)."""
-        # (B, N, 3 * P * P), centred
+        """Pictures (B, 3, H, W) in [0, 1] -> (B, N, E)."""
+        # (B, N, 3 * p * p), centred
         patches = functional.pixel_unshuffle(pictures - 0.5, self.patch).flatten(2).mT
         return super().forward(patches)
 
@@ -211,7 +211,7 @@ class FeatureToken(nn.Linear):
     tokens = 1
 
     def forward(self, features: Tensor) -> Tensor:
-        """Features (B, F) -> (B, 1, W)."""
+        """Features (B, F) -> (B, 1, E)."""
         return super().forward(features).unsqueeze(1)
 
 
@@ -228,7 +228,7 @@ class EncoderLayer(nn.Module):
         self.mlp = perceptron(width)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, N, W) -> the same."""
+        """(B, N, E) -> the same."""
         x = x + self.attention(self.norms[0](x))
         return x + self.mlp(self.norms[1](x))
 
@@ -243,7 +243,7 @@ class SelfAttention(nn.Module):
         self.out = nn.Linear(width, width)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, N, W) -> the same."""
+        """(B, N, E) -> the same."""
         q, k, v = (split_heads(y, self.heads) for y in self.qkv(x).chunk(3, -1))
         return self.out(merge_heads(functional.scaled_dot_product_attention(q, k, v)))
 
@@ -265,18 +265,18 @@ class ActionExpert(nn.Module):
         nn.init.zeros_(self.velocity.bias)
 
     def read(self, tokens: Tensor, text: Tensor) -> Context:
-        """The context of tokens (B, N, W) and instructions (B, `config.instruction_size`)."""
-        # (B, 1, W)
+        """The context of tokens (B, N, E) and instructions (B, `config.instruction_size`)."""
+        # (B, 1, E)
         instruction = self.text(text).unsqueeze(1)
         layers = [layer.read(tokens) for layer in self.layers if isinstance(layer, ExpertLayer)]
         return Context(layers, instruction)
 
     def forward(self, noisy: Tensor, times: Tensor, context: Context) -> Tensor:
         """(B, K, T, A) noisy actions at times (B, K) -> velocities (B, K, T, A)."""
-        # (B, K, 1, W)
+        # (B, K, 1, E)
         time = self.time(time_embedding(times, self.positions.shape[1])) + context.instruction
         condition = functional.silu(time).unsqueeze(2)
-        # (B, K, T, W)
+        # (B, K, T, E)
         x = self.action(noisy) + self.positions
         for layer, (keys, values) in zip(self.layers, context.layers, strict=True):
             x = layer(x, condition, keys, values)
@@ -305,13 +305,13 @@ class ExpertLayer(nn.Module):
         nn.init.zeros_(self.condition.bias)
 
     def read(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """Keys and values (B, heads, N, size) of tokens (B, N, W)."""
+        """Keys and values (B, heads, N, size) of tokens (B, N, E)."""
         keys, values = self.key_value(tokens).chunk(2, -1)
         return split_heads(keys, self.heads), split_heads(values, self.heads)
 
     def forward(self, x: Tensor, condition: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-        """(B, K, T, W) and their condition (B, K, 1, W) -> (B, K, T, W)."""
-        # (B, K, 1, part, W) each
+        """(B, K, T, E) and their condition (B, K, 1, E) -> (B, K, T, E)."""
+        # (B, K, 1, part, E) each
         shifts, scales, gates = self.condition(condition).unflatten(-1, (3, 3, x.shape[-1])).unbind(-3)
         parts: list[Part] = [self._within, lambda y: self._across(y, keys, values), self.mlp]
         for i, part in enumerate(parts):
@@ -320,29 +320,29 @@ class ExpertLayer(nn.Module):
         return x
 
     def _within(self, x: Tensor) -> Tensor:
-        """Each chunk attends to itself, (B, K, T, W) -> the same."""
-        # (B * K, T, W)
+        """Each chunk attends to itself, (B, K, T, E) -> the same."""
+        # (B * K, T, E)
         return self.own(x.flatten(0, 1)).view_as(x)
 
     def _across(self, x: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-        """All K chunks of an observation attend to its context, (B, K, T, W) -> the same."""
-        # (B, heads, K * T, W / heads): one long row of queries, so that the context is not repeated K times.
+        """All K chunks of an observation attend to its context, (B, K, T, E) -> the same."""
+        # (B, heads, K * T, E / heads): one long row of queries, so that the context is not repeated K times.
         q = split_heads(self.query(x.flatten(1, 2)), self.heads)
         return self.cross(merge_heads(functional.scaled_dot_product_attention(q, keys, values))).view_as(x)
 
 
 def perceptron(width: int) -> nn.Sequential:
-    """Two layers, (..., W) -> the same."""
+    """Two layers, (..., E) -> the same."""
     return nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
 
 
 def split_heads(x: Tensor, heads: int) -> Tensor:
-    """(B, N, W) -> (B, heads, N, W / heads)."""
+    """(B, N, E) -> (B, heads, N, E / heads)."""
     return x.unflatten(-1, (heads, -1)).transpose(1, 2)
 
 
 def merge_heads(x: Tensor) -> Tensor:
-    """(B, heads, N, W / heads) -> (B, N, W)."""
+    """(B, heads, N, E / heads) -> (B, N, E)."""
     return x.transpose(1, 2).flatten(2)
 
 

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from agent.behaviour.vla.advantage import advantage_weights, lesson
+from agent.behaviour.vla.advantage import advantage_loss, advantage_weights
 from agent.behaviour.vla.flow_matching import path_loss, sample
 
 
@@ -24,7 +24,7 @@ def test_even_weights_are_plain_flow_matching() -> None:
     velocity = lambda x, t: net(torch.cat([x, t[..., None, None].expand_as(x[..., :1])], -1))  # noqa: E731
     chunks = torch.rand(2, 3, 4, 2) * 2 - 1
     torch.manual_seed(1)
-    taught = lesson(velocity, velocity, chunks, torch.ones(2, 3))
+    taught = advantage_loss(velocity, velocity, chunks, torch.ones(2, 3))
     torch.manual_seed(1)
     noise, times = torch.randn_like(chunks), torch.rand(2, 3)
     torch.testing.assert_close(taught.flow, path_loss(velocity, chunks, noise, times))
@@ -34,7 +34,7 @@ def test_even_weights_are_plain_flow_matching() -> None:
 def test_the_leash_is_the_squared_difference_and_pulls_back() -> None:
     shift = nn.Parameter(torch.tensor(0.5))
     original: Tensor = torch.tensor(2.0, requires_grad=True)
-    taught = lesson(
+    taught = advantage_loss(
         lambda x, t: x + shift,
         lambda x, t: x * 1.0 + 0.0 * original,
         torch.zeros(1, 2, 3, 2),
@@ -57,7 +57,7 @@ def test_it_moves_towards_the_better_chunks_and_a_leash_holds_it() -> None:
         for _ in range(150):
             chunks = sample(field(mean.detach()), torch.randn(16, 8, 1, 1), 5)
             weights = advantage_weights(chunks.mean((2, 3)), 0.5, 20.0)
-            taught = lesson(field(mean), start, chunks, weights)
+            taught = advantage_loss(field(mean), start, chunks, weights)
             loss = taught.flow + leash * taught.leash
             optimizer.zero_grad()
             loss.backward()
