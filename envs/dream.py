@@ -36,16 +36,23 @@ class DreamConfig(BaseModel, extra="forbid", validate_assignment=True, use_attri
 
 
 @torch.no_grad()
-def states_after(model: WorldModel, observations: Observation, actions: torch.Tensor) -> State:
+def states_after(
+    model: WorldModel,
+    observations: Observation,
+    actions: torch.Tensor,
+    is_first: torch.Tensor | None = None,
+) -> State:
     """Posterior states (E) after the first C recorded steps of E episodes, for dreams to begin in.
 
     Args:
         model: the world model that filters the episodes.
         observations: name -> (E, C, ...).
         actions: (E, C, A), each the one that led to its observation.
+        is_first: (E, C), where an episode begins; in the first of the C steps by default.
     """
-    is_first = torch.zeros(actions.shape[:2], dtype=torch.bool, device=actions.device)
-    is_first[:, 0] = True
+    if is_first is None:
+        is_first = torch.zeros(actions.shape[:2], dtype=torch.bool, device=actions.device)
+        is_first[:, 0] = True
     states, _ = model.observe(observations, actions, is_first, model.initial(len(actions)))
     return states[:, -1]
 

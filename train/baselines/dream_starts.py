@@ -9,12 +9,12 @@ from pydantic import BaseModel, Field
 
 from agent.world_model.interface import State
 from envs.dream import states_after
-from train.collect.car_racing import record
 from train.data.hdf5 import open_episodes
 from train.drive.agents import Trained
 from train.drive.behaviour_policy import BehaviourPolicy
 from train.drive.brownian import BrownianConfig
 from train.drive.environments import require_car_racing
+from train.drive.recording import record_car_racing
 from train.run.errors import DreamdriveError
 
 _WINDOWS = 16  # starts of each episode, if dreams may begin anywhere
@@ -55,7 +55,7 @@ def dream_starts(config: DreamStartsConfig, trained: Trained, folder: Path, seed
             # What comes later is not needed: an episode of `context` actions has a row more than that.
             env = env.model_copy(update={"max_frames": config.context * env.action_repeat})
         drivers: dict[str, BehaviourPolicy] = {"agent": trained, "brownian": BrownianConfig(), "random": None}
-        frames = int(record(path, config.count, drivers[config.policy], env, seed)["frames"])
+        frames = int(record_car_racing(path, config.count, drivers[config.policy], env, seed)["frames"])
     states = recorded_starts(config, trained, path, seed)
     print(f"dreams begin in {len(states)} states of {path}")
     return states, frames

@@ -1,157 +1,25 @@
-"""The job that records driving as episodes, in a folder of .npz files or in an HDF5 file."""
+"""Collecting in CarRacing: episodes by a behaviour policy, and the rollouts of World Models' first stage."""
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import nullcontext
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-from gymnasium.vector import VectorEnv
+from pydantic import BaseModel, Field, model_validator
 
-from envs.car_racing.env import CarRacingConfig, make_car_racing
-from train.data.episodes import Episode
-from train.data.hdf5 import open_episodes
+from envs.car_racing.env import CarRacingConfig
 from train.drive.agents import Trained
 from train.drive.behaviour_policy import (
     BehaviourPolicy,
+    Mixture,
     check_policy,
+    is_run,
     load_behaviour_policy,
-    make_driver,
 )
-from train.drive.drivers import Driver
+from train.drive.brownian import BrownianConfig
 from train.drive.environments import require_car_racing
-from train.run.errors import DreamdriveError, one_line
+from train.drive.recording import record_car_racing
+from train.run.errors import DreamdriveError
 from train.run.options import build
 from train.run.progress import Progress
-
-
-class _Recorder:
-    """Gathers the rows of one simulator until its episode ends."""
-
-    def __init__(self) -> None:
-        self.rows: list[tuple[dict[str, np.ndarray], np.ndarray, float, bool]] = []
-
-    def add(
-        self, observation: dict[str, np.ndarray], action: np.ndarray, reward: float, terminal: bool
-    ) -> None:
-        self.rows.append((observation, action, reward, terminal))
-
-    def episode(self) -> Episode:
-        """The rows as an episode; the recorder is empty again."""
-        rows, self.rows = self.rows, []
-        is_first = np.zeros(len(rows), bool)
-        is_first[0] = True
-        return Episode(
-            observations={name: np.stack([row[0][name] for row in rows]) for name in rows[0][0]},
-            actions=np.stack([row[1] for row in rows]).astype(np.float32),
-            rewards=np.array([row[2] for row in rows], np.float32),
-            is_first=is_first,
-            is_terminal=np.array([row[3] for row in rows]),
-        )
-
-
-def drive(env: VectorEnv[Any, Any, Any], driver: Driver, count: int) -> Iterator[tuple[Episode, int]]:
-    """Give `count` whole episodes, at least one for each simulator, and the frames driven until each.
-
-    They are the `count` episodes that start first, not those that end first: short ones are not favoured.
-    """
-    n = env.num_envs
-    recorders = [_Recorder() for _ in range(n)]
-    live, first, ended, terminated = np.ones(n, bool), np.ones(n, bool), np.zeros(n, bool), np.zeros(n, bool)
-    actions: Any = env.action_space
-    action, reward = np.zeros(actions.shape, np.float32), np.zeros(n, np.float32)
-    to_start, frames = count - n, 0
-    driver.reset(n)
-    observation, _ = env.reset()
-    while True:
-        for i in np.flatnonzero(live):
-            row = {name: value[i].copy() for name, value in observation.items()}
-            recorders[i].add(row, action[i].copy(), float(reward[i]), bool(terminated[i]))
-            if ended[i]:
-                yield recorders[i].episode(), frames
-                live[i] = to_start > 0
-                to_start -= 1
-        if not live.any():
-            return
-        action = driver.act(observation, first)
-        # After an end, this step only resets: the action led nowhere.
-        first = ended
-        observation, reward, terminated, truncated, info = env.step(action)
-        action, reward = np.where(first[:, None], 0.0, action), np.where(first, 0.0, reward)
-        ended = terminated | truncated
-        frames += int(info["frames"][live].sum())
-
-
-def record(
-    path: Path,
-    episodes: int,
-    policy: BehaviourPolicy,
-    config: CarRacingConfig,
-    seed: int,
-    progress: Progress | None = None,
-    stopping: Callable[[], bool] = lambda: False,
-) -> dict[str, float]:
-    """Drive until there are `episodes` episodes in `path`: an HDF5 file, or a folder of .npz files.
-
-    Each is written as soon as it ends, whole or not at all; those that are there count, and are kept. The
-    same arguments give the same episodes in a file and in a folder.
-
-    Args:
-        path: where to; it is made if missing.
-        episodes: how many there shall be.
-        policy: who drives.
-        config: the environment; fewer simulators than it says are made for fewer episodes.
-        seed: of tracks and of chance.
-        progress: shows the number of episodes; None shows a bar of its own.
-        stopping: asked after each episode whether to leave it at those that are there.
-
-    Returns:
-        What was driven now: "episodes", "frames" and, if there were any, "mean_score".
-
-    Raises:
-        DreamdriveError: `path` holds something else, or episodes of other shapes; or the disk refuses.
-    """
-    with open_episodes(path, "a") as there:
-        done = len(there)
-        if done >= episodes:
-            print(f"{path}: {done} episodes are there already")
-            return {"episodes": 0.0, "frames": 0.0}
-        # Each continuation drives other tracks than those of the episodes that are there.
-        track_seed, chance_seed = np.random.SeedSequence([seed, done]).generate_state(2).tolist()
-        config = config.model_copy(update={"num_envs": min(config.num_envs, episodes - done)})
-        try:
-            env = make_car_racing(config, track_seed % 900_000)
-        except ValueError as error:
-            raise DreamdriveError(one_line(error)) from error
-        own = Progress(f"collecting {path}", episodes, "episodes", done=done)
-        frames, scores = 0, []
-        try:
-            if done:
-                _check_fits(path, there.read(0), env)
-            driver = make_driver(policy, config.action_size, chance_seed, done)
-            with own if progress is None else nullcontext(progress) as shown:
-                shown.update(done)
-                for episode, frames in drive(env, driver, episodes - done):
-                    there.append(episode)
-                    scores.append(float(episode.rewards.sum()))
-                    shown.update(len(there), {"frames": frames, "mean score": float(np.mean(scores))})
-                    if stopping():
-                        break
-        finally:
-            env.close()
-    return {"episodes": float(len(scores)), "frames": float(frames), "mean_score": float(np.mean(scores))}
-
-
-def _check_fits(path: Path, first: Episode, env: VectorEnv[Any, Any, Any]) -> None:
-    """Raise `DreamdriveError` where the episodes in `path` are of another environment than `env`."""
-    spaces: Any = env.single_observation_space
-    wanted = {name: space.shape for name, space in spaces.items()}, env.single_action_space.shape
-    found = {name: value.shape[1:] for name, value in first.observations.items()}, first.actions.shape[1:]
-    if found != wanted:
-        raise DreamdriveError(
-            f"{path}: has observations {found[0]} and actions {found[1]}, "
-            f"expected {wanted[0]} and {wanted[1]} as the environment has"
-        )
 
 
 def collect_car_racing(
@@ -169,4 +37,83 @@ def collect_car_racing(
     base = require_car_racing(trained.config.env, policy).model_dump() if trained else None
     config = build(CarRacingConfig, None, overrides or {}, base)
     check_policy(driving, config)
-    record(output, episodes, driving, config, seed)
+    record_car_racing(output, episodes, driving, config, seed)
+
+
+class ShareConfig(BaseModel, extra="forbid", validate_assignment=True, use_attribute_docstrings=True):
+    """One of several drivers of the rollouts."""
+
+    policy: str = "brownian"
+    """Who drives: `brownian`, `random`, or the folder of a run."""
+    share: float = Field(1.0, gt=0)
+    """How many of the rollouts are its own, in proportion to the shares of the others."""
+    noise: float = Field(0.0, ge=0)
+    """Of a run: standard deviation of the change, in one decision, of a brownian push on each of its best
+    actions, whose range is 2, so that mistakes are seen, and how they are mended; 0 samples its policy."""
+
+    @model_validator(mode="after")
+    def _only_runs_err(self) -> "ShareConfig":
+        if self.noise and not is_run(self.policy):
+            raise ValueError(f"noise {self.noise}: expected 0 for the policy {self.policy}, only a run errs")
+        return self
+
+
+class RolloutsConfig(BaseModel, extra="forbid", validate_assignment=True, use_attribute_docstrings=True):
+    """How many rollouts, driven by whom, kept where."""
+
+    rollouts: int = Field(10_000, ge=1)
+    """Episodes there shall be in all; 10,000 as in Ha & Schmidhuber (2018)."""
+    policy: str = "brownian"
+    """Who drives: `brownian`, `random`, or the folder of a run, whose agent then explores."""
+    mixture: list[ShareConfig] = []
+    """Several who drive by turns, in the place of `policy`: [{policy: ..., share: ..., noise: ...}, ...]."""
+    brownian: BrownianConfig = BrownianConfig()
+    """How the brownian policy wanders."""
+    file: str = "rollouts.h5"
+    """Where the rollouts are, seen from the run's folder: a .h5 file, or a folder of .npz files. Those at an
+    absolute path are somebody's: the stages read them, and nothing is collected."""
+
+
+class DataCollector:
+    """Records rollouts until there are as many as asked for; run again, it goes on where it stopped.
+
+    A continuation drives tracks of its own. Episodes are those of `dreamdrive collect car-racing` with the
+    same seed, policy and environment. In a mixture the number of an episode says whose turn it is: what is
+    added later keeps the shares.
+
+    Args:
+        config: how many, by whom.
+        env_config: the environment.
+        path: the HDF5 file, or a folder for .npz files.
+        seed: of tracks and of chance.
+    """
+
+    def __init__(self, config: RolloutsConfig, env_config: CarRacingConfig, path: Path, seed: int) -> None:
+        self.config, self.env_config = config, env_config
+        self.path, self.seed = Path(path), seed
+
+    def collect(
+        self, progress: Progress | None = None, stopping: Callable[[], bool] = lambda: False
+    ) -> dict[str, float]:
+        """Record what is missing.
+
+        Args:
+            progress: shows the number of rollouts; None shows a bar of its own.
+            stopping: asked after each rollout whether to leave it at those that are there.
+
+        Returns:
+            What was driven now: "episodes", "frames" and, if there were any, "mean_score".
+
+        Raises:
+            DreamdriveError: the policy is no run or learnt with another environment, the rollouts that are
+                there have other shapes, or the disk refuses.
+        """
+        policy, env = self._policy(), self.env_config
+        check_policy(policy, env)
+        return record_car_racing(self.path, self.config.rollouts, policy, env, self.seed, progress, stopping)
+
+    def _policy(self) -> BehaviourPolicy:
+        c = self.config
+        if not c.mixture:
+            return load_behaviour_policy(c.policy, c.brownian)
+        return Mixture([(load_behaviour_policy(p.policy, c.brownian, p.noise), p.share) for p in c.mixture])

@@ -34,13 +34,22 @@ class ObservationFilter:
 
     def reset(self, count: int) -> None:
         """Forget all episodes; `count` of them follow, N."""
+        self._fresh = True
         self.state: State = self._world_model.initial(count)
         self.action = torch.zeros(count, self._world_model.action_size, device=self._device)
 
     def peek(
-        self, observation: Arrays, is_first: NDArray[np.bool_] | Tensor, rows: NDArray[np.intp] | None = None
+        self,
+        observation: Arrays,
+        is_first: NDArray[np.bool_] | Tensor | None = None,
+        rows: NDArray[np.intp] | None = None,
     ) -> State:
         """The states (M) that `see` would give, without remembering them."""
+        if is_first is None:
+            count = len(next(iter(observation.values())))
+            if self._fresh:
+                self.reset(count)
+            is_first = torch.full((count,), self._fresh)
         state, action = self.state, self.action
         if rows is not None:
             observation, is_first = {name: value[rows] for name, value in observation.items()}, is_first[rows]
@@ -49,13 +58,17 @@ class ObservationFilter:
         return self._world_model.encode(seen, state, action, self._on_device(is_first))
 
     def see(
-        self, observation: Arrays, is_first: NDArray[np.bool_] | Tensor, rows: NDArray[np.intp] | None = None
+        self,
+        observation: Arrays,
+        is_first: NDArray[np.bool_] | Tensor | None = None,
+        rows: NDArray[np.intp] | None = None,
     ) -> State:
         """The states (M) after the observations.
 
         Args:
             observation: name -> (N, ...).
-            is_first: (N,), where an episode begins.
+            is_first: (N,), where an episode begins; None: everywhere, of as many as the observations are,
+                until an action has followed, then nowhere.
             rows: (M,), which of the N; all by default.
         """
         state = self.peek(observation, is_first, rows)
@@ -67,6 +80,7 @@ class ObservationFilter:
 
     def follow(self, action: NDArray[np.float32] | Tensor, rows: NDArray[np.intp] | None = None) -> None:
         """Remember the actions (M, A) that lead to the next observations."""
+        self._fresh = False
         if rows is None:
             self.action = self._on_device(action)
         else:

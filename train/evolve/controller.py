@@ -18,7 +18,7 @@ from train.data.windows import windows_end_to_end
 from train.evolve.cma_es import Evolution
 from train.evolve.fitness import (
     DreamFitness,
-    MakeEnv,
+    MakeSingleEpisodes,
     RealFitness,
     genomes_of,
     make_single_episodes,
@@ -66,7 +66,7 @@ class ControllerTrainer:
     def train(
         self,
         tokens: EpisodeColumns | None,
-        make_env: MakeEnv = make_single_episodes,
+        make_env: MakeSingleEpisodes = make_single_episodes,
         saves: Saves | None = None,
         watch: Watch | None = None,
     ) -> dict[str, float]:

@@ -11,14 +11,16 @@ from torch import Tensor
 from agent.behaviour.evolution import EvolutionaryController, Population, dream_fitness
 from agent.world_model.interface import State, WorldModel
 from envs.car_racing.env import CarRacingConfig, make_car_racing
+from envs.dream import states_after
 from train.data.columns import EpisodeColumns
 from train.data.windows import cut, sequence_batch
+from train.drive.filtering import ObservationFilter
 from train.run.errors import DreamdriveError, one_line
 
-MakeEnv = Callable[[CarRacingConfig, int, int], VectorEnv[Any, Any, Any]]
+MakeSingleEpisodes = Callable[[CarRacingConfig, int, int], VectorEnv[Any, Any, Any]]
 
 
-def dream_starts(
+def token_starts(
     world_model: WorldModel,
     tokens: EpisodeColumns,
     episodes: list[int],
@@ -46,13 +48,9 @@ def dream_starts(
         firsts = firsts + rng.integers(0, lengths[chosen] - context, endpoint=True)
     # (count, context)
     rows = firsts[:, None] + np.arange(context)
-    device = next(world_model.parameters()).device
-    batch = sequence_batch(cut(tokens, rows, afresh=False), device)
+    batch = sequence_batch(cut(tokens, rows, afresh=False), next(world_model.parameters()).device)
     with torch.no_grad():
-        states, _ = world_model.observe(
-            batch.observation, batch.action, batch.is_first, world_model.initial(count)
-        )
-    return states[:, -1]
+        return states_after(world_model, batch.observation, batch.action, batch.is_first)
 
 
 class DreamFitness:
@@ -86,7 +84,7 @@ class DreamFitness:
         """Fitness (P,) over `episodes` dreams each; the same for the same `seed`."""
         with torch.random.fork_rng():
             torch.manual_seed(int(np.random.SeedSequence(seed).generate_state(1)[0]))
-            starts = dream_starts(
+            starts = token_starts(
                 self.world_model, self.tokens, self.episodes, episodes, self.context, seed, self.anywhere
             )
             return dream_fitness(self.world_model, population, starts, self.length).cpu()
@@ -108,7 +106,12 @@ class RealFitness:
         make_env: makes it from options, a seed and how many tracks there are, as `make_single_episodes` does.
     """
 
-    def __init__(self, world_model: WorldModel, env: CarRacingConfig, make_env: MakeEnv) -> None:
+    def __init__(
+        self,
+        world_model: WorldModel,
+        env: CarRacingConfig,
+        make_env: MakeSingleEpisodes,
+    ) -> None:
         self.world_model, self.env, self.make_env = world_model, env, make_env
         self.frames = 0
         """Frames driven so far."""
@@ -125,16 +128,16 @@ class RealFitness:
             raise DreamdriveError(one_line(error)) from error
         try:
             observation, _ = env.reset()
-            state, total, live = self.world_model.initial(n), np.zeros(n), np.ones(n, bool)
-            action = torch.zeros(n, self.world_model.action_size, device=device)
-            is_first = torch.ones(n, dtype=torch.bool, device=device)
+            filtered = ObservationFilter(self.world_model, device)
+            filtered.reset(n)
+            total, live, is_first = np.zeros(n), np.ones(n, bool), np.ones(n, bool)
             while live.any():
                 # Simulators whose episode is over stand still, and need not be looked at.
-                on = torch.from_numpy(np.flatnonzero(live)).to(device)
-                seen = {n: torch.from_numpy(v[live]).to(device) for n, v in observation.items()}
-                state[on] = self.world_model.encode(seen, state[on], action[on], is_first[on])
-                features = self.world_model.features(state).unflatten(0, (p, episodes))
+                filtered.see(observation, is_first, np.flatnonzero(live))
+                # (P, E, F)
+                features = self.world_model.features(filtered.state).unflatten(0, (p, episodes))
                 action = population.act(features).flatten(0, 1)
+                filtered.follow(action)
                 observation, reward, terminated, truncated, info = env.step(action.cpu().numpy())
                 # Only the first episode of each simulator counts.
                 total += reward * live

@@ -12,8 +12,8 @@ from gymnasium.vector import VectorEnv
 from torch import Tensor
 
 from agent.dreamer import Dreamer
-from agent.world_model.interface import State
 from train.data.replay import Replay
+from train.drive.filtering import ObservationFilter
 from train.run.errors import DreamdriveError
 
 MakeEnv = Callable[[int], VectorEnv[Any, Any, Any]]
@@ -107,7 +107,7 @@ class Collector:
         self._at, self._say = _Progress(), say
         self._env: VectorEnv[Any, Any, Any] | None = None
         self._discrete = False
-        self._state: State | None = None
+        self._filter: ObservationFilter | None = None
         self._row: Arrival
         self._action: np.ndarray
         self._ended: np.ndarray
@@ -137,7 +137,8 @@ class Collector:
         self._discrete = isinstance(self._env.single_action_space, gymnasium.spaces.Discrete)
         observation, info = self._env.reset()
         count = self._env.num_envs
-        self._state = agent.world_model.initial(count)
+        self._filter = ObservationFilter(agent.world_model, self._device)
+        self._filter.reset(count)
         self._lender = np.arange(count)
         row = Arrival(
             observation=dict(observation),
@@ -191,13 +192,13 @@ class Collector:
     def state_dict(self) -> dict[str, Any]:
         """Plain tensors and numbers from which `load` goes on."""
         at = self._at
-        assert self._state is not None
+        assert self._filter is not None
         return {
             "segment": at.segment,
             "frames": at.frames,
             "decisions": at.decisions,
             "actions": torch.from_numpy(np.stack(at.actions)) if at.actions else torch.zeros(0),
-            "state": {name: value.cpu() for name, value in self._state.items()},
+            "state": {name: value.cpu() for name, value in self._filter.state.items()},
             "observation": {name: torch.from_numpy(v.copy()) for name, v in self._row.observation.items()},
         }
 
@@ -216,9 +217,9 @@ class Collector:
             self._send(action)
             self._receive(report=False)
         at.frames, at.decisions = int(saved["frames"]), int(saved["decisions"])
-        assert self._state is not None
+        assert self._filter is not None
         for name, value in saved["state"].items():
-            self._state[name] = value.to(self._device)
+            self._filter.state[name] = value.to(self._device)
         saved_row = saved["observation"].items()
         if not all(np.array_equal(self._row.observation[name], value.numpy()) for name, value in saved_row):
             self.resumed_exactly = False
@@ -232,18 +233,18 @@ class Collector:
     def _remember(self, agent: Dreamer, explore: bool) -> Tensor:
         """Filter the row at hand, store it with the agent's state, give the agent's next action (N, A)."""
         row = self._row
-        assert self._state is not None
+        assert self._filter is not None
         seen = {name: torch.from_numpy(v).to(self._device) for name, v in row.observation.items()}
         observation = agent.world_model.digest(seen)
-        action = torch.from_numpy(row.action).to(self._device)
-        is_first = torch.from_numpy(row.is_first).to(self._device)
-        chosen, self._state = agent.act(observation, self._state, action, is_first, explore)
+        self._filter.follow(row.action)
+        state = self._filter.see(observation, row.is_first)
+        chosen = agent.choose(state, explore)
         if not torch.isfinite(chosen).all():
             raise DreamdriveError(
                 "training diverged: the agent's actions are no numbers; lower learning rates may help, "
                 "from the last checkpoint (--resume)"
             )
-        latent = {name: value.cpu() for name, value in agent.world_model.compress(self._state).items()}
+        latent = {name: value.cpu() for name, value in agent.world_model.compress(state).items()}
         self._replay.add(
             {name: value.cpu() for name, value in observation.items()},
             row.action,

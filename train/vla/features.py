@@ -14,6 +14,7 @@ from agent.behaviour.vla.interface import FEATURES, ChunkPolicy, VLABatch, obser
 from agent.world_model.interface import State, WorldModel
 from train.data.episodes import Episode
 from train.drive.agents import load_world_model
+from train.drive.filtering import ObservationFilter
 from train.run.errors import DreamdriveError
 from train.vla.filtered_episodes import filter_drive
 
@@ -86,8 +87,8 @@ class FeatureReader:
             states = filter_drive(self.world_model, self._names, episode).states
         return self.world_model.features(states)[:-1].float().cpu()
 
-    def filter(self, batch: VLABatch, state: State | None, action: Tensor | None) -> State:
-        """The state (B) after a LeRobot batch was seen, `action` (B, A) having led there; None starts.
+    def observation(self, batch: VLABatch) -> dict[str, Tensor]:
+        """What the world model observes of a LeRobot batch, name -> (B, ...).
 
         Raises:
             DreamdriveError: the batch lacks an observation that the world model needs.
@@ -102,7 +103,7 @@ class FeatureReader:
             # Pictures come as numbers in [0, 1].
             value = (batch[key] * 255).round().to(torch.uint8) if name == "image" else batch[key]
             seen[name] = value.to(self.device)
-        return self.world_model.encode(seen, state, action)
+        return seen
 
 
 def own_copy(policy: ChunkPolicy, seed: int) -> ChunkPolicy:
@@ -128,6 +129,7 @@ class FeaturePolicy:
 
     def __init__(self, policy: ChunkPolicy, reader: FeatureReader) -> None:
         self.policy, self.reader = policy, reader
+        self._filter = ObservationFilter(reader.world_model, reader.device)
         self.reset()
 
     @property
@@ -142,8 +144,7 @@ class FeaturePolicy:
     def reset(self) -> None:
         """Forget the episode."""
         self.policy.reset()
-        self._state: State | None = None
-        self._action: Tensor | None = None
+        self._filter.reset(1)
 
     @torch.no_grad()
     def select_action(self, batch: VLABatch) -> Tensor:
@@ -159,7 +160,7 @@ class FeaturePolicy:
 
     def see(self, batch: VLABatch) -> State:
         """The state (B) after what was driven so far and what `batch` shows, of which no note is taken."""
-        return self.reader.filter(batch, self._state, self._action)
+        return self._filter.peek(self.reader.observation(batch))
 
     def propose(self, batch: VLABatch, state: State, samples: int) -> Tensor:
         """K chunks (B, K, T, A) from states that `see` gave; see `propose` of any policy."""
@@ -167,7 +168,8 @@ class FeaturePolicy:
 
     def follow(self, state: State, action: Tensor) -> None:
         """In the place of `select_action`: from states that `see` gave, somebody else's (B, A) is driven."""
-        self._state, self._action = state, action.to(self.reader.device)
+        self._filter.state = state
+        self._filter.follow(action)
 
     @torch.no_grad()
     def _with_features(self, batch: VLABatch, state: State) -> dict[str, Any]:

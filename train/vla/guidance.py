@@ -30,6 +30,7 @@ from agent.behaviour.vla.model import VLAConfig
 from agent.world_model.interface import State, WorldModel
 from train.data.episodes import Episode
 from train.drive.agents import load_world_model
+from train.drive.filtering import ObservationFilter
 from train.language.hindsight import CAR_RACING_SPEEDS, SpeedScale
 from train.run.errors import DreamdriveError, one_line
 from train.vla.chunk_scoring import Judge, JudgeConfig, Judged, Understand
@@ -105,6 +106,7 @@ class WorldModelGuidedTrainer:
         self.last: Judged | None = None
         device = next((p.device for p in world_model.parameters()), torch.device("cpu"))
         self._reader = FeatureReader(world_model, dict.fromkeys(observations, ()), device)
+        self._filter = ObservationFilter(world_model, device)
         # A policy that reads this world model's features has filtered already what the judge dreams from.
         self._shared = isinstance(self.policy, FeaturePolicy) and self.policy.reader.same(self._reader)
         prior = actor.policy if isinstance(actor, ActorCritic) else actor
@@ -118,8 +120,7 @@ class WorldModelGuidedTrainer:
     def reset(self) -> None:
         """Forget the episode."""
         self.policy.reset()
-        self._state: State | None = None
-        self._action: Tensor | None = None
+        self._filter.reset(1)
         self._waiting: list[Tensor] = []
 
     def plan_action(self, observation: Mapping[str, Any]) -> Tensor:
@@ -149,7 +150,8 @@ class WorldModelGuidedTrainer:
             chunk = self._choose(batch, seen, own)
             self._waiting = list(chunk[:, : self.execute].unbind(1))
         action = self._waiting.pop(0)
-        self._state, self._action = seen, action.to(self._reader.device)
+        self._filter.state = seen
+        self._filter.follow(action)
         if isinstance(self.policy, FeaturePolicy):
             self.policy.follow(own, action)
         return action
@@ -206,7 +208,7 @@ class WorldModelGuidedTrainer:
         own = self.policy.see(batch) if isinstance(self.policy, FeaturePolicy) else None
         if own is not None and self._shared:
             return own, own
-        seen = self._reader.filter(batch, self._state, self._action)
+        seen = self._filter.peek(self._reader.observation(batch))
         return seen, seen if own is None else own
 
     def _choose(self, batch: VLABatch, state: State, own: State) -> Tensor:

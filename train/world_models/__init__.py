@@ -22,7 +22,7 @@ with `rollouts = train.tokenizer.picture_stream.open_rollouts(path, image_shape,
 from agent.behaviour.evolution import EvolutionaryController
 from agent.tokenizer.fsq_vae import FSQVAE
 from agent.world_model.lstm import LSTMWorldModel as WorldModel
-from train.collect.rollouts import DataCollector
+from train.collect.car_racing import DataCollector
 from train.evolve.controller import ControllerTrainer
 from train.tokenizer.train_tokenizer import VAETrainer
 from train.world_model.token_trainer import WorldModelTrainer

@@ -10,7 +10,7 @@ from agent.dreamer import DreamerConfig, OptimizerConfig
 from agent.tokenizer.fsq_vae import FSQVAEConfig
 from agent.world_model.lstm import LSTMConfig
 from envs.car_racing.env import CarRacingConfig
-from train.collect.rollouts import CollectConfig
+from train.collect.car_racing import RolloutsConfig
 
 
 class TrainingConfig(BaseModel, extra="forbid", validate_assignment=True, use_attribute_docstrings=True):
@@ -147,7 +147,7 @@ class WorldModelAgentConfig(
     """Another run, whose finished stages count where this one has none of its own; it is only read."""
     env: CarRacingConfig = CarRacingConfig(action="3d")
     """The environment to drive."""
-    collect: CollectConfig = CollectConfig()
+    collect: RolloutsConfig = RolloutsConfig()
     """The recorded rollouts."""
     fsq_vae: FSQVAEConfig = FSQVAEConfig()
     """The tokenizer: pictures to codes and back."""

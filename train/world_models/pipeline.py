@@ -15,11 +15,11 @@ import torch
 from agent.dreamer import Dreamer
 from agent.tokenizer.fsq_vae import FSQVAE
 from agent.world_model.lstm import LSTMWorldModel
-from train.collect.rollouts import DataCollector
+from train.collect.car_racing import DataCollector
 from train.data.columns import EpisodeColumns, noted_ends
 from train.data.episode_store import EpisodeStore
 from train.evolve.controller import ControllerTrainer
-from train.evolve.fitness import MakeEnv, make_single_episodes
+from train.evolve.fitness import MakeSingleEpisodes, make_single_episodes
 from train.online.warm_start import weights_file
 from train.run.checkpoint import save_weights
 from train.run.device import set_up_cpu
@@ -62,7 +62,12 @@ class Pipeline:
     """
 
     def __init__(
-        self, config: WorldModelAgentConfig, run: Run, tracker: Tracker, stop: StopSignal, make_env: MakeEnv
+        self,
+        config: WorldModelAgentConfig,
+        run: Run,
+        tracker: Tracker,
+        stop: StopSignal,
+        make_env: MakeSingleEpisodes,
     ) -> None:
         self.config, self.run, self.tracker, self.stop = config, run, tracker, stop
         self.make_env = make_env
@@ -298,7 +303,7 @@ def train_world_models(
     config: WorldModelAgentConfig,
     stage: str,
     run_path: Path,
-    make_env: MakeEnv = make_single_episodes,
+    make_env: MakeSingleEpisodes = make_single_episodes,
 ) -> Run:
     """Do one stage, or `all`, in the run in `run_path`, which is begun if it is not there.
 

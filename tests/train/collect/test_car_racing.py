@@ -9,10 +9,11 @@ import pytest
 
 from envs.car_racing.env import CarRacingConfig
 from tests.train.online.tiny_envs import REPEAT, Counting, TinyEnv, count_reward, ends_after
-from train.collect import car_racing as collect
-from train.collect.car_racing import collect_car_racing, drive
+from train.collect.car_racing import collect_car_racing
 from train.data.episodes import read_episode
+from train.drive import recording
 from train.drive.behaviour_policy import make_driver
+from train.drive.rollout import roll_out_side_by_side
 from train.run.errors import DreamdriveError
 
 
@@ -34,7 +35,7 @@ def counted(env: TinyEnv) -> Callable[[], int]:
 @pytest.mark.parametrize(("envs", "count"), [(1, 1), (1, 3), (3, 3), (3, 4), (3, 8), (4, 9)])
 def test_exactly_the_episodes_that_start_first(envs: int, count: int) -> None:
     env = Counting(envs, 0)
-    episodes = [episode for episode, _ in drive(env, make_driver(None, 2, seed=0), count)]
+    episodes = [episode for episode, _ in roll_out_side_by_side(env, make_driver(None, 2, seed=0), count)]
     assert len(episodes) == count
     started = []
     for episode in episodes:
@@ -65,7 +66,7 @@ def test_exactly_the_episodes_that_start_first(envs: int, count: int) -> None:
 def test_frames_are_those_of_recorded_episodes() -> None:
     env = Counting(3, 0)
     moved = counted(env)
-    recorded = list(drive(env, make_driver(None, 2, seed=0), 3))
+    recorded = list(roll_out_side_by_side(env, make_driver(None, 2, seed=0), 3))
     assert recorded[-1][1] == REPEAT * sum(len(episode) for episode, _ in recorded) < moved()
     assert [frames for _, frames in recorded] == sorted(frames for _, frames in recorded)
 
@@ -78,7 +79,7 @@ def in_counting(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
         made.append((config.num_envs, seed))
         return Counting(config.num_envs, seed)
 
-    monkeypatch.setattr(collect, "make_car_racing", make)
+    monkeypatch.setattr(recording, "make_car_racing", make)
     return made
 
 

@@ -12,8 +12,7 @@ from tests.train.data.test_episodes import assert_same
 from tests.train.online.tiny_envs import SIDE, Counting
 from train.cli import main
 from train.collect import car_racing as collect
-from train.collect.car_racing import collect_car_racing
-from train.collect.rollouts import CollectConfig, DataCollector
+from train.collect.car_racing import DataCollector, RolloutsConfig, collect_car_racing
 from train.data.hdf5 import open_episodes
 from train.drive.brownian import BrownianConfig
 from train.run.errors import DreamdriveError
@@ -36,7 +35,7 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
 
 
 def collector(path: Path, rollouts: int, seed: int = 0, policy: str = "brownian") -> DataCollector:
-    return DataCollector(CollectConfig(rollouts=rollouts, policy=policy), SMALL, path, seed)
+    return DataCollector(RolloutsConfig(rollouts=rollouts, policy=policy), SMALL, path, seed)
 
 
 @pytest.mark.parametrize("policy", ["brownian", "random"])
@@ -136,7 +135,7 @@ def test_a_mixture_drives_by_turns_and_goes_on_by_count(tmp_path: Path, made: li
     options = {"mixture": shares, "brownian": steady}
     for name, counts in (("whole.h5", [9]), ("parts.h5", [2, 4, 9])):
         for rollouts in counts:
-            config = CollectConfig.model_validate({"rollouts": rollouts, **options})
+            config = RolloutsConfig.model_validate({"rollouts": rollouts, **options})
             DataCollector(config, SMALL, tmp_path / name, 0).collect()
         file = open_episodes(tmp_path / name)
         actions = [file.read(number).actions[1:] for number in range(9)]
@@ -146,8 +145,8 @@ def test_a_mixture_drives_by_turns_and_goes_on_by_count(tmp_path: Path, made: li
 def test_the_shares_of_a_mixture_are_checked(tmp_path: Path) -> None:
     for share in ({"policy": "brownian", "noise": 0.1}, {"share": 0}, {"policy": "a", "noise": -1}):
         with pytest.raises(ValueError, match="noise|share"):
-            CollectConfig.model_validate({"mixture": [share]})
-    config = CollectConfig.model_validate({"mixture": [{}, {"policy": "nowhere", "noise": 0.1}]})
+            RolloutsConfig.model_validate({"mixture": [share]})
+    config = RolloutsConfig.model_validate({"mixture": [{}, {"policy": "nowhere", "noise": 0.1}]})
     with pytest.raises(DreamdriveError, match="no run at nowhere"):
         DataCollector(config, SMALL, tmp_path / "r.h5", 0).collect()
     assert list(tmp_path.iterdir()) == []
@@ -161,8 +160,8 @@ def test_bad_requests_are_one_line(tmp_path: Path) -> None:
     with pytest.raises(DreamdriveError, match="r.h5: broken"):
         collector(tmp_path / "r.h5", 1).collect()
     with pytest.raises(ValueError, match="deviation"):
-        CollectConfig(brownian={"deviation": 0})
-    assert CollectConfig().rollouts == 10_000 and CollectConfig().brownian == BrownianConfig()
+        RolloutsConfig(brownian={"deviation": 0})
+    assert RolloutsConfig().rollouts == 10_000 and RolloutsConfig().brownian == BrownianConfig()
 
 
 def test_brownian_driving_of_the_real_car_from_the_command_line(tmp_path: Path) -> None:

@@ -14,7 +14,6 @@ from tensordict import TensorDict
 from envs.car_racing.env import CarRacingConfig
 from envs.car_racing.observation import native_action
 from tests.train.online.tiny_envs import Counting
-from train.collect.car_racing import drive
 from train.drive.agents import Trained
 from train.drive.behaviour_policy import (
     BehaviourPolicy,
@@ -26,6 +25,7 @@ from train.drive.behaviour_policy import (
 )
 from train.drive.brownian import BrownianConfig
 from train.drive.drivers import Driver, turns
+from train.drive.rollout import roll_out_side_by_side
 from train.run.errors import DreamdriveError
 
 FIRST = np.array([True, True, True])
@@ -123,7 +123,7 @@ def test_each_episode_of_a_mixture_has_one_driver_and_its_share() -> None:
     ]
     for begun in (0, 1):
         driver = make_driver(Mixture(parts), 2, 0, begun)
-        episodes = [episode for episode, _ in drive(Counting(4, 0), driver, 12)]
+        episodes = [episode for episode, _ in roll_out_side_by_side(Counting(4, 0), driver, 12)]
         who = [np.unique(np.sign(episode.actions[1:])) for episode in episodes]
         assert all(len(signs) == 1 for signs in who)
         assert sum(signs[0] > 0 for signs in who) == 4
@@ -134,10 +134,10 @@ def test_each_episode_of_a_mixture_has_one_driver_and_its_share() -> None:
 
 def test_chance_and_brownian_motion_in_a_mixture() -> None:
     mixture = Mixture([(None, 1.0), (BrownianConfig(deviation=1e-6, gas=0.5, pull=1.0), 1.0)])
-    episodes = [e for e, _ in drive(Counting(2, 0), make_driver(mixture, 2, 0), 6)]
+    episodes = [e for e, _ in roll_out_side_by_side(Counting(2, 0), make_driver(mixture, 2, 0), 6)]
     steady = [bool(np.allclose(e.actions[1:], [0.0, 0.5], atol=1e-4)) for e in episodes]
     assert steady.count(True) == 3
-    again = [e for e, _ in drive(Counting(2, 0), make_driver(mixture, 2, 0), 6)]
+    again = [e for e, _ in roll_out_side_by_side(Counting(2, 0), make_driver(mixture, 2, 0), 6)]
     assert all(np.array_equal(a.actions, b.actions) for a, b in zip(episodes, again, strict=True))
 
 

@@ -16,9 +16,9 @@ from train.evolve.controller import ControllerTrainer
 from train.evolve.fitness import (
     DreamFitness,
     RealFitness,
-    dream_starts,
     genomes_of,
     make_single_episodes,
+    token_starts,
 )
 from train.run.checkpoint import load_checkpoint
 from train.run.errors import DreamdriveError
@@ -51,11 +51,11 @@ def train(
 
 def test_dreams_start_from_recorded_first_rows() -> None:
     _, model = parts(small_config())
-    starts = dream_starts(model, TOKENS, [0, 1, 2, 3], 20, 4, [7])
+    starts = token_starts(model, TOKENS, [0, 1, 2, 3], 20, 4, [7])
     # The third row after the first of the episodes that are long enough; the third of them has two rows.
     firsts = {int(TOKENS["observation.token"][first + 3, 0]) for first in (0, 12, 23)}
     assert set(starts["token"][:, 0].tolist()) == firsts
-    one = firsts and dream_starts(model, TOKENS, [3], 1, 4, [7])
+    one = firsts and token_starts(model, TOKENS, [3], 1, 4, [7])
     rows = torch.arange(23, 27)
     batch = sequence_batch(cut(TOKENS, rows[None].numpy(), afresh=False), torch.device("cpu"))
     with torch.no_grad():
@@ -65,7 +65,7 @@ def test_dreams_start_from_recorded_first_rows() -> None:
 
 def test_dreams_start_anywhere_in_an_episode() -> None:
     _, model = parts(small_config())
-    starts = dream_starts(model, TOKENS, [0, 1, 2, 3], 400, 4, [7], anywhere=True)
+    starts = token_starts(model, TOKENS, [0, 1, 2, 3], 400, 4, [7], anywhere=True)
     # Rows 3 to the last of each episode that is long enough, and no other.
     rows = [*range(3, 12), *range(12 + 3, 21), *range(23 + 3, 38)]
     assert set(starts["token"][:, 0].tolist()) == {int(TOKENS["observation.token"][row, 0]) for row in rows}
@@ -73,7 +73,7 @@ def test_dreams_start_anywhere_in_an_episode() -> None:
 
 def test_starts_from_too_short_episodes_are_one_line() -> None:
     with pytest.raises(DreamdriveError, match="controller.context 20: expected at most 15"):
-        dream_starts(parts(small_config())[1], TOKENS, [0, 1, 2, 3], 2, 20, [7])
+        token_starts(parts(small_config())[1], TOKENS, [0, 1, 2, 3], 2, 20, [7])
 
 
 def test_dream_fitness_repeats_itself_and_leaves_chance_alone() -> None:

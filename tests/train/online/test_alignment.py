@@ -219,8 +219,9 @@ def test_the_exploring_policy_starts_each_episode_afresh(trainer: Trainer) -> No
             observation, model.initial(3), torch.zeros(3, 2), torch.ones(3, dtype=torch.bool)
         )
         torch.set_rng_state(after)
-        state = trainer.collector._state
-        assert state is not None
+        filtered = trainer.collector._filter
+        assert filtered is not None
+        state = filtered.state
         same = (state["deter"] == fresh["deter"]).all(-1)
         assert same.tolist() == first.tolist()
 

@@ -80,7 +80,7 @@ def test_a_world_model_of_other_observations_or_actions_is_refused(reader: Featu
         FeatureReader(tiny_lstm(), {"image": (3, 16, 16), "birdseye": (3, 16, 16)}, CPU)
     blind = FeatureReader(tiny_lstm(), {"image": (3, 16, 16), "route": (4,)}, CPU)
     with pytest.raises(DreamdriveError, match="no 'observation.route', which the world model observes"):
-        blind.filter({IMAGE: torch.zeros(1, 3, 16, 16)}, None, None)
+        blind.observation({IMAGE: torch.zeros(1, 3, 16, 16)})
     wide = FeatureReader(tiny_lstm(actions=3), PICTURES, CPU)
     with pytest.raises(DreamdriveError, match="actions of 2 numbers"):
         wide.episode(episode(0))
