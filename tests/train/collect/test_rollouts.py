@@ -11,9 +11,9 @@ from envs.car_racing.env import CarRacingConfig
 from tests.train.data.test_episodes import assert_same
 from tests.train.online.tiny_envs import SIDE, Counting
 from train.cli import main
-from train.collect import car_racing as collect
 from train.collect.car_racing import DataCollector, RolloutsConfig, collect_car_racing
 from train.data.hdf5 import open_episodes
+from train.drive import recording
 from train.drive.brownian import BrownianConfig
 from train.run.errors import DreamdriveError
 from train.run.progress import Progress
@@ -30,7 +30,7 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
         calls.append((config.num_envs, seed))
         return Counting(config.num_envs, seed)
 
-    monkeypatch.setattr(collect, "make_car_racing", make)
+    monkeypatch.setattr(recording, "make_car_racing", make)
     return calls
 
 
