@@ -110,15 +110,14 @@ def soak(minutes: float, servers: int, every: float, seed: int, folder: Path) ->
     """Collect for so long, and count."""
     from envs.carla.config import CarlaConfig, ServerConfig
     from train.collect.carla import collect
-    from train.collect.carla_config import CollectConfig
-    from train.collect.carla_drivers import open_policy
+    from train.collect.carla_drivers import CarlaCollectConfig, open_policy
     from train.collect.report import balance
     from train.data.episode_store import EpisodeFolder
 
     flags, data = folder / "flags", folder / "data"
     flags.mkdir()
     command = shlex.join([sys.executable, str(FLAKY), f"{flags}/{{port}}", "--port", "{port}", "--seed", "0"])
-    config = CollectConfig(
+    config = CarlaCollectConfig(
         env=CarlaConfig(
             num_envs=servers,
             image_size=32,

@@ -13,9 +13,9 @@ from envs.carla.actions import Actions
 from envs.carla.env import OpenEnv, open_carla
 from envs.carla.errors import CarlaSetupError
 from envs.carla.servers.supervisor import Lost, SupervisedSimulator, wait_for
-from train.collect.carla_config import CollectConfig
-from train.collect.carla_drivers import Pilot, Policy, autopilot_target
-from train.collect.carla_episode import Recording
+from train.collect.autopilot import autopilot_target, native_choice
+from train.collect.carla_drivers import CarlaCollectConfig, CarlaPolicy, EpisodeDriver
+from train.collect.carla_episode import CarlaRecorder
 from train.data.episode_store import EpisodeFolder
 from train.run.errors import DreamdriveError, one_line
 from train.run.progress import Progress
@@ -53,8 +53,8 @@ class _Seat:
     number: int | None = None
     """Of the episode; None while there is none."""
     seed: int = 0
-    pilot: Pilot | None = None
-    recording: Recording | None = None
+    driver: EpisodeDriver | None = None
+    recording: CarlaRecorder | None = None
     """None until the episode has begun."""
     losses: int = 0
     """In a row."""
@@ -62,14 +62,14 @@ class _Seat:
 
 
 @dataclass
-class Collector:
+class CarlaCollector:
     """Drives several simulators, none of which ever waits for another.
 
     Args:
         files: where episodes go.
         episodes: how many there shall be.
         config: what is driven.
-        policy: who drives.
+        policy: what drives.
         seed: of everything: episode N is drawn from the seed and N, whichever simulator drives it.
         simulators: to drive in; closed by whoever made them.
         progress: shows how far it is.
@@ -79,8 +79,8 @@ class Collector:
 
     files: EpisodeFolder
     episodes: int
-    config: CollectConfig
-    policy: Policy
+    config: CarlaCollectConfig
+    policy: CarlaPolicy
     seed: int
     simulators: Sequence[SupervisedSimulator]
     progress: Progress
@@ -131,37 +131,42 @@ class Collector:
         attempt = self._losses[number] // _SAME_SEED
         drawn = np.random.SeedSequence([self.seed, number, attempt]).generate_state(2)
         seat.number, seat.seed, seat.recording = number, int(drawn[0]) % TRAINING_SEEDS, None
-        seat.pilot = self.policy.pilot(self.config, int(drawn[1]))
+        seat.driver = self.policy.episode_driver(self.config, int(drawn[1]))
         options: dict[str, Any] | None = None
-        if seat.pilot.autopilot:
+        if seat.driver.autopilot is not None:
             options = {
                 "drive_autopilot": True,
-                "autopilot_targets": [autopilot_target(one) for one in seat.pilot.orders],
+                "autopilot_targets": [autopilot_target(one) for one in seat.driver.commands],
             }
         seat.simulator.request(("reset", seat.seed, options))
 
     def _take(self, seat: _Seat, answer: Any) -> None:
         """Go on after an answer to `reset` or `step`."""
-        assert seat.number is not None and seat.pilot is not None
+        assert seat.number is not None and seat.driver is not None
         if isinstance(answer, Lost):
             self._lose(seat, seat.number, answer)
             return
         if seat.recording is None:
             observation, info = answer
-            seat.recording = Recording(
-                self._actions, observation, info, seat.pilot.instruction, seat.pilot.orders
+            seat.recording = CarlaRecorder(
+                self._actions, observation, info, seat.driver.instruction, seat.driver.commands
             )
         else:
             observation, reward, terminated, truncated, info = answer
             self._frames += info["frames"]
-            expert = seat.pilot.expert(info["applied_action"])
-            seat.recording.add(expert, seat.pilot.perturbed, observation, reward, info)
+            expert, perturbed = None, False
+            if (autopilot := seat.driver.autopilot) is not None:
+                expert, perturbed = autopilot.expert(info["applied_action"]), autopilot.perturbed
+            seat.recording.add(expert, perturbed, observation, reward, info)
             if terminated or truncated:
                 self._keep(seat, seat.number, seat.recording, terminated)
                 return
-        seat.simulator.request(("step", seat.pilot.act(seat.recording.observation)))
+        # (1, ...)
+        seen = {name: value[None] for name, value in seat.recording.observation.items()}
+        action = seat.driver.driver.act(seen, np.array([len(seat.recording) == 0]))[0]
+        seat.simulator.request(("step", native_choice(self._actions, action)))
 
-    def _keep(self, seat: _Seat, number: int, recording: Recording, terminated: bool) -> None:
+    def _keep(self, seat: _Seat, number: int, recording: CarlaRecorder, terminated: bool) -> None:
         self.files.write(number, recording.episode(terminated, seat.seed))
         self.total.written += 1
         self.total.steps += len(recording)
@@ -195,8 +200,8 @@ class Collector:
 def collect(
     output: Path,
     episodes: int,
-    config: CollectConfig,
-    policy: Policy,
+    config: CarlaCollectConfig,
+    policy: CarlaPolicy,
     seed: int,
     progress: Progress | None = None,
     stopping: Callable[[], bool] = lambda: False,
@@ -210,7 +215,7 @@ def collect(
         output: made if missing.
         episodes: how many there shall be.
         config: what is driven, and by how many simulators.
-        policy: who drives.
+        policy: what drives.
         seed: of everything: episode N is the same in any collection with this seed, as far as the simulator
             is.
         progress: shows how far it is; None shows a bar of its own.
@@ -239,7 +244,8 @@ def collect(
             title, done = f"collecting {output}", len(files)
             with progress or Progress(title, episodes, "episodes", ("frames",), done=done) as shown:
                 shown.update(done)
-                return Collector(files, episodes, config, policy, seed, simulators, shown, stopping).run()
+                collector = CarlaCollector(files, episodes, config, policy, seed, simulators, shown, stopping)
+                return collector.run()
         except CarlaSetupError as error:
             raise DreamdriveError(one_line(error)) from error
         finally:
@@ -250,12 +256,12 @@ def collect(
                 one.close()
 
 
-def _notes(config: CollectConfig, policy: Policy, seed: int) -> dict[str, Any]:
+def _notes(config: CarlaCollectConfig, policy: CarlaPolicy, seed: int) -> dict[str, Any]:
     """What the episodes depend on."""
     env = config.env.model_dump(mode="json", exclude={"num_envs", "servers", "timeout_seconds"})
     noise = config.noise.model_dump(mode="json")
     made: dict[str, Any] = {"policy": policy.name, "seed": seed, "env": env, "noise": noise}
     if config.asked:
         made["orders"] = config.orders.model_dump(mode="json")
-    told = policy.told.instructions if policy.told is not None else ()
+    told = policy.instructed.instructions if policy.instructed is not None else ()
     return made | ({"instructions": list(told)} if told else {})

@@ -7,21 +7,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from envs.carla.actions import Actions
+from train.collect.autopilot import native_choice
 from train.data.episodes import Episode
+from train.drive.rollout import EpisodeBuilder
 from train.language.hindsight import Labels
 
 PICTURES = ("semantic", "birdseye")
 """Observations that the format keeps as extras: its pictures are the front camera's."""
 
 
-class Recording:
-    """An episode under way.
+class CarlaRecorder:
+    """Records an episode in CARLA, with its extras.
 
     Args:
         actions: of the environment.
         observation, info: what `reset` gave.
         instruction: what the driver is told; "" for nothing.
-        orders: what is asked in each step; empty for nothing.
+        commands: what is asked in each step; empty for nothing.
     """
 
     def __init__(
@@ -30,20 +32,19 @@ class Recording:
         observation: dict[str, NDArray[Any]],
         info: dict[str, Any],
         instruction: str = "",
-        orders: Sequence[Labels] = (),
+        commands: Sequence[Labels] = (),
     ) -> None:
-        self._actions, self._instruction, self._orders = actions, instruction, orders
+        self._actions, self._instruction, self._commands = actions, instruction, commands
+        self._builder = EpisodeBuilder(_without_pictures(observation), actions.size)
         self._observations, self._infos = [observation], [info]
-        self._taken: list[NDArray[np.float32]] = []
-        self._wanted: list[NDArray[np.float32]] = []
+        self._expert: list[NDArray[np.float32]] = []
         self._perturbed: list[bool] = []
-        self._rewards: list[float] = []
         self.frames = 0
         """Driven so far."""
 
     def __len__(self) -> int:
         """Steps so far."""
-        return len(self._taken)
+        return len(self._builder)
 
     @property
     def observation(self) -> dict[str, NDArray[Any]]:
@@ -58,15 +59,14 @@ class Recording:
         reward: float,
         info: dict[str, Any],
     ) -> None:
-        """One step: what an expert wanted, if there is one, whether a mistake was made on purpose, and what
-        `step` gave."""
-        self._taken.append(info["applied_action"])
+        """One step: what an expert would have done, if there is one, whether the action was perturbed, and
+        what `step` gave."""
+        self._builder.add(info["applied_action"], _without_pictures(observation), reward)
         if expert is not None:
-            self._wanted.append(expert)
+            self._expert.append(expert)
         self._perturbed.append(perturbed)
         self._observations.append(observation)
         self._infos.append(info)
-        self._rewards.append(reward)
         self.frames += info["frames"]
 
     def episode(self, terminated: bool, seed: int) -> Episode:
@@ -82,21 +82,7 @@ class Recording:
         driver was told one; `place`, the frame of the positions, which is the town; `route_completion`;
         `infractions.KIND`, counts; `seed` of the episode.
         """
-        rows = len(self) + 1
-        observations = {
-            name: np.stack([seen[name] for seen in self._observations])
-            for name in self._observations[0]
-            if name not in PICTURES
-        }
-        actions = np.concatenate([np.zeros_like(self._taken[:1]), self._taken])  # (T+1, A)
-        return Episode(
-            observations=observations,
-            actions=actions.astype(np.float32),
-            rewards=np.array([0.0, *self._rewards], np.float32),
-            is_first=np.arange(rows) == 0,
-            is_terminal=(np.arange(rows) == rows - 1) & terminated,
-            extras=self._extras(seed),
-        )
+        return self._builder.episode(terminated, self._extras(seed))
 
     def _extras(self, seed: int) -> dict[str, NDArray[Any]]:
         moments, steps, last = self._infos[:-1], self._infos[1:], self._infos[-1]
@@ -108,7 +94,7 @@ class Recording:
             "offsets": np.array([info["lane_offset"] for info in moments], np.float32),
             "half_widths": np.array([info["half_width"] for info in moments], np.float32),
             "manoeuvres": np.array([info["manoeuvre"] for info in moments]),
-            "steering": np.array([self._steer(action) for action in self._taken], np.float32),
+            "steering": np.array([self._steer(info["applied_action"]) for info in steps], np.float32),
             "perturbed": np.array(self._perturbed),
             "town": np.array(last["town"]),
             "place": np.array(last["town"]),
@@ -117,17 +103,17 @@ class Recording:
             "route_completion": np.array(last["route_completion"], np.float32),
             "seed": np.array(seed),
         }
-        if self._orders:
-            orders = self._orders[: len(self)]
-            extras["asked_speeds"] = np.array([asked.speed or "" for asked in orders])
-            extras["asked_places"] = np.array([asked.place or "" for asked in orders])
+        if self._commands:
+            commands = self._commands[: len(self)]
+            extras["asked_speeds"] = np.array([command.speed or "" for command in commands])
+            extras["asked_places"] = np.array([command.place or "" for command in commands])
         if self._instruction:
             extras["instruction"] = np.array(self._instruction)
         for name in PICTURES:
             if name in self._observations[0]:
                 extras[name] = np.stack([seen[name] for seen in self._observations[:-1]])
-        if self._wanted:
-            extras["expert_actions"] = np.stack(self._wanted).astype(np.float32)
+        if self._expert:
+            extras["expert_actions"] = np.stack(self._expert).astype(np.float32)
         for name in steps[0]["terms"]:
             extras[f"terms.{name}"] = np.array([info["terms"][name] for info in steps], np.float32)
         for kind, count in last["infractions"].items():
@@ -135,7 +121,10 @@ class Recording:
         return extras
 
     def _steer(self, action: NDArray[np.float32]) -> float:
-        choice = int(action.argmax()) if self._actions.kind == "discrete" else action
-        control = self._actions.control(choice)
+        control = self._actions.control(native_choice(self._actions, action))
         assert control is not None
         return control.steer
+
+
+def _without_pictures(observation: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    return {name: value for name, value in observation.items() if name not in PICTURES}

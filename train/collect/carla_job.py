@@ -6,8 +6,7 @@ from pathlib import Path
 
 from envs.carla.servers.server import choose_servers, is_standin
 from train.collect.carla import collect
-from train.collect.carla_config import CollectConfig
-from train.collect.carla_drivers import open_policy
+from train.collect.carla_drivers import CarlaCollectConfig, open_policy
 from train.collect.report import write_report
 from train.run.options import build
 
@@ -27,8 +26,8 @@ def collect_carla(
         episodes: how many there shall be.
         output: the folder.
         seed: of everything.
-        overrides: options of `CollectConfig`, as text.
-        instructions: what a run of train-vla is told; see `train.vla.instructed_driver.Told`.
+        overrides: options of `CarlaCollectConfig`, as text.
+        instructions: what a run of train-vla is told; see `train.vla.instructed_driver.InstructedPolicy`.
 
     Raises:
         DreamdriveError: as `collect`; also for a run that is none, and options that do not fit.
@@ -36,7 +35,7 @@ def collect_carla(
     overrides = overrides or {}
     opened = open_policy(policy, instructions)
     base = opened.env()
-    config = build(CollectConfig, None, overrides, {"env": base})
+    config = build(CarlaCollectConfig, None, overrides, {"env": base})
     env = config.env
     env.servers, words = choose_servers(env.servers, env.num_envs, os.environ)
     if "town" not in base and "env.town" not in overrides and not is_standin(env.servers, os.environ):

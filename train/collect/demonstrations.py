@@ -1,6 +1,5 @@
-"""The job that records demonstrations: CarRacing driven as asked, with mistakes that are put right."""
+"""The job that records demonstrations in CarRacing, with perturbations and recoveries, or by DAgger."""
 
-from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,29 +13,29 @@ from pydantic import Field
 from agent.behaviour.vla.interface import ChunkPolicy, require_policy
 from envs import TRAINING_SEEDS
 from envs.car_racing.env import CarRacingConfig
-from envs.car_racing.observation import CarRacingObservation
 from envs.car_racing.track import HALF_WIDTH
 from train.collect.demonstrator import Mistakes, demonstrate
-from train.collect.recorder import Seat
+from train.collect.recorder import EpisodeRecorder, record_missing
 from train.data.episode_store import EpisodeFolder
 from train.data.episodes import Episode
 from train.drive.agents import Trained, load_agent
 from train.drive.environments import require_car_racing
-from train.language.command_sampling import OrdersConfig, draw_orders, settled
+from train.drive.filtering import ObservationFilter
+from train.language.command_sampling import CommandsConfig, sample_commands, settled
 from train.language.hindsight import CAR_RACING_SPEEDS, LEARNER_DROVE, Labels, asked_rows, obeys
 from train.language.instructions import phrase
 from train.run.errors import DreamdriveError
 from train.run.progress import Progress
 from train.vla.compatibility import check_car_racing
 from train.vla.features import own_copy
-from train.vla.instructed_driver import Ride, told_by_run
+from train.vla.instructed_driver import InstructedDriver, instructed_policy
 
 SETTLE = 12
 """Decisions after which an order is expected to be obeyed; about a second."""
 _LOST = 3.0  # half widths from the middle of the road, from where it may be out of the picture
 
 
-class DemonstrationsConfig(OrdersConfig):
+class DemonstrationsConfig(CommandsConfig):
     """Demonstrations in CarRacing."""
 
     decisions: int = Field(120, ge=2)
@@ -48,67 +47,74 @@ class DemonstrationsConfig(OrdersConfig):
     """Driven at the same time."""
 
 
-class _Seat:
-    """A simulator, and the demonstration that is driven in it, by the learner where there is one."""
+class _Demonstrations:
+    """A simulator, and the demonstration that is driven in it, by the learner where there is one.
+
+    The episode of a number depends on the seed and the number only.
+    """
 
     def __init__(
-        self,
-        config: DemonstrationsConfig,
-        env: CarRacingConfig,
-        view: CarRacingObservation,
-        learner: ChunkPolicy | None,
+        self, config: DemonstrationsConfig, env: CarRacingConfig, learner: ChunkPolicy | None, seed: int
     ) -> None:
-        self._config, self._learner = config, learner
-        self.car = Seat(config.decisions, env, view)
+        self._config, self._learner, self._seed = config, learner, seed
+        self.recorder = EpisodeRecorder(config.decisions, env)
         self.number = -1
-        self._ride: Ride | None = None
+        self._driver: InstructedDriver | None = None
 
     @property
     def over(self) -> bool:
         """Whether the episode has ended; a learner's also ends where the road is out of sight."""
-        lost = self._ride is not None and abs(self.car.car.offset) > _LOST * HALF_WIDTH
-        return self.car.over or lost
+        lost = self._driver is not None and abs(self.recorder.car.offset) > _LOST * HALF_WIDTH
+        return self.recorder.over or lost
 
-    def begin(self, number: int, seed: int) -> None:
-        """Start the episode of that number; it depends on the seed and the number only."""
-        rng = np.random.default_rng([seed, number])
+    def begin(self, number: int) -> None:
+        """Start the episode of that number."""
+        rng = np.random.default_rng([self._seed, number])
         self.number = number
-        self.car.begin(int(rng.integers(TRAINING_SEEDS)))
-        self.orders = draw_orders(self._config, self._config.decisions, rng)
+        self.recorder.begin(int(rng.integers(TRAINING_SEEDS)))
+        self.commands = sample_commands(self._config, self._config.decisions, rng)
         self._mistakes = Mistakes(self._config.mistakes, rng)
+        self._expert: list[NDArray[np.float32]] = []
         self._perturbed: list[bool] = []
-        self._words = np.random.default_rng([seed, number, 61])
+        self._words = np.random.default_rng([self._seed, number, 61])
         if self._learner is not None:
-            self._ride = Ride(own_copy(self._learner, int(self._words.integers(2**31))), "")
+            learner = own_copy(self._learner, int(self._words.integers(2**31)))
+            self._driver = InstructedDriver(learner, [""])
 
-    def drive(self, agent: NDArray[np.float32]) -> None:
+    def step(self, agent: NDArray[np.float32]) -> None:
         """One decision, in which the agent would do (2,)."""
-        car, now = self.car, len(self.car)
-        wanted = demonstrate(self.orders[now], car.car, car.track, agent)
-        if self._ride is not None:
-            if not now or self.orders[now] != self.orders[now - 1]:
-                self._ride.instruction = phrase(self.orders[now], self._words)
-            car.drive(wanted, self._ride.act(car.observation))
-            return
-        mistake = self._mistakes.step(car.car.speed)
-        self._perturbed.append(mistake != 0.0)
-        done = wanted.copy()
-        done[0] = np.clip(wanted[0] + mistake, -1.0, 1.0)
-        car.drive(wanted, done)
+        recorder, now = self.recorder, len(self.recorder)
+        action = expert = demonstrate(self.commands[now], recorder.car, recorder.track, agent)
+        self._expert.append(expert)
+        if self._driver is None:
+            mistake = self._mistakes.step(recorder.car.speed)
+            self._perturbed.append(mistake != 0.0)
+            action = expert.copy()
+            action[0] = np.clip(expert[0] + mistake, -1.0, 1.0)
+        else:
+            self._perturbed.append(False)
+            if not now or self.commands[now] != self.commands[now - 1]:
+                self._driver.instructions = [phrase(self.commands[now], self._words)]
+            seen = {name: value[None] for name, value in recorder.observation.items()}
+            action = self._driver.act(seen, np.array([now == 0]))[0]
+        recorder.step(action.astype(np.float32))
 
     def episode(self) -> Episode:
         """The episode driven; for its extras see `collect_demonstrations`."""
-        orders = self.orders[: len(self.car)]
-        learner = self._ride is not None
-        return self.car.episode(
+        commands = self.commands[: len(self.recorder)]
+        return self.recorder.episode(
             {
-                "expert_actions": self.car.wanted,
-                "perturbed": np.full(len(orders), False) if learner else np.array(self._perturbed),
-                LEARNER_DROVE: np.full(len(orders), learner),
-                "asked_speeds": np.array([asked.speed or "" for asked in orders]),
-                "asked_places": np.array([asked.place or "" for asked in orders]),
+                "expert_actions": np.stack(self._expert).astype(np.float32),
+                "perturbed": np.array(self._perturbed),
+                LEARNER_DROVE: np.full(len(commands), self._driver is not None),
+                "asked_speeds": np.array([command.speed or "" for command in commands]),
+                "asked_places": np.array([command.place or "" for command in commands]),
             }
         )
+
+    def close(self) -> None:
+        """End the simulator."""
+        self.recorder.close()
 
 
 @dataclass
@@ -194,73 +200,45 @@ def collect_demonstrations(
     driver = None
     if learner is not None:
         made["learner"] = str(learner)
-        told = told_by_run(learner)
-        check_car_racing(told.own, env, str(learner))
-        driver = require_policy(told.policy)
+        instructed = instructed_policy(learner)
+        check_car_racing(instructed.own, env, str(learner))
+        driver = require_policy(instructed.policy)
     with EpisodeFolder(output, "a", made=made) as files:
-        return _Job(trained, env, config, files, seed, driver).run(episodes, output)
+        return _record(trained, env, config, files, episodes, seed, driver)
 
 
-class _Job:
-    """Demonstrations under way: every simulator takes the next episode when it has ended one."""
+def _record(
+    trained: Trained,
+    env: CarRacingConfig,
+    config: DemonstrationsConfig,
+    files: EpisodeFolder,
+    episodes: int,
+    seed: int,
+    learner: ChunkPolicy | None,
+) -> Shown:
+    """Record the episodes that are missing in `files`."""
+    count = min(config.simulators, len(files.missing(episodes)))
+    simulators = [_Demonstrations(config, env, learner, seed) for _ in range(count)]
+    shown, done = Shown(), len(files)
+    torch.manual_seed(seed)
+    filtered = ObservationFilter(trained.agent.world_model, trained.device)
+    filtered.reset(count)
 
-    def __init__(
-        self,
-        trained: Trained,
-        env: CarRacingConfig,
-        config: DemonstrationsConfig,
-        files: EpisodeFolder,
-        seed: int,
-        learner: ChunkPolicy | None,
-    ) -> None:
-        self._trained, self._env, self._config = trained, env, config
-        self._files, self._seed, self._learner = files, seed, learner
+    def step(going: Sequence[_Demonstrations]) -> None:
+        """The agent sees what was done, and is asked what it would do (M, 2)."""
+        recorders = [one.recorder for one in simulators]
+        rows = np.flatnonzero([one in going for one in simulators])
+        seen = {name: np.stack([one.seen[name] for one in recorders]) for name in recorders[0].seen}
+        state = filtered.see(seen, np.array([len(one) == 0 for one in recorders]), rows)
+        actions = trained.agent.choose(state, explore=False).cpu().numpy()
+        for one, action in zip(going, actions, strict=True):
+            one.step(action)
+        filtered.follow(np.stack([one.action for one in recorders]))
 
-    def run(self, episodes: int, output: Path) -> Shown:
-        queue = deque(self._files.missing(episodes))
-        shown, done = Shown(), len(self._files)
-        view = CarRacingObservation(self._env.image_size, self._env.crop_hud, self._env.instruments)
-        count = min(self._config.simulators, len(queue))
-        seats = [_Seat(self._config, self._env, view, self._learner) for _ in range(count)]
-        torch.manual_seed(self._seed)
-        state = self._trained.agent.world_model.initial(len(seats))
-        with Progress(f"demonstrating {output}", episodes, "episodes", ("decisions",), done=done) as progress:
-            progress.update(done)
-            try:
-                for seat in seats:
-                    seat.begin(queue.popleft(), self._seed)
-                while seats:
-                    actions, state = self._agent(seats, state)
-                    for seat, action in zip(seats, actions, strict=True):
-                        seat.drive(action)
-                    for seat in [seat for seat in seats if seat.over]:
-                        episode = seat.episode()
-                        self._files.write(seat.number, episode)
-                        shown.add(episode)
-                        if queue:
-                            seat.begin(queue.popleft(), self._seed)
-                    kept = [i for i, seat in enumerate(seats) if not seat.over]
-                    for seat in seats:
-                        if seat.over:
-                            seat.car.close()
-                    seats, state = [seats[i] for i in kept], state[kept]
-                    progress.update(
-                        done + shown.episodes,
-                        {"decisions": shown.decisions + sum(len(seat.car) for seat in seats)},
-                    )
-            finally:
-                for seat in seats:
-                    seat.car.close()
-        return shown
+    def figures() -> dict[str, float]:
+        return {"decisions": shown.decisions + sum(len(one.recorder) for one in simulators if not one.over)}
 
-    def _agent(self, seats: Sequence[_Seat], state: Any) -> tuple[NDArray[np.float32], Any]:
-        """What the agent would do in each seat (M, 2), and what it believes then; it sees what was done."""
-        device = self._trained.device
-        seen = {
-            name: torch.from_numpy(np.stack([seat.car.seen[name] for seat in seats])).to(device)
-            for name in seats[0].car.seen
-        }
-        actions = torch.from_numpy(np.stack([seat.car.action for seat in seats])).to(device)
-        is_first = torch.tensor([not len(seat.car) for seat in seats], device=device)
-        chosen, state = self._trained.agent.act(seen, state, actions, is_first, explore=False)
-        return chosen.cpu().numpy(), state
+    title = f"demonstrating {files.path}"
+    with Progress(title, episodes, "episodes", ("decisions",), done=done) as progress:
+        record_missing(files, episodes, simulators, step, progress, shown.add, figures)
+    return shown

@@ -138,9 +138,9 @@ def _add_imagined(simulators: Group) -> None:
 
 
 def _carla_config() -> type[BaseModel]:
-    from train.collect.carla_config import CollectConfig
+    from train.collect.carla_drivers import CarlaCollectConfig
 
-    return CollectConfig
+    return CarlaCollectConfig
 
 
 def _carla(arguments: argparse.Namespace) -> None:
@@ -160,9 +160,9 @@ def _carla(arguments: argparse.Namespace) -> None:
 
 def _car_racing(arguments: argparse.Namespace) -> None:
     from train.collect.car_racing import collect_car_racing
-    from train.collect.instructed import collect_told
+    from train.collect.instructed import collect_instructed
     from train.run.options import parse_overrides
-    from train.vla.instructed_driver import told_by_run
+    from train.vla.instructed_driver import instructed_policy
     from train.vla.loading import has_policy
 
     overrides = {}
@@ -172,8 +172,8 @@ def _car_racing(arguments: argparse.Namespace) -> None:
         overrides[name.removeprefix("env.")] = value
     name, episodes, output = arguments.policy, arguments.episodes, arguments.output
     if has_policy(Path(name)):
-        told = told_by_run(Path(name), arguments.instruction)
-        driven = collect_told(told, name, episodes, output, arguments.seed, overrides)
+        policy = instructed_policy(Path(name), arguments.instruction)
+        driven = collect_instructed(policy, name, episodes, output, arguments.seed, overrides)
         print(f"{output}: {driven} episodes written now, {episodes} are there")
         return
     if arguments.instruction:

@@ -1,4 +1,4 @@
-"""What demonstrations are asked for: a speed and a place on the road, which hold for a while."""
+"""Sampling of commands for demonstrations: a speed and a place on the road, which hold for a while."""
 
 from collections.abc import Sequence
 
@@ -13,7 +13,7 @@ SIDE = 0.5
 _STOPS_THERE = 0.5  # share of the stops that keep the place asked before
 
 
-class OrdersConfig(BaseModel, extra="forbid", validate_assignment=True, use_attribute_docstrings=True):
+class CommandsConfig(BaseModel, extra="forbid", validate_assignment=True, use_attribute_docstrings=True):
     """What demonstrations are asked to do, and for how long."""
 
     speeds: tuple[str, ...] = ("crawl", "slow", "brisk", "fast", "stop")
@@ -44,7 +44,7 @@ class OrdersConfig(BaseModel, extra="forbid", validate_assignment=True, use_attr
         return _known(words, PLACES)
 
     @model_validator(mode="after")
-    def _lengths(self) -> "OrdersConfig":
+    def _lengths(self) -> "CommandsConfig":
         if self.shortest > self.longest or self.shortest_stop > self.longest_stop:
             raise ValueError("shortest, shortest_stop: expected at most longest and longest_stop")
         return self
@@ -56,16 +56,16 @@ def _known(words: tuple[str, ...], known: tuple[str, ...]) -> tuple[str, ...]:
     return words
 
 
-def draw_orders(config: OrdersConfig, decisions: int, rng: np.random.Generator) -> list[Labels]:
-    """What is asked in each of an episode's decisions; an order holds for a while, and another follows.
+def sample_commands(config: CommandsConfig, decisions: int, rng: np.random.Generator) -> list[Labels]:
+    """What is asked in each of an episode's decisions; a command holds for a while, and another follows.
 
     No stop follows a stop; half of the stops keep the place asked before.
     """
     moving = [speed for speed in config.speeds if speed != "stop"]
-    orders: list[Labels] = []
+    commands: list[Labels] = []
     stops = len(moving) < len(config.speeds)
     standing, place = False, None
-    while len(orders) < decisions:
+    while len(commands) < decisions:
         standing = stops and not standing and rng.random() < 1 / len(config.speeds)
         if not (standing and rng.random() < _STOPS_THERE):
             open_place = not config.places or rng.random() < config.no_place
@@ -76,8 +76,8 @@ def draw_orders(config: OrdersConfig, decisions: int, rng: np.random.Generator) 
         else:
             asked = Labels(str(rng.choice(moving)), place)
             length = int(rng.integers(config.shortest, config.longest + 1))
-        orders += [asked] * length
-    return orders[:decisions]
+        commands += [asked] * length
+    return commands[:decisions]
 
 
 def across(place: str | None) -> float:
@@ -86,11 +86,11 @@ def across(place: str | None) -> float:
     return {None: 0.0, "left": SIDE, "centre": 0.0, "right": -SIDE}[place]
 
 
-def settled(orders: Sequence[Labels], after: int) -> NDArray[np.bool_]:
-    """Which decisions (T,) come at least `after` decisions after the order they follow was given."""
-    result = np.zeros(len(orders), bool)
+def settled(commands: Sequence[Labels], after: int) -> NDArray[np.bool_]:
+    """Which decisions (T,) come at least `after` decisions after the command they follow was given."""
+    result = np.zeros(len(commands), bool)
     since = 0
-    for row, asked in enumerate(orders):
-        since = since + 1 if row and asked == orders[row - 1] else 0
+    for row, asked in enumerate(commands):
+        since = since + 1 if row and asked == commands[row - 1] else 0
         result[row] = since >= after
     return result

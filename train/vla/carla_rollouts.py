@@ -1,4 +1,4 @@
-"""Drive CARLA's routes as a policy with LeRobot's methods says, each route told something of its own."""
+"""Roll-outs of a policy with LeRobot's methods on CARLA routes, each with an instruction of its own."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -17,7 +17,7 @@ from train.run.progress import Progress
 from train.vla.compatibility import check_carla
 from train.vla.config import speed_scale
 from train.vla.instruction_metrics import SETTLE, EpisodeScore, Trial, score_drive
-from train.vla.instruction_rollouts import Instructed, Moment, Trials, opened
+from train.vla.instruction_rollouts import CourseDriver, Moment, Trials, check_trials
 
 
 @dataclass
@@ -57,7 +57,7 @@ def drive_carla_trials(
         DreamdriveError: the policy does not fit, seeds that are not evaluation's or come twice, episodes too
             short for `settle`, no such route, or no simulator.
     """
-    driver, device = opened(policy, trials)
+    driver = check_trials(policy, trials)
     check_carla(policy, env, name)
     if env.max_frames <= settle * env.action_repeat:
         raise DreamdriveError(
@@ -83,21 +83,21 @@ def drive_carla_trials(
             return Moment(info["speed"], info["lane_offset"], info["half_width"], info["manoeuvre"])
 
         with course:
-            chooser = Instructed(driver, course, look, trials, device)
-            for drive in drive_course(course, chooser):
+            noting = CourseDriver(driver, course, look, trials)
+            for drive in drive_course(course, noting):
                 if drive.reason == SIMULATOR_LOST:
                     found.lost += 1
                     if progress is not None:
                         progress.say(f"route {drive.task.seed} is lost: its simulator was, each time")
                     continue
                 i = number[drive.task.seed]
-                own = score_drive(chooser.driven[i], drive.reward, speed_scale(env), settle)
+                own = score_drive(noting.driven[i], drive.reward, speed_scale(env), settle)
                 scored[i] = own, score_route(drive)
                 if progress is not None:
                     mean = float(np.mean([one.obedience for one, _ in scored.values()]))
                     progress.update(len(scored) + found.lost, {"obedience": mean})
-        found.ms_per_decision, found.cars_at_once = chooser.ms_per_decision, course.num_envs
+        found.ms_per_decision, found.cars_at_once = noting.ms_per_decision, course.num_envs
     found.drives = [scored[i][0] for i in sorted(scored)]
-    found.driven = [chooser.driven[i] for i in sorted(scored)]
+    found.driven = [noting.driven[i] for i in sorted(scored)]
     found.routes = [scored[i][1] for i in sorted(scored)]
     return found

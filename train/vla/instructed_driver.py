@@ -1,5 +1,6 @@
-"""A policy that drives episode after episode, each as it is told in that one; for collecting."""
+"""A policy that takes instructions, as a driver of simulators."""
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,22 +11,21 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from agent.behaviour.vla.interface import ChunkPolicy, require_policy
+from agent.behaviour.vla.interface import IMAGE, TASK, ChunkPolicy, observation_key, require_policy
 from train.drive.environments import EnvConfig
 from train.language.hindsight import MANOEUVRES, PLACES, SPEEDS, Labels
 from train.language.instructions import phrase
 from train.run.errors import DreamdriveError, one_line
 from train.vla.dataset import choose
 from train.vla.features import own_copy
-from train.vla.instruction_rollouts import as_told
 from train.vla.loading import load_driver
 
 _BOTH_SHARE = 0.5  # of the sentences drawn, that name two things
 
 
 @dataclass
-class Told:
-    """A policy, and what it is told.
+class InstructedPolicy:
+    """A policy, and the instructions that its episodes are drawn from.
 
     Raises `DreamdriveError` where it lacks LeRobot's methods, or an instruction is empty.
     """
@@ -51,45 +51,72 @@ class Told:
         if any(not text.strip() for text in self.instructions):
             raise DreamdriveError("--instruction: empty, expected what to tell the policy")
 
-    def begin(self, seed: int) -> "Ride":
-        """An episode; what is told, and the noise of chunks, come from the seed."""
+    def driver(self, seed: int) -> "InstructedDriver":
+        """The driver of one episode; its instruction, and the noise of chunks, come from the seed."""
         rng = np.random.default_rng([seed, 60])
         if self.instructions:
             text = str(rng.choice(list(self.instructions)))
         else:
             text = draw_instruction(rng, self.junctions)
-        return Ride(own_copy(self._policy, seed), text)
+        return InstructedDriver(own_copy(self._policy, seed), [text])
 
 
-class Ride:
-    """One episode of a policy in one car.
+class InstructedDriver:
+    """Drives N cars, each as it is instructed; a `train.drive.drivers.Driver`.
+
+    The policy forgets all its episodes where one begins: they are to begin together.
 
     Args:
-        policy: whose episode has not begun; nobody else's.
-        instruction: what it is told.
+        policy: with LeRobot's methods.
+        instructions: N, of the episodes to come; they may be changed at any time.
+
+    Attributes:
+        seconds: spent by the policy, over all decisions [s].
     """
 
-    def __init__(self, policy: ChunkPolicy, instruction: str) -> None:
-        self._policy, self.instruction = policy, instruction
+    def __init__(self, policy: ChunkPolicy, instructions: Sequence[str] = ()) -> None:
+        self._policy, self.instructions = policy, list(instructions)
+        self.seconds = 0.0
         self._device = torch.device("cpu")
         if isinstance(policy, nn.Module):
             self._device = next((p.device for p in policy.parameters()), self._device)
 
+    def reset(self, count: int) -> None:
+        """See `Driver`."""
+        self._policy.reset()
+
     @torch.no_grad()
-    def act(self, observation: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
-        """The action (A,) for what is seen, name -> (...), pictures uint8.
+    def act(
+        self, observation: Mapping[str, NDArray[Any]], is_first: NDArray[np.bool_]
+    ) -> NDArray[np.float32]:
+        """See `Driver`; pictures are uint8.
 
         Raises:
-            DreamdriveError: the observation is not what the policy learnt with, or its action is none.
+            DreamdriveError: the observation is not what the policy learnt with, or its actions are none.
         """
-        batch = as_told(
-            {name: value[None] for name, value in observation.items()}, [self.instruction], self._device
-        )
-        # (1, A)
-        action: NDArray[np.float32] = self._policy.select_action(batch).float().cpu().numpy()
-        if action.ndim != 2 or len(action) != 1 or not np.isfinite(action).all():
-            raise DreamdriveError(f"policy: actions {action.shape}, expected (1, A), all finite")
-        return action[0]
+        if is_first.any():
+            self._policy.reset()
+        batch = to_lerobot_batch(observation, self.instructions, self._device)
+        began = time.perf_counter()
+        # (N, A)
+        actions: NDArray[np.float32] = self._policy.select_action(batch).float().cpu().numpy()
+        self.seconds += time.perf_counter() - began
+        count = len(self.instructions)
+        if actions.ndim != 2 or len(actions) != count or not np.isfinite(actions).all():
+            raise DreamdriveError(f"policy: actions {actions.shape}, expected ({count}, A), all finite")
+        return actions
+
+
+def to_lerobot_batch(
+    observation: Mapping[str, NDArray[Any]], instructions: Sequence[str], device: torch.device
+) -> dict[str, Any]:
+    """A LeRobot batch of an environment's observations name -> (N, ...), pictures uint8, and N sentences."""
+    batch: dict[str, Any] = {
+        observation_key(name): torch.from_numpy(seen).to(device).float() for name, seen in observation.items()
+    }
+    if IMAGE in batch:
+        batch[IMAGE] /= 255
+    return batch | {TASK: list(instructions)}
 
 
 def draw_instruction(rng: np.random.Generator, junctions: bool = False) -> str:
@@ -100,11 +127,11 @@ def draw_instruction(rng: np.random.Generator, junctions: bool = False) -> str:
     return phrase(choose(labels, _BOTH_SHARE, rng), rng)
 
 
-def told_by_run(run: Path, instructions: Sequence[str] = ()) -> Told:
-    """The policy of a run of train-vla, to be told `instructions`; see `Told`.
+def instructed_policy(run: Path, instructions: Sequence[str] = ()) -> InstructedPolicy:
+    """The policy of a run of train-vla with `instructions`; see `InstructedPolicy`.
 
     Raises:
-        DreamdriveError: no such run, or one without such a policy; or as `Told`.
+        DreamdriveError: no such run, or one without such a policy; or as `InstructedPolicy`.
     """
     driver = load_driver(run)
-    return Told(driver.policy, instructions, driver.env.kind == "carla", driver.env, driver.own)
+    return InstructedPolicy(driver.policy, instructions, driver.env.kind == "carla", driver.env, driver.own)

@@ -1,16 +1,13 @@
-"""Drive courses as a policy with LeRobot's methods says, each episode told something of its own."""
+"""Roll-outs of a policy with LeRobot's methods on courses, each episode with an instruction of its own."""
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import nn
 
-from agent.behaviour.vla.interface import IMAGE, TASK, ChunkPolicy, observation_key, require_policy
+from agent.behaviour.vla.interface import ChunkPolicy, require_policy
 from envs.car_racing.env import CarRacingConfig
 from envs.car_racing.official_tracks import OfficialTracks
 from envs.car_racing.track import HALF_WIDTH
@@ -18,6 +15,7 @@ from train.drive.courses import drive_course
 from train.run.errors import DreamdriveError, one_line
 from train.run.progress import Progress
 from train.vla.config import speed_scale
+from train.vla.instructed_driver import InstructedDriver
 from train.vla.instruction_metrics import SETTLE, Driven, EpisodeScore, Trial, score_drive
 
 
@@ -49,7 +47,7 @@ class Trials:
 
 
 class Slots(Protocol):
-    """What `Instructed` needs of a course, whose episodes begin in all slots together."""
+    """What `CourseDriver` needs of a course, whose episodes begin in all slots together."""
 
     num_envs: int
     active: NDArray[np.bool_]
@@ -58,43 +56,32 @@ class Slots(Protocol):
     """(N,): which of the trials each slot drives."""
 
 
-class Instructed:
-    """Drives a course's episodes as each of them is told, and notes how; a `train.drive.drivers.Driver`.
+class CourseDriver:
+    """Drives a course's episodes as each is instructed, and notes how; a `train.drive.drivers.Driver`.
 
     Args:
         policy: has LeRobot's methods.
         course: with an episode for each trial.
         look: slot -> how its car drives now.
         trials: in the course's order.
-        device: where the policy wants its batches.
 
     Attributes:
         driven: what is noted, one for each trial.
-        seconds: spent by the policy, over all decisions [s].
     """
 
     def __init__(
-        self,
-        policy: ChunkPolicy,
-        course: Slots,
-        look: Callable[[int], Moment],
-        trials: Sequence[Trial],
-        device: torch.device,
+        self, policy: ChunkPolicy, course: Slots, look: Callable[[int], Moment], trials: Sequence[Trial]
     ) -> None:
-        self._policy, self._course, self._look, self._device = policy, course, look, device
+        self._driver, self._course, self._look = InstructedDriver(policy), course, look
         self.driven = [Driven(trial) for trial in trials]
-        self.seconds = 0.0
 
     def reset(self, count: int) -> None:
         """See `Driver`."""
 
-    @torch.no_grad()
     def act(
         self, observation: Mapping[str, NDArray[Any]], is_first: NDArray[np.bool_]
     ) -> NDArray[np.float32]:
-        """See `Driver`. Raises `DreamdriveError` for actions that are none."""
-        if is_first.any():
-            self._policy.reset()
+        """See `InstructedDriver`."""
         for slot in np.flatnonzero(self._course.active).tolist():
             number = self._course.number[slot]
             if is_first[slot]:
@@ -105,38 +92,17 @@ class Instructed:
             noted.offsets.append(moment.offset)
             noted.half_widths.append(moment.half_width)
             noted.manoeuvres.append(moment.manoeuvre)
-        told = [self.driven[number].trial.told for number in self._course.number]
-        batch = as_told(observation, told, self._device)
-        began = time.perf_counter()
-        # (N, A)
-        action: NDArray[np.float32] = self._policy.select_action(batch).float().cpu().numpy()
-        self.seconds += time.perf_counter() - began
-        if action.ndim != 2 or len(action) != self._course.num_envs or not np.isfinite(action).all():
-            raise DreamdriveError(
-                f"policy: actions {action.shape}, expected ({self._course.num_envs}, A), all finite"
-            )
-        return action
+        self._driver.instructions = [self.driven[number].trial.told for number in self._course.number]
+        return self._driver.act(observation, is_first)
 
     @property
     def ms_per_decision(self) -> float:
         """Time of the policy for one decision of one car [ms]."""
-        return 1e3 * self.seconds / max(1, sum(len(driven.speeds) for driven in self.driven))
+        return 1e3 * self._driver.seconds / max(1, sum(len(driven.speeds) for driven in self.driven))
 
 
-def as_told(
-    observation: Mapping[str, NDArray[Any]], told: Sequence[str], device: torch.device
-) -> dict[str, Any]:
-    """A LeRobot batch of an environment's observations name -> (N, ...), pictures uint8, and N sentences."""
-    batch: dict[str, Any] = {
-        observation_key(name): torch.from_numpy(seen).to(device).float() for name, seen in observation.items()
-    }
-    if IMAGE in batch:
-        batch[IMAGE] /= 255
-    return batch | {TASK: list(told)}
-
-
-def opened(policy: object, trials: Sequence[Trial]) -> tuple[ChunkPolicy, torch.device]:
-    """The policy, after a look at its methods and at the trials' seeds, and where it computes.
+def check_trials(policy: object, trials: Sequence[Trial]) -> ChunkPolicy:
+    """The policy, after a look at its methods and at the trials' seeds.
 
     Raises:
         DreamdriveError: a method is missing, or a seed comes twice.
@@ -147,10 +113,7 @@ def opened(policy: object, trials: Sequence[Trial]) -> tuple[ChunkPolicy, torch.
         raise DreamdriveError(one_line(error)) from error
     if len({trial.seed for trial in trials}) < len(trials):
         raise DreamdriveError("seeds: expected different ones, a track for each episode")
-    device = torch.device("cpu")
-    if isinstance(policy, nn.Module):
-        device = next((p.device for p in policy.parameters()), device)
-    return driver, device
+    return driver
 
 
 def drive_trials(
@@ -180,7 +143,7 @@ def drive_trials(
         DreamdriveError: a method is missing, an instruction cannot be scored here, seeds that are not
             evaluation's or come twice, or episodes too short for `settle`.
     """
-    driver, device = opened(policy, trials)
+    driver = check_trials(policy, trials)
     if env.max_frames <= settle * env.action_repeat:
         raise DreamdriveError(
             f"env.max_frames {env.max_frames}: expected more than {settle * env.action_repeat}, the first "
@@ -206,12 +169,12 @@ def drive_trials(
         return Moment(car.speed, car.offset, HALF_WIDTH)
 
     with course:
-        chooser = Instructed(driver, course, look, trials, device)
-        for episode in drive_course(course, chooser):
+        noting = CourseDriver(driver, course, look, trials)
+        for episode in drive_course(course, noting):
             i = number[episode.seed]
-            scored[i] = score_drive(chooser.driven[i], episode.score, speed_scale(env), settle)
+            scored[i] = score_drive(noting.driven[i], episode.score, speed_scale(env), settle)
             if progress is not None:
                 mean = float(np.mean([score.obedience for score in scored.values()]))
                 progress.update(len(scored), {"obedience": mean})
     scores = [scored[i] for i in range(len(trials))]
-    return Trials(scores, chooser.driven, chooser.ms_per_decision, course.num_envs)
+    return Trials(scores, noting.driven, noting.ms_per_decision, course.num_envs)

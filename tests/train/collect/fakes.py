@@ -8,8 +8,7 @@ from envs.carla.config import CarlaConfig, ServerConfig
 from tests.envs.carla.fake_client import servers
 from tests.train.collect.fake_env import open_driving
 from train.collect.carla import Collected, collect
-from train.collect.carla_config import CollectConfig
-from train.collect.carla_drivers import Policy, open_policy
+from train.collect.carla_drivers import CarlaCollectConfig, CarlaPolicy, open_policy
 
 FRAMES = 5
 
@@ -25,13 +24,13 @@ def gather(
     folder: Path,
     episodes: int,
     count: int = 1,
-    policy: Policy | None = None,
+    policy: CarlaPolicy | None = None,
     seed: int = 0,
     stopping: Callable[[], bool] = lambda: False,
     **fields: Any,
 ) -> Collected:
     """Collect with the autopilot, by default."""
-    config = CollectConfig(env=env_config(count), **fields)
+    config = CarlaCollectConfig(env=env_config(count), **fields)
     return collect(
         folder, episodes, config, policy or open_policy("autopilot"), seed, None, stopping, open_driving
     )

@@ -15,8 +15,7 @@ from tests.envs.carla.fake_client import BUG, CRASH, processes, servers
 from tests.train.collect.fake_env import TERMS, open_driving
 from tests.train.collect.fakes import FRAMES, env_config, gather
 from train.collect.carla import collect
-from train.collect.carla_config import CollectConfig
-from train.collect.carla_drivers import Pilot, Policy, open_policy
+from train.collect.carla_drivers import CarlaCollectConfig, CarlaPolicy, EpisodeDriver, open_policy
 from train.data.episodes import Episode, read_episode
 from train.language.hindsight import Labels, asked_rows
 from train.run.errors import DreamdriveError
@@ -120,16 +119,17 @@ def test_a_lost_episode_is_driven_again(tmp_path: Path) -> None:
     assert seeds(tmp_path / "stormy") == seeds(tmp_path / "calm")
 
 
-class Harmful(Policy):
+class Harmful(CarlaPolicy):
     """Its first episode's third action does harm to the client; otherwise straight on."""
 
-    def pilot(self, config: CollectConfig, seed: int) -> Pilot:
+    def episode_driver(self, config: CarlaCollectConfig, seed: int) -> EpisodeDriver:
         actions = [0.0, 0.0, 0.0, 0.0, 0.0] if self.harm is None else [0.0, 0.0, self.harm]
         self.harm: float | None = None
-        pilot = super().pilot(config, seed)
+        made = super().episode_driver(config, seed)
         given = iter(actions)
-        pilot.act = lambda observation: np.array([next(given), 0.0], np.float32)  # type: ignore[method-assign]
-        return pilot
+        driver: Any = made.driver
+        driver.act = lambda observation, is_first: np.array([[next(given), 0.0]], np.float32)
+        return made
 
 
 @pytest.mark.parametrize(
@@ -157,14 +157,14 @@ def working_and_not(bad: int) -> ServerConfig:
 
 
 def test_a_simulator_that_does_not_work_stops_nobody(tmp_path: Path, capsys: Any) -> None:
-    config = CollectConfig(env=env_config(2, working_and_not(31_840)))
+    config = CarlaCollectConfig(env=env_config(2, working_and_not(31_840)))
     done = collect(tmp_path, 3, config, open_policy("autopilot"), 0, open_env=open_driving)
     assert done.written == 3 and len(episodes(tmp_path)) == 3
     assert "simulator 0 is given up, the others go on: " in capsys.readouterr().out
 
 
 def test_without_any_simulator_it_ends(tmp_path: Path) -> None:
-    config = CollectConfig(env=env_config(1, working_and_not(31_840)))
+    config = CarlaCollectConfig(env=env_config(1, working_and_not(31_840)))
     with pytest.raises(DreamdriveError, match="simulator 0 does not work: .*no server answers"):
         collect(tmp_path, 3, config, open_policy("autopilot"), 0, open_env=open_driving)
 
@@ -216,7 +216,7 @@ def test_a_folder_in_use_is_refused(tmp_path: Path) -> None:
 
 
 def test_nothing_to_see_is_refused(tmp_path: Path) -> None:
-    config = CollectConfig(env=CarlaConfig(image=False, state=False, birdseye=True))
+    config = CarlaCollectConfig(env=CarlaConfig(image=False, state=False, birdseye=True))
     with pytest.raises(DreamdriveError, match="image and state are off, expected one of them"):
         collect(tmp_path, 1, config, open_policy("random"), 0)
 

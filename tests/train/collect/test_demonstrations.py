@@ -22,11 +22,11 @@ from train.collect import demonstrations
 from train.collect.demonstrations import DemonstrationsConfig, Shown, collect_demonstrations, obeyed_rows
 from train.collect.demonstrator import Mistakes, demonstrate
 from train.data.episodes import read_episode
-from train.language.command_sampling import SIDE, OrdersConfig, draw_orders, settled
+from train.language.command_sampling import SIDE, CommandsConfig, sample_commands, settled
 from train.language.hindsight import CAR_RACING_SPEEDS, SPEEDS, Labels, asked_rows, label_rows, obeys
 from train.language.instructions import lookup
 from train.run.errors import DreamdriveError
-from train.vla.instructed_driver import Told
+from train.vla.instructed_driver import InstructedPolicy
 
 _AGENT = Path(__file__).parents[3] / "pretrained" / "car_racing"
 
@@ -34,8 +34,8 @@ _AGENT = Path(__file__).parents[3] / "pretrained" / "car_racing"
 @settings(max_examples=40, deadline=None)
 @given(seed=st.integers(0, 2**31), decisions=st.integers(1, 400), no_place=st.sampled_from([0.0, 0.3, 1.0]))
 def test_orders_hold_for_a_while_and_stops_are_short(seed: int, decisions: int, no_place: float) -> None:
-    config = OrdersConfig(no_place=no_place)
-    orders = draw_orders(config, decisions, np.random.default_rng(seed))
+    config = CommandsConfig(no_place=no_place)
+    orders = sample_commands(config, decisions, np.random.default_rng(seed))
     assert len(orders) == decisions
     held = [(asked, len(list(rows))) for asked, rows in groupby(orders)]
     # The same may be asked twice in a row; the last order may be cut short.
@@ -47,8 +47,8 @@ def test_orders_hold_for_a_while_and_stops_are_short(seed: int, decisions: int, 
 
 
 def test_only_what_is_wanted_is_asked() -> None:
-    config = OrdersConfig(speeds=("slow", "stop"), places=("right",), no_place=0)
-    orders = draw_orders(config, 2000, np.random.default_rng(0))
+    config = CommandsConfig(speeds=("slow", "stop"), places=("right",), no_place=0)
+    orders = sample_commands(config, 2000, np.random.default_rng(0))
     assert {asked.speed for asked in orders} == {"slow", "stop"}
     assert {asked.place for asked in orders if asked.speed == "slow"} == {"right"}
 
@@ -61,7 +61,7 @@ def test_orders_that_make_no_sense_are_refused() -> None:
         ({"shortest": 70}, "expected at most longest"),
     ):
         with pytest.raises(ValidationError, match=words):
-            OrdersConfig.model_validate(values)
+            CommandsConfig.model_validate(values)
 
 
 def test_rows_are_settled_so_long_after_an_order() -> None:
@@ -194,7 +194,7 @@ def test_a_learner_drives_and_what_the_demonstrator_would_do_is_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     Straight.told.clear()
-    monkeypatch.setattr(demonstrations, "told_by_run", lambda _: Told(Straight(0.2)))
+    monkeypatch.setattr(demonstrations, "instructed_policy", lambda _: InstructedPolicy(Straight(0.2)))
     config = DemonstrationsConfig(decisions=30, simulators=1, shortest=12, longest=15)
     collect_demonstrations(_AGENT, 1, tmp_path, 4, config, Path("runs/learner"))
     episode = read_episode(tmp_path / "episode_000000.npz")
@@ -215,7 +215,7 @@ def test_a_learner_drives_and_what_the_demonstrator_would_do_is_kept(
 
 
 def test_a_learner_that_is_lost_begins_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(demonstrations, "told_by_run", lambda _: Told(Straight(1.0)))
+    monkeypatch.setattr(demonstrations, "instructed_policy", lambda _: InstructedPolicy(Straight(1.0)))
     config = DemonstrationsConfig(decisions=100, simulators=2)
     shown = collect_demonstrations(_AGENT, 2, tmp_path, 4, config, Path("runs/learner"))
     assert shown.episodes == 2 and shown.decisions < 200

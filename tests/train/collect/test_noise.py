@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from train.collect.noise import Bursts, NoiseConfig
+from train.collect.autopilot import Bursts, NoiseConfig
 
 STEP = 0.1
 

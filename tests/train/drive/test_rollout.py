@@ -48,7 +48,7 @@ def test_one_episode_in_arrival_alignment(terminates: bool, decisions: int | Non
     # An action is that of the observation before.
     assert episode.actions.tolist() == [[0, 0], *([t, t] for t in range(10, 10 + steps))]
     assert episode.rewards.tolist() == [0, *range(11, 11 + steps)]
-    assert episode.is_first.tolist() == driver.begun + [False]
+    assert episode.is_first.tolist() == [*driver.begun, False]
     assert episode.is_terminal.tolist() == [False] * steps + [terminates and steps == 4]
     assert episode.rewards.dtype == episode.actions.dtype == np.float32
 

@@ -1,6 +1,8 @@
 """Policies that drive episode after episode as they are told, and what is kept of it."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,14 +13,13 @@ from agent.behaviour.vla.interface import TASK, VLABatch
 from envs.car_racing.env import CarRacingConfig
 from envs.carla.config import CarlaConfig
 from tests.train.vla.tiny_demonstrations import TINY, encode
-from train.collect.carla_config import CollectConfig
-from train.collect.carla_drivers import Policy
-from train.collect.instructed import collect_told
+from train.collect.carla_drivers import CarlaCollectConfig, CarlaPolicy
+from train.collect.instructed import collect_instructed
 from train.data.episodes import read_episode
 from train.language.hindsight import CAR_RACING_SPEEDS, label_rows
 from train.language.instructions import lookup, phrasings
 from train.run.errors import DreamdriveError
-from train.vla.instructed_driver import Told, draw_instruction
+from train.vla.instructed_driver import InstructedDriver, InstructedPolicy, draw_instruction
 from train.vla.policy import VLAPolicy
 
 ENV = CarRacingConfig(image_size=16, max_frames=40)
@@ -43,6 +44,10 @@ class Counting:
         raise AssertionError("who drives asks for actions, never for chunks")
 
 
+def one_action(driver: InstructedDriver, seen: Mapping[str, Any], first: bool) -> np.ndarray:
+    return driver.act({name: value[None] for name, value in seen.items()}, np.array([first]))[0]
+
+
 def tiny(state_size: int = 4) -> VLAPolicy:
     torch.manual_seed(0)
     return VLAPolicy(TINY.model_copy(update={"state_size": state_size, "action_size": 2}), encode).eval()
@@ -63,27 +68,27 @@ def test_what_is_drawn_to_be_told_is_told_in_training() -> None:
 
 
 def test_an_episode_comes_from_its_seed_and_none_disturbs_another() -> None:
-    told = Told(tiny(), ["one", "two", "three"])
+    told = InstructedPolicy(tiny(), ["one", "two", "three"])
     rng = np.random.default_rng(0)
     seen = [
         {"image": rng.integers(0, 256, (3, 16, 16)).astype(np.uint8), "state": np.zeros(4, np.float32)}
         for _ in range(6)
     ]
-    alone = told.begin(5)
-    expected = [alone.act(one) for one in seen]  # type: ignore[arg-type]
-    again, other = told.begin(5), told.begin(6)
+    alone = told.driver(5)
+    expected = [one_action(alone, one, not n) for n, one in enumerate(seen)]
+    again, other = told.driver(5), told.driver(6)
     found = []
-    for one in seen:
-        found.append(again.act(one))  # type: ignore[arg-type]
-        other.act(one)  # type: ignore[arg-type]
+    for n, one in enumerate(seen):
+        found.append(one_action(again, one, not n))
+        one_action(other, one, not n)
     np.testing.assert_array_equal(expected, found)
-    assert again.instruction == alone.instruction
-    assert {told.begin(seed).instruction for seed in range(20)} == {"one", "two", "three"}
-    np.testing.assert_raises(  # type: ignore[call-overload]
+    assert again.instructions == alone.instructions
+    assert {told.driver(seed).instructions[0] for seed in range(20)} == {"one", "two", "three"}
+    np.testing.assert_raises(
         AssertionError,
         np.testing.assert_array_equal,
         expected,
-        [other.act(seen[0])] * 6,  # type: ignore[arg-type]
+        [one_action(other, seen[0], False)] * 6,
     )
 
 
@@ -95,8 +100,8 @@ def test_forks_share_their_weights() -> None:
 
 
 def test_car_racing_is_kept_with_what_hindsight_needs(tmp_path: Path) -> None:
-    told = Told(tiny(), ["crawl along"], learnt=ENV)
-    assert collect_told(told, "tiny", 2, tmp_path, 3) == 2
+    told = InstructedPolicy(tiny(), ["crawl along"], learnt=ENV)
+    assert collect_instructed(told, "tiny", 2, tmp_path, 3) == 2
     for number in range(2):
         episode = read_episode(tmp_path / f"episode_{number:06d}.npz")
         assert len(episode) == 10 and episode.observations["image"].shape == (11, 3, 16, 16)
@@ -106,17 +111,17 @@ def test_car_racing_is_kept_with_what_hindsight_needs(tmp_path: Path) -> None:
         assert not {"expert_actions", "asked_speeds", "asked_places"} & set(episode.extras)
     first = (tmp_path / "episode_000000.npz").read_bytes()
     # It goes on, and the same number is the same episode, whoever else drives.
-    assert collect_told(told, "tiny", 3, tmp_path, 3) == 1
+    assert collect_instructed(told, "tiny", 3, tmp_path, 3) == 1
     other = tmp_path / "other"
-    assert collect_told(Told(tiny(), ["crawl along"], learnt=ENV), "tiny", 1, other, 3) == 1
+    assert collect_instructed(InstructedPolicy(tiny(), ["crawl along"], learnt=ENV), "tiny", 1, other, 3) == 1
     assert (other / "episode_000000.npz").read_bytes() == first
     with pytest.raises(DreamdriveError, match="was collected with seed 3, expected 4"):
-        collect_told(told, "tiny", 4, tmp_path, 4)
+        collect_instructed(told, "tiny", 4, tmp_path, 4)
 
 
 def test_any_policy_with_lerobots_methods_may_drive(tmp_path: Path) -> None:
-    policy = Counting()
-    assert collect_told(Told(policy), "counting", 2, tmp_path, overrides={"max_frames": "20"}) == 2
+    policy, short = Counting(), {"max_frames": "20"}
+    assert collect_instructed(InstructedPolicy(policy), "counting", 2, tmp_path, overrides=short) == 2
     for path in sorted(tmp_path.glob("*.npz")):
         steering = read_episode(path).actions[1:, 0]
         np.testing.assert_allclose(steering, np.arange(1, len(steering) + 1) / 100, atol=1e-6)
@@ -125,32 +130,32 @@ def test_any_policy_with_lerobots_methods_may_drive(tmp_path: Path) -> None:
 
 def test_bad_input_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(DreamdriveError, match="no method select_action"):
-        Told(type("None", (), {"reset": print})())
+        InstructedPolicy(type("None", (), {"reset": print})())
     with pytest.raises(DreamdriveError, match="--instruction: empty"):
-        Told(Counting(), ["  "])
-    carla = Told(tiny(22), learnt=CarlaConfig())
+        InstructedPolicy(Counting(), ["  "])
+    carla = InstructedPolicy(tiny(22), learnt=CarlaConfig())
     with pytest.raises(DreamdriveError, match="drives in carla, expected car_racing"):
-        collect_told(carla, "tiny", 1, tmp_path)
+        collect_instructed(carla, "tiny", 1, tmp_path)
     with pytest.raises(DreamdriveError, match="expected a folder"):
-        collect_told(Told(tiny(), learnt=ENV), "tiny", 1, tmp_path / "all.h5")
+        collect_instructed(InstructedPolicy(tiny(), learnt=ENV), "tiny", 1, tmp_path / "all.h5")
     with pytest.raises(DreamdriveError, match="--env.image_size 32: expected 16, as tiny learnt"):
-        collect_told(Told(tiny(), learnt=ENV), "tiny", 1, tmp_path, overrides={"image_size": "32"})
+        wide = {"image_size": "32"}
+        collect_instructed(InstructedPolicy(tiny(), learnt=ENV), "tiny", 1, tmp_path, overrides=wide)
     with pytest.raises(DreamdriveError, match="learnt with a state of 22 numbers, expected 4"):
-        collect_told(Told(tiny(22), learnt=ENV), "tiny", 1, tmp_path)
+        collect_instructed(InstructedPolicy(tiny(22), learnt=ENV), "tiny", 1, tmp_path)
 
 
 def test_a_policy_drives_carla_as_it_is_told() -> None:
     env = CarlaConfig(image_size=16)
-    config = CollectConfig(env=env)
-    policy = Policy("tiny", told=Told(tiny(22), ["crawl along"], learnt=env))
+    config = CarlaCollectConfig(env=env)
+    policy = CarlaPolicy("tiny", instructed=InstructedPolicy(tiny(22), ["crawl along"], learnt=env))
     assert policy.env()["image_size"] == 16
     policy.check(config)
-    pilot = policy.pilot(config, 0)
-    assert pilot.instruction == "crawl along" and not pilot.autopilot
-    seen = {"image": np.zeros((3, 16, 16), np.uint8), "state": np.zeros(22, np.float32)}
-    action = pilot.act(seen)  # type: ignore[arg-type]
-    assert action.shape == (2,) and pilot.expert(action) is None
+    made = policy.episode_driver(config, 0)
+    assert made.instruction == "crawl along" and made.autopilot is None
+    seen = {"image": np.zeros((1, 3, 16, 16), np.uint8), "state": np.zeros((1, 22), np.float32)}
+    assert made.driver.act(seen, np.array([True])).shape == (1, 2)  # type: ignore[arg-type]
     with pytest.raises(DreamdriveError, match="--env.image_size 64: expected 16, as tiny learnt"):
-        policy.check(CollectConfig(env=CarlaConfig()))
+        policy.check(CarlaCollectConfig(env=CarlaConfig()))
     with pytest.raises(DreamdriveError, match="drives in car_racing, expected carla"):
-        Policy("tiny", told=Told(tiny(), learnt=ENV)).env()
+        CarlaPolicy("tiny", instructed=InstructedPolicy(tiny(), learnt=ENV)).env()
