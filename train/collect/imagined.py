@@ -14,7 +14,7 @@ from train.language.hindsight import CAR_RACING_SPEEDS, CARLA_SPEEDS
 from train.run.checkpoint import write_json_aside
 from train.run.errors import DreamdriveError, explain_os_errors
 from train.run.progress import Progress
-from train.vla.filtered_episodes import filter_drive
+from train.vla.filtered_episodes import filter_episode
 from train.vla.imagined import ImaginedConfig, Report, imagine_data
 from train.vla.loading import check_sees_by
 from train.vla.policy import load_policy
@@ -105,5 +105,5 @@ def _fit(
 ) -> Gauges:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        drives = [filter_drive(model, names, read_episode(path), str(path)) for path in paths]
+        drives = [filter_episode(model, names, read_episode(path), str(path)) for path in paths]
     return fit_gauges(model, drives, config, seed)

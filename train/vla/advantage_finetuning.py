@@ -25,7 +25,7 @@ from train.run.errors import DreamdriveError
 from train.vla.chunk_scoring import Judge, Judged, any_labels
 from train.vla.config import VLADataConfig, speed_scale
 from train.vla.dataset import Rows, read_rows, to_device
-from train.vla.filtered_episodes import filter_drive
+from train.vla.filtered_episodes import filter_episode
 from train.vla.optimise import descend, learning_state, scheduled_rate, take_up
 from train.vla.policy import Encoder, VLAPolicy, load_policy
 from train.vla.probes import Gauges, fit_gauges, load_gauges
@@ -252,7 +252,7 @@ def read_starts(
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)
         for path in paths:
-            states = filter_drive(model, names, read_episode(path), str(path)).states[:-1]
+            states = filter_episode(model, names, read_episode(path), str(path)).states[:-1]
             for name, stored in model.compress(states).items():
                 parts.setdefault(name, []).append(stored.cpu())
     return Starts(rows, {name: torch.cat(stored) for name, stored in parts.items()})
@@ -262,7 +262,7 @@ def _fit(model: WorldModel, found: TrainedModel, paths: Sequence[Path], config: 
     """Gauges of a world model, fitted on episode files."""
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)
-        drives = [filter_drive(model, found.shapes, read_episode(path), str(path)) for path in paths]
+        drives = [filter_episode(model, found.shapes, read_episode(path), str(path)) for path in paths]
     return fit_gauges(model, drives, config.fit, config.seed)
 
 

@@ -16,7 +16,7 @@ from train.data.episodes import Episode
 from train.drive.agents import load_world_model
 from train.drive.filtering import ObservationFilter
 from train.run.errors import DreamdriveError
-from train.vla.filtered_episodes import filter_drive
+from train.vla.filtered_episodes import filter_episode
 
 IMAGINED_FEATURES, FEATURES_OF = "features", "features_of"
 """Extras of an imagined episode: (T, F) float16, and the `fingerprint` of the world model they are of."""
@@ -84,7 +84,7 @@ class FeatureReader:
         # The latents are drawn: the same episode shall have the same features.
         with torch.random.fork_rng():
             torch.manual_seed(0)
-            states = filter_drive(self.world_model, self._names, episode).states
+            states = filter_episode(self.world_model, self._names, episode).states
         return self.world_model.features(states)[:-1].float().cpu()
 
     def observation(self, batch: VLABatch) -> dict[str, Tensor]:

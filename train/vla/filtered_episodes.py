@@ -13,7 +13,7 @@ from train.run.errors import DreamdriveError
 
 
 @dataclass
-class Drive:
+class FilteredEpisode:
     """An episode of T actions and its filtered states.
 
     Attributes:
@@ -26,7 +26,9 @@ class Drive:
 
 
 @torch.no_grad()
-def filter_drive(model: WorldModel, names: Iterable[str], episode: Episode, where: str = "episode") -> Drive:
+def filter_episode(
+    model: WorldModel, names: Iterable[str], episode: Episode, where: str = "episode"
+) -> FilteredEpisode:
     """Filter an episode by its own actions, from its first row on.
 
     Args:
@@ -56,7 +58,7 @@ def filter_drive(model: WorldModel, names: Iterable[str], episode: Episode, wher
     actions = torch.from_numpy(episode.actions).unsqueeze(0).to(device)
     is_first = torch.from_numpy(episode.is_first).unsqueeze(0).to(device)
     states, _ = model.observe(observations, actions, is_first, model.initial(1))
-    return Drive(episode, states[0].detach())
+    return FilteredEpisode(episode, states[0].detach())
 
 
 def quantities(state_size: int) -> list[str]:

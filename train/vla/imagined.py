@@ -23,7 +23,7 @@ from train.language.hindsight import PLACES, SPEEDS, SpeedScale, label_rows
 from train.language.instructions import phrase
 from train.vla.chunk_scoring import any_labels
 from train.vla.features import FEATURES_OF, IMAGINED_FEATURES, fingerprint
-from train.vla.filtered_episodes import Drive, filter_drive
+from train.vla.filtered_episodes import FilteredEpisode, filter_episode
 from train.vla.probes import Gauges, GaugesConfig, Readings
 
 
@@ -119,7 +119,7 @@ def _sum(one: dict[str, int], other: dict[str, int]) -> dict[str, int]:
 class _Start:
     """Where a dream begins: a row of a drive."""
 
-    drive: Drive
+    drive: FilteredEpisode
     row: int
 
 
@@ -160,7 +160,7 @@ def imagine_data(
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         for number, episode in enumerate(episodes):
-            drive = filter_drive(model, observations, episode, f"episode {number}")
+            drive = filter_episode(model, observations, episode, f"episode {number}")
             starts = _starts(drive, config, rng)
             dreamt = _dream(model, gauges, starts, config, policy, rng) if starts else None
             if dreamt is not None:
@@ -174,7 +174,7 @@ def imagine_data(
     return made, report
 
 
-def _starts(drive: Drive, config: ImaginedConfig, rng: np.random.Generator) -> list[_Start]:
+def _starts(drive: FilteredEpisode, config: ImaginedConfig, rng: np.random.Generator) -> list[_Start]:
     """Rows to begin in, each as often as there are variations."""
     rows = np.arange(config.skip, len(drive.episode) - 1)
     if not len(rows):

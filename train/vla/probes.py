@@ -18,7 +18,7 @@ from agent.world_model.interface import WorldModel
 from agent.world_model.probe import Probe, ProbeConfig, r_squared
 from train.run.checkpoint import load_weights, save_weights
 from train.run.errors import DreamdriveError, one_line
-from train.vla.filtered_episodes import Drive, quantities, state_size, truth
+from train.vla.filtered_episodes import FilteredEpisode, quantities, state_size, truth
 from train.vla.fit_probes import fit_disagreement, fit_probe
 
 NAME = "gauges"
@@ -156,7 +156,10 @@ def load_gauges(folder: Path, world_model: WorldModel) -> Gauges:
 
 
 def fit_gauges(
-    world_model: WorldModel, drives: Sequence[Drive], config: GaugesConfig | None = None, seed: int = 0
+    world_model: WorldModel,
+    drives: Sequence[FilteredEpisode],
+    config: GaugesConfig | None = None,
+    seed: int = 0,
 ) -> Gauges:
     """Fit both gauges on real drives; the world model stays as it is.
 
@@ -197,7 +200,9 @@ def fit_gauges(
 
 
 @torch.no_grad()
-def _rows(model: WorldModel, drives: Sequence[Drive], skip: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _rows(
+    model: WorldModel, drives: Sequence[FilteredEpisode], skip: int
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Features before (N, F), action (N, A), features after (N, F), truth before (N, Q) of all drives."""
     parts: list[tuple[Tensor, ...]] = []
     for drive in drives:

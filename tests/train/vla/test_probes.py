@@ -10,7 +10,7 @@ from agent.world_model.probe import ProbeConfig
 from tests.agent.tiny import tiny_rssm
 from tests.train.vla.road import HALF, Road, drive
 from train.run.errors import DreamdriveError
-from train.vla.filtered_episodes import filter_drive, truth
+from train.vla.filtered_episodes import filter_episode, truth
 from train.vla.probes import Gauges, GaugesConfig, fit_gauges, load_gauges
 
 CONFIG = GaugesConfig(
@@ -25,7 +25,7 @@ CONFIG = GaugesConfig(
 
 def fitted(seed: int = 0) -> Gauges:
     model = Road()
-    drives = [filter_drive(model, ("image",), drive(seed)) for seed in range(16)]
+    drives = [filter_episode(model, ("image",), drive(seed)) for seed in range(16)]
     return fit_gauges(model, drives, CONFIG, seed)
 
 
@@ -35,7 +35,7 @@ def test_gauges_read_what_is_true_and_say_how_well() -> None:
     assert gauges.scores["speed"] > 0.9 and gauges.scores["offset"] > 0.8
     episode = drive(99)
     model = Road()
-    features = model.features(filter_drive(model, ("image",), episode).states)
+    features = model.features(filter_episode(model, ("image",), episode).states)
     read = gauges.read(features[:-1])
     assert read.state.shape == (40, 4) and float(read.speeds.min()) >= 0
     assert np.abs(read.speeds.numpy() - episode.extras["speeds"]).mean() < 5.0
@@ -77,14 +77,14 @@ def test_rows_without_a_road_are_not_learnt_from() -> None:
     episodes = [drive(seed) for seed in range(4)]
     for episode in episodes:
         episode.extras["offsets"][10:] = np.nan
-    gauges = fit_gauges(model, [filter_drive(model, ("image",), one) for one in episodes], CONFIG)
+    gauges = fit_gauges(model, [filter_episode(model, ("image",), one) for one in episodes], CONFIG)
     assert all(math.isfinite(score) for score in gauges.scores.values())
 
 
 def test_what_a_drive_lacks_is_named() -> None:
     episode = drive(0)
     with pytest.raises(DreamdriveError, match="no observation 'lidar'"):
-        filter_drive(Road(), ("lidar",), episode)
+        filter_episode(Road(), ("lidar",), episode)
     del episode.extras["offsets"]
     with pytest.raises(DreamdriveError, match="extra 'offsets': missing"):
         truth(episode)
@@ -94,6 +94,6 @@ def test_what_a_drive_lacks_is_named() -> None:
     three = drive(0)
     three.actions = np.zeros((41, 3), np.float32)
     with pytest.raises(DreamdriveError, match="actions of 3 numbers: expected 2"):
-        filter_drive(Road(), ("image",), three)
+        filter_episode(Road(), ("image",), three)
     with pytest.raises(DreamdriveError, match="at least 2"):
         fit_gauges(Road(), [], CONFIG)
