@@ -1,137 +1,181 @@
-"""Recording episodes: exactly as many as asked for, the first that start, whole, and gone on with."""
+"""Rollouts of the World Models agent: counted, resumed, and the same in HDF5 as in .npz."""
 
-from collections.abc import Callable
+import io
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from envs.car_racing.env import CarRacingConfig
-from tests.train.online.tiny_envs import REPEAT, Counting, TinyEnv, count_reward, ends_after
-from train.collect.car_racing import collect_car_racing
-from train.data.episodes import read_episode
+from tests.train.data.test_episodes import assert_same
+from tests.train.online.tiny_envs import SIDE, Counting
+from train.cli import main
+from train.collect.car_racing import DataCollector, RolloutsConfig, collect_car_racing
+from train.data.hdf5 import open_episodes
 from train.drive import recording
-from train.drive.behaviour_policy import make_driver
-from train.drive.rollout import roll_out_side_by_side
+from train.drive.brownian import BrownianConfig
 from train.run.errors import DreamdriveError
+from train.run.progress import Progress
+
+SMALL = CarRacingConfig(num_envs=2, max_frames=40, image_size=SIDE, threads=1)
 
 
-def counted(env: TinyEnv) -> Callable[[], int]:
-    """How many frames the simulators of `env` have moved so far."""
-    frames = 0
-    step = env.step
-
-    def stepped(actions: np.ndarray) -> Any:
-        nonlocal frames
-        result = step(actions)
-        frames += int(result[4]["frames"].sum())
-        return result
-
-    env.step = stepped  # type: ignore[method-assign]
-    return lambda: frames
-
-
-@pytest.mark.parametrize(("envs", "count"), [(1, 1), (1, 3), (3, 3), (3, 4), (3, 8), (4, 9)])
-def test_exactly_the_episodes_that_start_first(envs: int, count: int) -> None:
-    env = Counting(envs, 0)
-    episodes = [episode for episode, _ in roll_out_side_by_side(env, make_driver(None, 2, seed=0), count)]
-    assert len(episodes) == count
-    started = []
-    for episode in episodes:
-        facts = episode.observations["facts"]
-        counter, simulator, number, step = facts.T
-        assert (simulator == simulator[0]).all() and (number == number[0]).all()
-        length, terminates = ends_after(int(simulator[0]), int(number[0]))
-        # All rows, the last observation included, in arrival alignment.
-        np.testing.assert_array_equal(step, np.arange(length + 1))
-        np.testing.assert_array_equal(episode.observations["image"][:, 0, 0, 0], counter % 256)
-        np.testing.assert_array_equal(episode.actions, episode.observations["echo"])
-        assert (episode.actions[1:] != 0).all() and len(np.unique(episode.actions[1:])) > length
-        rewards = count_reward(counter)
-        rewards[0] = 0.0
-        np.testing.assert_array_equal(episode.rewards, rewards)
-        assert episode.is_first.tolist() == [True] + [False] * length
-        assert episode.is_terminal.tolist() == [False] * length + [terminates]
-        started.append((counter[0], int(simulator[0]), int(number[0])))
-    # What started is what was recorded: in each simulator all episodes from the first on, and nothing that
-    # started before the last of them is missing.
-    numbers: list[list[int]] = [sorted(n for _, i, n in started if i == k) for k in range(envs)]
-    assert all(found == list(range(len(found))) and found for found in numbers)
-    for k, found in enumerate(numbers):
-        next_start = sum(ends_after(k, n)[0] + 1 for n in found)
-        assert next_start >= max(start for start, _, _ in started)
-
-
-def test_frames_are_those_of_recorded_episodes() -> None:
-    env = Counting(3, 0)
-    moved = counted(env)
-    recorded = list(roll_out_side_by_side(env, make_driver(None, 2, seed=0), 3))
-    assert recorded[-1][1] == REPEAT * sum(len(episode) for episode, _ in recorded) < moved()
-    assert [frames for _, frames in recorded] == sorted(frames for _, frames in recorded)
-
-
-def in_counting(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
-    """Let `collect_car_racing` make counting simulators; gives the (count, seed) of each time it does."""
-    made = []
+@pytest.fixture
+def made(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
+    """Counting simulators take the place of CarRacing; (count, seed) of each that is made."""
+    calls: list[tuple[int, int]] = []
 
     def make(config: CarRacingConfig, seed: int) -> Counting:
-        made.append((config.num_envs, seed))
+        calls.append((config.num_envs, seed))
         return Counting(config.num_envs, seed)
 
     monkeypatch.setattr(recording, "make_car_racing", make)
-    return made
+    return calls
 
 
-def test_run_again_it_goes_on_with_other_tracks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    made = in_counting(monkeypatch)
-    collect_car_racing("random", 2, tmp_path / "data", 5, {"num_envs": "4"})
-    first = {path.name: path.read_bytes() for path in (tmp_path / "data").iterdir()}
-    assert sorted(first) == ["episode_000000.npz", "episode_000001.npz"]
-    collect_car_racing("random", 7, tmp_path / "data", 5, {"num_envs": "4"})
-    second = {path.name: path.read_bytes() for path in (tmp_path / "data").iterdir()}
-    assert len(second) == 7 and first.items() <= second.items()
-    assert [count for count, _ in made] == [2, 4] and len({seed for _, seed in made}) == 2
-    counters = [
-        tuple(read_episode(tmp_path / "data" / n).observations["facts"][:, 0]) for n in sorted(second)
-    ]
-    assert len(set(counters)) == 7 or len({c[0] for c in counters}) > 2
-    collect_car_racing("random", 7, tmp_path / "data", 5, {"num_envs": "4"})
-    assert len(made) == 2, "nothing was left to do"
+def collector(path: Path, rollouts: int, seed: int = 0, policy: str = "brownian") -> DataCollector:
+    return DataCollector(RolloutsConfig(rollouts=rollouts, policy=policy), SMALL, path, seed)
 
 
-def test_a_gap_in_the_numbers_overwrites_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    in_counting(monkeypatch)
-    collect_car_racing("random", 3, tmp_path)
-    (tmp_path / "episode_000000.npz").unlink()
-    (tmp_path / "episode_notes.npz").write_text("somebody's own")
-    kept = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-    collect_car_racing("random", 3, tmp_path)
-    now = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-    assert kept.items() <= now.items() and sorted(now.keys() - kept.keys()) == ["episode_000003.npz"]
+@pytest.mark.parametrize("policy", ["brownian", "random"])
+def test_a_file_a_folder_and_the_command_record_the_same(
+    tmp_path: Path, made: list[tuple[int, int]], policy: str
+) -> None:
+    told = collector(tmp_path / "r.h5", 5, 3, policy).collect()
+    collector(tmp_path / "npz", 5, 3, policy).collect()
+    collect_car_racing(policy, 5, tmp_path / "command", 3, {"num_envs": "2"})
+    collector(tmp_path / "other.h5", 5, 4, policy).collect()
+    file = open_episodes(tmp_path / "r.h5")
+    assert len(file) == told["episodes"] == 5 and told["frames"] > 0
+    episodes = [file.read(number) for number in range(5)]
+    assert told["mean_score"] == pytest.approx(np.mean([episode.rewards.sum() for episode in episodes]))
+    for name in ("npz", "command"):
+        folder = open_episodes(tmp_path / name)
+        assert len(folder) == 5
+        for number in range(5):
+            assert_same(folder.read(number), episodes[number])
+    other = open_episodes(tmp_path / "other.h5").read(0)
+    assert len(other) != len(episodes[0]) or not np.array_equal(other.actions, episodes[0].actions)
 
 
-def test_the_same_seed_records_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    in_counting(monkeypatch)
-    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
-        collect_car_racing("random", 2, tmp_path / name, seed)
-    a, b, c = (read_episode(tmp_path / name / "episode_000001.npz") for name in "abc")
-    np.testing.assert_array_equal(a.actions, b.actions)
-    np.testing.assert_array_equal(a.observations["image"], b.observations["image"])
-    assert not np.array_equal(a.actions, c.actions)
+@pytest.mark.parametrize("name", ["r.h5", "folder"])
+def test_run_again_it_goes_on_by_count_with_other_tracks(
+    tmp_path: Path, made: list[tuple[int, int]], name: str
+) -> None:
+    collector(tmp_path / name, 3).collect()
+    before = [open_episodes(tmp_path / name).read(number) for number in range(3)]
+    collector(tmp_path / name, 7).collect()
+    assert collector(tmp_path / name, 7).collect() == {"episodes": 0.0, "frames": 0.0}
+    after = open_episodes(tmp_path / name)
+    assert len(after) == 7 and len(made) == 2 and len({seed for _, seed in made}) == 2
+    for number, episode in enumerate(before):
+        assert_same(after.read(number), episode)
+    firsts = {after.read(number).observations["facts"][0, 0] for number in range(7)}
+    assert len({first // 1000 for first in firsts}) == 2, "the counters tell the two seeds"
 
 
-@pytest.mark.parametrize(
-    ("arguments", "reason"),
-    [
-        (("nowhere", 2), "no run at nowhere"),
-        (("random", 0), "expected at least 1"),
-        (("random", 1, {"image_sizes": "3"}), "image_sizes"),
-        (("random", 1, {"backend": "other"}), "backend"),
-    ],
-)
-def test_bad_requests_are_one_line(tmp_path: Path, arguments: tuple[Any, ...], reason: str) -> None:
-    policy, episodes, *overrides = arguments
-    with pytest.raises(DreamdriveError, match=reason) as error:
-        collect_car_racing(policy, episodes, tmp_path / "data", 0, *overrides)
-    assert "\n" not in str(error.value) and not (tmp_path / "data").exists()
+def test_what_is_collected_survives_an_error_in_the_middle(
+    tmp_path: Path, made: list[tuple[int, int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps = 0
+
+    def failing(self: Counting, actions: np.ndarray) -> object:
+        nonlocal steps
+        steps += 1
+        if steps > 14:
+            raise KeyboardInterrupt
+        return step(self, actions)
+
+    step = Counting.step
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Counting, "step", failing)
+        collector(tmp_path / "r.h5", 9).collect()
+    there = len(open_episodes(tmp_path / "r.h5"))
+    assert 0 < there < 9
+    collector(tmp_path / "r.h5", 9).collect()
+    assert len(open_episodes(tmp_path / "r.h5")) == 9
+
+
+def test_it_stops_when_asked_and_shows_how_far_it_is(tmp_path: Path, made: list[tuple[int, int]]) -> None:
+    console = Console(file=io.StringIO(), width=200)
+    collector(tmp_path / "r.h5", 2).collect()
+    asked = iter([False, False, True])
+    with Progress("stage", 9, "rollouts", interval=0, console=console) as progress:
+        collector(tmp_path / "r.h5", 9).collect(progress, lambda: next(asked))
+    assert len(open_episodes(tmp_path / "r.h5")) == 5
+    lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+    assert lines[0].startswith("stage: rollouts 2/9") and lines[-1].startswith("stage: rollouts 5/9 (56%)")
+    assert "frames" in lines[-1] and "mean score" in lines[-1]
+
+
+def test_a_bar_of_its_own(
+    tmp_path: Path, made: list[tuple[int, int]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    collector(tmp_path / "r.h5", 2).collect()
+    told = capsys.readouterr().out
+    assert "collecting" in told and "episodes 2/2 (100%)" in told
+
+
+@pytest.mark.parametrize("name", ["r.h5", "folder"])
+def test_episodes_of_another_environment_are_not_added_to(
+    tmp_path: Path, made: list[tuple[int, int]], monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    collector(tmp_path / name, 2).collect()
+    monkeypatch.setattr(Counting, "vectors", {"facts": 4})
+    with pytest.raises(DreamdriveError, match="has observations .*echo.*, expected") as caught:
+        collector(tmp_path / name, 3).collect()
+    assert "\n" not in str(caught.value) and len(open_episodes(tmp_path / name)) == 2
+
+
+def test_a_mixture_drives_by_turns_and_goes_on_by_count(tmp_path: Path, made: list[tuple[int, int]]) -> None:
+    """Brownian motion without noise, told by its actions, drives two of three episodes."""
+    steady = {"deviation": 1e-6, "gas": 0.5, "pull": 1.0}
+    shares = [{"policy": "random"}, {"policy": "brownian", "share": 2}]
+    options = {"mixture": shares, "brownian": steady}
+    for name, counts in (("whole.h5", [9]), ("parts.h5", [2, 4, 9])):
+        for rollouts in counts:
+            config = RolloutsConfig.model_validate({"rollouts": rollouts, **options})
+            DataCollector(config, SMALL, tmp_path / name, 0).collect()
+        file = open_episodes(tmp_path / name)
+        actions = [file.read(number).actions[1:] for number in range(9)]
+        assert [bool(np.allclose(a, [0.0, 0.5], atol=1e-4)) for a in actions].count(True) == 6
+
+
+def test_the_shares_of_a_mixture_are_checked(tmp_path: Path) -> None:
+    for share in ({"policy": "brownian", "noise": 0.1}, {"share": 0}, {"policy": "a", "noise": -1}):
+        with pytest.raises(ValueError, match="noise|share"):
+            RolloutsConfig.model_validate({"mixture": [share]})
+    config = RolloutsConfig.model_validate({"mixture": [{}, {"policy": "nowhere", "noise": 0.1}]})
+    with pytest.raises(DreamdriveError, match="no run at nowhere"):
+        DataCollector(config, SMALL, tmp_path / "r.h5", 0).collect()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_bad_requests_are_one_line(tmp_path: Path) -> None:
+    with pytest.raises(DreamdriveError, match="no run at nowhere"):
+        collector(tmp_path / "r.h5", 1, policy="nowhere").collect()
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "r.h5").write_text("something else")
+    with pytest.raises(DreamdriveError, match="r.h5: broken"):
+        collector(tmp_path / "r.h5", 1).collect()
+    with pytest.raises(ValueError, match="deviation"):
+        RolloutsConfig(brownian={"deviation": 0})
+    assert RolloutsConfig().rollouts == 10_000 and RolloutsConfig().brownian == BrownianConfig()
+
+
+def test_brownian_driving_of_the_real_car_from_the_command_line(tmp_path: Path) -> None:
+    words = "--policy brownian --episodes 2 --env.max_frames 240 --env.num_envs 2 --env.action 3d"
+    outputs = [tmp_path / "new" / "r.h5", tmp_path / "npz"]
+    for output in outputs:
+        command = ["collect", "car-racing", *words.split(), "--env.threads", "1", "--output", str(output)]
+        assert main(command) == 0
+    file, folder = (open_episodes(output) for output in outputs)
+    assert len(file) == len(folder) == 2
+    assert file.shapes == {"image": (3, 64, 64)} and file.action_size == 3
+    for number in range(2):
+        episode = file.read(number)
+        assert_same(episode, folder.read(number))
+        assert len(episode) == 60
+        # The car gets on: it reaches tiles that it does not stand on in the beginning.
+        assert (episode.rewards[5:] > 1).sum() >= 2, episode.rewards
