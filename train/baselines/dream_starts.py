@@ -1,4 +1,4 @@
-"""States that dreams begin in: those after some recorded frames."""
+"""States that dreams begin in: filtered ones after some recorded frames."""
 
 from pathlib import Path
 from typing import Literal
@@ -26,7 +26,7 @@ class DreamStartsConfig(BaseModel, extra="forbid", validate_assignment=True, use
     episodes: str = ""
     """Recorded episodes: a folder of .npz files, or an HDF5 file; empty drives some first."""
     policy: Literal["agent", "brownian", "random"] = "agent"
-    """Who drives those: the dreaming run's agent, exploring, brownian motion, or chance."""
+    """What drives those: the dreaming run's agent, exploring, brownian motion, or chance."""
     count: int = Field(64, ge=1)
     """How many episodes to drive; of given ones, the most that are used."""
     where: Literal["first", "any"] = "first"

@@ -121,7 +121,7 @@ class PerturbedAutopilot:
 
 
 def autopilot_target(asked: Labels) -> AutopilotTarget:
-    """How the autopilot drives who is asked for this speed and this place in the lane."""
+    """The target of the autopilot where this speed and this place in the lane are asked for."""
     speed = CARLA_SPEEDS.middle(asked.speed) if asked.speed is not None else None
     if asked.speed == "fast":
         speed = _FAST

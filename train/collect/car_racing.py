@@ -44,7 +44,7 @@ class ShareConfig(BaseModel, extra="forbid", validate_assignment=True, use_attri
     """One of several drivers of the rollouts."""
 
     policy: str = "brownian"
-    """Who drives: `brownian`, `random`, or the folder of a run."""
+    """What drives: `brownian`, `random`, or the folder of a run."""
     share: float = Field(1.0, gt=0)
     """How many of the rollouts are its own, in proportion to the shares of the others."""
     noise: float = Field(0.0, ge=0)
@@ -59,30 +59,30 @@ class ShareConfig(BaseModel, extra="forbid", validate_assignment=True, use_attri
 
 
 class RolloutsConfig(BaseModel, extra="forbid", validate_assignment=True, use_attribute_docstrings=True):
-    """How many rollouts, driven by whom, kept where."""
+    """How many rollouts are recorded, what drives, and where they are kept."""
 
     rollouts: int = Field(10_000, ge=1)
     """Episodes there shall be in all; 10,000 as in Ha & Schmidhuber (2018)."""
     policy: str = "brownian"
-    """Who drives: `brownian`, `random`, or the folder of a run, whose agent then explores."""
+    """What drives: `brownian`, `random`, or the folder of a run, whose agent then explores."""
     mixture: list[ShareConfig] = []
-    """Several who drive by turns, in the place of `policy`: [{policy: ..., share: ..., noise: ...}, ...]."""
+    """Several that drive by turns, in the place of `policy`: [{policy: ..., share: ..., noise: ...}, ...]."""
     brownian: BrownianConfig = BrownianConfig()
     """How the brownian policy wanders."""
     file: str = "rollouts.h5"
     """Where the rollouts are, seen from the run's folder: a .h5 file, or a folder of .npz files. Those at an
-    absolute path are somebody's: the stages read them, and nothing is collected."""
+    absolute path are only read by the stages: nothing is collected."""
 
 
 class DataCollector:
     """Records rollouts until there are as many as asked for; run again, it goes on where it stopped.
 
     A continuation drives tracks of its own. Episodes are those of `dreamdrive collect car-racing` with the
-    same seed, policy and environment. In a mixture the number of an episode says whose turn it is: what is
+    same seed, policy and environment. In a mixture the number of an episode says which policy drives: what is
     added later keeps the shares.
 
     Args:
-        config: how many, by whom.
+        config: how many, and what drives.
         env_config: the environment.
         path: the HDF5 file, or a folder for .npz files.
         seed: of tracks and of chance.

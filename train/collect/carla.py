@@ -1,4 +1,4 @@
-"""The job that drives in CARLA and keeps the episodes, whatever happens to the simulators meanwhile."""
+"""The job that records episodes in CARLA; what is lost with a simulator is driven again."""
 
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
@@ -45,7 +45,7 @@ class _Defect(Lost):
 
 
 @dataclass
-class _Seat:
+class _Slot:
     """A simulator, and the episode that is driven in it."""
 
     name: str
@@ -71,7 +71,7 @@ class CarlaCollector:
         config: what is driven.
         policy: what drives.
         seed: of everything: episode N is drawn from the seed and N, whichever simulator drives it.
-        simulators: to drive in; closed by whoever made them.
+        simulators: to drive in; the caller closes them.
         progress: shows how far it is.
         stopping: asked again and again whether to begin no more episodes; those begun are driven to their
             ends.
@@ -97,99 +97,99 @@ class CarlaCollector:
         self._losses: Counter[int] = Counter()
         self._begun: set[int] = set()
         self._actions = Actions(self.config.env)
-        self._seats = [_Seat(f"simulator {i}", one) for i, one in enumerate(self.simulators)]
+        self._slots = [_Slot(f"simulator {i}", one) for i, one in enumerate(self.simulators)]
         self._frames = 0
         while True:
             if self.stopping():
                 self._queue = deque(number for number in self._queue if number in self._begun)
-            for seat in self._seats:
-                if seat.number is None and not seat.given_up and self._queue:
-                    self._begin(seat, self._queue.popleft())
-            busy = [seat for seat in self._seats if seat.number is not None]
+            for slot in self._slots:
+                if slot.number is None and not slot.given_up and self._queue:
+                    self._begin(slot, self._queue.popleft())
+            busy = [slot for slot in self._slots if slot.number is not None]
             if not busy:
                 return self.total
-            answers = [(seat, self._poll(seat)) for seat in busy]
-            for seat, answer in answers:
+            answers = [(slot, self._poll(slot)) for slot in busy]
+            for slot, answer in answers:
                 if answer is not None:
-                    self._take(seat, answer)
+                    self._take(slot, answer)
             if all(answer is None for _, answer in answers):
-                wait_for([seat.simulator for seat in busy])
+                wait_for([slot.simulator for slot in busy])
             self._show()
 
-    def _poll(self, seat: _Seat) -> Any:
+    def _poll(self, slot: _Slot) -> Any:
         """What `SupervisedSimulator.poll` gives. A defect of ours is logged in full; the other simulators go
         on."""
         try:
-            return seat.simulator.poll()
+            return slot.simulator.poll()
         except RuntimeError as error:
             self.progress.say(str(error))
             return _Defect("its client failed, as told above")
 
-    def _begin(self, seat: _Seat, number: int) -> None:
+    def _begin(self, slot: _Slot, number: int) -> None:
         self._begun.add(number)
         self.total.begun = len(self._begun)
         attempt = self._losses[number] // _SAME_SEED
         drawn = np.random.SeedSequence([self.seed, number, attempt]).generate_state(2)
-        seat.number, seat.seed, seat.recording = number, int(drawn[0]) % TRAINING_SEEDS, None
-        seat.driver = self.policy.episode_driver(self.config, int(drawn[1]))
+        slot.number, slot.seed, slot.recording = number, int(drawn[0]) % TRAINING_SEEDS, None
+        slot.driver = self.policy.episode_driver(self.config, int(drawn[1]))
         options: dict[str, Any] | None = None
-        if seat.driver.autopilot is not None:
+        if slot.driver.autopilot is not None:
             options = {
                 "drive_autopilot": True,
-                "autopilot_targets": [autopilot_target(one) for one in seat.driver.commands],
+                "autopilot_targets": [autopilot_target(one) for one in slot.driver.commands],
             }
-        seat.simulator.request(("reset", seat.seed, options))
+        slot.simulator.request(("reset", slot.seed, options))
 
-    def _take(self, seat: _Seat, answer: Any) -> None:
+    def _take(self, slot: _Slot, answer: Any) -> None:
         """Go on after an answer to `reset` or `step`."""
-        assert seat.number is not None and seat.driver is not None
+        assert slot.number is not None and slot.driver is not None
         if isinstance(answer, Lost):
-            self._lose(seat, seat.number, answer)
+            self._lose(slot, slot.number, answer)
             return
-        if seat.recording is None:
+        if slot.recording is None:
             observation, info = answer
-            seat.recording = CarlaRecorder(
-                self._actions, observation, info, seat.driver.instruction, seat.driver.commands
+            slot.recording = CarlaRecorder(
+                self._actions, observation, info, slot.driver.instruction, slot.driver.commands
             )
         else:
             observation, reward, terminated, truncated, info = answer
             self._frames += info["frames"]
             expert, perturbed = None, False
-            if (autopilot := seat.driver.autopilot) is not None:
+            if (autopilot := slot.driver.autopilot) is not None:
                 expert, perturbed = autopilot.expert(info["applied_action"]), autopilot.perturbed
-            seat.recording.add(expert, perturbed, observation, reward, info)
+            slot.recording.add(expert, perturbed, observation, reward, info)
             if terminated or truncated:
-                self._keep(seat, seat.number, seat.recording, terminated)
+                self._keep(slot, slot.number, slot.recording, terminated)
                 return
         # (1, ...)
-        seen = {name: value[None] for name, value in seat.recording.observation.items()}
-        action = seat.driver.driver.act(seen, np.array([len(seat.recording) == 0]))[0]
-        seat.simulator.request(("step", native_choice(self._actions, action)))
+        seen = {name: value[None] for name, value in slot.recording.observation.items()}
+        action = slot.driver.driver.act(seen, np.array([len(slot.recording) == 0]))[0]
+        slot.simulator.request(("step", native_choice(self._actions, action)))
 
-    def _keep(self, seat: _Seat, number: int, recording: CarlaRecorder, terminated: bool) -> None:
-        self.files.write(number, recording.episode(terminated, seat.seed))
+    def _keep(self, slot: _Slot, number: int, recording: CarlaRecorder, terminated: bool) -> None:
+        self.files.write(number, recording.episode(terminated, slot.seed))
         self.total.written += 1
         self.total.steps += len(recording)
-        seat.number, seat.recording, seat.losses = None, None, 0
+        slot.number, slot.recording, slot.losses = None, None, 0
 
-    def _lose(self, seat: _Seat, number: int, answer: Lost) -> None:
+    def _lose(self, slot: _Slot, number: int, answer: Lost) -> None:
         """An episode without its end is none: it is driven again, here or in another simulator."""
         reason = answer.reason
-        seat.losses += 1
+        slot.losses += 1
         self._losses[number] += 1
         # One that cannot even begin was waited for long enough by `SupervisedSimulator`.
-        hopeless = seat.recording is None and not isinstance(answer, _Defect)
-        hopeless = hopeless or seat.losses >= _HOPELESS
-        if seat.recording is not None:
+        hopeless = slot.recording is None and not isinstance(answer, _Defect)
+        hopeless = hopeless or slot.losses >= _HOPELESS
+        if slot.recording is not None:
             self.total.lost += 1
-            self.progress.say(f"{seat.name} is lost, episode {number} is driven again: {reason}")
-        seat.number, seat.recording = None, None
+            self.progress.say(f"{slot.name} is lost, episode {number} is driven again: {reason}")
+        slot.number, slot.recording = None, None
         self._queue.appendleft(number)
         if hopeless:
-            seat.given_up = True
-            if all(other.given_up for other in self._seats):
-                raise DreamdriveError(f"{seat.name} does not work: {one_line(reason)}")
-            self.progress.say(f"{seat.name} is given up, the others go on: {reason}")
+            slot.given_up = True
+            if all(other.given_up for other in self._slots):
+                raise DreamdriveError(f"{slot.name} does not work: {one_line(reason)}")
+            self.progress.say(f"{slot.name} is given up, the others go on: {reason}")
 
     def _show(self) -> None:
         self.total.restarts = sum(max(one.starts - 1, 0) for one in self.simulators)

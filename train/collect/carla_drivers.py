@@ -79,7 +79,7 @@ class CarlaPolicy:
 
     def check(self, config: CarlaCollectConfig) -> None:
         """Raise `DreamdriveError` where the environment shows or asks something that it does not know, or
-        orders are for the autopilot and somebody else drives."""
+        commands are given and something else than the autopilot drives."""
         if config.asked and self.name != AUTOPILOT:
             raise DreamdriveError(f"--asked: {self.name} takes no such orders, expected --policy {AUTOPILOT}")
         self._check_env(config.env)
@@ -129,7 +129,7 @@ def open_policy(name: str, instructions: Sequence[str] = ()) -> CarlaPolicy:
         instructions: what a policy that takes them is told; see `InstructedPolicy`.
 
     Raises:
-        DreamdriveError: there is no such run, it has nobody who drives, or takes no instructions.
+        DreamdriveError: there is no such run, it has no agent, or takes no instructions.
     """
     if name != AUTOPILOT and is_run(name) and has_policy(Path(name)):
         return CarlaPolicy(name, instructed=instructed_policy(Path(name), instructions))

@@ -1,4 +1,4 @@
-"""Who shows what an instruction means in CarRacing: an agent's own driving, or a driver that knows the track.
+"""The expert of demonstrations in CarRacing: an agent's own driving, or a controller that knows the track.
 
 The track is followed by pure pursuit (Coulter 1992, CMU-RI-TR-92-01): the front wheels are turned for the
 circle through a point on the wanted line some way ahead. It keeps an offset better than with a share of an
@@ -20,7 +20,7 @@ _DAMPING = 0.05  # of the yaw rate's error [s]
 _PEDAL = 0.08  # for each m/s too slow or too fast
 _HARDEST_BRAKE = 0.8  # from 0.9 on CarRacing locks the wheels
 _PULLS_OVER, _GENTLY = 12.0, 0.3  # to stop elsewhere on the road: speed on the way there [m/s], most gas
-# So near to the wanted line who comes to stop there stops, and who stands there stays [half widths].
+# So near to the wanted line a car that is to stop there brakes, and one that stands stays [half widths].
 _STOPS_WITHIN, _STAYS_WITHIN = 0.1, 0.22
 _FASTEST_FOLLOWED = 62.0  # what the path is followed at when asked to be fast [m/s]
 _GRIP, _FULL_GRIP = 100.0, 180.0  # sideways acceleration in bends: at ease, and when asked to be fast [m/s2]
@@ -30,7 +30,7 @@ _LOOK, _LOOK_SECONDS = 5.0, 0.6  # bends are seen from so far [m], and so much o
 def demonstrate(
     asked: Labels, car: CarOnTrack, track: CentreLine, agent: NDArray[np.float32]
 ) -> NDArray[np.float32]:
-    """The action (2,), steering and pedal in [-1, 1], of somebody who does what is asked.
+    """The action (2,), steering and pedal in [-1, 1], of an expert that does what is asked.
 
     Asked to stop at a place where the car is not, it pulls over: drives there slowly, and stops then.
 

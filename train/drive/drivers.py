@@ -194,7 +194,7 @@ class MixedDriver:
 
 
 def turns(shares: Sequence[float]) -> Iterator[int]:
-    """Whose turn it is, without end: after any number each has had its share of them, within one turn."""
+    """An endless sequence of indices: after any number of them each has had its share, within one turn."""
     wanted = np.array(shares, np.float64) / sum(shares)
     had = np.zeros(len(shares))
     for number in range(1, 2**62):

@@ -91,7 +91,7 @@ class DreamFitness:
 
 
 def make_single_episodes(config: CarRacingConfig, seed: int, tracks: int) -> VectorEnv[Any, Any, Any]:
-    """`make_car_racing`, for one episode a simulator: none begins another that nobody looks at."""
+    """`make_car_racing`, for one episode a simulator: none begins another."""
     return make_car_racing(config, seed, tracks, autoreset=False)
 
 
@@ -132,7 +132,7 @@ class RealFitness:
             filtered.reset(n)
             total, live, is_first = np.zeros(n), np.ones(n, bool), np.ones(n, bool)
             while live.any():
-                # Simulators whose episode is over stand still, and need not be looked at.
+                # Simulators whose episode is over stand still, and are not filtered.
                 filtered.see(observation, is_first, np.flatnonzero(live))
                 # (P, E, F)
                 features = self.world_model.features(filtered.state).unflatten(0, (p, episodes))

@@ -31,7 +31,7 @@ class _Asynchronous(Protocol):
 
 @runtime_checkable
 class _Watched(Protocol):
-    """Those whose simulators may be lost meanwhile, and are replaced only if somebody looks."""
+    """Vector environments whose simulators may be lost, and are replaced in `look`."""
 
     def poll(self) -> None: ...
 
@@ -88,7 +88,7 @@ class Collector:
     where it was by driving the recorded actions of the running segment again.
 
     A simulator may be away for a while (info's "away" says why): its stream then repeats the rows of another
-    one, beginning like an episode, so that nothing is learnt that nobody drove. They count as no decisions.
+    one, beginning like an episode, so that nothing is learnt that was not driven. They count as no decisions.
 
     Args:
         make_env: seed -> vector environment, next-step autoreset.
@@ -311,7 +311,7 @@ class Collector:
             return row
         self._ended = self._ended | ~there
         row = row.lent(lender)
-        # Whoever comes into another's rows, or back from them, does so midway.
+        # A stream that takes another's rows, or goes back to its own, does so in the middle of an episode.
         row.is_first |= begins
         row.action[row.is_first], row.reward[row.is_first], row.cost[row.is_first] = 0.0, 0.0, 0.0
         return row

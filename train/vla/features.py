@@ -167,7 +167,7 @@ class FeaturePolicy:
         return propose(self.policy, self._with_features(batch, state), samples)
 
     def follow(self, state: State, action: Tensor) -> None:
-        """In the place of `select_action`: from states that `see` gave, somebody else's (B, A) is driven."""
+        """In the place of `select_action`: in states that `see` gave, another action (B, A) is driven."""
         self._filter.state = state
         self._filter.follow(action)
 
