@@ -97,12 +97,12 @@ def validate_world_model(
     # Few sequences: every process imagines all of them, from the same random numbers.
     torch.manual_seed(config.seed)
     with autocast(team.device, config.precision):
-        dreamt, film = dream(model, batch, config, mean_picture)
+        dreamt, film = open_loop_metrics(model, batch, config, mean_picture)
     return result | dreamt, film if team.leads else None
 
 
 @torch.no_grad()
-def dream(
+def open_loop_metrics(
     model: RSSM, batch: Batch, config: WorldModelTrainConfig, mean_picture: Tensor
 ) -> tuple[dict[str, float], OpenLoopFilm | None]:
     """Imagine on from the first rows of sequences (B, T), along the recorded actions: metrics and film."""

@@ -12,7 +12,7 @@ from train.data.sequences import SequenceDataset
 from train.data.windows import sequence_batch
 from train.world_model.config import WorldModelTrainConfig
 from train.world_model.distributed import Team
-from train.world_model.validation import dream, mean_picture, validate_world_model
+from train.world_model.validation import mean_picture, open_loop_metrics, validate_world_model
 
 ALONE = Team(0, 1, torch.device("cpu"))
 
@@ -46,7 +46,7 @@ def test_baselines_are_those_of_the_pictures(tmp_path: Path) -> None:
     mean = mean_picture(drives)
     every = torch.from_numpy(drives.cache.columns["observation.image"].copy()).float() / 255
     assert torch.allclose(mean, every.mean(0), atol=1e-6)
-    found, _ = dream(model, batch, options, mean)
+    found, _ = open_loop_metrics(model, batch, options, mean)
     truth = batch.observation["image"].float() / 255
     assert found["psnr_repeat/03"] == pytest.approx(float(psnr(truth[:, 1], truth[:, 4]).mean()), abs=1e-4)
     assert found["psnr_mean/03"] == pytest.approx(
@@ -66,7 +66,7 @@ def test_a_model_that_knows_the_future_beats_the_baselines(
     truth = batch.observation["image"].float() / 255
     parts = iter([truth[:, 2:6], truth[:, :2]])
     monkeypatch.setattr(model, "decode", lambda _: {"image": next(parts)})
-    found, film = dream(model, batch, options, torch.zeros(0))
+    found, film = open_loop_metrics(model, batch, options, torch.zeros(0))
     assert found["psnr"] == pytest.approx(100.0) and found["ssim"] == pytest.approx(1.0, abs=1e-4)
     assert found["sharpness"] == pytest.approx(1.0) and "psnr_mean" not in found
     assert film is not None and (film.truth == film.model).all()
@@ -85,7 +85,7 @@ def test_the_dream_follows_the_recorded_actions_and_nothing_else(
         return original(state, action)
 
     monkeypatch.setattr(model, "imagine_step", step)
-    dream(model, batch, options, torch.zeros(0))
+    open_loop_metrics(model, batch, options, torch.zeros(0))
     assert torch.equal(torch.stack(taken, 1), batch.action[:, 2:6])
 
 
@@ -99,11 +99,11 @@ def test_a_horizon_longer_than_the_sequence_is_cut(tmp_path: Path) -> None:
 def test_pictures_painted_from_the_last_one_seen_stand_beside_decoded_ones(tmp_path: Path) -> None:
     model, drives, options = setup(tmp_path, advection_weight=1.0)
     batch = sequence_batch(drives.columns(drives.fixed_starts()), ALONE.device)
-    found, film = dream(model, batch, options, torch.zeros(0))
+    found, film = open_loop_metrics(model, batch, options, torch.zeros(0))
     assert {f"psnr_decoded/{k:02d}" for k in (1, 2, 3, 4)} <= set(found)
     # Untrained, it nearly keeps what it saw; a decoder has seen nothing yet.
     assert found["psnr/01"] > found["psnr_decoded/01"] + 3
-    assert film is not None and "psnr_decoded" not in dream(*plain(tmp_path))[0]
+    assert film is not None and "psnr_decoded" not in open_loop_metrics(*plain(tmp_path))[0]
 
 
 def plain(tmp_path: Path) -> tuple[RSSM, Batch, WorldModelTrainConfig, Tensor]:
