@@ -85,7 +85,7 @@ def read_rows(
         episode = read_episode(path, limits)
         try:
             labels, wanted = label_rows(episode, scale, data.window), asked_rows(episode)
-            own = _columns(episode, features)
+            own = row_columns(episode, features)
         except (DreamdriveError, ValueError) as error:
             raise DreamdriveError(f"{path}: {error}") from error
         for name, column in own.items():
@@ -117,8 +117,13 @@ def read_rows(
     return Rows(columns, action, np.concatenate(end), found, asked, usable, len(paths))
 
 
-def _columns(episode: Episode, features: FeaturesOf | None) -> dict[str, Tensor]:
-    """What is kept of an episode of T rows, name -> (T, ...)."""
+def row_columns(episode: Episode, features: FeaturesOf | None = None) -> dict[str, Tensor]:
+    """What is learnt from an episode of T actions, name -> (T, ...): IMAGE or FEATURES, STATE and ACTION.
+
+    Raises:
+        DreamdriveError: it lacks pictures or the vector `state`, or what the demonstrator wanted is not as
+            long as what was done.
+    """
     for name in ("image", "state"):
         if name not in episode.observations:
             raise DreamdriveError(f"no observation '{name}': expected pictures and the vector 'state'")
@@ -137,6 +142,25 @@ def _columns(episode: Episode, features: FeaturesOf | None) -> dict[str, Tensor]
     else:
         columns[FEATURES] = features(episode)
     return columns
+
+
+def chunks_ahead(
+    action: Tensor, index: NDArray[np.int64], end: NDArray[np.int64], chunk: int
+) -> tuple[Tensor, Tensor]:
+    """The actions from rows on: chunks (B, T, A), and (B, T) bool, true beyond the end of the episode.
+
+    Beyond the end the last action is repeated.
+
+    Args:
+        action: (N, A).
+        index: (B,) rows.
+        end: (B,) the row after the last one of each row's own episode.
+        chunk: T.
+    """
+    last = torch.from_numpy(end - 1)[:, None]
+    # (B, T)
+    ahead = torch.from_numpy(index)[:, None] + torch.arange(chunk)
+    return action[torch.minimum(ahead, last)], ahead > last
 
 
 def split_paths(config: VLATrainConfig) -> tuple[list[Path], list[Path]]:
@@ -190,12 +214,9 @@ class Batches:
     def _draw(self, rows: Rows, count: int, rng: np.random.Generator) -> dict[str, Any]:
         """`count` usable rows, with a sentence each."""
         index = rng.choice(rows.usable, count)
-        last = torch.from_numpy(rows.end[index] - 1)[:, None]
-        # (B, T)
-        ahead = torch.from_numpy(index)[:, None] + torch.arange(self._config.policy.chunk)
         batch: dict[str, Any] = {name: column[index] for name, column in rows.seen.items()}
-        # (B, T, A); beyond the end the last action is repeated, and does not count
-        batch[ACTION], batch[PAD] = rows.action[torch.minimum(ahead, last)], ahead > last
+        chunk = self._config.policy.chunk
+        batch[ACTION], batch[PAD] = chunks_ahead(rows.action, index, rows.end[index], chunk)
         batch[TASK] = [self._sentence(rows.found[i], rows.asked[i], rng) for i in index]
         return batch
 

@@ -17,6 +17,7 @@ from train.data.episodes import Episode
 from train.language.hindsight import Labels, SpeedScale, label_rows
 from train.language.instructions import phrase
 from train.run.errors import DreamdriveError, one_line
+from train.vla.dataset import chunks_ahead, row_columns
 
 Row = dict[str, Any]
 """One row in LeRobot's keys, without a batch dimension."""
@@ -42,12 +43,15 @@ class EpisodeRows(Dataset[Row]):
     def __init__(
         self, episodes: Sequence[Episode], scale: SpeedScale, chunk: int = 8, window: int = 8, seed: int = 0
     ) -> None:
-        self._episodes, self._chunk, self._seed = list(episodes), chunk, seed
+        self._chunk, self._seed = chunk, seed
+        self._columns: list[dict[str, Tensor]] = []
         self._at: list[tuple[int, int]] = []
         self.labels: list[Labels] = []
-        for number, episode in enumerate(self._episodes):
-            if not {"image", "state"} <= set(episode.observations):
-                raise DreamdriveError(f"episode {number}: expected pictures 'image' and the vector 'state'")
+        for number, episode in enumerate(episodes):
+            try:
+                self._columns.append(row_columns(episode))
+            except DreamdriveError as error:
+                raise DreamdriveError(f"episode {number}: {error}") from error
             for row, labels in enumerate(label_rows(episode, scale, window)):
                 if labels:
                     self._at.append((number, row))
@@ -60,15 +64,15 @@ class EpisodeRows(Dataset[Row]):
     def __getitem__(self, index: int) -> Row:
         """IMAGE (3, H, W) in [0, 1], STATE (S,), TASK a text, ACTION (T, A), PAD (T,)."""
         number, row = self._at[index]
-        episode = self._episodes[number]
-        wanted = np.asarray(episode.extras.get("expert_actions", episode.actions[1:]), np.float32)
-        ahead = row + np.arange(self._chunk)
+        columns = self._columns[number]
+        end = np.array([len(columns[ACTION])])
+        action, pad = chunks_ahead(columns[ACTION], np.array([row]), end, self._chunk)
         return {
-            IMAGE: torch.from_numpy(episode.observations["image"][row]).float() / 255,
-            STATE: torch.from_numpy(episode.observations["state"][row]).float(),
+            IMAGE: columns[IMAGE][row].float() / 255,
+            STATE: columns[STATE][row].float(),
             TASK: phrase(self.labels[index], np.random.default_rng([self._seed, index])),
-            ACTION: torch.from_numpy(wanted[ahead.clip(max=len(episode) - 1)].clip(-1.0, 1.0)),
-            PAD: torch.from_numpy(ahead >= len(episode)),
+            ACTION: action[0],
+            PAD: pad[0],
         }
 
 
