@@ -18,7 +18,7 @@ from agent.nets import NormName, linear, mlp
 from agent.tokenizer.fsq_vae import FSQVAEConfig
 from agent.world_model.encoder import ObservationShapes
 from agent.world_model.interface import Batch, Metrics, Observation, State, WorldModel
-from agent.world_model.losses import continue_loss, reward_loss
+from agent.world_model.losses import continue_loss, masked_mean, reward_loss
 from agent.world_model.token_heads import DigitHeadConfig, JointHeadConfig, TokenHead
 
 
@@ -231,8 +231,7 @@ class LSTMWorldModel(WorldModel):
         # (B, T, G)
         surprise, guessed = self.predict.score(states["hidden"], tokens)
         valid = ~batch.is_first
-        rows = valid.sum().clamp(min=1)
-        token_loss = (surprise.sum(-1) * valid).sum() / rows
+        token_loss = masked_mean(surprise.sum(-1), valid)
         features = self.features(states)
         reward = reward_loss(self.reward_head, features, batch.reward).mean()
         cont = continue_loss(self.continue_head, features, batch.is_terminal).mean()
@@ -243,8 +242,8 @@ class LSTMWorldModel(WorldModel):
         metrics = {
             "loss/token": nats,
             "perplexity": nats.exp(),
-            "token_accuracy": (right * valid).sum() / rows,
-            "token_same": (same * valid).sum() / rows,
+            "token_accuracy": masked_mean(right, valid),
+            "token_same": masked_mean(same, valid),
             "loss/reward": reward.detach(),
             "loss/continue": cont.detach(),
             "loss/world_model": loss.detach(),

@@ -7,7 +7,7 @@ import torch
 
 from agent.behaviour.vla.instruction_classifier import InstructionClassifier
 from train.language.hindsight import MANOEUVRES, PLACES, SPEEDS, Labels
-from train.language.instructions import Encoder, phrase, phrasings
+from train.language.instructions import TextEncoder, phrase, phrasings
 
 _KINDS = {"speed": SPEEDS, "place": PLACES, "manoeuvre": MANOEUVRES}
 READING = tuple(len(words) + 1 for words in _KINDS.values())
@@ -17,7 +17,7 @@ _UPDATES, _BATCH = 800, 256
 _LEARNING_RATE, _WEIGHT_DECAY = 1e-3, 0.1
 
 
-def fit_reader(reader: InstructionClassifier, encoder: Encoder, seed: int) -> float:
+def fit_reader(reader: InstructionClassifier, encoder: TextEncoder, seed: int) -> float:
     """Teach a reader the phrasings that are learnt from; the share of the kept ones that it reads aright.
 
     Args:

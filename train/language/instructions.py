@@ -13,7 +13,7 @@ from train.language.hindsight import Labels
 from train.language.phrasebook import MANOEUVRE_PHRASES, PLACE_PHRASES, SPEED_PHRASES, Phrasings
 from train.run.errors import DreamdriveError, one_line
 
-Encoder: TypeAlias = Callable[[Sequence[str]], Tensor]
+TextEncoder: TypeAlias = Callable[[Sequence[str]], Tensor]
 """Sentences -> (B, E) embeddings, such as `train.language.sentence_encoder.SentenceEncoder`."""
 
 _KINDS: Mapping[str, Mapping[str, Phrasings]] = {
@@ -88,7 +88,7 @@ def lookup(text: str) -> Labels | None:
     return Labels(**found)
 
 
-def understand(text: str, encoder: Encoder) -> Labels:
+def understand(text: str, encoder: TextEncoder) -> Labels:
     """What an instruction in anybody's words asks for.
 
     Words of `phrase` are known. Of others, the whole, its clauses, and runs of words in them are each

@@ -19,7 +19,7 @@ from train.data.episodes import read_episode
 from train.data.split import hold_out, share_of
 from train.drive.agents import TrainedModel, load_world_model
 from train.language.hindsight import Labels, SpeedScale
-from train.language.instructions import phrase
+from train.language.instructions import TextEncoder, phrase
 from train.run.device import pick_device, set_up_cpu
 from train.run.errors import DreamdriveError
 from train.vla.chunk_scoring import Judge, Judged, any_labels
@@ -27,7 +27,7 @@ from train.vla.config import VLADataConfig, speed_scale
 from train.vla.dataset import Rows, read_rows, to_device
 from train.vla.filtered_episodes import filter_episode
 from train.vla.optimise import descend, learning_state, scheduled_rate, take_up
-from train.vla.policy import Encoder, VLAPolicy, load_policy
+from train.vla.policy import VLAPolicy, load_policy
 from train.vla.probes import Gauges, fit_gauges, load_gauges
 from train.vla.teacher_config import TeacherConfig
 
@@ -74,7 +74,7 @@ class TeacherLearner:
         config: TeacherConfig,
         original: Path | None = None,
         gauges: Path | None = None,
-        encoder: Encoder | None = None,
+        encoder: TextEncoder | None = None,
     ) -> None:
         self.device = pick_device(config.device)
         set_up_cpu(config.threads)

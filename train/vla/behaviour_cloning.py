@@ -1,6 +1,5 @@
 """A vision-language-action policy and its updates: data, loss, one step of AdamW, the mean of the weights."""
 
-from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from agent.behaviour.vla.interface import ACTION, FEATURES, PAD, STATE, TASK
 from agent.behaviour.vla.model import DRIVING
 from train.data.episode_store import EpisodeFolder
 from train.language.fit_classifier import READING, fit_reader
+from train.language.instructions import TextEncoder
 from train.language.sentence_encoder import SentenceEncoder
 from train.run.device import pick_device, set_up_cpu
 from train.run.errors import DreamdriveError
@@ -21,9 +21,6 @@ from train.vla.dataset import Batches, Rows, moments, read_rows, split_paths, to
 from train.vla.features import FeatureReader
 from train.vla.optimise import descend, learning_state, scheduled_rate, take_up
 from train.vla.policy import VLAPolicy, load_policy
-
-Encoder = Callable[[Sequence[str]], Tensor]
-"""Sentences to their embeddings (B, text_size)."""
 
 
 class VLALearner:
@@ -48,7 +45,9 @@ class VLALearner:
         DreamdriveError: data that are bad or do not fit the policy.
     """
 
-    def __init__(self, config: VLATrainConfig, encoder: Encoder | None = None, resumed: bool = False) -> None:
+    def __init__(
+        self, config: VLATrainConfig, encoder: TextEncoder | None = None, resumed: bool = False
+    ) -> None:
         self.device = pick_device(config.device)
         set_up_cpu(config.threads)
         reader = FeatureReader.of_run(config.world_model, config.device) if config.world_model else None

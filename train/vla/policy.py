@@ -7,10 +7,8 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +17,7 @@ from agent.behaviour.vla.chunking import ChunkQueue
 from agent.behaviour.vla.flow_matching import Prefix, flow_loss, sample
 from agent.behaviour.vla.interface import VLABatch
 from agent.behaviour.vla.model import Context, VLAConfig
+from train.language.instructions import TextEncoder
 from train.language.sentence_encoder import SentenceEncoder
 from train.run.checkpoint import load_weights, save_weights, write_json_aside
 from train.run.errors import DreamdriveError, explain_os_errors, one_line
@@ -26,8 +25,6 @@ from train.run.folder import Run
 from train.run.options import validate
 from train.vla.batch_checks import Seen, check_actions, check_observation
 
-Encoder: TypeAlias = Callable[[Sequence[str]], Tensor]
-"""B texts -> their embeddings (B, E)."""
 POLICY_FOLDER = "policy"
 """Where a run keeps the policy that it trained."""
 _KIND = "dreamdrive-vla"
@@ -53,7 +50,7 @@ class VLAPolicy(nn.Module):
     state_mean: Tensor
     state_std: Tensor
 
-    def __init__(self, config: VLAConfig, encoder: Encoder) -> None:
+    def __init__(self, config: VLAConfig, encoder: TextEncoder) -> None:
         super().__init__()
         self.config = config
         self.encoder = encoder
@@ -195,7 +192,7 @@ class VLAPolicy(nn.Module):
         save_weights(folder, self.state_dict(), {"type": _KIND}, name="model")
 
     @classmethod
-    def from_pretrained(cls, folder: str | Path, encoder: Encoder | None = None) -> VLAPolicy:
+    def from_pretrained(cls, folder: str | Path, encoder: TextEncoder | None = None) -> VLAPolicy:
         """The policy that `save_pretrained` wrote, on the CPU.
 
         Args:
@@ -250,7 +247,7 @@ class VLAPolicy(nn.Module):
         return self._draw(seen, noise, prefix)[:, 0]
 
 
-def load_policy(path: str | Path, encoder: Encoder | None = None) -> VLAPolicy:
+def load_policy(path: str | Path, encoder: TextEncoder | None = None) -> VLAPolicy:
     """The policy of a run, or of a folder that `save_pretrained` wrote.
 
     Args:

@@ -3,12 +3,12 @@
 from pathlib import Path
 
 from train.drive.agents import load_world_model
+from train.language.instructions import TextEncoder
 from train.run.folder import Change, Run, changes, refuse_changes, run_to_resume
 from train.run.options import read_yaml, validate
 from train.vla.advantage_finetuning import TeacherLearner
 from train.vla.job import conduct, refuse_a_second_run
 from train.vla.loading import check_sees_by
-from train.vla.policy import Encoder
 from train.vla.teacher_config import TeacherConfig
 
 TEACHER_JOB = "train-vla-teacher"
@@ -39,7 +39,7 @@ def train_teacher(
     config: TeacherConfig,
     run_path: Path | None = None,
     resume: bool = False,
-    encoder: Encoder | None = None,
+    encoder: TextEncoder | None = None,
 ) -> dict[str, float]:
     """Fine-tune a policy, from its start or from the run's checkpoint.
 

@@ -4,8 +4,9 @@ from pathlib import Path
 
 from agent.behaviour.vla.model import DRIVING
 from train.drive.agents import VLA_JOB
+from train.language.instructions import TextEncoder
 from train.run.folder import Change, changes, refuse_changes, run_to_resume
-from train.vla.behaviour_cloning import Encoder, VLALearner
+from train.vla.behaviour_cloning import VLALearner
 from train.vla.config import VLATrainConfig
 from train.vla.job import conduct, refuse_a_second_run
 
@@ -22,7 +23,10 @@ _FREE = {"data.max_bytes"} | {f"policy.{name}" for name in DRIVING}
 
 
 def train_vla(
-    config: VLATrainConfig, run_path: Path | None = None, resume: bool = False, encoder: Encoder | None = None
+    config: VLATrainConfig,
+    run_path: Path | None = None,
+    resume: bool = False,
+    encoder: TextEncoder | None = None,
 ) -> dict[str, float]:
     """Train a policy, from nothing or from its run's checkpoint.
 
