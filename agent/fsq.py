@@ -69,12 +69,12 @@ class FSQ(nn.Module):
         Beats Diffusion", equation 5). The first, the doubt about a single vector, rounding leaves out.
         """
         bounded = self.bound(z.float()).flatten(0, -2)
-        # (M, K1) and (M, K2), where K1 K2 = K: no code has to be looked at for each of the M vectors.
+        # (N, K1) and (N, K2), where K1 K2 = K: no code has to be looked at for each of the N vectors.
         left, right = torch.ones_like(bounded[:, :1]), torch.ones_like(bounded[:, :1])
         for d, count in enumerate(self.levels.tolist()):
             level = torch.arange(count, device=z.device) - count // 2
             number = bounded[:, d : d + 1].clamp(-(count // 2), (count - 1) // 2)
-            # (M, L)
+            # (N, count)
             share = (1.0 - (number - level).abs()).clamp(min=0.0)
             if 2 * d < self.dim:
                 left = (left.unsqueeze(-1) * share.unsqueeze(1)).flatten(1)

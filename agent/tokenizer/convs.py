@@ -22,11 +22,11 @@ def check_sides(name: str, image_size: int, channels: list[int], grid: int) -> N
 
 
 class ConvEncoder(nn.Module):
-    """Pictures (N, 3, S, S) uint8 -> vectors (N, G, L), one for the picture or one for each cell of the map.
+    """Pictures (N, 3, S, S) uint8 -> vectors (N, G, E), one for the picture or one for each cell of the map.
 
     Args:
         channels: after each convolution of kernel 4 and stride 2.
-        latent: L.
+        latent: E.
         grid: 1 or 4, the square root of G. With 4 the network is convolutional to its end.
     """
 
@@ -43,15 +43,15 @@ class ConvEncoder(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Encode."""
         x = images.to(torch.float32, memory_format=torch.channels_last).mul_(1.0 / 255.0).sub_(0.5)
-        # (N, 4, 4, L)
+        # (N, 4, 4, E)
         cells = self.narrow(self.body(x)).permute(0, 2, 3, 1)
-        # (N, 1, 16 * L) or (N, 16, L)
+        # (N, 1, 16 * E) or (N, 16, E)
         vectors: Tensor = self.join(cells.reshape(images.shape[0], self.cells, -1))
         return vectors
 
 
 class ConvDecoder(nn.Module):
-    """The mirror image of `ConvEncoder`: vectors (N, G, L) -> pictures (N, 3, S, S) as bytes / 255 - 1/2."""
+    """The mirror image of `ConvEncoder`: vectors (N, G, E) -> pictures (N, 3, S, S) as bytes / 255 - 1/2."""
 
     def __init__(self, channels: list[int], latent: int, grid: int) -> None:
         super().__init__()
@@ -64,7 +64,7 @@ class ConvDecoder(nn.Module):
 
     def forward(self, vectors: Tensor) -> Tensor:
         """Paint; nothing bounds the colours."""
-        # (N, L, 4, 4), channels last in memory
+        # (N, E, 4, 4), channels last in memory
         cells = self.spread(vectors).reshape(vectors.shape[0], MAP_SIDE, MAP_SIDE, -1).permute(0, 3, 1, 2)
         painting: Tensor = self.body(self.widen(cells))
         return painting

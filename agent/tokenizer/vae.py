@@ -33,7 +33,7 @@ class VAEConfig(BaseModel, extra="forbid", validate_assignment=True, use_attribu
 
 
 class VAE(nn.Module):
-    """Pictures (N, 3, S, S) uint8 <-> Gaussian latents (N, 1, L).
+    """Pictures (N, 3, S, S) uint8 <-> Gaussian latents (N, 1, Z).
 
     Raises:
         ValueError: sizes of picture and channels that do not fit each other.
@@ -50,7 +50,7 @@ class VAE(nn.Module):
         self.decoder = ConvDecoder(config.channels, latent, 1)
 
     def encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Pictures (N, 3, S, S) uint8 -> mean and log-variance of the latent, (N, 1, L) each."""
+        """Pictures (N, 3, S, S) uint8 -> mean and log-variance of the latent, (N, 1, Z) each."""
         mean, log_variance = self.to_latent(self.encoder(images)).float().chunk(2, -1)
         return mean, log_variance
 

@@ -105,17 +105,17 @@ class DigitHead(nn.Module):
         self.write = nn.ModuleList([linear(units, level) for level in levels])
 
     def _begin(self, hidden: Tensor) -> Tensor:
-        # (..., G, U)
+        # (..., G, units)
         x: Tensor = self.read(hidden).unflatten(-1, (self.tokens, -1))
         return x
 
     def _logits(self, number: int, x: Tensor) -> Tensor:
-        """The logits (..., G, L) of digit `number`."""
+        """The logits (..., G, levels) of digit `number`."""
         logits: Tensor = self.write[number](F.silu(x)).float()
         return logits
 
     def _tell(self, number: int, x: Tensor, digit: Tensor) -> Tensor:
-        """x (..., G, U) after digit `number` (..., G) is known."""
+        """x (..., G, units) after digit `number` (..., G) is known."""
         return x + F.embedding(digit, self.told[number]) if number < len(self.told) else x
 
     def score(self, hidden: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
