@@ -17,7 +17,7 @@ from train.data.sequences import SequenceDataset
 from train.run.device import pick_device
 from train.world_model.config import WorldModelTrainConfig
 from train.world_model.distributed import Team
-from train.world_model.learner import Learner
+from train.world_model.learner import WorldModelLearner
 
 
 def measure(folder: Path, batch: int, length: int, updates: int, workers: int) -> dict[str, float]:
@@ -36,7 +36,7 @@ def measure(folder: Path, batch: int, length: int, updates: int, workers: int) -
     drives = SequenceDataset(folder, config)
     team = Team(0, 1, pick_device("auto"))
     model = config.world_model.build(drives.shapes, 3).to(team.device)
-    learner = Learner(model, config, team, lambda step, norm: None, drives.names_of)
+    learner = WorldModelLearner(model, config, team, lambda step, norm: None, drives.names_of)
     loader = Loader(drives, workers, team.device)
     parts = shares(drives.epoch_starts(0), 0, batch, 0, 1)[: updates + 1]
     began = 0.0

@@ -1,36 +1,32 @@
 """Stage 4: the controller is evolved, or learns as an actor-critic, with VAE and world model frozen."""
 
-import time
-from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import torch
-from torch import Tensor
 
 from agent.behaviour.actor_critic import ActorCritic
-from agent.behaviour.evolution import EvolutionaryController, Population
+from agent.behaviour.evolution import EvolutionaryController
 from agent.tokenizer.fsq_vae import FSQVAE
 from agent.world_model.lstm import LSTMWorldModel
 from train.data.columns import EpisodeColumns
 from train.data.split import split_rollouts
 from train.data.windows import windows_end_to_end
-from train.evolve.cma_es import Evolution
+from train.evolve.evolution import EvolutionLearner, Fitness
 from train.evolve.fitness import (
     DreamFitness,
     MakeSingleEpisodes,
     RealFitness,
-    genomes_of,
     make_single_episodes,
 )
 from train.evolve.in_dream import learn_in_dream
 from train.run.checkpoint import load_weights
 from train.run.device import pick_device
+from train.run.epochs import StageCheckpoint
 from train.run.errors import DreamdriveError, one_line
-from train.run.stage_loop import Saves, Stopped, Watch
+from train.run.loop import Cadence, TrainingLoop
+from train.run.monitor import JobMonitor
 from train.world_models.config import WorldModelAgentConfig
 
-Fitness = Callable[[Population, int, list[int]], Tensor]
 _COMPONENT_ROWS = 20_000
 
 
@@ -67,8 +63,8 @@ class ControllerTrainer:
         self,
         tokens: EpisodeColumns | None,
         make_env: MakeSingleEpisodes = make_single_episodes,
-        saves: Saves | None = None,
-        watch: Watch | None = None,
+        checkpoint: StageCheckpoint | None = None,
+        monitor: JobMonitor | None = None,
     ) -> dict[str, float]:
         """Train to the end, or go on from what was saved.
 
@@ -76,8 +72,8 @@ class ControllerTrainer:
             tokens: the recorded rollouts that dreams start from, and components are found in; None will do
                 for the real environment without components.
             make_env: the real environment from its options and a seed.
-            saves: where to save and go on.
-            watch: who watches.
+            checkpoint: where to save and go on from.
+            monitor: shows, tracks, and may stop it.
 
         Returns:
             The last metrics; of an evolution `reevaluated/best`, the fitness of the chosen genome where it
@@ -87,27 +83,27 @@ class ControllerTrainer:
             DreamdriveError: no tokens to dream from, or the loss is no number any more.
             Stopped: a signal came; all is saved.
         """
-        saves, watch = saves or Saves(), watch or Watch()
+        checkpoint, monitor = checkpoint or StageCheckpoint(), monitor or JobMonitor()
         if isinstance(self.behaviour, ActorCritic):
             return learn_in_dream(
-                self.world_model, self.behaviour, self._recorded(tokens), self.config, saves, watch
+                self.world_model, self.behaviour, self._recorded(tokens), self.config, checkpoint, monitor
             )
         s = self.stage
         if self.behaviour.config.components and not s.start:
             share = self._fit_components(self.behaviour, self._recorded(tokens))
-            watch.log({"components/variance": share}, 0)
+            monitor.log({"components/variance": share}, 0)
         if s.train_in == "real":
             env = self.config.env
             if s.hopeless_after:
                 env = env.model_copy(update={"hopeless_after": s.hopeless_after})
             real = RealFitness(self.world_model, env, make_env)
             real.frames = self.frames
-            return self._evolve(self.behaviour, real, real, saves, watch)
+            return self._evolve(self.behaviour, real, real, checkpoint, monitor)
         recorded = self._recorded(tokens)
         episodes, _ = split_rollouts(len(recorded), self.config.training.validation_share, self.config.seed)
         anywhere = s.dream_from == "any"
         dream = DreamFitness(self.world_model, recorded, episodes, s.context, s.dream_length, anywhere)
-        return self._evolve(self.behaviour, dream, None, saves, watch)
+        return self._evolve(self.behaviour, dream, None, checkpoint, monitor)
 
     @torch.no_grad()
     def _fit_components(self, controller: EvolutionaryController, tokens: EpisodeColumns) -> float:
@@ -139,62 +135,21 @@ class ControllerTrainer:
         controller: EvolutionaryController,
         fitness: Fitness,
         real: RealFitness | None,
-        saves: Saves,
-        watch: Watch,
+        checkpoint: StageCheckpoint,
+        monitor: JobMonitor,
     ) -> dict[str, float]:
-        s, seed = self.stage, self.config.seed
-        start = controller.genome.detach().cpu().double().numpy()
-        evolution = Evolution(start, s.sigma, s.population, s.parents, seed)
-        best, chosen = -np.inf, start
-        metrics: dict[str, float] = {}
-        saved = saves.load()
+        learner = EvolutionLearner(controller, fitness, real, self.stage, self.config.seed, self.frames)
+        saved = checkpoint.load()
         if saved is not None:
-            evolution.load_state_dict(saved["evolution"])
-            best, chosen, metrics = saved["best"], saved["chosen"].numpy(), saved["metrics"]
-            if real is not None:
-                real.frames = saved["frames"]
-        watch.show(evolution.generation)
-        while evolution.generation < s.generations:
-            if watch.stopping:
-                raise Stopped
-            number = evolution.generation
-            candidates = evolution.ask()
-            began = time.monotonic()
-            scores = fitness(genomes_of(controller, candidates), s.episodes, [seed, 30, number]).numpy()
-            rate = s.population / max(time.monotonic() - began, 1e-9)
-            evolution.tell(scores)
-            metrics |= {
-                "fitness/best": float(scores.max()),
-                "fitness/mean": float(scores.mean()),
-                "fitness/worst": float(scores.min()),
-                "evolution/sigma": evolution.sigma,
-            }
-            if evolution.generation % s.reevaluate_every == 0 or evolution.generation == s.generations:
-                both = np.stack([evolution.mean, candidates[int(scores.argmax())]])
-                # The same starts or tracks each time: what is compared differs in the genome only.
-                again = fitness(genomes_of(controller, both), s.reevaluation_episodes, [seed, 31]).numpy()
-                metrics |= {"reevaluated/mean": float(again[0]), "reevaluated/candidate": float(again[1])}
-                if again.max() > best:
-                    best, chosen = float(again.max()), both[int(again.argmax())]
-                metrics["reevaluated/best"] = best
-            frames = real.frames if real is not None else self.frames
-            saves.save(
-                evolution.generation,
-                {
-                    "evolution": evolution.state_dict(),
-                    "best": best,
-                    "chosen": torch.from_numpy(chosen),
-                    "metrics": metrics,
-                    "frames": frames,
-                },
-            )
-            told = metrics | {"frames": float(frames), "fitness/evaluations_per_second": rate}
-            watch.log(told, evolution.generation)
-            watch.show(evolution.generation, {**metrics, "evaluations/s": rate})
-        controller.genome.copy_(torch.from_numpy(chosen))
-        if real is not None:
-            self.frames = real.frames
-        return metrics
+            learner.load(saved)
+
+        def save() -> None:
+            checkpoint.save(learner.step, learner.state())
+
+        TrainingLoop(learner, save, Cadence(log_updates=1, save_updates=1), monitor).run()
+        controller.genome.copy_(torch.from_numpy(learner.chosen))
+        self.frames = learner.frames
+        return learner.metrics
 
 
 def _begin_at(controller: EvolutionaryController, run: Path) -> int:

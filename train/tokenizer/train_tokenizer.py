@@ -1,7 +1,7 @@
 """Stage 2: the FSQ-VAE learns to reconstruct the recorded pictures."""
 
 from collections.abc import Callable
-from pathlib import Path
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -12,7 +12,8 @@ from agent.tokenizer.vae import VAE, VAEConfig
 from train.data.episode_store import EpisodeStore
 from train.data.split import split_rollouts
 from train.run.device import pick_device
-from train.run.stage_loop import Saves, Task, Watch, fit
+from train.run.epochs import StageCheckpoint, TrainingTask, fit
+from train.run.monitor import JobMonitor
 from train.tokenizer.picture_stream import some_pictures, stream_pictures
 from train.world_models.config import WorldModelAgentConfig
 
@@ -30,7 +31,10 @@ class VAETrainer:
         self.device = pick_device(config.training.device)
 
     def train(
-        self, rollouts: EpisodeStore, saves: Saves | None = None, watch: Watch | None = None
+        self,
+        rollouts: EpisodeStore,
+        checkpoint: StageCheckpoint | None = None,
+        monitor: JobMonitor | None = None,
     ) -> dict[str, float]:
         """Train to the end, or go on from what was saved.
 
@@ -42,16 +46,17 @@ class VAETrainer:
             DreamdriveError: bad rollouts, or the loss is no number any more.
             Stopped: a signal came; all is saved.
         """
-        saves, watch = saves or Saves(), watch or Watch()
+        checkpoint, monitor = checkpoint or StageCheckpoint(), monitor or JobMonitor()
         vae = self.vae.to(self.device)
-        metrics = self._fit(vae, lambda images: vae.decode(vae.encode(images)), rollouts, saves, watch)
+        metrics = self._fit(vae, lambda images: vae.decode(vae.encode(images)), rollouts, checkpoint, monitor)
         if self.config.training.compare_plain_vae:
-            if watch.progress is not None:
-                watch.progress.say("training a plain VAE on the same pictures, to compare")
-            metrics |= self._fit_plain(rollouts, saves, watch)
+            monitor.say("training a plain VAE on the same pictures, to compare")
+            metrics |= self._fit_plain(rollouts, checkpoint, monitor)
         return metrics
 
-    def _fit_plain(self, rollouts: EpisodeStore, saves: Saves, watch: Watch) -> dict[str, float]:
+    def _fit_plain(
+        self, rollouts: EpisodeStore, checkpoint: StageCheckpoint, monitor: JobMonitor
+    ) -> dict[str, float]:
         c = self.config
         torch.manual_seed(c.seed)
         sizes = VAEConfig(
@@ -60,14 +65,14 @@ class VAETrainer:
             latent_dim=c.fsq_vae.latent_dim,
         )
         plain = VAE(sizes).to(self.device)
-        path: Path | None = saves.path.with_name(f"plain_{saves.path.name}") if saves.path else None
+        own = replace(checkpoint)
+        if checkpoint.path is not None:
+            own.path = checkpoint.path.with_name(f"plain_{checkpoint.path.name}")
         # Its curves would be mixed with those of the tokenizer: only the result is tracked.
-        quiet = Watch(watch.progress, None, watch.stop)
-        found = self._fit(
-            plain, plain.reconstruct, rollouts, Saves(path, saves.fingerprint, saves.extra), quiet
-        )
+        quiet = JobMonitor(monitor.progress, None, monitor.stop)
+        found = self._fit(plain, plain.reconstruct, rollouts, own, quiet)
         result = {"validation/plain_vae_psnr": found["validation/psnr"]}
-        watch.log(result, c.training.vae_epochs)
+        monitor.log(result, c.training.vae_epochs)
         return result
 
     def _fit(
@@ -75,8 +80,8 @@ class VAETrainer:
         vae: FSQVAE | VAE,
         reconstruct: Callable[[Tensor], Tensor],
         rollouts: EpisodeStore,
-        saves: Saves,
-        watch: Watch,
+        checkpoint: StageCheckpoint,
+        monitor: JobMonitor,
     ) -> dict[str, float]:
         t, device = self.config.training, self.device
         training, held_out = split_rollouts(len(rollouts), t.validation_share, self.config.seed)
@@ -84,7 +89,7 @@ class VAETrainer:
         def validate() -> dict[str, float]:
             return validation(vae, reconstruct, rollouts, held_out, t.validation_frames, device)
 
-        task = Task(
+        task = TrainingTask(
             module=vae,
             loss=lambda images: vae.loss(images.to(device)),
             batches=lambda epoch: stream_pictures(
@@ -102,7 +107,7 @@ class VAETrainer:
             checkpoint_minutes=t.checkpoint_minutes,
             title="the VAE",
         )
-        return fit(task, saves, watch)
+        return fit(task, checkpoint, monitor)
 
 
 def validation(

@@ -26,7 +26,7 @@ from train.vla.chunk_scoring import Judge, Judged, any_labels
 from train.vla.config import VLADataConfig, speed_scale
 from train.vla.dataset import Rows, read_rows, to_device
 from train.vla.filtered_episodes import filter_episode
-from train.vla.optimise import descend, learning_state, scheduled_rate, take_up
+from train.vla.optimise import learning_state, load_learning_state, optimizer_step, scheduled_rate
 from train.vla.policy import VLAPolicy, load_policy
 from train.vla.probes import Gauges, fit_gauges, load_gauges
 from train.vla.teacher_config import TeacherConfig
@@ -132,7 +132,7 @@ class TeacherLearner:
         self.policy.train()
         taught, judged = self._teach(self.policy, batch, states, asked)
         loss = taught.flow + c.leash * taught.leash
-        norm = descend(loss, self.policy, self.averaged, self.optimizer, self.step, c)
+        norm = optimizer_step(loss, self.policy, self.averaged, self.optimizer, self.step, c)
         self.step += 1
         return {
             "loss": loss.detach(),
@@ -219,8 +219,8 @@ class TeacherLearner:
         return learning_state(self.policy, self.averaged, self.optimizer, self.step)
 
     def load(self, path: Path) -> None:
-        """Take up a checkpoint. Raises `DreamdriveError` when it is broken or does not fit."""
-        self.step = take_up(path, self.device, self.policy, self.averaged, self.optimizer)
+        """Go on from a checkpoint. Raises `DreamdriveError` when it is broken or does not fit."""
+        self.step = load_learning_state(path, self.device, self.policy, self.averaged, self.optimizer)
 
 
 def split_dream_starts(config: TeacherConfig) -> tuple[list[Path], list[Path]]:

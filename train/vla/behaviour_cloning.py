@@ -19,7 +19,7 @@ from train.run.folder import changes
 from train.vla.config import VLATrainConfig
 from train.vla.dataset import Batches, Rows, moments, read_rows, split_paths, to_device
 from train.vla.features import FeatureReader
-from train.vla.optimise import descend, learning_state, scheduled_rate, take_up
+from train.vla.optimise import learning_state, load_learning_state, optimizer_step, scheduled_rate
 from train.vla.policy import VLAPolicy, load_policy
 
 
@@ -96,7 +96,7 @@ class VLALearner:
         torch.manual_seed(int(np.random.SeedSequence([c.seed, 43, self.step]).generate_state(1)[0]))
         self.policy.train()
         loss, metrics = self.policy.forward(batch)
-        norm = descend(loss, self.policy, self.averaged, self.optimizer, self.step, c)
+        norm = optimizer_step(loss, self.policy, self.averaged, self.optimizer, self.step, c)
         self.step += 1
         found = {name: torch.as_tensor(value) for name, value in metrics.items()}
         return found | {"loss": loss.detach(), "grad_norm": norm.detach()}
@@ -134,8 +134,8 @@ class VLALearner:
         return learning_state(self.policy, self.averaged, self.optimizer, self.step)
 
     def load(self, path: Path) -> None:
-        """Take up a checkpoint. Raises `DreamdriveError` when it is broken or does not fit."""
-        self.step = take_up(path, self.device, self.policy, self.averaged, self.optimizer)
+        """Go on from a checkpoint. Raises `DreamdriveError` when it is broken or does not fit."""
+        self.step = load_learning_state(path, self.device, self.policy, self.averaged, self.optimizer)
         # This option may change on resume; the optimiser's own copies are those of the checkpoint.
         for group in self.optimizer.param_groups:
             group["weight_decay"] = self.config.weight_decay

@@ -17,6 +17,7 @@ from train.data.episodes import Episode
 from train.language.hindsight import Labels, SpeedScale, label_rows
 from train.language.instructions import phrase
 from train.run.errors import DreamdriveError, one_line
+from train.run.loop import diverged
 from train.vla.dataset import chunks_ahead, row_columns
 
 Row = dict[str, Any]
@@ -130,7 +131,7 @@ def train_on(
         for batch in loader:
             loss, _ = policy.forward(batch)
             if not bool(torch.isfinite(loss)):
-                raise DreamdriveError(f"training diverged: the loss of update {len(losses)} is not finite")
+                raise diverged("the loss", len(losses))
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()

@@ -1,4 +1,4 @@
-"""One step of a policy that learns, whoever teaches it, and what it keeps in a checkpoint."""
+"""One step of a policy's optimiser, its learning rate, and what a checkpoint of it holds."""
 
 from pathlib import Path
 from typing import Any, Protocol
@@ -11,6 +11,7 @@ from agent.optim import follow
 from agent.schedules import cosine_decay, linear_warm_up
 from train.run.checkpoint import load_checkpoint
 from train.run.errors import DreamdriveError, one_line
+from train.run.loop import diverged
 
 _FINAL_RATE = 0.05  # of the learning rate is left at the end
 
@@ -36,7 +37,7 @@ def scheduled_rate(config: _Rates, step: int) -> float:
     return config.learning_rate * linear_warm_up(step, config.warmup) * falling
 
 
-def descend(
+def optimizer_step(
     loss: Tensor, policy: nn.Module, averaged: nn.Module, optimizer: Optimizer, step: int, config: _Steps
 ) -> Tensor:
     """One step down the gradient of `loss`, and the running mean of the weights after it.
@@ -59,10 +60,7 @@ def descend(
     loss.backward()
     norm = nn.utils.clip_grad_norm_(policy.parameters(), config.max_grad_norm)
     if not (torch.isfinite(loss) and torch.isfinite(norm)):
-        raise DreamdriveError(
-            f"training diverged: the loss or its gradient is not finite after {step} updates; the last "
-            "checkpoint stays; a lower learning_rate may help"
-        )
+        raise diverged("the loss or its gradient", step)
     optimizer.step()
     if averaged is not policy:
         follow(averaged, policy, config.average, step)
@@ -79,7 +77,7 @@ def learning_state(policy: nn.Module, averaged: nn.Module, optimizer: Optimizer,
     }
 
 
-def take_up(
+def load_learning_state(
     path: Path, device: torch.device, policy: nn.Module, averaged: nn.Module, optimizer: Optimizer
 ) -> int:
     """Fill all three from a checkpoint of `learning_state`; the number of updates done.

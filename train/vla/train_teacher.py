@@ -7,7 +7,7 @@ from train.language.instructions import TextEncoder
 from train.run.folder import Change, Run, changes, refuse_changes, run_to_resume
 from train.run.options import read_yaml, validate
 from train.vla.advantage_finetuning import TeacherLearner
-from train.vla.job import conduct, refuse_a_second_run
+from train.vla.job import refuse_a_second_run, run_job
 from train.vla.loading import check_sees_by
 from train.vla.teacher_config import TeacherConfig
 
@@ -76,12 +76,12 @@ def train_teacher(
         config = _of_start(config)
     learner = TeacherLearner(config, original, gauges, encoder)
 
-    def furnish(run: Run) -> None:
+    def prepare(run: Run) -> None:
         learner.original.save_pretrained(run.path / ORIGINAL)
         learner.gauges.save(run.path / GAUGES)
 
     config, greeting = learner.config, learner.greeting()
-    return conduct(TEACHER_JOB, config, learner, run_path, resume, changed, greeting, _comparison, furnish)
+    return run_job(TEACHER_JOB, config, learner, run_path, resume, changed, greeting, _comparison, prepare)
 
 
 def _of_start(config: TeacherConfig) -> TeacherConfig:

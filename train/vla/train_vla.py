@@ -8,7 +8,7 @@ from train.language.instructions import TextEncoder
 from train.run.folder import Change, changes, refuse_changes, run_to_resume
 from train.vla.behaviour_cloning import VLALearner
 from train.vla.config import VLATrainConfig
-from train.vla.job import conduct, refuse_a_second_run
+from train.vla.job import refuse_a_second_run, run_job
 
 # What may not change on resume, and why.
 _FIXED = {
@@ -57,7 +57,7 @@ def train_vla(
     else:
         refuse_a_second_run(run_path)
     learner = VLALearner(config, encoder, resume)
-    return conduct(VLA_JOB, learner.config, learner, run_path, resume, changed, _greeting(learner))
+    return run_job(VLA_JOB, learner.config, learner, run_path, resume, changed, _greeting(learner))
 
 
 def _greeting(learner: VLALearner) -> str:

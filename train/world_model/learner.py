@@ -39,7 +39,7 @@ class Loss(nn.Module):
         return loss, metrics
 
 
-class Learner:
+class WorldModelLearner:
     """Updates a world model, alone or with other processes, whose gradients are averaged.
 
     The random numbers of an update come from the seed, the number of the update and the process: who goes on

@@ -12,7 +12,8 @@ from train.data.columns import EpisodeColumns
 from train.data.split import split_rollouts
 from train.data.windows import cut, sequence_batch, windows_end_to_end
 from train.run.device import pick_device
-from train.run.stage_loop import Saves, Task, Watch, fit
+from train.run.epochs import StageCheckpoint, TrainingTask, fit
+from train.run.monitor import JobMonitor
 from train.tokenizer.train_tokenizer import codebook_metrics
 from train.world_models.config import WorldModelAgentConfig
 
@@ -34,7 +35,10 @@ class WorldModelTrainer:
         world_model.tokenizer.load_state_dict(vae.state_dict())
 
     def train(
-        self, tokens: EpisodeColumns, saves: Saves | None = None, watch: Watch | None = None
+        self,
+        tokens: EpisodeColumns,
+        checkpoint: StageCheckpoint | None = None,
+        monitor: JobMonitor | None = None,
     ) -> dict[str, float]:
         """Train to the end, or go on from what was saved.
 
@@ -46,15 +50,15 @@ class WorldModelTrainer:
             DreamdriveError: the loss is no number any more.
             Stopped: a signal came; all is saved.
         """
-        watch = watch or Watch()
+        monitor = monitor or JobMonitor()
         t, seed = self.config.training, self.config.seed
         model = self.world_model.to(self.device)
         training, held_out = split_rollouts(len(tokens), t.validation_share, seed)
         fixed = baselines(tokens, training, held_out, model.tokenizer.codebook_size)
         uses = np.bincount(tokens["observation.token"].ravel(), minlength=model.tokenizer.codebook_size)
         fixed |= {f"rollouts/{n}": v for n, v in codebook_metrics(torch.from_numpy(uses).float()).items()}
-        watch.log(fixed, 0)
-        task = Task(
+        monitor.log(fixed, 0)
+        task = TrainingTask(
             module=model,
             loss=lambda batch: model.loss(batch),
             batches=lambda epoch: windows_end_to_end(
@@ -73,7 +77,7 @@ class WorldModelTrainer:
             checkpoint_minutes=t.checkpoint_minutes,
             title="the world model",
         )
-        return fit(task, saves or Saves(), watch) | fixed
+        return fit(task, checkpoint or StageCheckpoint(), monitor) | fixed
 
 
 @torch.no_grad()

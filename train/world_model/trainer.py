@@ -20,14 +20,14 @@ from train.run.checkpoint import load_checkpoint, save_checkpoint, save_weights
 from train.run.device import release_freed, set_up_cpu
 from train.run.errors import DreamdriveError
 from train.run.folder import Run, StopSignal
+from train.run.monitor import JobMonitor
 from train.run.options import flatten
 from train.run.progress import Progress
-from train.run.stage_loop import Watch
 from train.run.tracking import Tracker
 from train.world_model.checks import Checks
 from train.world_model.config import WorldModelTrainConfig
 from train.world_model.distributed import Team
-from train.world_model.learner import Learner
+from train.world_model.learner import WorldModelLearner
 from train.world_model.saving import check_sizes, order_of
 from train.world_model.validation import OpenLoopFilm, mean_picture, validate_world_model
 
@@ -69,7 +69,7 @@ class WorldModelTrainer:
         self.world_model.to(self.team.device)
         if config.compile:
             self.world_model.compile_steps()
-        self.learner = Learner(
+        self.learner = WorldModelLearner(
             self.world_model, self.config, self.team, self._check_update, self.train_data.names_of
         )
         self.checks = Checks(self.config)
@@ -77,7 +77,7 @@ class WorldModelTrainer:
         self.best = math.inf
         self.stopped = False
         self.run: Run | None = None
-        self._watch = Watch()
+        self._watch = JobMonitor()
         self._loaded: Path | None = None
         self._notes: list[str] = []
 
@@ -132,7 +132,7 @@ class WorldModelTrainer:
                 number (the last checkpoint stays), or a batch could not be loaded; both name its episodes.
         """
         c = self.config
-        self._watch = watch = Watch()
+        self._watch = watch = JobMonitor()
         with ExitStack() as stack:
             if threading.current_thread() is threading.main_thread():
                 watch.stop = stack.enter_context(StopSignal())

@@ -23,11 +23,12 @@ from train.evolve.fitness import MakeSingleEpisodes, make_single_episodes
 from train.online.warm_start import weights_file
 from train.run.checkpoint import save_weights
 from train.run.device import set_up_cpu
+from train.run.epochs import StageCheckpoint
 from train.run.errors import DreamdriveError
 from train.run.folder import Run, StopSignal
+from train.run.monitor import JobMonitor, Stopped
 from train.run.options import flatten
 from train.run.progress import Progress
-from train.run.stage_loop import Saves, Stopped, Watch
 from train.run.tracking import Tracker
 from train.tokenizer.picture_stream import open_rollouts
 from train.tokenizer.tokenise import tokenize_rollouts
@@ -36,8 +37,8 @@ from train.world_model.token_trainer import WorldModelTrainer
 from train.world_models.config import WorldModelAgentConfig
 from train.world_models.stages import (
     STAGES,
-    Marks,
     Stage,
+    StageFingerprints,
     StageRecord,
     file_digest,
     fingerprint,
@@ -83,12 +84,12 @@ class Pipeline:
         if stage == "collect" and self._given_rollouts() is not None:
             print(f"collect: {self.config.collect.file} is taken as it is")
             return
-        marks = Marks.of(self.config, stage, self._inputs(stage))
+        fingerprints = StageFingerprints.of(self.config, stage, self._inputs(stage))
         for folder in self.folders:
             record = read_record(folder, stage)
             if (
                 record is not None
-                and record.fingerprint == marks.done
+                and record.fingerprint == fingerprints.done
                 and self._output(stage, folder).exists()
             ):
                 print(f"{stage}: done and unchanged in {folder}")
@@ -99,7 +100,7 @@ class Pipeline:
             "world_model": self._world_model,
             "controller": self._controller,
         }
-        work[stage](marks)
+        work[stage](fingerprints)
 
     def _given_rollouts(self) -> Path | None:
         """Rollouts that lie outside of the run are somebody's: they are read, never written."""
@@ -160,18 +161,18 @@ class Pipeline:
     def _run(
         self,
         stage: Stage,
-        marks: Marks,
+        fingerprints: StageFingerprints,
         total: int,
         unit: str,
-        work: Callable[[Saves, Watch], dict[str, float]],
+        work: Callable[[StageCheckpoint, JobMonitor], dict[str, float]],
     ) -> None:
-        """Do the work of a stage under the eyes of progress and tracking, and note that it is done."""
+        """Do the work of a stage, shown and tracked, and note that it is done."""
         began = time.monotonic()
         run, path = self.run, self.run.path
         # Only now: all that may be wrong with the options has been found.
         run.write_config(self.config)
-        saves = Saves(path / f"{stage}.pt", marks.going_on)
-        saved = saves.load() or {}
+        checkpoint = StageCheckpoint(path / f"{stage}.pt", fingerprints.going_on)
+        saved = checkpoint.load() or {}
         known, step = saved.get("mlflow_run_id"), saved.get("step", -1)
         with (
             Progress(f"{stage} {path}", total, unit) as progress,
@@ -180,15 +181,15 @@ class Pipeline:
             run_id = tracker.start(
                 JOB, f"{run.name}-{stage}", flatten(self.config), known, step, self.tracker.run_id
             )
-            saves.extra["mlflow_run_id"] = run_id
+            checkpoint.extra["mlflow_run_id"] = run_id
             try:
-                metrics = work(saves, Watch(progress, tracker, self.stop))
+                metrics = work(checkpoint, JobMonitor(progress, tracker, self.stop))
             except Stopped:
                 tracker.finish("KILLED")
                 raise
         record = StageRecord(
             stage=stage,
-            fingerprint=marks.done,
+            fingerprint=fingerprints.done,
             options=fingerprint(self.config, stage, {}),
             metrics=metrics,
             seconds=round(time.monotonic() - began, 1),
@@ -200,52 +201,52 @@ class Pipeline:
             (path / name).unlink(missing_ok=True)
         self.tracker.log({f"{stage}/{name}": value for name, value in metrics.items()}, STAGES.index(stage))
 
-    def _collect(self, marks: Marks) -> None:
+    def _collect(self, fingerprints: StageFingerprints) -> None:
         c = self.config
         path = self._output("collect", self.run.path)
 
-        def work(saves: Saves, watch: Watch) -> dict[str, float]:
-            saves.save(0, {})
+        def work(checkpoint: StageCheckpoint, monitor: JobMonitor) -> dict[str, float]:
+            checkpoint.save(0, {})
             collector = DataCollector(c.collect, c.env, path, c.seed)
-            driven = collector.collect(watch.progress, lambda: watch.stopping)
-            if watch.stopping:
+            driven = collector.collect(monitor.progress, lambda: monitor.stopping)
+            if monitor.stopping:
                 raise Stopped
             return {"rollouts": float(c.collect.rollouts), **driven}
 
         self._rollouts = None
-        self._run("collect", marks, c.collect.rollouts, "rollouts", work)
+        self._run("collect", fingerprints, c.collect.rollouts, "rollouts", work)
 
-    def _vae(self, marks: Marks) -> None:
+    def _vae(self, fingerprints: StageFingerprints) -> None:
         c = self.config
         rollouts = self.rollouts[0]
         torch.manual_seed(c.seed)
         vae = built(c.fsq_vae.build)
 
-        def work(saves: Saves, watch: Watch) -> dict[str, float]:
-            metrics = VAETrainer(vae, c).train(rollouts, saves, watch)
+        def work(checkpoint: StageCheckpoint, monitor: JobMonitor) -> dict[str, float]:
+            metrics = VAETrainer(vae, c).train(rollouts, checkpoint, monitor)
             meta = {"fsq_levels": c.fsq_vae.fsq_levels}
             save_weights(self.run.path, vae.state_dict(), meta, "vae")
             return metrics
 
-        self._run("vae", marks, c.training.vae_epochs, "epochs", work)
+        self._run("vae", fingerprints, c.training.vae_epochs, "epochs", work)
 
-    def _world_model(self, marks: Marks) -> None:
+    def _world_model(self, fingerprints: StageFingerprints) -> None:
         c = self.config
         vae = self._load_vae("world_model")
         model = self._build_world_model()
 
-        def work(saves: Saves, watch: Watch) -> dict[str, float]:
-            tokens = self._tokens(vae, "world_model", watch)
+        def work(checkpoint: StageCheckpoint, monitor: JobMonitor) -> dict[str, float]:
+            tokens = self._tokens(vae, "world_model", monitor)
             if c.training.world_model_start:
                 load_start(model, Path(c.training.world_model_start), vae)
-            metrics = WorldModelTrainer(model, vae, c).train(tokens, saves, watch)
+            metrics = WorldModelTrainer(model, vae, c).train(tokens, checkpoint, monitor)
             meta = {"fsq_levels": c.fsq_vae.fsq_levels}
             save_weights(self.run.path, model.state_dict(), meta, "world_model")
             return metrics
 
-        self._run("world_model", marks, c.training.world_model_epochs, "epochs", work)
+        self._run("world_model", fingerprints, c.training.world_model_epochs, "epochs", work)
 
-    def _controller(self, marks: Marks) -> None:
+    def _controller(self, fingerprints: StageFingerprints) -> None:
         c, stage = self.config, self.config.controller
         vae = self._load_vae("controller")
         model = self._build_world_model()
@@ -254,9 +255,9 @@ class Pipeline:
         trainer = ControllerTrainer(vae, model, c)
         evolved = stage.controller.kind == "controller"
 
-        def work(saves: Saves, watch: Watch) -> dict[str, float]:
-            tokens = self._tokens(vae, "controller", watch) if stage.needs_rollouts else None
-            metrics = trainer.train(tokens, self.make_env, saves, watch)
+        def work(checkpoint: StageCheckpoint, monitor: JobMonitor) -> dict[str, float]:
+            tokens = self._tokens(vae, "controller", monitor) if stage.needs_rollouts else None
+            metrics = trainer.train(tokens, self.make_env, checkpoint, monitor)
             agent: Dreamer = c.agent.build(self.shapes, c.env.action_size)
             agent.world_model, agent.behaviour = trainer.world_model, trainer.behaviour
             meta = {
@@ -269,7 +270,7 @@ class Pipeline:
             return metrics
 
         total = stage.generations if evolved else stage.updates
-        self._run("controller", marks, total, "generations" if evolved else "updates", work)
+        self._run("controller", fingerprints, total, "generations" if evolved else "updates", work)
 
     def _recorded_frames(self) -> int:
         """Frames of the rollouts that VAE and world model learnt from, at `action_repeat` a decision."""
@@ -280,13 +281,13 @@ class Pipeline:
         rollouts = self.rollouts[0]
         return sum(len(rollouts.read(n)) for n in range(len(rollouts))) * self.config.env.action_repeat
 
-    def _tokens(self, vae: FSQVAE, by: Stage, watch: Watch) -> EpisodeColumns:
+    def _tokens(self, vae: FSQVAE, by: Stage, monitor: JobMonitor) -> EpisodeColumns:
         """The tokens of all rollouts, made in this run where the base has not all of them by this VAE."""
         rollouts, digest = self.rollouts
         mark = f"{digest} {file_digest(self._made('vae', by))}"
         places = [folder / "tokens" for folder in self.folders]
         whole = [p for p in places if len(noted_ends(p, mark)) == len(rollouts)]
-        return tokenize_rollouts(rollouts, vae, (whole or places)[0], mark, watch)
+        return tokenize_rollouts(rollouts, vae, (whole or places)[0], mark, monitor)
 
     def _build_world_model(self) -> LSTMWorldModel:
         c = self.config
@@ -317,10 +318,7 @@ def train_world_models(
     set_up_cpu(config.training.threads)
     run = _begin(config, stages[0], run_path)
     with StopSignal() as stop, Tracker(run.path) as tracker:
-        known = run.record.mlflow_run_id
-        run_id = tracker.start(JOB, run.name, flatten(config), known)
-        if run_id and run_id != known:
-            run.set_mlflow_run(run_id)
+        JobMonitor(tracker=tracker).track(run, JOB, config)
         pipeline = Pipeline(config, run, tracker, stop, make_env)
         try:
             for name in stages:

@@ -160,7 +160,7 @@ def fingerprint(config: WorldModelAgentConfig, stage: Stage, inputs: Mapping[str
 
 
 @dataclass(frozen=True)
-class Marks:
+class StageFingerprints:
     """What a stage's output and its checkpoint are known by."""
 
     done: str
@@ -170,7 +170,9 @@ class Marks:
     evolution can be ended where it is, or made longer while it is not done."""
 
     @classmethod
-    def of(cls, config: WorldModelAgentConfig, stage: Stage, inputs: Mapping[str, str]) -> "Marks":
+    def of(
+        cls, config: WorldModelAgentConfig, stage: Stage, inputs: Mapping[str, str]
+    ) -> "StageFingerprints":
         """Those of a stage with the digests of its inputs."""
         controller = config.controller.model_copy(update={"generations": 1})
         any_length = config.model_copy(update={"controller": controller})

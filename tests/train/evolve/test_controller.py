@@ -21,8 +21,9 @@ from train.evolve.fitness import (
     token_starts,
 )
 from train.run.checkpoint import load_checkpoint
+from train.run.epochs import StageCheckpoint
 from train.run.errors import DreamdriveError
-from train.run.stage_loop import Saves, Stopped, Watch
+from train.run.monitor import JobMonitor, Stopped
 from train.world_models.config import WorldModelAgentConfig
 
 TOKENS = counted_tokens([12, 9, 2, 15])
@@ -115,11 +116,11 @@ def test_equal_candidates_are_equally_fit_and_the_temperature_counts() -> None:
 def test_evaluations_a_second_are_tracked() -> None:
     logged: list[dict[str, float]] = []
 
-    class Listening(Watch):
+    class Listening(JobMonitor):
         def log(self, metrics: Any, step: int) -> None:
             logged.append(dict(metrics))
 
-    found = train(trainer_of(small_config(controller={"train_in": "real"})), None, watch=Listening())
+    found = train(trainer_of(small_config(controller={"train_in": "real"})), None, monitor=Listening())
     assert len(logged) == 4 and all(one["fitness/evaluations_per_second"] > 0 for one in logged)
     # No result depends on the time it took.
     assert "fitness/evaluations_per_second" not in found
@@ -226,12 +227,12 @@ def test_a_resumed_evolution_is_one_never_stopped(train_in: str, generation: int
     config = small_config(controller={"train_in": train_in})
     whole = trainer_of(config)
     wanted = train(whole)
-    saves = Saves(tmp_path / "controller.pt", "mark")
+    saves = StageCheckpoint(tmp_path / "controller.pt", "mark")
     with pytest.raises(Stopped):
-        train(trainer_of(config), saves=saves, watch=Watch(stop=StopAfter(generation)))  # type: ignore[arg-type]
+        train(trainer_of(config), checkpoint=saves, monitor=JobMonitor(stop=StopAfter(generation)))  # type: ignore[arg-type]
     assert load_checkpoint(tmp_path / "controller.pt")["evolution"]["generation"] == generation
     resumed = trainer_of(config)
-    assert train(resumed, saves=saves) == wanted
+    assert train(resumed, checkpoint=saves) == wanted
     assert torch.equal(genome_of(resumed), genome_of(whole)) and resumed.frames == whole.frames
 
 
@@ -259,11 +260,11 @@ def test_the_actor_critic_learns_and_the_world_model_does_not() -> None:
 def test_a_resumed_actor_critic_is_one_never_stopped(tmp_path: Path) -> None:
     whole = trainer_of(actor_critic_config())
     train(whole)
-    saves = Saves(tmp_path / "controller.pt", "mark")
+    saves = StageCheckpoint(tmp_path / "controller.pt", "mark")
     with pytest.raises(Stopped):
-        train(trainer_of(actor_critic_config()), saves=saves, watch=Watch(stop=StopAfter(5)))  # type: ignore[arg-type]
+        train(trainer_of(actor_critic_config()), checkpoint=saves, monitor=JobMonitor(stop=StopAfter(5)))  # type: ignore[arg-type]
     resumed = trainer_of(actor_critic_config())
-    train(resumed, saves=saves)
+    train(resumed, checkpoint=saves)
     for part in ("behaviour", "world_model"):
         a, b = getattr(resumed, part).state_dict(), getattr(whole, part).state_dict()
         assert all(map(torch.equal, a.values(), b.values()))

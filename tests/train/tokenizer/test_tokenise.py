@@ -7,7 +7,7 @@ import torch
 
 from tests.train.world_models.small import open_small, small_config, write_rollouts
 from train.data.columns import EpisodeColumns
-from train.run.stage_loop import Stopped, Watch
+from train.run.monitor import JobMonitor, Stopped
 from train.tokenizer.tokenise import tokenize_rollouts
 
 
@@ -49,7 +49,7 @@ def test_a_stopped_cache_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     vae = small_config().fsq_vae.build()
     whole = tokenize_rollouts(rollouts, vae, tmp_path / "whole", "a")
     with pytest.raises(Stopped):
-        tokenize_rollouts(rollouts, vae, tmp_path / "part", "a", Watch(stop=StopAfter(3)))  # type: ignore[arg-type]
+        tokenize_rollouts(rollouts, vae, tmp_path / "part", "a", JobMonitor(stop=StopAfter(3)))  # type: ignore[arg-type]
     assert len(json.loads((tmp_path / "part" / "index.json").read_text())["ends"]) == 3
     with open(tmp_path / "part" / "reward.bin", "ab") as file:
         file.write(b"what a kill left behind")

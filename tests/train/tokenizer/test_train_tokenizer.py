@@ -7,8 +7,9 @@ from agent.tokenizer.fsq_vae import FSQVAE
 from tests.train.tokenizer.test_tokenise import StopAfter
 from tests.train.world_models.small import open_small, small_config, write_rollouts
 from train.data.episode_store import EpisodeStore
+from train.run.epochs import StageCheckpoint
 from train.run.errors import DreamdriveError
-from train.run.stage_loop import Saves, Stopped, Watch
+from train.run.monitor import JobMonitor, Stopped
 from train.tokenizer.train_tokenizer import VAETrainer, codebook_metrics
 
 
@@ -45,9 +46,9 @@ def test_a_resumed_training_is_one_never_stopped(
     whole = fresh()
     wanted = VAETrainer(whole, small_config()).train(rollouts)
 
-    saves = Saves(tmp_path / "vae.pt", "mark")
+    saves = StageCheckpoint(tmp_path / "vae.pt", "mark")
     with pytest.raises(Stopped):
-        VAETrainer(fresh(), small_config()).train(rollouts, saves, Watch(stop=StopAfter(updates)))  # type: ignore[arg-type]
+        VAETrainer(fresh(), small_config()).train(rollouts, saves, JobMonitor(stop=StopAfter(updates)))  # type: ignore[arg-type]
     resumed = fresh()
     torch.rand(5)
     metrics = VAETrainer(resumed, small_config()).train(rollouts, saves)
@@ -58,11 +59,11 @@ def test_a_checkpoint_of_other_options_does_not_count(rollouts: EpisodeStore, tm
     with pytest.raises(Stopped):
         VAETrainer(fresh(), small_config()).train(
             rollouts,
-            Saves(tmp_path / "vae.pt", "mark"),
-            Watch(stop=StopAfter(3)),  # type: ignore[arg-type]
+            StageCheckpoint(tmp_path / "vae.pt", "mark"),
+            JobMonitor(stop=StopAfter(3)),  # type: ignore[arg-type]
         )
-    assert Saves(tmp_path / "vae.pt", "mark").load() is not None
-    assert Saves(tmp_path / "vae.pt", "another").load() is None
+    assert StageCheckpoint(tmp_path / "vae.pt", "mark").load() is not None
+    assert StageCheckpoint(tmp_path / "vae.pt", "another").load() is None
 
 
 def test_a_loss_that_is_no_number_stops(rollouts: EpisodeStore) -> None:

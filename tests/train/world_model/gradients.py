@@ -16,7 +16,7 @@ from train.data.sequences import SequenceDataset  # noqa: E402
 from train.data.windows import sequence_batch  # noqa: E402
 from train.run.checkpoint import save_checkpoint  # noqa: E402
 from train.world_model.distributed import Team  # noqa: E402
-from train.world_model.learner import Learner  # noqa: E402
+from train.world_model.learner import WorldModelLearner  # noqa: E402
 
 
 class SameNoise(CategoricalLatent):
@@ -41,7 +41,7 @@ def main(data: Path, batch_size: int, out: Path) -> None:
     model = options.world_model.build(drives.shapes, options.action_dim)
     SameNoise.team = team
     model.dynamics.latent = SameNoise(options.latent_dim, options.num_categories, 0.01)
-    learner = Learner(model, options, team, lambda step, norm: None, drives.names_of)
+    learner = WorldModelLearner(model, options, team, lambda step, norm: None, drives.names_of)
     part = shares(drives.fixed_starts(), 0, batch_size, team.rank, team.world)[0]
     loss, _ = learner.loss(sequence_batch(drives.columns(part.starts), team.device), 1)
     loss.backward()

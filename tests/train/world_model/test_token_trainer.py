@@ -10,7 +10,8 @@ from tests.train.world_models.small import SIDE, counted_tokens, small_config
 from train.data.columns import EpisodeColumns
 from train.data.split import split_rollouts
 from train.data.windows import windows_end_to_end
-from train.run.stage_loop import Saves, Stopped, Watch
+from train.run.epochs import StageCheckpoint
+from train.run.monitor import JobMonitor, Stopped
 from train.world_model.token_trainer import WorldModelTrainer, baselines, validate
 from train.world_models.config import WorldModelAgentConfig
 
@@ -94,9 +95,9 @@ def test_a_resumed_training_is_one_never_stopped(tmp_path: Path) -> None:
     per_epoch = len(list(windows_end_to_end(tokens, training, 4, 6, 0, [0], CPU)))
     whole, trainer = trainer_of(config)
     wanted = trainer.train(tokens)
-    saves = Saves(tmp_path / "world_model.pt", "mark")
+    saves = StageCheckpoint(tmp_path / "world_model.pt", "mark")
     with pytest.raises(Stopped):
-        trainer_of(config)[1].train(tokens, saves, Watch(stop=StopAfter(per_epoch + 2)))  # type: ignore[arg-type]
+        trainer_of(config)[1].train(tokens, saves, JobMonitor(stop=StopAfter(per_epoch + 2)))  # type: ignore[arg-type]
     resumed, trainer = trainer_of(config)
     assert trainer.train(tokens, saves) == wanted
     assert all(map(torch.equal, resumed.state_dict().values(), whole.state_dict().values()))

@@ -16,7 +16,7 @@ from train.run.checkpoint import load_checkpoint
 from train.run.errors import DreamdriveError
 from train.run.folder import Run
 from train.run.tracking import read_metrics
-from train.world_model.learner import Learner
+from train.world_model.learner import WorldModelLearner
 from train.world_model.trainer import WorldModelTrainer, train_world_model
 
 LENGTHS = [26, 34, 30, 18]
@@ -63,14 +63,14 @@ def test_a_run_learns_and_leaves_everything_behind(data: Path, runs: Path, laten
 
 def interrupt_after(updates: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Send SIGTERM to this process in the update with that number."""
-    original = Learner.update
+    original = WorldModelLearner.update
 
-    def update(self: Learner, *arguments: Any) -> None:
+    def update(self: WorldModelLearner, *arguments: Any) -> None:
         original(self, *arguments)
         if self.step == updates:
             os.kill(os.getpid(), signal.SIGTERM)
 
-    monkeypatch.setattr(Learner, "update", update)
+    monkeypatch.setattr(WorldModelLearner, "update", update)
 
 
 @pytest.mark.parametrize("balance", [False, True])
