@@ -109,8 +109,8 @@ class Faults(threading.Thread):
 def soak(minutes: float, servers: int, every: float, seed: int, folder: Path) -> dict[str, object]:
     """Collect for so long, and count."""
     from envs.carla.config import CarlaConfig, ServerConfig
-    from train.collect.carla import collect
     from train.collect.carla_drivers import CarlaCollectConfig, open_policy
+    from train.collect.carla_job import collect_episodes
     from train.collect.report import balance
     from train.data.episode_store import EpisodeFolder
 
@@ -141,7 +141,7 @@ def soak(minutes: float, servers: int, every: float, seed: int, folder: Path) ->
             at_end.update(memory())
         return faults.over.is_set()
 
-    done = collect(data, 10**6, config, open_policy("autopilot"), seed, stopping=stopping)
+    done = collect_episodes(data, 10**6, config, open_policy("autopilot"), seed, stopping=stopping)
     seconds = time.monotonic() - begin
     left = [words for words, _ in family().values() if not any("resource_tracker" in word for word in words)]
     whole = sum(1 for _ in EpisodeFolder(data))

@@ -1,17 +1,14 @@
-"""The job that records episodes in CARLA; what is lost with a simulator is driven again."""
+"""Collecting in CARLA with several simulators at a time; what is lost with one of them is driven again."""
 
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from envs import TRAINING_SEEDS
 from envs.carla.actions import Actions
-from envs.carla.env import OpenEnv, open_carla
-from envs.carla.errors import CarlaSetupError
 from envs.carla.servers.supervisor import Lost, SupervisedSimulator, wait_for
 from train.collect.autopilot import autopilot_target, native_choice
 from train.collect.carla_drivers import CarlaCollectConfig, CarlaPolicy, EpisodeDriver
@@ -195,73 +192,3 @@ class CarlaCollector:
         self.total.restarts = sum(max(one.starts - 1, 0) for one in self.simulators)
         fields = {"frames": self._frames, "restarts": self.total.restarts, "lost": self.total.lost}
         self.progress.update(len(self.files), fields)
-
-
-def collect(
-    output: Path,
-    episodes: int,
-    config: CarlaCollectConfig,
-    policy: CarlaPolicy,
-    seed: int,
-    progress: Progress | None = None,
-    stopping: Callable[[], bool] = lambda: False,
-    open_env: OpenEnv = open_carla,
-) -> Collected:
-    """Drive until there are `episodes` episodes in the folder `output`.
-
-    Each is written as soon as it ends, whole or not at all; those that are there count, and are kept.
-
-    Args:
-        output: made if missing.
-        episodes: how many there shall be.
-        config: what is driven, and by how many simulators.
-        policy: what drives.
-        seed: of everything: episode N is the same in any collection with this seed, as far as the simulator
-            is.
-        progress: shows how far it is; None shows a bar of its own.
-        stopping: asked again and again whether to begin no more episodes; those begun are driven to their
-            ends.
-        open_env: makes the environment in each client's process.
-
-    Raises:
-        DreamdriveError: the user must change something, `output` holds something else or is in use, the disk
-            refuses, or no simulator works.
-    """
-    policy.check(config)
-    if not (config.env.image or config.env.state):
-        raise DreamdriveError(
-            "env: image and state are off, expected one of them on: pictures from above and semantic ones "
-            "are extras of an episode's file, not observations"
-        )
-    with EpisodeFolder(output, "a", made=_notes(config, policy, seed)) as files:
-        wanted = len(files.missing(episodes))
-        if not wanted:
-            return Collected()
-        simulators: list[SupervisedSimulator] = []
-        try:
-            for i in range(min(config.env.num_envs, wanted)):
-                simulators.append(SupervisedSimulator(config.env, config.env.servers, i, seed + i, open_env))
-            title, done = f"collecting {output}", len(files)
-            with progress or Progress(title, episodes, "episodes", ("frames",), done=done) as shown:
-                shown.update(done)
-                collector = CarlaCollector(files, episodes, config, policy, seed, simulators, shown, stopping)
-                return collector.run()
-        except CarlaSetupError as error:
-            raise DreamdriveError(one_line(error)) from error
-        finally:
-            # All at the same time, then one after the other.
-            for one in simulators:
-                one.begin_close()
-            for one in simulators:
-                one.close()
-
-
-def _notes(config: CarlaCollectConfig, policy: CarlaPolicy, seed: int) -> dict[str, Any]:
-    """What the episodes depend on."""
-    env = config.env.model_dump(mode="json", exclude={"num_envs", "servers", "timeout_seconds"})
-    noise = config.noise.model_dump(mode="json")
-    made: dict[str, Any] = {"policy": policy.name, "seed": seed, "env": env, "noise": noise}
-    if config.asked:
-        made["orders"] = config.orders.model_dump(mode="json")
-    told = policy.instructed.instructions if policy.instructed is not None else ()
-    return made | ({"instructions": list(told)} if told else {})

@@ -14,7 +14,7 @@ from agent.behaviour.vla.interface import ChunkPolicy, require_policy
 from envs import TRAINING_SEEDS
 from envs.car_racing.env import CarRacingConfig
 from envs.car_racing.track import HALF_WIDTH
-from train.collect.demonstrator import Mistakes, demonstrate
+from train.collect.demonstrator import SteeringMistakes, demonstrate
 from train.collect.recorder import EpisodeRecorder, record_missing
 from train.data.episode_store import EpisodeFolder
 from train.data.episodes import Episode
@@ -73,7 +73,7 @@ class _Demonstrations:
         self.number = number
         self.recorder.begin(int(rng.integers(TRAINING_SEEDS)))
         self.commands = sample_commands(self._config, self._config.decisions, rng)
-        self._mistakes = Mistakes(self._config.mistakes, rng)
+        self._mistakes = SteeringMistakes(self._config.mistakes, rng)
         self._expert: list[NDArray[np.float32]] = []
         self._perturbed: list[bool] = []
         self._words = np.random.default_rng([self._seed, number, 61])
@@ -118,7 +118,7 @@ class _Demonstrations:
 
 
 @dataclass
-class Shown:
+class DemonstrationStatistics:
     """What demonstrations came to."""
 
     episodes: int = 0
@@ -166,7 +166,7 @@ def collect_demonstrations(
     seed: int,
     config: DemonstrationsConfig,
     learner: Path | None = None,
-) -> Shown:
+) -> DemonstrationStatistics:
     """Drive until there are `episodes` demonstrations in the folder `output`; run again, it goes on.
 
     The files are `train.data.episodes`'s, with pictures, the vector "state" (see
@@ -215,11 +215,11 @@ def _record(
     episodes: int,
     seed: int,
     learner: ChunkPolicy | None,
-) -> Shown:
+) -> DemonstrationStatistics:
     """Record the episodes that are missing in `files`."""
     count = min(config.simulators, len(files.missing(episodes)))
     simulators = [_Demonstrations(config, env, learner, seed) for _ in range(count)]
-    shown, done = Shown(), len(files)
+    shown, done = DemonstrationStatistics(), len(files)
     torch.manual_seed(seed)
     filtered = ObservationFilter(trained.agent.world_model, trained.device)
     filtered.reset(count)

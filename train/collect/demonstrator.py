@@ -75,7 +75,7 @@ def _pedal(car: CarOnTrack, track: CentreLine, limit: float, grip: float) -> flo
     return float(np.clip(_PEDAL * (wanted - car.forward), -_HARDEST_BRAKE, 1.0))
 
 
-class Mistakes:
+class SteeringMistakes:
     """Wrong steering now and then, for 2 to 5 decisions; the faster the car, the smaller, so that it can be
     put right on the road.
 

@@ -15,7 +15,7 @@ from train.run.checkpoint import write_json_aside
 from train.run.errors import DreamdriveError, explain_os_errors
 from train.run.progress import Progress
 from train.vla.filtered_episodes import filter_episode
-from train.vla.imagined import ImaginedConfig, Report, imagine_data
+from train.vla.imagined import ImaginedConfig, ImaginedReport, imagine_data
 from train.vla.loading import check_sees_by
 from train.vla.policy import load_policy
 from train.vla.probes import Gauges, GaugesConfig, fit_gauges, load_gauges
@@ -33,7 +33,7 @@ def collect_imagined(
     carla: bool = False,
     config: ImaginedConfig | None = None,
     seed: int = 0,
-) -> Report:
+) -> ImaginedReport:
     """Imagine variations of recorded drives.
 
     Beside the episodes the output gets `gauges.safetensors` and `gauges.json`, by which the dreams were read,
@@ -78,7 +78,7 @@ def collect_imagined(
         else:
             read = load_gauges(gauges, found.world_model)
         read.save(output)
-        report = Report(probe=dict(read.scores))
+        report = ImaginedReport(probe=dict(read.scores))
         for number, path in enumerate(paths):
             made, one = imagine_data(
                 found.world_model,

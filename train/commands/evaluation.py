@@ -161,10 +161,10 @@ def _env_options(arguments: argparse.Namespace) -> dict[str, str]:
 def _where(run: str) -> str:
     """Where a run learnt, or the only place where a driver without one drives."""
     from train.drive.agents import BASELINE_JOB, agent_config
-    from train.drive.carla_baselines import BASELINES
+    from train.drive.drivers import CARLA_BASELINES
     from train.run.folder import Run
 
-    if run in BASELINES:
+    if run in CARLA_BASELINES:
         return _CARLA
     opened = Run.open(Path(run))
     if opened.record.job == BASELINE_JOB:

@@ -10,9 +10,17 @@ from torch import Tensor
 
 from agent.world_model.interface import State, WorldModel
 from envs.car_racing.observation import native_action
+from envs.carla.actions import Actions, Control
+from envs.carla.config import CarlaConfig
 from train.drive.agents import Trained
 from train.drive.brownian import OrnsteinUhlenbeck
 from train.drive.filtering import ObservationFilter
+
+CARLA_BASELINES = ("autopilot", "random", "constant")
+"""Drivers that learn nothing, to compare scores in CARLA with: the Traffic Manager; chance; straight ahead at a
+constant speed."""
+_SPEED_UNIT = 10.0  # what is 1 in the first number of CARLA's state [m/s]
+_GAIN = 0.3  # of the pedal, for each m/s that is missing
 
 
 class Driver(Protocol):
@@ -70,6 +78,35 @@ class UniformDriver:
         """See `PartialDriver`."""
         actions = self._rng.uniform(-1, 1, (self._count, self._size)).astype(np.float32)
         return actions if rows is None else actions[rows]
+
+
+class ConstantSpeedDriver:
+    """Straight ahead in CARLA at `config.reward.desired_speed`.
+
+    It needs the observed "state".
+
+    Raises:
+        ValueError: the state is not observed.
+    """
+
+    def __init__(self, config: CarlaConfig) -> None:
+        if not config.state:
+            raise ValueError("env.state: expected it on, a constant speed is kept by it")
+        self._actions, self._speed = Actions(config), config.reward.desired_speed
+
+    def reset(self, count: int) -> None:
+        """See `Driver`."""
+
+    def act(
+        self, observation: Mapping[str, NDArray[Any]], is_first: NDArray[np.bool_]
+    ) -> NDArray[np.float32]:
+        """See `Driver`."""
+        # (N,)
+        missing = self._speed - _SPEED_UNIT * observation["state"][:, 0]
+        pedals = np.clip(_GAIN * missing, -1.0, 1.0)
+        controls = [Control(0.0, max(float(p), 0.0), max(-float(p), 0.0)) for p in pedals]
+        # (N, A)
+        return np.stack([self._actions.action(control) for control in controls])
 
 
 class FilteredDriver:

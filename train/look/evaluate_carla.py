@@ -18,7 +18,6 @@ from envs.carla.servers.routes import RouteRunner, RouteTask
 from envs.carla.servers.server import choose_servers, is_standin
 from envs.carla.state import carla_observation_space
 from train.drive.agents import load_agent
-from train.drive.carla_baselines import BASELINES, ConstantSpeed
 from train.drive.carla_score import (
     PENALTIES,
     RouteScore,
@@ -29,7 +28,13 @@ from train.drive.carla_score import (
     score_route,
 )
 from train.drive.courses import drive_course, held_out_seeds
-from train.drive.drivers import Driver, UniformDriver, agent_driver
+from train.drive.drivers import (
+    CARLA_BASELINES,
+    ConstantSpeedDriver,
+    Driver,
+    UniformDriver,
+    agent_driver,
+)
 from train.drive.environments import explain_simulator_errors, require_carla
 from train.look.report import package_versions, versions_text, write_result
 from train.run.errors import DreamdriveError, one_line
@@ -143,7 +148,7 @@ def evaluate_carla(
     """
     seeds = held_out_seeds(routes, first_seed)
     overrides = overrides or {}
-    trained = None if driver in BASELINES else load_agent(Path(driver))
+    trained = None if driver in CARLA_BASELINES else load_agent(Path(driver))
     # A baseline needs no pictures, and sees none unless told to.
     learnt = CarlaConfig(image=False) if trained is None else require_carla(trained.config.env, driver)
     config, words = choose_evaluation(learnt, overrides)
@@ -209,7 +214,7 @@ def _drive(
 
 def _baseline(name: str, config: CarlaConfig, seed: int) -> Driver:
     if name == "constant":
-        return ConstantSpeed(config)
+        return ConstantSpeedDriver(config)
     # Where the autopilot drives, actions are not looked at.
     return UniformDriver(config.action_size, np.random.default_rng(seed))
 

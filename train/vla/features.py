@@ -19,7 +19,7 @@ from train.run.errors import DreamdriveError
 from train.vla.filtered_episodes import filter_episode
 
 IMAGINED_FEATURES, FEATURES_OF = "features", "features_of"
-"""Extras of an imagined episode: (T, F) float16, and the `fingerprint` of the world model they are of."""
+"""Extras of an imagined episode: (T, F) float16, and the `weights_fingerprint` of the world model they are of."""
 
 
 class FeatureReader:
@@ -45,7 +45,7 @@ class FeatureReader:
         self.world_model = world_model.eval().requires_grad_(False)
         self.device = device
         self._names = sorted(shapes)
-        self._fingerprint = fingerprint(self.world_model)
+        self._fingerprint = weights_fingerprint(self.world_model)
 
     def same(self, other: "FeatureReader") -> bool:
         """Whether the other one gives the same features of the same observations, on the same device."""
@@ -187,7 +187,7 @@ def propose(policy: ChunkPolicy, batch: VLABatch, samples: int) -> Tensor:
 
 
 @torch.no_grad()
-def fingerprint(world_model: WorldModel) -> str:
+def weights_fingerprint(world_model: WorldModel) -> str:
     """The same for two world models that give the same features: a digest of names and weights."""
     digest = hashlib.sha256()
     for name, tensor in sorted(world_model.state_dict().items()):
@@ -204,5 +204,5 @@ def check_same(policy: str, reads: WorldModel, dreams: WorldModel) -> None:
         reads: gives the policy its features.
         dreams: whose features it is to be shown.
     """
-    if fingerprint(reads) != fingerprint(dreams):
+    if weights_fingerprint(reads) != weights_fingerprint(dreams):
         raise DreamdriveError(f"{policy}: sees by another world model's features: expected those of this one")

@@ -22,7 +22,7 @@ from train.data.episodes import Episode
 from train.language.hindsight import PLACES, SPEEDS, SpeedScale, label_rows
 from train.language.instructions import phrase
 from train.vla.chunk_scoring import any_labels
-from train.vla.features import FEATURES_OF, IMAGINED_FEATURES, fingerprint
+from train.vla.features import FEATURES_OF, IMAGINED_FEATURES, weights_fingerprint
 from train.vla.filtered_episodes import FilteredEpisode, filter_episode
 from train.vla.probes import Gauges, GaugesConfig, Readings
 
@@ -55,7 +55,7 @@ class ImaginedConfig(BaseModel, extra="forbid", validate_assignment=True, use_at
 
 
 @dataclass
-class Report:
+class ImaginedReport:
     """What was imagined, and what was kept of it.
 
     Attributes:
@@ -85,9 +85,9 @@ class Report:
         """Share of the imagined steps that was kept."""
         return self.kept_steps / max(1, self.steps)
 
-    def __add__(self, other: "Report") -> "Report":
+    def __add__(self, other: "ImaginedReport") -> "ImaginedReport":
         """Both together, with the probe of the first."""
-        return Report(
+        return ImaginedReport(
             self.dreams + other.dreams,
             self.kept + other.kept,
             self.steps + other.steps,
@@ -134,7 +134,7 @@ def imagine_data(
     observations: Sequence[str] = ("image",),
     seed: int = 0,
     seen: Callable[[int], object] | None = None,
-) -> tuple[list[Episode], Report]:
+) -> tuple[list[Episode], ImaginedReport]:
     """Imagined variations of real drives, as ordinary episodes with an extra `imagined`, all true.
 
     Args:
@@ -156,7 +156,7 @@ def imagine_data(
     """
     rng = np.random.default_rng(seed)
     made: list[Episode] = []
-    report = Report(probe=dict(gauges.scores))
+    report = ImaginedReport(probe=dict(gauges.scores))
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         for number, episode in enumerate(episodes):
@@ -267,7 +267,7 @@ def _kept(
     starts: Sequence[_Start],
     dreamt: Trajectory,
     config: ImaginedConfig,
-    report: Report,
+    report: ImaginedReport,
 ) -> list[Episode]:
     """The dreams, each up to where it is to be trusted no more; the report counts them."""
     # (N, H + 1, F)
@@ -287,7 +287,7 @@ def _kept(
         setattr(report, name, getattr(report, name) + int(early.sum()))
     report.dreams += len(starts)
     report.steps += len(starts) * config.horizon
-    mark = np.array(fingerprint(model))
+    mark = np.array(weights_fingerprint(model))
     episodes = []
     for number, length in enumerate(lengths.tolist()):
         if length < config.least:

@@ -7,8 +7,9 @@ from typing import Any
 from envs.carla.config import CarlaConfig, ServerConfig
 from tests.envs.carla.fake_client import servers
 from tests.train.collect.fake_env import open_driving
-from train.collect.carla import Collected, collect
+from train.collect.carla import Collected
 from train.collect.carla_drivers import CarlaCollectConfig, CarlaPolicy, open_policy
+from train.collect.carla_job import collect_episodes
 
 FRAMES = 5
 
@@ -31,6 +32,6 @@ def gather(
 ) -> Collected:
     """Collect with the autopilot, by default."""
     config = CarlaCollectConfig(env=env_config(count), **fields)
-    return collect(
+    return collect_episodes(
         folder, episodes, config, policy or open_policy("autopilot"), seed, None, stopping, open_driving
     )

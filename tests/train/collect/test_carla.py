@@ -14,8 +14,8 @@ from envs.carla.config import CarlaConfig, ServerConfig
 from tests.envs.carla.fake_client import BUG, CRASH, processes, servers
 from tests.train.collect.fake_env import TERMS, open_driving
 from tests.train.collect.fakes import FRAMES, env_config, gather
-from train.collect.carla import collect
 from train.collect.carla_drivers import CarlaCollectConfig, CarlaPolicy, EpisodeDriver, open_policy
+from train.collect.carla_job import collect_episodes
 from train.data.episodes import Episode, read_episode
 from train.language.hindsight import Labels, asked_rows
 from train.run.errors import DreamdriveError
@@ -158,7 +158,7 @@ def working_and_not(bad: int) -> ServerConfig:
 
 def test_a_simulator_that_does_not_work_stops_nobody(tmp_path: Path, capsys: Any) -> None:
     config = CarlaCollectConfig(env=env_config(2, working_and_not(31_840)))
-    done = collect(tmp_path, 3, config, open_policy("autopilot"), 0, open_env=open_driving)
+    done = collect_episodes(tmp_path, 3, config, open_policy("autopilot"), 0, open_env=open_driving)
     assert done.written == 3 and len(episodes(tmp_path)) == 3
     assert "simulator 0 is given up, the others go on: " in capsys.readouterr().out
 
@@ -166,7 +166,7 @@ def test_a_simulator_that_does_not_work_stops_nobody(tmp_path: Path, capsys: Any
 def test_without_any_simulator_it_ends(tmp_path: Path) -> None:
     config = CarlaCollectConfig(env=env_config(1, working_and_not(31_840)))
     with pytest.raises(DreamdriveError, match="simulator 0 does not work: .*no server answers"):
-        collect(tmp_path, 3, config, open_policy("autopilot"), 0, open_env=open_driving)
+        collect_episodes(tmp_path, 3, config, open_policy("autopilot"), 0, open_env=open_driving)
 
 
 def test_a_full_disk_is_one_line_and_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -218,7 +218,7 @@ def test_a_folder_in_use_is_refused(tmp_path: Path) -> None:
 def test_nothing_to_see_is_refused(tmp_path: Path) -> None:
     config = CarlaCollectConfig(env=CarlaConfig(image=False, state=False, birdseye=True))
     with pytest.raises(DreamdriveError, match="image and state are off, expected one of them"):
-        collect(tmp_path, 1, config, open_policy("random"), 0)
+        collect_episodes(tmp_path, 1, config, open_policy("random"), 0)
 
 
 @pytest.mark.parametrize("name", ["random", "brownian"])

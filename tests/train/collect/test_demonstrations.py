@@ -19,8 +19,13 @@ from envs.car_racing.observation import native_action
 from envs.car_racing.simulators import OfficialSimulator
 from envs.car_racing.track import HALF_WIDTH, CentreLine, car_on_track
 from train.collect import demonstrations
-from train.collect.demonstrations import DemonstrationsConfig, Shown, collect_demonstrations, obeyed_rows
-from train.collect.demonstrator import Mistakes, demonstrate
+from train.collect.demonstrations import (
+    DemonstrationsConfig,
+    DemonstrationStatistics,
+    collect_demonstrations,
+    obeyed_rows,
+)
+from train.collect.demonstrator import SteeringMistakes, demonstrate
 from train.data.episodes import read_episode
 from train.language.command_sampling import SIDE, CommandsConfig, sample_commands, settled
 from train.language.hindsight import CAR_RACING_SPEEDS, SPEEDS, Labels, asked_rows, label_rows, obeys
@@ -72,13 +77,13 @@ def test_rows_are_settled_so_long_after_an_order() -> None:
 
 def test_mistakes_are_short_rare_and_smaller_at_speed() -> None:
     for speed in (10.0, 70.0):
-        mistakes = Mistakes(0.05, np.random.default_rng(0))
+        mistakes = SteeringMistakes(0.05, np.random.default_rng(0))
         sizes = np.array([mistakes.step(speed) for _ in range(20_000)])
         # One may follow the other at once, with another size.
         lengths = {len(list(rows)) for size, rows in groupby(sizes) if size}
         assert lengths == {2, 3, 4, 5}
         assert 0.05 < (sizes != 0).mean() < 0.2 and abs(sizes).max() <= min(0.4, 4 / speed)
-    standing = Mistakes(1.0, np.random.default_rng(0))
+    standing = SteeringMistakes(1.0, np.random.default_rng(0))
     assert [standing.step(0.0) for _ in range(20)] == [0.0] * 20
 
 
@@ -145,7 +150,7 @@ def test_demonstrations_are_written_and_go_on(tmp_path: Path) -> None:
     assert (shown.episodes, shown.decisions) == (3, 90)
     names = [f"episode_{number:06d}.npz" for number in range(3)]
     assert sorted(path.name for path in tmp_path.glob("*.npz")) == names
-    counted, seeds = Shown(), []
+    counted, seeds = DemonstrationStatistics(), []
     for name in names:
         episode = read_episode(tmp_path / name)
         extras, asked = episode.extras, asked_rows(episode)

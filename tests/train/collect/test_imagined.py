@@ -14,7 +14,7 @@ from train.data.episode_store import EpisodeFolder
 from train.data.episodes import write_episode
 from train.drive.agents import TrainedModel
 from train.run.errors import DreamdriveError
-from train.vla.imagined import Report
+from train.vla.imagined import ImaginedReport
 from train.vla.probes import load_gauges
 
 
@@ -70,8 +70,8 @@ def test_what_does_not_fit_is_named(drives: Path, tmp_path: Path) -> None:
 
 
 def test_reports_add_up() -> None:
-    one = Report(4, 2, 40, 30, 1, 1, 0, 12, {"slow": 3}, {}, {"speed": 0.5})
-    both = one + Report(1, 1, 10, 10, 0, 0, 0, 5, {"slow": 1, "fast": 2}, {"left": 1})
+    one = ImaginedReport(4, 2, 40, 30, 1, 1, 0, 12, {"slow": 3}, {}, {"speed": 0.5})
+    both = one + ImaginedReport(1, 1, 10, 10, 0, 0, 0, 5, {"slow": 1, "fast": 2}, {"left": 1})
     assert (both.dreams, both.kept, both.steps, both.kept_steps, both.labelled) == (5, 3, 50, 40, 17)
     assert both.speeds == {"slow": 4, "fast": 2} and both.places == {"left": 1}
     assert both.kept_share == 0.8 and both.probe == {"speed": 0.5}

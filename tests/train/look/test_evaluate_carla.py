@@ -13,9 +13,8 @@ from envs.carla.ends import SIMULATOR_LOST
 from envs.carla.servers.routes import RouteResult, RouteRunner, RouteTask
 from tests.envs.carla.fake_client import servers
 from tests.train.look.scored_env import BREAKS_ALWAYS, BREAKS_ONCE, open_scored
-from train.drive.carla_baselines import ConstantSpeed
 from train.drive.courses import drive_course
-from train.drive.drivers import UniformDriver
+from train.drive.drivers import ConstantSpeedDriver, UniformDriver
 from train.look import evaluate_carla as evaluate
 from train.look.evaluate_carla import CarlaScores, evaluate_carla, scored_config, standin_towns
 from train.run.errors import DreamdriveError
@@ -162,7 +161,7 @@ def test_constant_speed_pushes_towards_it(action: str) -> None:
     config = CarlaConfig(action=action)
     state = np.zeros((2, config.state_size), np.float32)
     state[:, 0] = [0.0, 2.0]  # stands; drives at 20 m/s
-    chosen = ConstantSpeed(config).act({"state": state}, np.zeros(2, bool))
+    chosen = ConstantSpeedDriver(config).act({"state": state}, np.zeros(2, bool))
     actions = Actions(config)
     given = [actions.control(int(row.argmax()) if action == "discrete" else row) for row in chosen]
     slow, fast = given

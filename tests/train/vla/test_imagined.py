@@ -13,8 +13,8 @@ from train.language.hindsight import CAR_RACING_SPEEDS, label_rows
 from train.language.instructions import lookup
 from train.run.errors import DreamdriveError
 from train.vla.episode_rows import EpisodeRows, joined, train_on
-from train.vla.features import FeatureReader, fingerprint
-from train.vla.imagined import ChunkDriver, ImaginedConfig, Report, imagine_data
+from train.vla.features import FeatureReader, weights_fingerprint
+from train.vla.imagined import ChunkDriver, ImaginedConfig, ImaginedReport, imagine_data
 from train.vla.probes import Gauges
 
 CONFIG = ImaginedConfig(horizon=10, starts=3, variations=2, least=4, skip=1, window=4)
@@ -25,7 +25,9 @@ def gauges() -> Gauges:
     return fitted()
 
 
-def made(config: ImaginedConfig = CONFIG, seed: int = 0, count: int = 3) -> tuple[list[Episode], Report]:
+def made(
+    config: ImaginedConfig = CONFIG, seed: int = 0, count: int = 3
+) -> tuple[list[Episode], ImaginedReport]:
     drives = [drive(seed) for seed in range(100, 100 + count)]
     return imagine_data(Road(), gauges(), drives, CAR_RACING_SPEEDS, config, Random(), seed=seed)
 
@@ -61,9 +63,9 @@ def test_dreams_are_episodes_that_begin_in_real_rows_and_obey_the_world() -> Non
 def test_who_sees_by_the_same_world_model_learns_from_the_features_it_dreamt_in() -> None:
     road, other = Road(), Road()
     other.load_state_dict(road.state_dict())
-    assert fingerprint(road) == fingerprint(other)
+    assert weights_fingerprint(road) == weights_fingerprint(other)
     other.device.data.fill_(1.0)
-    assert fingerprint(road) != fingerprint(other)
+    assert weights_fingerprint(road) != weights_fingerprint(other)
     episodes, _ = imagine_data(road, gauges(), [drive(100)], CAR_RACING_SPEEDS, CONFIG, Random())
     same = FeatureReader(road, {"image": (3, 8, 8)}, torch.device("cpu"))
     another = FeatureReader(other, {"image": (3, 8, 8)}, torch.device("cpu"))
