@@ -17,8 +17,8 @@ from train.drive.brownian import OrnsteinUhlenbeck
 from train.drive.filtering import ObservationFilter
 
 CARLA_BASELINES = ("autopilot", "random", "constant")
-"""Drivers that learn nothing, to compare scores in CARLA with: the Traffic Manager; chance; straight ahead at a
-constant speed."""
+"""Drivers that learn nothing, to compare scores in CARLA with: the Traffic Manager; uniformly random actions;
+straight ahead at a constant speed."""
 _SPEED_UNIT = 10.0  # what is 1 in the first number of CARLA's state [m/s]
 _GAIN = 0.3  # of the pedal, for each m/s that is missing
 

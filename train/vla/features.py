@@ -19,7 +19,7 @@ from train.run.errors import DreamdriveError
 from train.vla.filtered_episodes import filter_episode
 
 IMAGINED_FEATURES, FEATURES_OF = "features", "features_of"
-"""Extras of an imagined episode: (T, F) float16, and the `weights_fingerprint` of the world model they are of."""
+"""Extras of an imagined episode: (T, F) float16, and the `weights_fingerprint` of its world model."""
 
 
 class FeatureReader:
