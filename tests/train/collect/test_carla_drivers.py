@@ -5,16 +5,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from envs.carla.actions import Actions, Control
+from envs.carla.actions import Actions
 from envs.carla.config import CarlaConfig
-from train.collect.autopilot import PerturbedAutopilot, autopilot_target, native_choice
+from train.collect.autopilot import native_choice
 from train.collect.carla_drivers import CarlaCollectConfig, CarlaPolicy, open_policy
 from train.drive.drivers import Driver
-from train.language.hindsight import CARLA_SPEEDS, PLACES, SPEEDS, Labels, obeys
+from train.language.hindsight import Labels
 from train.run.errors import DreamdriveError
-
-ALWAYS = {"strength": 0.4, "seconds": 100.0, "every_seconds": 1e-6}
-
 
 FIRST = np.array([True])
 
@@ -24,54 +21,8 @@ def act(driver: Driver, actions: Actions) -> Any:
     return native_choice(actions, driver.act({}, FIRST)[0])
 
 
-def perturbed(given: CarlaCollectConfig, seed: int) -> PerturbedAutopilot:
-    return PerturbedAutopilot(given.env, given.noise, np.random.default_rng(seed))
-
-
 def config(action: str, **fields: Any) -> CarlaCollectConfig:
     return CarlaCollectConfig(env=CarlaConfig(action=action), **fields)
-
-
-@pytest.mark.parametrize("kind", ["2d", "3d", "discrete"])
-def test_left_alone_the_autopilot_drives(kind: str) -> None:
-    given = config(kind, noise={"strength": 0.0})
-    autopilot, actions = perturbed(given, 0), Actions(given.env)
-    for steer in (0.1, -0.2):
-        assert actions.control(act(autopilot, actions)) is None and not autopilot.perturbed
-        done = actions.action(Control(steer, throttle=0.6))
-        assert autopilot.expert(done) is done
-
-
-@pytest.mark.parametrize("kind", ["2d", "3d", "discrete"])
-def test_pulled_it_keeps_its_pedals_and_its_wish(kind: str) -> None:
-    given = config(kind, noise=ALWAYS)
-    autopilot, actions = perturbed(given, 0), Actions(given.env)
-    # The first decision is its own.
-    quiet = config(kind, noise={"strength": 0.0})
-    calm = perturbed(quiet, 0)
-    calm.act({}, FIRST)
-    wish = actions.action(Control(steer=0.1, throttle=0.6))
-    calm.expert(wish)
-    autopilot._wish = calm._wish
-    steers = []
-    for _ in range(600):
-        control = actions.control(act(autopilot, actions))
-        assert control is not None
-        assert autopilot.perturbed
-        assert control.throttle == pytest.approx(0.6) and control.brake == 0.0
-        steers.append(control.steer)
-        # Whatever was done, its wish stays as it was.
-        expert = autopilot.expert(actions.action(control))
-        assert (expert == wish).all()
-    assert max(np.abs(np.array(steers) - 0.1)) > 0.15
-
-
-def test_a_pull_stays_on_the_wheel() -> None:
-    often = {"strength": 1.0, "seconds": 1.0, "every_seconds": 1e-6}
-    autopilot = perturbed(config("2d", noise=often), 1)
-    autopilot._wish = np.array([0.9, 0.5], np.float32)
-    steers = [float(autopilot.act({}, FIRST)[0, 0]) for _ in range(2000)]
-    assert max(steers) == 1.0 and min(steers) < 0.3
 
 
 @pytest.mark.parametrize("kind", ["2d", "3d", "discrete"])
@@ -111,17 +62,6 @@ def test_the_autopilot_is_asked_for_speeds_and_places_of_each_decision() -> None
     assert not autopilot.episode_driver(CarlaCollectConfig(), 3).commands
     given.orders.speeds, given.orders.places = ("slow",), ()
     assert set(autopilot.episode_driver(given, 3).commands) == {Labels("slow")}
-
-
-@pytest.mark.parametrize("speed", SPEEDS)
-@pytest.mark.parametrize("place", [None, *PLACES])
-def test_who_drives_as_asked_is_as_asked(speed: str, place: str | None) -> None:
-    asked = Labels(speed, place)
-    how = autopilot_target(asked)
-    assert how.speed is not None
-    facts = [np.array([value]) for value in (how.speed, 2.0 * (how.offset or 0.0), 2.0)]
-    assert obeys(asked, *facts, CARLA_SPEEDS).all()  # type: ignore[arg-type, call-arg]
-    assert autopilot_target(Labels(place=place)).speed is None
 
 
 def test_orders_are_for_the_autopilot() -> None:
