@@ -14,6 +14,7 @@ from train.run.errors import DreamdriveError
 
 
 def test_the_dream_sees_the_context_and_then_only_the_actions() -> None:
+    torch.manual_seed(0)
     model, whole = tiny_lstm(actions=3), episode(12)
     torch.manual_seed(0)
     truth, dream = open_loop(model, whole, 4, 6)
