@@ -51,7 +51,7 @@ def plain_loop() -> Driver:
 
 
 def raw_pool(config: CarRacingConfig) -> Driver:
-    """EnvPool, whose pictures nobody looks at: the limit."""
+    """EnvPool without any use of its pictures: the upper limit."""
     pool = EnvPoolSimulators(range(100, 100 + config.num_envs), config.max_frames, config.threads)
     random = np.random.default_rng(0)
     pool.reset(np.ones(config.num_envs, bool))
