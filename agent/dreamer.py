@@ -104,25 +104,25 @@ def sized(size: str) -> DreamerConfig:
 class OptimizerConfig(BaseModel, extra="forbid", validate_assignment=True, use_attribute_docstrings=True):
     """The optimiser of the whole agent."""
 
-    world_model_lr: float = 4e-5
+    world_model_lr: Annotated[float, "may change on resume"] = 4e-5
     """Learning rate of the world model."""
-    actor_lr: float = 4e-5
+    actor_lr: Annotated[float, "may change on resume"] = 4e-5
     """Learning rate of the actor."""
-    critic_lr: float = 4e-5
+    critic_lr: Annotated[float, "may change on resume"] = 4e-5
     """Learning rate of the critic (the world model's value head)."""
-    clip: float = 0.3
+    clip: Annotated[float, "may change on resume"] = 0.3
     """Adaptive gradient clipping: largest ratio of a gradient's norm to its parameter's; 0 turns it off."""
-    beta1: float = 0.9
+    beta1: Annotated[float, "may change on resume"] = 0.9
     """Decay of the momentum."""
-    beta2: float = 0.999
+    beta2: Annotated[float, "may change on resume"] = 0.999
     """Decay of the squared gradient size."""
-    eps: float = 1e-20
+    eps: Annotated[float, "may change on resume"] = 1e-20
     """Added to the gradient size."""
-    warmup: int = 1000
+    warmup: Annotated[int, "may change on resume"] = 1000
     """Updates over which the learning rates rise from zero."""
-    decay_from: float = Field(1.0, ge=0, le=1)
+    decay_from: Annotated[float, "may change on resume"] = Field(1.0, ge=0, le=1)
     """Share of the run's frames after which the learning rates fall, linearly; 1 never lets them fall."""
-    final_share: float = Field(0.1, gt=0, le=1)
+    final_share: Annotated[float, "may change on resume"] = Field(0.1, gt=0, le=1)
     """Share of the learning rates that is left at the end of the run, if they fall."""
 
     def build(self, agent: "Dreamer") -> LaProp:

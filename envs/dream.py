@@ -6,7 +6,7 @@ terminated when the continue head predicts the end of the episode, and truncated
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import gymnasium
 import numpy as np
@@ -24,14 +24,16 @@ DreamObservation = NDArray[Any] | dict[str, Any]
 class DreamConfig(BaseModel, extra="forbid", validate_assignment=True, use_attribute_docstrings=True):
     """Observations and ends of a dream environment."""
 
-    observation: Literal["features", "image"] = "features"
+    observation: Annotated[Literal["features", "image"], "fixed on resume: it is what the policy sees"] = (
+        "features"
+    )
     """The observation: the features of the world model's state, or the decoded picture."""
-    max_steps: int = Field(250, ge=1)
+    max_steps: Annotated[int, "may change on resume"] = Field(250, ge=1)
     """Time limit of a dream [decisions]."""
-    ends: Literal["sampled", "threshold"] = "sampled"
+    ends: Annotated[Literal["sampled", "threshold"], "may change on resume"] = "sampled"
     """How the continue head ends a dream: `sampled` draws from its probability, `threshold` ends where that
     falls below `threshold`."""
-    threshold: float = Field(0.5, ge=0, le=1)
+    threshold: Annotated[float, "may change on resume"] = Field(0.5, ge=0, le=1)
     """Smallest probability of continuing with `ends: threshold`."""
 
 

@@ -4,7 +4,7 @@ import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from pydantic import BaseModel
@@ -20,6 +20,8 @@ from agent.world_model.interface import Batch, Metrics, State, Trajectory, World
 class ActorCriticConfig(BaseModel, extra="forbid", validate_assignment=True, use_attribute_docstrings=True):
     """The actor, and how it and the critic learn in imagination."""
 
+    fixed_on_resume: ClassVar[str] = "the checkpoint's weights would not fit"
+
     kind: Literal["actor_critic"] = "actor_critic"
     """Which behaviour."""
     units: int = 256
@@ -30,29 +32,29 @@ class ActorCriticConfig(BaseModel, extra="forbid", validate_assignment=True, use
     """Normalisation of the actor's layers: `rms` or `layer`."""
     actions: Literal["continuous", "discrete"] = "continuous"
     """Kind of action: a bounded normal in [-1, 1], or one-hot."""
-    min_std: float = 0.1
+    min_std: Annotated[float, "may change on resume"] = 0.1
     """Smallest standard deviation of a continuous policy."""
-    max_std: float = 1.0
+    max_std: Annotated[float, "may change on resume"] = 1.0
     """Largest standard deviation of a continuous policy."""
-    unimix: float = 0.01
+    unimix: Annotated[float, "may change on resume"] = 0.01
     """Share of the uniform distribution in a discrete policy."""
-    gradient: Literal["reinforce", "dynamics"] = "reinforce"
+    gradient: Annotated[Literal["reinforce", "dynamics"], "may change on resume"] = "reinforce"
     """How the actor learns: by likelihood ratios, or by the gradient through the dynamics."""
-    imagination_length: int = 15
+    imagination_length: Annotated[int, "may change on resume"] = 15
     """Steps of each imagined trajectory [decisions]."""
-    starts: int = 0
+    starts: Annotated[int, "may change on resume"] = 0
     """Imagined trajectories an update, from random replayed states; 0 starts from every one."""
-    horizon: float = 333.0
+    horizon: Annotated[float, "may change on resume"] = 333.0
     """Discount horizon [decisions]: the discount is 1 - 1 / horizon."""
-    lambda_: float = 0.95
+    lambda_: Annotated[float, "may change on resume"] = 0.95
     """Mixing of the lambda-returns: 0 looks one step ahead, 1 to the end."""
-    entropy: float = 3e-4
+    entropy: Annotated[float, "may change on resume"] = 3e-4
     """Weight of the policy's entropy."""
-    slow_rate: float = 0.02
+    slow_rate: Annotated[float, "may change on resume"] = 0.02
     """Share of the critic that the slow critic takes over in each update."""
-    slow_weight: float = 1.0
+    slow_weight: Annotated[float, "may change on resume"] = 1.0
     """Weight of the loss that holds the critic near the slow critic."""
-    replay_value_weight: float = 0.3
+    replay_value_weight: Annotated[float, "may change on resume"] = 0.3
     """Weight of the critic's loss on replayed trajectories; its gradient reaches the world model."""
 
     def outputs(self, action_size: int) -> int:

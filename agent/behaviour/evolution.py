@@ -4,7 +4,7 @@ Ha & Schmidhuber 2018, section 2.3: a linear map of what is seen, or of that and
 """
 
 from itertools import pairwise
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import BaseModel, Field
@@ -19,6 +19,8 @@ _ROUNDING = 1e-6
 
 class ControllerConfig(BaseModel, extra="forbid", validate_assignment=True, use_attribute_docstrings=True):
     """A small controller that is evolved."""
+
+    fixed_on_resume: ClassVar[str] = "the checkpoint's weights would not fit"
 
     kind: Literal["controller"] = "controller"
     """Which behaviour."""

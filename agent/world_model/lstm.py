@@ -7,7 +7,7 @@ With an observation the token is the picture's own, so filtering is exact and ha
 """
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from pydantic import BaseModel, Field
@@ -25,6 +25,8 @@ from agent.world_model.token_heads import DigitHeadConfig, JointHeadConfig, Toke
 class LSTMConfig(BaseModel, extra="forbid", validate_assignment=True, use_attribute_docstrings=True):
     """The LSTM world model over tokens."""
 
+    fixed_on_resume: ClassVar[str] = "the checkpoint's weights would not fit"
+
     kind: Literal["lstm"] = "lstm"
     """Which world model."""
     tokenizer: FSQVAEConfig = FSQVAEConfig()
@@ -39,7 +41,7 @@ class LSTMConfig(BaseModel, extra="forbid", validate_assignment=True, use_attrib
     """Size of the LSTM's state."""
     token_head: JointHeadConfig | DigitHeadConfig = Field(JointHeadConfig(), discriminator="kind")
     """How the next tokens are predicted. `digits` makes a grid of many tokens cheap."""
-    temperature: float = Field(1.0, gt=0)
+    temperature: Annotated[float, "may change on resume"] = Field(1.0, gt=0)
     """Of the softmax that dreams are sampled from: above 1 they are more uncertain than what was learnt. It
     takes no part in the model's own training; the paper has up to 1.3."""
     norm: NormName = "layer"
@@ -52,9 +54,9 @@ class LSTMConfig(BaseModel, extra="forbid", validate_assignment=True, use_attrib
     """Layers of the continue head."""
     value_layers: int = Field(2, ge=0)
     """Layers of the value head."""
-    reward_weight: float = Field(1.0, ge=0)
+    reward_weight: Annotated[float, "may change on resume"] = Field(1.0, ge=0)
     """Weight of the reward loss."""
-    continue_weight: float = Field(1.0, ge=0)
+    continue_weight: Annotated[float, "may change on resume"] = Field(1.0, ge=0)
     """Weight of the continue loss."""
 
     def build(self, shapes: ObservationShapes, action_size: int) -> "LSTMWorldModel":

@@ -1,7 +1,7 @@
 """The RSSM world model: encoder, recurrent state-space model, decoder and heads behind the one interface."""
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from pydantic import AliasChoices, BaseModel, Field
@@ -37,6 +37,8 @@ from agent.world_model.losses import (
 class RSSMConfig(BaseModel, extra="forbid", validate_assignment=True, use_attribute_docstrings=True):
     """The RSSM world model."""
 
+    fixed_on_resume: ClassVar[str] = "the checkpoint's weights would not fit"
+
     kind: Literal["rssm"] = "rssm"
     """Which world model."""
     dynamics: DynamicsConfig = DynamicsConfig()
@@ -58,20 +60,22 @@ class RSSMConfig(BaseModel, extra="forbid", validate_assignment=True, use_attrib
     """Layers of the continue head."""
     value_layers: int = 3
     """Layers of the value head."""
-    free_nats: float = 1.0
+    free_nats: Annotated[float, "may change on resume"] = 1.0
     """The KL of a step counts only above this [nats]."""
-    prior_weight: float = Field(1.0, validation_alias=AliasChoices("prior_weight", "dynamics_weight"))
+    prior_weight: Annotated[float, "may change on resume"] = Field(
+        1.0, validation_alias=AliasChoices("prior_weight", "dynamics_weight")
+    )
     """Weight of the KL that trains the prior towards the posterior; once called `dynamics_weight`."""
-    representation_weight: float = 0.1
+    representation_weight: Annotated[float, "may change on resume"] = 0.1
     """Weight of the KL that trains the posterior towards the prior."""
-    reconstruction_weight: float = 1.0
+    reconstruction_weight: Annotated[float, "may change on resume"] = 1.0
     """Weight of the reconstruction loss."""
-    vector_weight: float = 1.0
+    vector_weight: Annotated[float, "may change on resume"] = 1.0
     """Weight of a vector observation beside a picture: pictures have many more numbers, and what matters of a
     vector, a car's speed, may be a small difference."""
-    reward_weight: float = 1.0
+    reward_weight: Annotated[float, "may change on resume"] = 1.0
     """Weight of the reward loss."""
-    continue_weight: float = 1.0
+    continue_weight: Annotated[float, "may change on resume"] = 1.0
     """Weight of the continue loss."""
 
     def build(self, shapes: ObservationShapes, action_size: int) -> "RSSM":

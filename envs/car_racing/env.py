@@ -4,7 +4,7 @@ A decision of the agent lasts several frames of a simulator (action repeat).
 """
 
 from functools import partial
-from typing import Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import gymnasium
 import numpy as np
@@ -29,11 +29,13 @@ Of the decisions in which no wheel touched a tile 94% lie above 0.65, of the oth
 class CarRacingConfig(BaseModel, extra="forbid", validate_assignment=True, use_attribute_docstrings=True):
     """CarRacing: its simulators, observations, actions and training reward."""
 
+    fixed_on_resume: ClassVar[str] = "the replay's pictures and steps were made with it"
+
     kind: Literal["car_racing"] = "car_racing"
     """The kind of environment."""
     backend: Literal["auto", "envpool", "gymnasium"] = "auto"
     """Simulator for training: EnvPool's (fast, Linux) or Gymnasium's; `auto` is EnvPool where installed."""
-    num_envs: int = Field(16, ge=1)
+    num_envs: Annotated[int, "fixed on resume: the replay has a stream for each simulator"] = Field(16, ge=1)
     """Simulators stepped at the same time."""
     action_repeat: int = Field(4, ge=1)
     """Frames each decision lasts [frames of 1/50 s]."""
@@ -46,21 +48,21 @@ class CarRacingConfig(BaseModel, extra="forbid", validate_assignment=True, use_a
     rate. They are accurate with the backend `gymnasium` only; EnvPool draws the speed in steps of 20 m/s."""
     action: Literal["2d", "3d"] = "2d"
     """`2d`: steer, accelerate or brake; `3d`: steer, gas, brake. All in [-1, 1]."""
-    max_frames: int = Field(1000, ge=1)
+    max_frames: Annotated[int, "may change on resume"] = Field(1000, ge=1)
     """Time limit of an episode [frames]."""
-    hopeless_after: int = Field(0, ge=0)
+    hopeless_after: Annotated[int, "may change on resume"] = Field(0, ge=0)
     """Decisions without a new tile after which a training episode is cut (truncated); 0 never cuts."""
-    off_road_cost: float = Field(0.0, ge=0)
+    off_road_cost: Annotated[float, "may change on resume"] = Field(0.0, ge=0)
     """Subtracted from the training reward whenever the car leaves the road [reward]: a lap is complete only
     when no tile is missing, which a discounted return hardly notices. Reported scores do not include it.
     Gymnasium's simulator reports when no wheel touches the road; for EnvPool it is estimated from the grass
     in the picture."""
-    mirror: bool = False
+    mirror: Annotated[bool, "may change on resume"] = False
     """Mirror each training episode left-right with probability 1/2: tracks run counter-clockwise, so right
     turns are rare otherwise."""
-    threads: int = Field(2, ge=1)
+    threads: Annotated[int, "may change on resume"] = Field(2, ge=1)
     """Threads that step EnvPool's simulators."""
-    processes: int = Field(0, ge=0)
+    processes: Annotated[int, "may change on resume"] = Field(0, ge=0)
     """Processes that share the simulators and step them while the networks learn; 0 steps them in the
     training process, between updates. The episodes are the same."""
 

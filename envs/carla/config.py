@@ -1,7 +1,7 @@
 """Configs of the CARLA environment: town, traffic, sensors, actions, route, servers."""
 
 import math
-from typing import Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import BaseModel, Field, model_validator
 
@@ -41,27 +41,27 @@ class BirdseyeConfig(BaseModel, extra="forbid", validate_assignment=True, use_at
 class TrafficConfig(BaseModel, extra="forbid", validate_assignment=True, use_attribute_docstrings=True):
     """The other cars, driven by CARLA's Traffic Manager."""
 
-    vehicles: int = Field(0, ge=0)
+    vehicles: Annotated[int, "may change on resume"] = Field(0, ge=0)
     """Other cars in the town; fewer where the town has too few spawn points."""
-    speed_difference: float = Field(30.0, le=100)
+    speed_difference: Annotated[float, "may change on resume"] = Field(30.0, le=100)
     """How far below the speed limit the Traffic Manager drives [%]; negative values are above it."""
-    distance: float = Field(3.0, ge=0)
+    distance: Annotated[float, "may change on resume"] = Field(3.0, ge=0)
     """Gap to the car in front that the Traffic Manager keeps [m]."""
-    ignore_lights: float = Field(0.0, ge=0, le=100)
+    ignore_lights: Annotated[float, "may change on resume"] = Field(0.0, ge=0, le=100)
     """How often the Traffic Manager's cars run a red light [%]."""
 
 
 class RouteConfig(BaseModel, extra="forbid", validate_assignment=True, use_attribute_docstrings=True):
     """The route: drawn from the episode's seed, or fixed by its two ends."""
 
-    length: float = Field(300.0, gt=0)
+    length: Annotated[float, "may change on resume"] = Field(300.0, gt=0)
     """Length of a random route [m], extended until it ends clear of junctions; shorter if the road ends
     before."""
     spacing: float = Field(1.0, ge=0.2, le=5.0)
     """Between two points of the route [m]."""
-    start: tuple[float, float] | None = None
+    start: Annotated[tuple[float, float] | None, "may change on resume"] = None
     """x and y of a fixed start, moved to the nearest lane [m]; needs `goal`."""
-    goal: tuple[float, float] | None = None
+    goal: Annotated[tuple[float, float] | None, "may change on resume"] = None
     """x and y of a fixed goal, moved to the nearest lane [m]; needs `start`."""
     ahead: int = Field(8, ge=0)
     """Number of points of the route ahead in the observation "state"."""
@@ -78,20 +78,22 @@ class RouteConfig(BaseModel, extra="forbid", validate_assignment=True, use_attri
 class ServerConfig(BaseModel, extra="forbid", validate_assignment=True, use_attribute_docstrings=True):
     """The CARLA servers; by default stand-ins, started as needed."""
 
-    command: str = ""
+    command: Annotated[str, "may change on resume", "only its user may say this program"] = ""
     """Command line that starts the real simulator, with `{port}` for the port of its calls. Empty: CARLA in
     the folder that the environment variable CARLA_ROOT names, or else the stand-in."""
-    addresses: list[str] = []
+    addresses: Annotated[list[str], "may change on resume", "only its user may say this address"] = []
     """HOST:PORT of servers that run already, one for each env; none is started then."""
-    port: int = Field(0, ge=0, le=65_000)
+    port: Annotated[int, "may change on resume", "only its user may say this address"] = Field(
+        0, ge=0, le=65_000
+    )
     """Port of the first server that is started, the next ones ten apart; 0 picks free ones."""
-    map: str = ""
+    map: Annotated[str, "may change on resume", "only its user may say a path here"] = ""
     """Map that the stand-in starts with, by name, or an OpenDRIVE file (.xodr); empty: its default."""
-    start_seconds: float = Field(60.0, gt=0)
+    start_seconds: Annotated[float, "may change on resume"] = Field(60.0, gt=0)
     """A server that does not answer this long after its start is stopped and started again [s]."""
-    patience_seconds: float = Field(300.0, gt=0)
+    patience_seconds: Annotated[float, "may change on resume"] = Field(300.0, gt=0)
     """How long to wait for the replacement of a lost simulator before the error [s]."""
-    max_pause_seconds: float = Field(30.0, gt=0)
+    max_pause_seconds: Annotated[float, "may change on resume"] = Field(30.0, gt=0)
     """Longest pause between two attempts to start a server; the first is 1 s, each next twice as long [s]."""
 
     @model_validator(mode="after")
@@ -108,14 +110,16 @@ class ServerConfig(BaseModel, extra="forbid", validate_assignment=True, use_attr
 class CarlaConfig(BaseModel, extra="forbid", validate_assignment=True, use_attribute_docstrings=True):
     """An episode of driving in CARLA: town, car, sensors, actions, reward, ends and servers."""
 
+    fixed_on_resume: ClassVar[str] = "the replay's observations and steps were made with it"
+
     kind: Literal["carla"] = "carla"
     """The kind of environment."""
-    num_envs: int = Field(1, ge=1)
+    num_envs: Annotated[int, "fixed on resume: the replay has a stream for each simulator"] = Field(1, ge=1)
     """Simulators stepped at the same time, each with a server of its own."""
-    town: str | list[str] = "town"
+    town: Annotated[str | list[str], "may change on resume"] = "town"
     """Map by the server's name for it; of several, each episode draws one. Empty: the map that the server
     has loaded."""
-    weather: str | list[str] = "ClearNoon"
+    weather: Annotated[str | list[str], "may change on resume"] = "ClearNoon"
     """Name of one of CARLA's weather presets, such as `ClearNoon` or `HardRainSunset`; of several, each
     episode draws one."""
     vehicle: str = "vehicle.tesla.model3"
@@ -124,7 +128,7 @@ class CarlaConfig(BaseModel, extra="forbid", validate_assignment=True, use_attri
     """Simulated time of a frame [s]. CARLA's physics needs at most 0.1."""
     action_repeat: int = Field(1, ge=1)
     """Frames in a decision."""
-    max_frames: int = Field(500, ge=1)
+    max_frames: Annotated[int, "may change on resume"] = Field(500, ge=1)
     """Time limit of an episode [frames]: truncates."""
     image_size: int = Field(64, ge=16, le=2048)
     """Side of every square picture [px]."""
@@ -155,7 +159,7 @@ class CarlaConfig(BaseModel, extra="forbid", validate_assignment=True, use_attri
     """Weights of the reward's terms."""
     ends: EndsConfig = EndsConfig()
     """Terminations of an episode."""
-    timeout_seconds: float = Field(10.0, gt=0)
+    timeout_seconds: Annotated[float, "may change on resume"] = Field(10.0, gt=0)
     """A simulator that does not answer a call within this time is lost [s]."""
     servers: ServerConfig = ServerConfig()
     """The servers, and how they are started."""

@@ -1,6 +1,6 @@
 """Terminations of an episode: collision, red light, off lane, stuck, goal."""
 
-from typing import Literal, get_args
+from typing import Annotated, Literal, get_args
 
 from pydantic import BaseModel, Field
 
@@ -15,15 +15,15 @@ _STANDING = 0.1  # below this speed a car stands still [m/s]
 class EndsConfig(BaseModel, extra="forbid", validate_assignment=True, use_attribute_docstrings=True):
     """Terminations of an episode. The goal always terminates, and the time limit always truncates."""
 
-    collision: bool = True
+    collision: Annotated[bool, "may change on resume"] = True
     """A collision ends the episode."""
-    red_light: bool = True
+    red_light: Annotated[bool, "may change on resume"] = True
     """Running a red light ends the episode."""
-    off_lane: float = Field(3.0, ge=0)
+    off_lane: Annotated[float, "may change on resume"] = Field(3.0, ge=0)
     """Distance to the route's centre line at which the episode ends [m]; 0: never."""
-    stuck_seconds: float = Field(15.0, ge=0)
+    stuck_seconds: Annotated[float, "may change on resume"] = Field(15.0, ge=0)
     """Standing still for this long ends the episode [s], except before a red light; 0: never."""
-    goal_distance: float = Field(3.0, gt=0)
+    goal_distance: Annotated[float, "may change on resume"] = Field(3.0, gt=0)
     """The goal is reached with this much of the route left [m]."""
 
 

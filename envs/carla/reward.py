@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field
 
@@ -13,50 +13,50 @@ _CHANGE = 0.01  # steering that changes by more is a change
 class CarlaRewardConfig(BaseModel, extra="forbid", validate_assignment=True, use_attribute_docstrings=True):
     """Weights of the reward's terms; 0 leaves a term out. Costs are given as positive numbers."""
 
-    progress: float = Field(1.0, ge=0)
+    progress: Annotated[float, "may change on resume"] = Field(1.0, ge=0)
     """For each metre gained along the route [1/m]."""
-    speed: float = Field(0.2, ge=0)
+    speed: Annotated[float, "may change on resume"] = Field(0.2, ge=0)
     """For the speed, as `speed_form` says."""
-    speed_form: Literal["linear", "capped", "target"] = "capped"
+    speed_form: Annotated[Literal["linear", "capped", "target"], "may change on resume"] = "capped"
     """The reward for a speed v along the lane, with d for `desired_speed`. `linear`: v [m/s]; `capped`: v /
     d, falling again above d; `target`: 1 - |v - d| / d."""
-    desired_speed: float = Field(8.0, gt=0)
+    desired_speed: Annotated[float, "may change on resume"] = Field(8.0, gt=0)
     """Speed to drive at [m/s]."""
-    sideways: float = Field(0.0, ge=0)
+    sideways: Annotated[float, "may change on resume"] = Field(0.0, ge=0)
     """Cost of the speed across the lane, for each multiple of `desired_speed`."""
-    too_fast: float = Field(0.0, ge=0)
+    too_fast: Annotated[float, "may change on resume"] = Field(0.0, ge=0)
     """Cost of a step above `desired_speed` along the lane."""
-    lateral: float = Field(0.5, ge=0)
+    lateral: Annotated[float, "may change on resume"] = Field(0.5, ge=0)
     """Cost of each metre off the route's centre line, beyond `lateral_free` [1/m]."""
-    lateral_free: float = Field(0.3, ge=0)
+    lateral_free: Annotated[float, "may change on resume"] = Field(0.3, ge=0)
     """Distance to the centre line without a cost [m]."""
-    out_of_lane: float = Field(0.0, ge=0)
+    out_of_lane: Annotated[float, "may change on resume"] = Field(0.0, ge=0)
     """Cost of a step further than `out_of_lane_limit` from the route's centre line."""
-    out_of_lane_limit: float = Field(2.0, gt=0)
+    out_of_lane_limit: Annotated[float, "may change on resume"] = Field(2.0, gt=0)
     """Distance beyond which `out_of_lane` applies [m]."""
-    heading: float = Field(0.0, ge=0)
+    heading: Annotated[float, "may change on resume"] = Field(0.0, ge=0)
     """Cost of each radian between the car's heading and the route's [1/rad]."""
-    steer: float = Field(0.1, ge=0)
+    steer: Annotated[float, "may change on resume"] = Field(0.1, ge=0)
     """Comfort: cost of the squared steering, in [-1, 1]."""
-    steer_speed: float = Field(0.0, ge=0)
+    steer_speed: Annotated[float, "may change on resume"] = Field(0.0, ge=0)
     """Comfort: cost of |steering| x (speed along the lane)^2 [s^2/m^2]."""
-    steer_change: float = Field(0.0, ge=0)
+    steer_change: Annotated[float, "may change on resume"] = Field(0.0, ge=0)
     """Comfort: cost of a step that changes the steering by more than 0.01."""
-    collision: float = Field(20.0, ge=0)
+    collision: Annotated[float, "may change on resume"] = Field(20.0, ge=0)
     """Cost of a collision."""
-    collision_speed: float = Field(0.0, ge=0)
+    collision_speed: Annotated[float, "may change on resume"] = Field(0.0, ge=0)
     """Added cost of a collision for each m/s driven [s/m]."""
-    lane_invasion: float = Field(0.2, ge=0)
+    lane_invasion: Annotated[float, "may change on resume"] = Field(0.2, ge=0)
     """Cost of each lane marking crossed that the route does not cross."""
-    red_light: float = Field(10.0, ge=0)
+    red_light: Annotated[float, "may change on resume"] = Field(10.0, ge=0)
     """Cost of running a red light."""
-    red_light_speed: float = Field(0.0, ge=0)
+    red_light_speed: Annotated[float, "may change on resume"] = Field(0.0, ge=0)
     """Added cost of running a red light for each m/s driven [s/m]."""
-    goal: float = Field(20.0, ge=0)
+    goal: Annotated[float, "may change on resume"] = Field(20.0, ge=0)
     """For reaching the route's end."""
-    failure: float = Field(0.0, ge=0)
+    failure: Annotated[float, "may change on resume"] = Field(0.0, ge=0)
     """Cost of a termination before the goal, for any reason."""
-    time: float = Field(0.0, ge=0)
+    time: Annotated[float, "may change on resume"] = Field(0.0, ge=0)
     """Cost of each step."""
 
 

@@ -3,7 +3,7 @@
 The library is imported where it is needed: it is an extra, and configs are read without it.
 """
 
-from typing import Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import gymnasium
 import torch
@@ -16,25 +16,29 @@ Kind = Literal["image", "features"]
 class PPOConfig(BaseModel, extra="forbid", validate_assignment=True, use_attribute_docstrings=True):
     """Proximal policy optimisation (Schulman et al. 2017)."""
 
-    kind: Literal["ppo"] = "ppo"
+    fixed_on_resume: ClassVar[str] = "the checkpoint's weights would not fit"
+
+    kind: Annotated[Literal["ppo"], "fixed on resume: the checkpoint is of that algorithm"] = "ppo"
     """Which algorithm."""
-    learning_rate: float = Field(3e-4, gt=0)
+    learning_rate: Annotated[float, "may change on resume"] = Field(3e-4, gt=0)
     """Learning rate of Adam."""
-    steps: int = Field(256, ge=2)
+    steps: Annotated[int, "may change on resume"] = Field(256, ge=2)
     """Decisions of each simulator between updates; a run ends with a whole number of them."""
-    batch_size: int = Field(256, ge=2)
+    batch_size: Annotated[int, "may change on resume"] = Field(256, ge=2)
     """Decisions in a batch."""
-    epochs: int = Field(8, ge=1)
+    epochs: Annotated[int, "may change on resume"] = Field(8, ge=1)
     """Passes over what was collected."""
-    discount: float = Field(0.99, ge=0, le=1)
+    discount: Annotated[float, "may change on resume"] = Field(0.99, ge=0, le=1)
     """Factor a decision."""
-    lambda_: float = Field(0.95, ge=0, le=1)
+    lambda_: Annotated[float, "may change on resume"] = Field(0.95, ge=0, le=1)
     """Mixing of the advantages (generalised advantage estimation)."""
-    clip: float = Field(0.2, gt=0)
+    clip: Annotated[float, "may change on resume"] = Field(0.2, gt=0)
     """Largest change of a probability ratio."""
-    entropy: float = Field(0.0, ge=0)
+    entropy: Annotated[float, "may change on resume"] = Field(0.0, ge=0)
     """Weight of the policy's entropy."""
-    log_std: float = -0.7
+    log_std: Annotated[
+        float, "fixed on resume: the policy began with it, and has learnt another one since"
+    ] = -0.7
     """Logarithm of the first standard deviation of the actions."""
     units: int = Field(256, ge=1)
     """Width of the two hidden layers."""
@@ -73,20 +77,22 @@ class PPOConfig(BaseModel, extra="forbid", validate_assignment=True, use_attribu
 class SACConfig(BaseModel, extra="forbid", validate_assignment=True, use_attribute_docstrings=True):
     """Soft actor-critic (Haarnoja et al. 2018), its temperature learnt."""
 
-    kind: Literal["sac"] = "sac"
+    fixed_on_resume: ClassVar[str] = "the checkpoint's weights would not fit"
+
+    kind: Annotated[Literal["sac"], "fixed on resume: the checkpoint is of that algorithm"] = "sac"
     """Which algorithm."""
-    learning_rate: float = Field(3e-4, gt=0)
+    learning_rate: Annotated[float, "may change on resume"] = Field(3e-4, gt=0)
     """Learning rate of Adam."""
-    buffer: int = Field(50_000, ge=1)
+    buffer: Annotated[int, "fixed on resume: the checkpoint's replay has this size"] = Field(50_000, ge=1)
     """Decisions in the replay buffer, in memory and in checkpoints: two observations each, 25 KiB a picture
     of 64 px."""
-    batch_size: int = Field(256, ge=2)
+    batch_size: Annotated[int, "may change on resume"] = Field(256, ge=2)
     """Decisions in a batch."""
-    start: int = Field(1_000, ge=0)
+    start: Annotated[int, "may change on resume"] = Field(1_000, ge=0)
     """Decisions at random before the first update."""
-    updates: int = Field(1, ge=1)
+    updates: Annotated[int, "may change on resume"] = Field(1, ge=1)
     """Updates after each step of all simulators."""
-    discount: float = Field(0.99, ge=0, le=1)
+    discount: Annotated[float, "may change on resume"] = Field(0.99, ge=0, le=1)
     """Factor a decision."""
     units: int = Field(256, ge=1)
     """Width of the two hidden layers."""

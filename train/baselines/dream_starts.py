@@ -1,7 +1,7 @@
 """States that dreams begin in: filtered ones after some recorded frames."""
 
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
@@ -22,6 +22,8 @@ _WINDOWS = 16  # starts of each episode, if dreams may begin anywhere
 
 class DreamStartsConfig(BaseModel, extra="forbid", validate_assignment=True, use_attribute_docstrings=True):
     """Where dreams begin."""
+
+    fixed_on_resume: ClassVar[str] = "the beginnings of the dreams were recorded with it"
 
     episodes: str = ""
     """Recorded episodes: a folder of .npz files, or an HDF5 file; empty drives some first."""

@@ -4,7 +4,7 @@ import importlib.util
 from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
 import gymnasium
 import numpy as np
@@ -19,14 +19,13 @@ from envs.car_racing.env import CarRacingConfig, make_car_racing
 from envs.dream import DreamConfig, DreamVectorEnv
 from train.baselines.algorithms import Kind, PPOConfig, SACConfig
 from train.baselines.dream_starts import DreamStartsConfig, dream_starts, recorded_starts
-from train.baselines.saved_model import FIXED
 from train.drive.agents import BASELINE_JOB, Trained, export, load_agent
 from train.drive.drivers import Driver, FilteredDriver
 from train.run.checkpoint import load_checkpoint, load_weights
 from train.run.device import pick_device, set_up_cpu
 from train.run.errors import DreamdriveError, one_line
-from train.run.folder import Change, Run, StopSignal, changes, refuse_changes, run_to_resume
-from train.run.options import flatten
+from train.run.folder import Run, StopSignal, run_to_resume
+from train.run.options import Change, flatten, refuse_changes
 from train.run.progress import Progress
 from train.run.tracking import Tracker
 
@@ -39,29 +38,33 @@ _SMALLEST = 36  # pixels that the convolutions of stable-baselines3 need
 class BaselineConfig(BaseModel, extra="forbid", validate_assignment=True, use_attribute_docstrings=True):
     """A policy that stable-baselines3 trains."""
 
-    seed: int = Field(0, ge=0, lt=1_000_000)
+    seed: Annotated[int, "fixed on resume: all that was random so far came from it"] = Field(
+        0, ge=0, lt=1_000_000
+    )
     """Seed of everything random in the run."""
     env: CarRacingConfig = CarRacingConfig()
     """The environment to drive, and, of a dream, the one it is a dream of."""
     algo: PPOConfig | SACConfig = Field(PPOConfig(), discriminator="kind")
     """The algorithm; `--algo` chooses it."""
-    in_dream: str = ""
+    in_dream: Annotated[str, "fixed on resume: the run keeps a copy of that dream"] = ""
     """Folder of the run in whose world model's dreams to learn; empty for the real environment."""
     dream: DreamConfig = DreamConfig(observation="image")
     """The dream; what is seen of a real environment is its picture."""
     starts: DreamStartsConfig = DreamStartsConfig()
     """Where dreams begin."""
-    stack: int = Field(3, ge=1)
+    stack: Annotated[int, "fixed on resume: the policy sees this many pictures"] = Field(3, ge=1)
     """Pictures that the policy sees at once; features have a memory of their own, and are seen alone."""
-    reward_scale: float = Field(0.1, gt=0)
+    reward_scale: Annotated[float, "fixed on resume: what was learnt so far is on this scale"] = Field(
+        0.1, gt=0
+    )
     """Rewards are multiplied by it before they are learnt from."""
-    frames: int = Field(300_000, ge=1)
+    frames: Annotated[int, "may change on resume"] = Field(300_000, ge=1)
     """Length of the run [frames driven, or dreamt]."""
-    checkpoint_minutes: float = Field(10.0, gt=0)
+    checkpoint_minutes: Annotated[float, "may change on resume"] = Field(10.0, gt=0)
     """Time between checkpoints to resume from [minutes]; a run that ends or is stopped writes one, too."""
-    device: str = "auto"
+    device: Annotated[str, "may change on resume"] = "auto"
     """`cpu`, `cuda`, `cuda:1`, ...; `auto` is the first GPU if there is one."""
-    threads: int = Field(0, ge=0)
+    threads: Annotated[int, "may change on resume"] = Field(0, ge=0)
     """CPU threads of the networks; 0 is one for each core."""
 
     @property
@@ -159,8 +162,7 @@ def _begin(config: BaselineConfig, run_path: Path | None) -> Run:
 def _open(config: BaselineConfig, run_path: Path | None) -> tuple[Run, dict[str, Any], list[Change]]:
     """The run to go on with, its checkpoint, and the options changed since."""
     begun = run_to_resume(run_path)
-    changed = changes(begun.config(BaselineConfig), config)
-    refuse_changes(changed, FIXED)
+    changed = refuse_changes(begun.own_config(BaselineConfig), config)
     saved = load_checkpoint(begun.checkpoint_path)
     run = Run.resume(begun.path)
     run.write_config(config)

@@ -12,25 +12,6 @@ import torch
 
 from train.run.errors import DreamdriveError, one_line
 
-FIXED = {
-    "algo.kind": "the checkpoint is of that algorithm",
-    "algo.units": "the checkpoint's weights would not fit",
-    "algo.log_std": "the policy began with it, and has learnt another one since",
-    "algo.buffer": "the checkpoint's replay has this size",
-    "stack": "the policy sees this many pictures",
-    "reward_scale": "what was learnt so far is on this scale",
-    "env.num_envs": "the checkpoint's replay has a column for each simulator",
-    "env.image_size": "the policy sees pictures of this size",
-    "env.crop_hud": "the policy's pictures were cut with it",
-    "env.action": "the policy's actions have this size",
-    "env.action_repeat": "the policy's decisions are this long",
-    "in_dream": "the run keeps a copy of that dream",
-    "dream.observation": "it is what the policy sees",
-    "starts": "the beginnings of the dreams were recorded with it",
-    "seed": "all that was random so far came from it",
-}
-"""What may not change on resume, and why."""
-
 _REPLAY = ("observations", "next_observations", "actions", "rewards", "dones", "timeouts")
 _COUNTS = ("num_timesteps", "_n_updates", "_episode_num")
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Annotated
 
 from pydantic import BaseModel, Field, model_validator
 
@@ -69,7 +70,7 @@ class RolloutsConfig(BaseModel, extra="forbid", validate_assignment=True, use_at
     """Several that drive by turns, in the place of `policy`: [{policy: ..., share: ..., noise: ...}, ...]."""
     brownian: BrownianConfig = BrownianConfig()
     """How the brownian policy wanders."""
-    file: str = "rollouts.h5"
+    file: Annotated[str, "only its user may say a path here"] = "rollouts.h5"
     """Where the rollouts are, seen from the run's folder: a .h5 file, or a folder of .npz files. Those at an
     absolute path are only read by the stages: nothing is collected."""
 

@@ -15,7 +15,7 @@ import secrets
 from collections import deque
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import ClassVar, Annotated, Any
 
 import numpy as np
 import torch
@@ -41,15 +41,17 @@ def _bytes(value: object) -> int:
 class ReplayConfig(BaseModel, extra="forbid", validate_assignment=True, use_attribute_docstrings=True):
     """How much is remembered and what a batch is."""
 
+    fixed_on_resume: ClassVar[str] = "the replay's files were laid out with it"
+
     capacity_bytes: Annotated[int, BeforeValidator(_bytes)] = Field(default=2 * 1024**3, gt=0)
     """Disk space of the whole replay in bytes, latents and snapshots included; "500MB" and "2GiB" will do."""
     slack_fraction: float = Field(default=0.1, gt=0.0, le=0.5)
     """Share of the rows kept out of sampling: where new rows go while a checkpoint must stay whole."""
-    online_queue: bool = True
+    online_queue: Annotated[bool, "may change on resume"] = True
     """Train on each new chunk of a stream once, soon after it was written; the rest of a batch is uniform."""
-    batch_size: int = Field(default=16, ge=1)
+    batch_size: Annotated[int, "may change on resume"] = Field(default=16, ge=1)
     """Sequences in a batch."""
-    sequence_length: int = Field(default=64, ge=2)
+    sequence_length: Annotated[int, "may change on resume"] = Field(default=64, ge=2)
     """Steps (decisions) in a sequence."""
 
 

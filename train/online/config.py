@@ -1,6 +1,6 @@
 """The config of a run that learns online, put together from its parts' configs."""
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, field_validator
 
@@ -13,43 +13,47 @@ from train.drive.environments import EnvConfig, with_kind
 class TrainerConfig(BaseModel, extra="forbid", validate_assignment=True, use_attribute_docstrings=True):
     """How long, how often, on what."""
 
-    frames: int = Field(300_000, ge=1)
+    frames: Annotated[int, "may change on resume"] = Field(300_000, ge=1)
     """Length of the run [simulator frames, action repeats counted]."""
-    max_minutes: float = Field(0.0, ge=0)
+    max_minutes: Annotated[float, "may change on resume"] = Field(0.0, ge=0)
     """Longest time of the run, resumed parts included [minutes]; 0 is no limit."""
-    train_ratio: float = Field(64.0, gt=0)
+    train_ratio: Annotated[float, "may change on resume"] = Field(64.0, gt=0)
     """Replayed steps for each collected one [decisions per decision]."""
-    cost_ramp: float = Field(0.0, ge=0, le=1)
+    cost_ramp: Annotated[float, "fixed on resume: the replay's rows tell of costs or do not"] = Field(
+        0.0, ge=0, le=1
+    )
     """Share of the run over which the environment's training costs, such as `env.off_road_cost`, grow from
     nothing to their full size: who cannot drive yet must not learn that standing still is best. All that was
     collected counts at today's cost. 0: full size from the start."""
-    average: float = Field(0.0, ge=0, lt=1)
+    average: Annotated[float, "may change on resume"] = Field(0.0, ge=0, lt=1)
     """Decay in one update of the running mean of the weights, which is what is evaluated, exported and
     dreams for pictures, while the weights themselves collect and learn; 0 has no mean."""
-    prefill_frames: int = Field(4_000, ge=0)
+    prefill_frames: Annotated[int, "may change on resume"] = Field(4_000, ge=0)
     """Frames that a random policy drives before the first update."""
-    checkpoint_frames: int = Field(50_000, ge=1)
+    checkpoint_frames: Annotated[int, "may change on resume"] = Field(50_000, ge=1)
     """Frames between checkpoints; the simulators start anew at each, from a derived seed."""
-    log_updates: int = Field(50, ge=1)
+    log_updates: Annotated[int, "may change on resume"] = Field(50, ge=1)
     """Updates between two rows of metrics; figures are means over them."""
-    picture_frames: int = Field(100_000, ge=1)
+    picture_frames: Annotated[int, "may change on resume"] = Field(100_000, ge=1)
     """Frames between open-loop dreams on the newest episode, as pictures."""
-    precision: Literal["auto", "bf16", "fp32"] = "auto"
+    precision: Annotated[Literal["auto", "bf16", "fp32"], "may change on resume"] = "auto"
     """Arithmetic of the networks; `auto` is bf16 on a GPU that multiplies it, else fp32."""
-    compile: bool = False
+    compile: Annotated[bool, "may change on resume"] = False
     """Compile the inner step functions with torch.compile before the simulators start."""
-    device: str = "auto"
+    device: Annotated[str, "may change on resume"] = "auto"
     """`cpu`, `cuda`, `cuda:1`, ...; `auto` is the first GPU if there is one."""
-    threads: int = Field(0, ge=0)
+    threads: Annotated[int, "may change on resume"] = Field(0, ge=0)
     """CPU threads of the networks; 0 is one for each core."""
 
 
 class OnlineConfig(BaseModel, extra="forbid", validate_assignment=True, use_attribute_docstrings=True):
     """An agent that learns while it drives."""
 
-    seed: int = Field(0, ge=0, lt=1_000_000)
+    seed: Annotated[int, "fixed on resume: all that was random so far came from it"] = Field(
+        0, ge=0, lt=1_000_000
+    )
     """Seed of everything random in the run: networks, replay, simulators."""
-    start: str = ""
+    start: Annotated[str, "fixed on resume: its weights were the first"] = ""
     """Run whose weights this one begins with: its world model, in whole or as far as it has been learnt, and
     its behaviour, too, if it fits. A world model with a frozen tokenizer needs one."""
     env: EnvConfig = Field(CarRacingConfig(), discriminator="kind")

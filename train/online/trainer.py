@@ -24,53 +24,11 @@ from train.online.warm_start import begin_with
 from train.run.checkpoint import load_checkpoint, rng_state, save_checkpoint, save_weights, set_rng_state
 from train.run.device import autocast, release_freed, usable_cores
 from train.run.errors import DreamdriveError
-from train.run.folder import Change, Run, StopSignal, changes, refuse_changes, run_to_resume
-from train.run.options import flatten
+from train.run.folder import Run, StopSignal, run_to_resume
+from train.run.options import Change, flatten, refuse_changes
 from train.run.progress import Progress
 from train.run.tracking import Tracker
 
-# What may not change on resume, and why.
-_FIXED = {
-    "agent.world_model": "the checkpoint's weights would not fit",
-    "agent.behaviour.units": "the checkpoint's weights would not fit",
-    "agent.behaviour.layers": "the checkpoint's weights would not fit",
-    "agent.behaviour.norm": "the checkpoint's weights would not fit",
-    "agent.behaviour.actions": "the checkpoint's weights would not fit",
-    "env.kind": "the replay is of that environment",
-    "env.num_envs": "the replay has a stream for each simulator",
-    "env.image_size": "the replay's pictures have this size",
-    "env.crop_hud": "the replay's pictures were cut with it",
-    "env.instruments": "the replay's observations are those switched on",
-    "env.image": "the replay's observations are those switched on",
-    "env.semantic": "the replay's observations are those switched on",
-    "env.birdseye": "the replay's observations are those switched on",
-    "env.state": "the replay's observations are those switched on",
-    "env.route.ahead": "the replay's states have this size",
-    "env.action": "the replay's actions have this size",
-    "env.discrete_steer": "the replay's actions are these choices",
-    "env.discrete_pedal": "the replay's actions are these choices",
-    "env.action_repeat": "the replay's steps are this long",
-    "env.step_seconds": "the replay's steps are this long",
-    "replay.capacity_bytes": "the replay's files were laid out with it",
-    "replay.slack_fraction": "the replay's files were laid out with it",
-    "trainer.cost_ramp": "the replay's rows tell of costs or do not",
-    "seed": "all that was random so far came from it",
-    "start": "its weights were the first",
-}
-# These change what is learnt from now on, not which weights there are.
-_FREE = {
-    f"agent.world_model.{name}"
-    for name in (
-        "free_nats",
-        "prior_weight",
-        "representation_weight",
-        "reconstruction_weight",
-        "reward_weight",
-        "continue_weight",
-        "temperature",
-    )
-}
-# What decides how many updates a collected step is worth.
 _PACE = ("trainer.train_ratio", "trainer.prefill_frames", "replay.batch_size", "replay.sequence_length")
 _RECENT = 20
 
@@ -346,8 +304,7 @@ def train_agent(
     # Whatever may be wrong is found before anything is written.
     if resume:
         begun = run_to_resume(run_path)
-        changed = changes(begun.config(OnlineConfig), config)
-        refuse_changes(changed, _FIXED, _FREE)
+        changed = refuse_changes(begun.own_config(OnlineConfig), config)
         parts = build_parts(config, make_env)
         run = Run.resume(begun.path)
         run.write_config(config)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,6 +28,11 @@ def describe_os_error(error: OSError, doing: str) -> str:
     reason = error.strerror or one_line(error) or type(error).__name__
     where = f" ({error.filename})" if error.filename and str(error.filename) not in doing else ""
     return f"{doing}: {reason}{where}"
+
+
+def warn(text: str) -> None:
+    """Say one line to the person at the keyboard beside what a command prints."""
+    print(f"dreamdrive: note: {text}", file=sys.stderr, flush=True)
 
 
 @contextmanager

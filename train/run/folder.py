@@ -16,17 +16,17 @@ import shlex
 import signal
 import subprocess
 import sys
-from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType, TracebackType
-from typing import Any, NamedTuple, Self, TypeVar
+from typing import Any, Self, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
 from train.run.checkpoint import write_text_aside
-from train.run.errors import DreamdriveError, explain_os_errors, one_line
-from train.run.options import flatten, read_yaml, to_yaml, validate
+from train.run.errors import DreamdriveError, explain_os_errors, one_line, warn
+from train.run.options import read_yaml, to_yaml, validate
+from train.run.options.marks import without_what_users_say
 
 Config = TypeVar("Config", bound=BaseModel)
 
@@ -184,7 +184,19 @@ class Run:
         return run
 
     def config(self, model: type[Config]) -> Config:
-        """The run's config. Raises `DreamdriveError` naming the field when it does not fit `model`."""
+        """The run's config, without what only its user may set: programs, addresses, folders to write into.
+
+        Raises `DreamdriveError` naming the field when it does not fit `model`.
+        """
+        config = self.own_config(model)
+        without_what_users_say(config, str(self.config_path), warn)
+        return config
+
+    def own_config(self, model: type[Config]) -> Config:
+        """The run's config as it was written: to be compared with what its user says now, not to be used.
+
+        Raises `DreamdriveError` as `config`.
+        """
         return validate(model, read_yaml(self.config_path), str(self.config_path))
 
     def write_config(self, config: BaseModel) -> None:
@@ -217,38 +229,6 @@ def default_path(job: str, runs: Path = Path("runs")) -> Path:
     stem = f"{job.replace(' ', '-')}-{datetime.now():%y%m%d-%H%M%S}"
     names = [stem, *(f"{stem}-{count}" for count in range(2, 100))]
     return next(path for path in (runs / name for name in names) if not path.exists())
-
-
-class Change(NamedTuple):
-    """One option that a resume changes."""
-
-    name: str  # dotted
-    old: Any
-    new: Any
-
-    def __str__(self) -> str:
-        return f"{self.name}: {self.old} -> {self.new}"
-
-
-def changes(old: BaseModel | Mapping[str, Any], new: BaseModel | Mapping[str, Any]) -> list[Change]:
-    """The options whose values differ between two configs, by name; None stands for one that is not there."""
-    before, after = flatten(old), flatten(new)
-    names = sorted(before.keys() | after.keys())
-    return [Change(n, before.get(n), after.get(n)) for n in names if before.get(n) != after.get(n)]
-
-
-def refuse_changes(changed: list[Change], fixed: Mapping[str, str], free: Collection[str] = ()) -> None:
-    """Raise `DreamdriveError` for a change of an option under one of the dotted prefixes in `fixed`.
-
-    `fixed` maps each prefix to the reason why it may not change on resume, which the error gives; `free`
-    names options below those prefixes that may all the same.
-    """
-    for change in changed:
-        if change.name in free:
-            continue
-        for prefix, reason in fixed.items():
-            if f"{change.name}.".startswith(f"{prefix}."):
-                raise DreamdriveError(f"cannot resume with another {change}: {reason}")
 
 
 class StopSignal:

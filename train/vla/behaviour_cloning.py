@@ -15,7 +15,7 @@ from train.language.instructions import TextEncoder
 from train.language.sentence_encoder import SentenceEncoder
 from train.run.device import pick_device, set_up_cpu
 from train.run.errors import DreamdriveError
-from train.run.folder import changes
+from train.run.options import changes
 from train.vla.config import VLATrainConfig
 from train.vla.dataset import Batches, Rows, moments, read_rows, split_paths, to_device
 from train.vla.features import FeatureReader

@@ -8,6 +8,7 @@ less).
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -29,20 +30,20 @@ _TOLERANCE = 0.25
 class JudgeConfig(BaseModel, extra="forbid", validate_assignment=True, use_attribute_docstrings=True):
     """What counts in an imagined future. The score is a sum; a return counts in units of its spread."""
 
-    horizon: int = Field(15, ge=1)
+    horizon: Annotated[int, "may change on resume"] = Field(15, ge=1)
     """Steps that are imagined [decisions]; without an actor no more than the chunk has."""
-    discount: float = Field(0.99, gt=0, le=1)
+    discount: Annotated[float, "may change on resume"] = Field(0.99, gt=0, le=1)
     """Factor a decision; that of the critic."""
-    returns: float = Field(1.0, ge=0)
+    returns: Annotated[float, "may change on resume"] = Field(1.0, ge=0)
     """Weight of the discounted rewards and of the value that comes after them, both as far as the episode is
     expected to go on."""
-    value: float = Field(1.0, ge=0)
+    value: Annotated[float, "may change on resume"] = Field(1.0, ge=0)
     """Factor of that value within the return; 0 looks at the horizon only."""
-    least_spread: float = Field(1.0, gt=0)
+    least_spread: Annotated[float, "may change on resume"] = Field(1.0, gt=0)
     """A spread of the chunks' returns below this counts as this: small differences stay small [reward]."""
-    obedience: float = Field(6.0, ge=0)
+    obedience: Annotated[float, "may change on resume"] = Field(6.0, ge=0)
     """Weight of obedience, which is 1 where each step is as asked; needs gauges and an instruction."""
-    doubt: float = Field(1.0, ge=0)
+    doubt: Annotated[float, "may change on resume"] = Field(1.0, ge=0)
     """Weight of the share of steps that the world model is unsure of, taken off; needs gauges."""
 
 

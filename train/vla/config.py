@@ -1,6 +1,6 @@
 """The config of a vision-language-action policy that learns from demonstrations."""
 
-from typing import Any, Self
+from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import BaseModel, Field, field_validator, model_validator
 
@@ -12,6 +12,8 @@ from train.language.hindsight import CAR_RACING_SPEEDS, CARLA_SPEEDS, SpeedScale
 
 class VLADataConfig(BaseModel, extra="forbid", validate_assignment=True, use_attribute_docstrings=True):
     """What is learnt from, and how it is put into words."""
+
+    fixed_on_resume: ClassVar[str] = "the batches that were learnt from came of it"
 
     episodes: list[str] = ["./data/demonstrations"]
     """Folders of .npz demonstrations."""
@@ -31,14 +33,16 @@ class VLADataConfig(BaseModel, extra="forbid", validate_assignment=True, use_att
     asked_share: float = Field(0.5, ge=0, le=1)
     """Share of the rows whose instruction is what their demonstration was asked for, where its file says so,
     instead of what it turned out to obey. They differ on the way there, while the car still brakes."""
-    max_bytes: int = Field(4 * 1024**3, gt=0)
+    max_bytes: Annotated[int, "may change on resume"] = Field(4 * 1024**3, gt=0)
     """Most memory that pictures, features, states and actions may take [bytes]."""
 
 
 class VLATrainConfig(BaseModel, extra="forbid", validate_assignment=True, use_attribute_docstrings=True):
     """A policy that learns to drive as it is told."""
 
-    seed: int = Field(0, ge=0, lt=1_000_000)
+    seed: Annotated[int, "fixed on resume: all that was random so far came from it"] = Field(
+        0, ge=0, lt=1_000_000
+    )
     """Seed of everything random in the run: networks, split, batches, sentences, noise."""
     env: EnvConfig = Field(CarRacingConfig(), discriminator="kind")
     """The environment of the demonstrations, in which the policy is evaluated."""
@@ -46,37 +50,37 @@ class VLATrainConfig(BaseModel, extra="forbid", validate_assignment=True, use_at
     """Demonstrations and their instructions."""
     policy: VLAConfig = VLAConfig()
     """Sizes of the policy; those of states, actions and features are the data's."""
-    start: str = ""
+    start: Annotated[str, "fixed on resume: the run has begun from it"] = ""
     """Run, or folder of a saved policy, whose weights are learnt on; empty begins from nothing."""
-    world_model: str = ""
+    world_model: Annotated[str, "fixed on resume: the checkpoint's weights read its features"] = ""
     """Run whose frozen world model gives the features, with `policy.vision: features`."""
 
-    batch_size: int = Field(64, ge=1)
+    batch_size: Annotated[int, "fixed on resume: the batches that were learnt from had it"] = Field(64, ge=1)
     """Rows in a batch."""
-    updates: int = Field(10_000, ge=1)
+    updates: Annotated[int, "may change on resume"] = Field(10_000, ge=1)
     """Length of the run [updates]."""
-    learning_rate: float = Field(3e-4, gt=0)
+    learning_rate: Annotated[float, "may change on resume"] = Field(3e-4, gt=0)
     """Learning rate of AdamW after the warm-up; it falls to a twentieth along a cosine."""
-    warmup: int = Field(200, ge=0)
+    warmup: Annotated[int, "may change on resume"] = Field(200, ge=0)
     """Updates over which the learning rate rises from zero."""
-    weight_decay: float = Field(0.01, ge=0)
+    weight_decay: Annotated[float, "may change on resume"] = Field(0.01, ge=0)
     """Weight decay of AdamW."""
-    max_grad_norm: float = Field(1.0, gt=0)
+    max_grad_norm: Annotated[float, "may change on resume"] = Field(1.0, gt=0)
     """Largest norm of the whole gradient; larger ones are scaled down to it."""
-    average: float = Field(0.999, ge=0, lt=1)
+    average: Annotated[float, "may change on resume"] = Field(0.999, ge=0, lt=1)
     """Decay of the running mean of the weights in one update; the mean is what is validated and saved to
     drive. 0 takes the weights as they are."""
-    validation_updates: int = Field(500, ge=1)
+    validation_updates: Annotated[int, "may change on resume"] = Field(500, ge=1)
     """Updates between validations; each saves the policy."""
-    validation_batches: int = Field(8, ge=1)
+    validation_batches: Annotated[int, "may change on resume"] = Field(8, ge=1)
     """Batches of a validation."""
-    log_updates: int = Field(50, ge=1)
+    log_updates: Annotated[int, "may change on resume"] = Field(50, ge=1)
     """Updates between two rows of metrics; figures are means over them."""
-    checkpoint_minutes: float = Field(10.0, gt=0)
+    checkpoint_minutes: Annotated[float, "may change on resume"] = Field(10.0, gt=0)
     """Time between checkpoints to resume from [minutes]; a validation writes one, too."""
-    device: str = "auto"
+    device: Annotated[str, "may change on resume"] = "auto"
     """`cpu`, `cuda`, `cuda:1`, ...; `auto` is the first GPU if there is one."""
-    threads: int = Field(0, ge=0)
+    threads: Annotated[int, "may change on resume"] = Field(0, ge=0)
     """CPU threads of the networks; 0 leaves it to torch."""
 
     @field_validator("env", mode="before")

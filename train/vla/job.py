@@ -10,9 +10,10 @@ from torch import Tensor
 from train.pictures.curves import draw_losses
 from train.run.checkpoint import save_checkpoint
 from train.run.errors import DreamdriveError
-from train.run.folder import Change, Run, run_to_resume
+from train.run.folder import Run, run_to_resume
 from train.run.loop import Cadence, LearnerReport, TrainingLoop
 from train.run.monitor import JobMonitor, Stopped, monitored
+from train.run.options import Change
 from train.run.tracking import read_metrics
 from train.vla.policy import POLICY_FOLDER, VLAPolicy
 

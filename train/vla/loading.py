@@ -15,7 +15,6 @@ from train.language.hindsight import Labels
 from train.language.instructions import understand
 from train.run.errors import DreamdriveError
 from train.run.folder import Run
-from train.run.options import read_yaml, validate
 from train.vla.config import speed_scale
 from train.vla.features import FeaturePolicy, FeatureReader, check_same
 from train.vla.guidance import guide
@@ -96,7 +95,7 @@ def _learnt(path: Path) -> _Learnt:
             f"{path}: a run of the job '{run.record.job}' without a policy that takes instructions: expected "
             "one of train-vla"
         )
-    return validate(_Learnt, read_yaml(run.config_path), str(run.config_path))
+    return run.config(_Learnt)
 
 
 def load_driver(path: Path, guidance: GuidanceOptions | None = None) -> PolicyDriver:

@@ -1,6 +1,6 @@
 """The config of a policy that is fine-tuned on what a world model dreams of its chunks."""
 
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import BaseModel, Field, field_validator
 
@@ -33,7 +33,7 @@ class TeacherConfig(BaseModel, extra="forbid", validate_assignment=True, use_att
     """Share of the episodes that is used."""
     window: int = Field(8, ge=1)
     """What a row turned out to obey is read off this many decisions that follow it."""
-    max_bytes: int = Field(4 * 1024**3, gt=0)
+    max_bytes: Annotated[int, "may change on resume"] = Field(4 * 1024**3, gt=0)
     """Most memory that pictures, states and actions may take [bytes]."""
     fit: GaugesConfig = GaugesConfig()
     """How gauges are fitted."""
@@ -44,42 +44,42 @@ class TeacherConfig(BaseModel, extra="forbid", validate_assignment=True, use_att
     """What counts in a dream; the discount is that of the world model's critic, if it has one."""
     candidates: int = Field(8, ge=2)
     """Chunks proposed for each row."""
-    temperature: float = Field(0.5, gt=0)
+    temperature: Annotated[float, "may change on resume"] = Field(0.5, gt=0)
     """An advantage of this much makes a chunk's weight e times as large [score]."""
-    most_weight: float = Field(20.0, ge=1)
+    most_weight: Annotated[float, "may change on resume"] = Field(20.0, ge=1)
     """Largest weight before those of a row are made shares."""
-    leash: float = Field(1.0, ge=0)
+    leash: Annotated[float, "may change on resume"] = Field(1.0, ge=0)
     """Weight of the divergence from the original policy."""
-    asked_share: float = Field(0.5, ge=0, le=1)
+    asked_share: Annotated[float, "may change on resume"] = Field(0.5, ge=0, le=1)
     """Share of the rows that are told what they turned out to obey; the others are told anything."""
 
     batch_size: int = Field(16, ge=1)
     """Rows of an update."""
-    updates: int = Field(1000, ge=1)
+    updates: Annotated[int, "may change on resume"] = Field(1000, ge=1)
     """Length of the run [updates]."""
-    learning_rate: float = Field(3e-5, gt=0)
+    learning_rate: Annotated[float, "may change on resume"] = Field(3e-5, gt=0)
     """Learning rate of AdamW after the warm-up; it falls to a twentieth along a cosine."""
-    warmup: int = Field(50, ge=0)
+    warmup: Annotated[int, "may change on resume"] = Field(50, ge=0)
     """Updates over which the learning rate rises from zero."""
-    weight_decay: float = Field(0.0, ge=0)
+    weight_decay: Annotated[float, "may change on resume"] = Field(0.0, ge=0)
     """Weight decay of AdamW."""
-    max_grad_norm: float = Field(1.0, gt=0)
+    max_grad_norm: Annotated[float, "may change on resume"] = Field(1.0, gt=0)
     """Largest norm of the whole gradient; larger ones are scaled down to it."""
-    average: float = Field(0.99, ge=0, lt=1)
+    average: Annotated[float, "may change on resume"] = Field(0.99, ge=0, lt=1)
     """Decay of the running mean of the weights in one update; the mean is what is saved to drive."""
-    validation_updates: int = Field(100, ge=1)
+    validation_updates: Annotated[int, "may change on resume"] = Field(100, ge=1)
     """Updates between comparisons with the original, in dreams that begin in held-out episodes."""
-    validation_batches: int = Field(8, ge=1)
+    validation_batches: Annotated[int, "may change on resume"] = Field(8, ge=1)
     """Batches of such a comparison."""
     validation_share: float = Field(0.1, gt=0, lt=1)
     """Share of the episodes that is held out."""
-    log_updates: int = Field(20, ge=1)
+    log_updates: Annotated[int, "may change on resume"] = Field(20, ge=1)
     """Updates between two rows of metrics."""
-    checkpoint_minutes: float = Field(10.0, gt=0)
+    checkpoint_minutes: Annotated[float, "may change on resume"] = Field(10.0, gt=0)
     """Time between checkpoints to resume from [minutes]."""
-    device: str = "auto"
+    device: Annotated[str, "may change on resume"] = "auto"
     """`cpu`, `cuda`, `cuda:1`, ...; `auto` is the first GPU if there is one."""
-    threads: int = Field(0, ge=0)
+    threads: Annotated[int, "may change on resume"] = Field(0, ge=0)
     """CPU threads of the networks; 0 leaves it to torch."""
 
     @field_validator("env", mode="before")

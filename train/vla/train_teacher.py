@@ -4,8 +4,10 @@ from pathlib import Path
 
 from train.drive.agents import load_world_model
 from train.language.instructions import TextEncoder
-from train.run.folder import Change, Run, changes, refuse_changes, run_to_resume
-from train.run.options import read_yaml, validate
+from train.run.errors import warn
+from train.run.folder import Run, run_to_resume
+from train.run.options import Change, read_yaml, refuse_changes, validate
+from train.run.options.marks import without_what_users_say
 from train.vla.advantage_finetuning import TeacherLearner
 from train.vla.job import refuse_a_second_run, run_job
 from train.vla.loading import check_sees_by
@@ -14,25 +16,6 @@ from train.vla.teacher_config import TeacherConfig
 TEACHER_JOB = "train-vla-teacher"
 ORIGINAL, GAUGES = "original", "gauges"
 """Where a run keeps the policy that it began with, and the world model's gauges."""
-# What may not change on resume, and why.
-_FIXED = dict.fromkeys(
-    (
-        "seed",
-        "env",
-        "start",
-        "world_model",
-        "gauges",
-        "episodes",
-        "fraction",
-        "window",
-        "fit",
-        "fit_episodes",
-        "validation_share",
-        "batch_size",
-        "candidates",
-    ),
-    "what was learnt so far came from it",
-)
 
 
 def train_teacher(
@@ -64,12 +47,11 @@ def train_teacher(
     original = gauges = None
     if resume:
         opened = run_to_resume(run_path)
-        begun = opened.config(TeacherConfig)
+        begun = opened.own_config(TeacherConfig)
         # The judge's discount and the environment were found out when the run began.
         judge = config.judge.model_copy(update={"discount": begun.judge.discount, "value": begun.judge.value})
         config = config.model_copy(update={"env": begun.env, "judge": judge})
-        changed = changes(begun, config)
-        refuse_changes(changed, _FIXED)
+        changed = refuse_changes(begun, config)
         original, gauges = opened.path / ORIGINAL, opened.path / GAUGES
     else:
         refuse_a_second_run(run_path)
@@ -94,10 +76,13 @@ def _of_start(config: TeacherConfig) -> TeacherConfig:
     if not (start / "run.json").is_file():
         return config
     check_sees_by(start, load_world_model(Path(config.world_model), "cpu").world_model)
-    env = read_yaml(Run.open(start).config_path).get("env")
+    run = Run.open(start)
+    env = read_yaml(run.config_path).get("env")
     if env is None:
         return config
-    return validate(TeacherConfig, config.model_dump() | {"env": env}, str(start))
+    config = validate(TeacherConfig, config.model_dump() | {"env": env}, str(start))
+    without_what_users_say(config, str(run.config_path), warn)
+    return config
 
 
 def _comparison(found: dict[str, float]) -> str:

@@ -2,24 +2,13 @@
 
 from pathlib import Path
 
-from agent.behaviour.vla.model import DRIVING
 from train.drive.agents import VLA_JOB
 from train.language.instructions import TextEncoder
-from train.run.folder import Change, changes, refuse_changes, run_to_resume
+from train.run.folder import run_to_resume
+from train.run.options import Change, refuse_changes
 from train.vla.behaviour_cloning import VLALearner
 from train.vla.config import VLATrainConfig
 from train.vla.job import refuse_a_second_run, run_job
-
-# What may not change on resume, and why.
-_FIXED = {
-    "seed": "all that was random so far came from it",
-    "data": "the batches that were learnt from came of it",
-    "policy": "the checkpoint's weights would not fit",
-    "world_model": "the checkpoint's weights read its features",
-    "start": "the run has begun from it",
-    "batch_size": "the batches that were learnt from had it",
-}
-_FREE = {"data.max_bytes"} | {f"policy.{name}" for name in DRIVING}
 
 
 def train_vla(
@@ -48,12 +37,11 @@ def train_vla(
     """
     changed: list[Change] = []
     if resume:
-        begun = run_to_resume(run_path).config(VLATrainConfig)
+        begun = run_to_resume(run_path).own_config(VLATrainConfig)
         # The run's own sizes are those of its data.
         sizes = {name: getattr(begun.policy, name) for name in ("state_size", "action_size", "feature_size")}
         config = config.model_copy(update={"policy": config.policy.model_copy(update=sizes)})
-        changed = changes(begun, config)
-        refuse_changes(changed, _FIXED, _FREE)
+        changed = refuse_changes(begun, config)
     else:
         refuse_a_second_run(run_path)
     learner = VLALearner(config, encoder, resume)

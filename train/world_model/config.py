@@ -1,6 +1,6 @@
 """The config of a world model that learns from recorded driving."""
 
-from typing import Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, Field, model_validator
 
@@ -15,11 +15,18 @@ from agent.world_model.rssm import RSSMConfig
 # Two names for one thing, and what it is where neither is given.
 _SYNONYMS = (("state_dim", "deterministic_dim", 256), ("latent_dim", "stochastic_dim", 32))
 
+HELD_OUT = "fixed on resume: it decides what is held out"
+RANDOM = "fixed on resume: all that was random so far came from it"
+ORDERS = "orders an epoch"
+"""Marks the fields that the order of an epoch's sequences comes from."""
+
 
 class WorldModelTrainConfig(
     BaseModel, extra="forbid", validate_assignment=True, use_attribute_docstrings=True
 ):
     """A world model that learns from recorded driving."""
+
+    fixed_on_resume: ClassVar[str] = "the checkpoint's weights would not fit"
 
     state_dim: int = Field(0, ge=0)
     """Size of the deterministic state; 0 stands for 256, or for `deterministic_dim` where that is given."""
@@ -45,112 +52,114 @@ class WorldModelTrainConfig(
     norm: NormName = "rms"
     """Normalisation: `rms` as in the recipe, `layer` where no GPU is (its CPU kernel is faster)."""
 
-    batch_size: int = Field(32, ge=1)
+    batch_size: Annotated[int, "may change on resume"] = Field(32, ge=1)
     """Sequences in a batch of each process."""
-    sequence_length: int = Field(50, ge=2)
+    sequence_length: Annotated[int, "may change on resume", ORDERS] = Field(50, ge=2)
     """Rows of a training sequence [decisions]."""
-    learning_rate: float = Field(3e-4, gt=0)
+    learning_rate: Annotated[float, "may change on resume"] = Field(3e-4, gt=0)
     """Learning rate of AdamW, after the warm-up."""
-    weight_decay: float = Field(1e-6, ge=0)
+    weight_decay: Annotated[float, "may change on resume"] = Field(1e-6, ge=0)
     """Weight decay of AdamW."""
-    num_epochs: int = Field(100, ge=1)
+    num_epochs: Annotated[int, "may change on resume"] = Field(100, ge=1)
     """Epochs: times that the training sequences are gone through."""
-    max_grad_norm: float = Field(100.0, gt=0)
+    max_grad_norm: Annotated[float, "may change on resume"] = Field(100.0, gt=0)
     """Largest norm of the whole gradient; larger ones are scaled down to it."""
-    warmup_steps: int = Field(1000, ge=0)
+    warmup_steps: Annotated[int, "may change on resume"] = Field(1000, ge=0)
     """Updates over which the learning rate rises from zero."""
 
-    reconstruction_weight: float = Field(1.0, ge=0)
+    reconstruction_weight: Annotated[float, "may change on resume"] = Field(1.0, ge=0)
     """Weight of the reconstruction loss."""
-    ssim_weight: float = Field(0.0, ge=0)
+    ssim_weight: Annotated[float, "may change on resume"] = Field(0.0, ge=0)
     """Weight of 1 - SSIM of the pictures, for sharper ones. It is a mean over pixels, the reconstruction loss
     a sum: at 64 px and a pixel error of 0.002 that is 25, as much as an SSIM of 0.75 with a weight of 100."""
-    gradient_weight: float = Field(0.0, ge=0)
+    gradient_weight: Annotated[float, "may change on resume"] = Field(0.0, ge=0)
     """Weight of the gradient difference of the pictures, a mean over pixels, too."""
-    structure_scales: int = Field(3, ge=1, le=4)
+    structure_scales: Annotated[int, "may change on resume"] = Field(3, ge=1, le=4)
     """Sizes that SSIM and gradients are taken at, each half of the one before."""
-    advection_weight: float = Field(0.0, ge=0)
+    advection_weight: Annotated[float, "may change on resume"] = Field(0.0, ge=0)
     """Weight of the squared error of dreamt pictures that are painted from the last one seen, moved along a
     flow and repainted where that fails; 0 has no such head, and dreams are decoded from the states alone."""
-    kl_weight: float = Field(1.0, ge=0)
+    kl_weight: Annotated[float, "may change on resume"] = Field(1.0, ge=0)
     """Weight of the KL loss, once it is annealed."""
-    kl_balance: float = Field(0.8, ge=0, le=1)
+    kl_balance: Annotated[float, "may change on resume"] = Field(0.8, ge=0, le=1)
     """Share of the KL loss that trains the prior towards the posterior; the rest trains the posterior."""
-    reward_weight: float = Field(1.0, ge=0)
+    reward_weight: Annotated[float, "may change on resume"] = Field(1.0, ge=0)
     """Weight of the reward loss."""
-    value_weight: float = Field(0.5, ge=0)
+    value_weight: Annotated[float, "may change on resume"] = Field(0.5, ge=0)
     """Weight of the value loss, on lambda-returns of the recorded rewards."""
-    continue_weight: float = Field(1.0, ge=0)
+    continue_weight: Annotated[float, "may change on resume"] = Field(1.0, ge=0)
     """Weight of the loss of the continue head, which predicts whether the episode goes on."""
-    dynamics_weight: float = Field(1.0, ge=0)
+    dynamics_weight: Annotated[float, "may change on resume"] = Field(1.0, ge=0)
     """Weight of the dynamics consistency: the prior's features against the posterior's, those held fixed."""
-    kl_free_bits: float = Field(1.0, ge=0)
+    kl_free_bits: Annotated[float, "may change on resume"] = Field(1.0, ge=0)
     """The KL of a step counts only above this [nats]."""
-    kl_anneal_steps: int = Field(10000, ge=0)
+    kl_anneal_steps: Annotated[int, "may change on resume"] = Field(10000, ge=0)
     """Updates over which the weight of the KL loss rises from zero; 0 has all of it at once."""
-    discount: float = Field(0.99, ge=0, le=1)
+    discount: Annotated[float, "may change on resume"] = Field(0.99, ge=0, le=1)
     """Discount of a decision in the value's lambda-returns."""
-    lambda_: float = Field(0.95, ge=0, le=1)
+    lambda_: Annotated[float, "may change on resume"] = Field(0.95, ge=0, le=1)
     """Lambda of the lambda-returns: 0 looks one step ahead, 1 to the end of the sequence."""
 
-    imagination_horizon: int = Field(15, ge=1)
+    imagination_horizon: Annotated[int, "may change on resume"] = Field(15, ge=1)
     """Steps that are imagined, in validation and by default elsewhere [decisions]."""
-    imagination_context: int = Field(5, ge=1)
+    imagination_context: Annotated[int, "may change on resume"] = Field(5, ge=1)
     """Rows that validation shows to the model before it imagines [decisions]."""
-    num_imagination_samples: int = Field(8, ge=1)
+    num_imagination_samples: Annotated[int, "may change on resume"] = Field(8, ge=1)
     """Held-out sequences that are imagined in each validation."""
 
-    data_path: str = "./data/world_model"
+    data_path: Annotated[str, "may change on resume"] = "./data/world_model"
     """Folder of .npz episodes (in it, or in its folders train, val and test), or one HDF5 file."""
     observations: list[str] = []
     """Entries of the observations that the model sees, such as [image]; empty takes all."""
-    cache_dir: str = ""
+    cache_dir: Annotated[str, "may change on resume", "only its user may say this folder"] = ""
     """Folder for the decoded episodes; empty is `.cache` beside the data."""
-    split: Literal["file", "place"] = "file"
+    split: Annotated[Literal["file", "place"], HELD_OUT, ORDERS] = "file"
     """How episodes are held out: whole files, or by place (needs positions)."""
-    val_fraction: float = Field(0.1, ge=0, lt=1)
+    val_fraction: Annotated[float, HELD_OUT, ORDERS] = Field(0.1, ge=0, lt=1)
     """Share of the data that is held out to validate on; 0 validates nothing."""
-    test_fraction: float = Field(0.0, ge=0, lt=1)
+    test_fraction: Annotated[float, HELD_OUT, ORDERS] = Field(0.0, ge=0, lt=1)
     """Share of the data that is held out from training and validation."""
-    geofence: float = Field(50.0, gt=0)
+    geofence: Annotated[float, HELD_OUT, ORDERS] = Field(50.0, gt=0)
     """With `split: place`: least distance between held-out and training frames [m]."""
-    balance: bool = False
+    balance: Annotated[bool, "may change on resume", ORDERS] = False
     """Draw sequences evenly over speed and steering, by rejection."""
-    balance_bins: int = Field(10, ge=2)
+    balance_bins: Annotated[int, "may change on resume", ORDERS] = Field(10, ge=2)
     """Bins of speed, and of steering."""
-    balance_power: float = Field(0.5, ge=0, le=1)
+    balance_power: Annotated[float, "may change on resume", ORDERS] = Field(0.5, ge=0, le=1)
     """A sequence is accepted as the inverse density of its bin to this power."""
-    val_batches: int = Field(20, ge=1)
+    val_batches: Annotated[int, "may change on resume"] = Field(20, ge=1)
     """Most batches of a validation."""
-    augment_shift: int = Field(0, ge=0)
+    augment_shift: Annotated[int, "may change on resume"] = Field(0, ge=0)
     """Farthest that the pictures of a training sequence are moved, all alike, in each direction [px]."""
-    augment_mirror: bool = False
+    augment_mirror: Annotated[bool, "may change on resume"] = False
     """Mirror every second training sequence left-right, and its steering, the first number of an action.
     Where vectors are observed this cannot be: they have no mirror image."""
-    augment_light: float = Field(0.0, ge=0, lt=1)
+    augment_light: Annotated[float, "may change on resume"] = Field(0.0, ge=0, lt=1)
     """Largest relative change of a training sequence's brightness."""
-    workers: int = Field(2, ge=0)
+    workers: Annotated[int, "may change on resume"] = Field(2, ge=0)
     """Processes that load batches, for each learning process; 0 loads in that process itself."""
-    fps: float = Field(10.0, gt=0)
+    fps: Annotated[float, "may change on resume"] = Field(10.0, gt=0)
     """Rows a second in the episodes, for films."""
 
-    output_dir: str = "./output/world_model"
+    output_dir: Annotated[str, "may change on resume", "only its user may say this folder"] = (
+        "./output/world_model"
+    )
     """Folder of the run."""
-    seed: int = Field(0, ge=0, lt=1_000_000)
+    seed: Annotated[int, RANDOM, ORDERS] = Field(0, ge=0, lt=1_000_000)
     """Seed of everything random in the run: networks, split, order, latents."""
-    precision: Literal["auto", "bf16", "fp32"] = "auto"
+    precision: Annotated[Literal["auto", "bf16", "fp32"], "may change on resume"] = "auto"
     """Arithmetic of the networks; `auto` is bf16 on a GPU that multiplies it, else fp32."""
-    compile: bool = False
+    compile: Annotated[bool, "may change on resume"] = False
     """Compile the inner step functions with torch.compile."""
-    device: str = "auto"
+    device: Annotated[str, "may change on resume"] = "auto"
     """`cpu`, `cuda`, `cuda:1`, ...; `auto` is the GPU of the process if there is one."""
-    threads: int = Field(0, ge=0)
+    threads: Annotated[int, "may change on resume"] = Field(0, ge=0)
     """CPU threads of each process; 0 leaves it to torch."""
-    log_steps: int = Field(50, ge=1)
+    log_steps: Annotated[int, "may change on resume"] = Field(50, ge=1)
     """Updates between two rows of metrics; figures are means over them."""
-    checkpoint_epochs: int = Field(10, ge=1)
+    checkpoint_epochs: Annotated[int, "may change on resume"] = Field(10, ge=1)
     """Epochs between the checkpoints that are kept, `checkpoint_epoch_N.pt`; the last one is kept, too."""
-    checkpoint_minutes: float = Field(10.0, gt=0)
+    checkpoint_minutes: Annotated[float, "may change on resume"] = Field(10.0, gt=0)
     """Time between checkpoints to resume from [minutes]; each epoch ends with one, too."""
 
     @model_validator(mode="before")

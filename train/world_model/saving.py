@@ -5,32 +5,15 @@ from pathlib import Path
 from typing import Any
 
 from train.run.errors import DreamdriveError
-from train.world_model.config import WorldModelTrainConfig
+from train.world_model.config import ORDERS, WorldModelTrainConfig
 
-# The options that decide which weights there are.
-_SIZES = (
-    "latent",
-    "state_dim",
-    "action_dim",
-    "hidden_dim",
-    "latent_dim",
-    "num_categories",
-    "image_size",
-    "depth",
-    "norm",
-)
-# The options that the order of an epoch's sequences comes from.
-_ORDER = (
-    "seed",
-    "sequence_length",
-    "split",
-    "val_fraction",
-    "test_fraction",
-    "geofence",
-    "balance",
-    "balance_bins",
-    "balance_power",
-)
+_FIELDS = WorldModelTrainConfig.model_fields
+# A field that says nothing of itself decides which weights there are.
+_SIZES = [
+    name for name, field in _FIELDS.items() if not any(isinstance(mark, str) for mark in field.metadata)
+]
+# The fields that the order of an epoch's sequences comes from.
+_ORDER = [name for name, field in _FIELDS.items() if ORDERS in field.metadata]
 
 
 def check_sizes(path: Path, state: Mapping[str, Any], config: WorldModelTrainConfig) -> None:

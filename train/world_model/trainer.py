@@ -21,7 +21,7 @@ from train.run.device import release_freed, set_up_cpu
 from train.run.errors import DreamdriveError
 from train.run.folder import Run, StopSignal
 from train.run.monitor import JobMonitor
-from train.run.options import flatten
+from train.run.options import flatten, refuse_changes
 from train.run.progress import Progress
 from train.run.tracking import Tracker
 from train.world_model.checks import Checks
@@ -79,7 +79,7 @@ class WorldModelTrainer:
         self.run: Run | None = None
         self._watch = JobMonitor()
         self._loaded: Path | None = None
-        self._notes: list[str] = []
+        self.notes: list[str] = []
 
     @property
     def reward_predictor(self) -> TwoHotHead:
@@ -117,7 +117,7 @@ class WorldModelTrainer:
             group["weight_decay"] = self.config.weight_decay
         same = before == order_of(self.config.model_dump(mode="json"), self.train_data.cache.fingerprint)
         if taken and not same:
-            self._notes.append("the data or their order have changed: this epoch begins anew")
+            self.notes.append("the data or their order have changed: this epoch begins anew")
         self.taken = taken if same else 0
         self._loaded = path
 
@@ -181,7 +181,7 @@ class WorldModelTrainer:
         skipped = train.skipped + val.skipped
         if skipped:
             progress.say(f"{len(skipped)} stretches skipped, the first: {skipped[0]}")
-        for note in [*self._notes, *([f"going on from {self._loaded}"] if self._loaded else [])]:
+        for note in [*self.notes, *([f"going on from {self._loaded}"] if self._loaded else [])]:
             progress.say(note)
 
     def _epochs(self) -> dict[str, float]:
@@ -335,9 +335,13 @@ def train_world_model(
         raise DreamdriveError(
             f"{folder}: already holds a run; go on with it by --resume, or name another --output-dir"
         )
+    goes_on = resume or (auto_resume and checkpoint.is_file())
+    # Whatever may be wrong is found before the data are read.
+    changed = refuse_changes(Run.open(folder).own_config(WorldModelTrainConfig), config) if goes_on else []
     trainer = WorldModelTrainer(config)
-    if resume or (auto_resume and checkpoint.is_file()):
+    if goes_on:
         trainer.load_checkpoint(checkpoint)
+        trainer.notes += [f"changed on resume: {change}" for change in changed]
     elif begun and trainer.team.leads:
         # It was stopped before its first checkpoint.
         trainer.run = Run.open(folder)

@@ -8,7 +8,7 @@ expert's cross-attention) is computed once, for all chunks proposed and all step
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 import torch
 from pydantic import BaseModel, Field, model_validator
@@ -27,6 +27,8 @@ DRIVING = frozenset({"execute", "delay", "background", "guidance", "flow_steps",
 
 class VLAConfig(BaseModel, extra="forbid", validate_assignment=True, use_attribute_docstrings=True):
     """A compact vision-language-action policy."""
+
+    fixed_on_resume: ClassVar[str] = "the checkpoint's weights would not fit"
 
     vision: Literal["patches", "features"] = "patches"
     """Visual input: patches of the picture, or the features of a frozen world model."""
@@ -49,11 +51,11 @@ class VLAConfig(BaseModel, extra="forbid", validate_assignment=True, use_attribu
     """Longest instruction [word pieces]; the sentence encoder reads no more than 256."""
     chunk: int = Field(8, ge=1)
     """Length of a chunk of actions [decisions]."""
-    execute: int = Field(4, ge=1)
+    execute: Annotated[int, "may change on resume"] = Field(4, ge=1)
     """How much of a chunk is driven before the next is asked for [decisions]."""
-    delay: int = Field(0, ge=0)
+    delay: Annotated[int, "may change on resume"] = Field(0, ge=0)
     """How long the next chunk is computed, while the old one goes on [decisions]; 0 waits for it."""
-    background: bool = False
+    background: Annotated[bool, "may change on resume"] = False
     """Compute the next chunk in a thread during `delay`, instead of only counting as if it were."""
     width: int = Field(128, ge=1)
     """Width of the transformer that reads picture, text and state."""
@@ -67,16 +69,16 @@ class VLAConfig(BaseModel, extra="forbid", validate_assignment=True, use_attribu
     """Its layers."""
     expert_heads: int = Field(4, ge=1)
     """Its attention heads."""
-    flow_steps: int = Field(5, ge=1)
+    flow_steps: Annotated[int, "may change on resume"] = Field(5, ge=1)
     """Steps from noise to a chunk."""
-    temperature: float = Field(1.0, ge=0)
+    temperature: Annotated[float, "may change on resume"] = Field(1.0, ge=0)
     """The noise that a driven chunk is drawn from is scaled by it: below 1 the likelier chunks are driven, at
     0 the same one wherever the same is seen."""
     flow_time: Literal["uniform", "beta"] = "uniform"
     """How times are drawn for learning: evenly, or more often near the noise as pi0 does."""
     flow_draws: int = Field(2, ge=1)
     """Pairs of noise and time drawn for each row of a batch; they share one reading of the observation."""
-    guidance: float = Field(5.0, gt=0)
+    guidance: Annotated[float, "may change on resume"] = Field(5.0, gt=0)
     """Of `delay`: largest weight of the pull towards what remains of the old chunk."""
 
     @model_validator(mode="after")

@@ -293,7 +293,7 @@ def test_what_cannot_be_resumed_is_one_line(
         (["--run", str(strange), "--resume", "--frames", "128"], "checkpoint.pt: does not fit config.yaml"),
         (["--run", str(run), "--resume", "--seed", "1"], "another seed: 0 -> 1: all that was random"),
         (["--run", str(run), "--resume", "--algo.units", "8"], "weights would not fit"),
-        (["--run", str(run), "--resume", "--env.num_envs", "3"], "a column for each simulator"),
+        (["--run", str(run), "--resume", "--env.num_envs", "3"], "a stream for each simulator"),
         (["--run", str(run)], "already holds a run"),
     ]
     for arguments, reason in cases:

@@ -8,7 +8,7 @@ import pytest
 from pydantic import BaseModel
 
 from train.run.errors import DreamdriveError
-from train.run.folder import Run, StopSignal, changes, default_path, git_state, refuse_changes
+from train.run.folder import Run, StopSignal, default_path, git_state
 
 
 class Part(BaseModel, extra="forbid"):
@@ -95,14 +95,6 @@ def test_a_folder_that_cannot_be_made_is_one_clear_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(DreamdriveError, match="cannot make the folder .*file/run: Not a directory"):
         Run.create(tmp_path / "file" / "run", "job", Job())
-
-
-def test_changes_name_what_differs_and_fixed_ones_are_refused() -> None:
-    changed = changes(Job(), {"seed": 7, "part": {"lr": 0.5, "size": 3, "new": 1}})
-    assert [str(c) for c in changed] == ["part.lr: 1e-05 -> 0.5", "part.new: None -> 1"]
-    refuse_changes(changed, {"seed": "it names the random numbers", "part.l": "only a whole word counts"})
-    with pytest.raises(DreamdriveError, match="another part.lr: 1e-05 -> 0.5: the weights would not fit"):
-        refuse_changes(changed, {"part": "the weights would not fit"})
 
 
 def test_the_git_state_is_that_of_the_checkout_whose_top_it_is(tmp_path: Path) -> None:

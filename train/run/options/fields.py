@@ -22,6 +22,24 @@ def flatten(config: BaseModel | Mapping[str, Any], prefix: str = "") -> dict[str
     return flat
 
 
+class Change(NamedTuple):
+    """One option that a resume changes."""
+
+    name: str  # dotted
+    old: Any
+    new: Any
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.old} -> {self.new}"
+
+
+def changes(old: BaseModel | Mapping[str, Any], new: BaseModel | Mapping[str, Any]) -> list[Change]:
+    """The options whose values differ between two configs, by name; None stands for one that is not there."""
+    before, after = flatten(old), flatten(new)
+    names = sorted(before.keys() | after.keys())
+    return [Change(n, before.get(n), after.get(n)) for n in names if before.get(n) != after.get(n)]
+
+
 class Option(NamedTuple):
     """One field of a config as the command line knows it."""
 

@@ -8,7 +8,16 @@ from pydantic import BaseModel, ValidationError
 
 from train.run.errors import DreamdriveError
 from train.run.options.complaints import complaint, place_of
-from train.run.options.fields import defaults_of, kind_field, options, present_name, same_kind, submodels
+from train.run.options.fields import (
+    defaults_of,
+    flatten,
+    kind_field,
+    options,
+    present_name,
+    same_kind,
+    submodels,
+)
+from train.run.options.marks import refuse_unsaid
 from train.run.options.yaml_text import parse_yaml, read_yaml
 
 Config = TypeVar("Config", bound=BaseModel)
@@ -44,7 +53,10 @@ def build(
     overrides: Mapping[str, str] | None = None,
     base: Mapping[str, Any] | None = None,
 ) -> Config:
-    """A `model` from its defaults, then `base`, a nested dict, then the YAML `file`, then `overrides`.
+    """A `model` from its defaults, then `base`, then the YAML `file`, then `overrides`.
+
+    `base`, a nested dict, is the config of a run: what only a user may set, such as programs to start, must
+    be said again by file or option where the run has it.
 
     Where a union of configs is told apart by a `Literal` field (its kind), a layer that names another kind
     starts that part from the other kind's defaults. An option that was renamed is known by its former name,
@@ -52,10 +64,15 @@ def build(
     and expectation.
     """
     given = {name: _override_value(model, name, text) for name, text in (overrides or {}).items()}
+    own = read_yaml(file) if file is not None else {}
     raw = _merged(defaults_of(model), dict(base or {}), [model])
-    raw = _merged(raw, read_yaml(file) if file is not None else {}, [model])
+    raw = _merged(raw, own, [model])
     raw = _merged(raw, _nested(given), [model])
-    return validate(model, raw, str(file) if file is not None else "config", list(given))
+    config = validate(model, raw, str(file) if file is not None else "config", list(given))
+    if base:
+        said = [*given, *flatten(own)]
+        refuse_unsaid(config, lambda name: any(_overlap(name, other) for other in said))
+    return config
 
 
 def validate(
