@@ -35,7 +35,7 @@ _NOTE_SECONDS = 10.0  # after which the index is written again
 
 EpisodeTransform = Callable[[str, Episode], Mapping[str, NDArray[Any]]]
 """From how messages name an episode, and the episode of R rows, to columns by name, (R, ...) each."""
-Report = Callable[[int, int], None]
+ReportDone = Callable[[int, int], None]
 """Told how many episodes and rows are done, before each episode and at the end; what it raises stops the work."""
 
 
@@ -95,7 +95,7 @@ def open_columns(
     store: EpisodeStore,
     transform: EpisodeTransform,
     fingerprint: str,
-    report: Report = lambda episodes, rows: None,
+    report: ReportDone = lambda episodes, rows: None,
     notes: Mapping[str, str] | None = None,
 ) -> EpisodeColumns:
     """The columns of all episodes of a store, from `folder`, which is made or finished first.
@@ -141,7 +141,7 @@ class _Writer:
             self.described = {n: (c.dtype.str, list(c.shape[1:])) for n, c in there.columns.items()}
         self.files: dict[str, IO[bytes]] = {}
 
-    def run(self, transform: EpisodeTransform, report: Report) -> None:
+    def run(self, transform: EpisodeTransform, report: ReportDone) -> None:
         """Add all that is missing. What was added when this raises is kept."""
         rows = self.ends[-1] if self.ends else 0
         try:
