@@ -199,6 +199,9 @@ def test_work_that_was_stopped_goes_on_and_what_an_episode_left_half_written_goe
     with pytest.raises(KeyboardInterrupt):
         open_columns(tmp_path / "part", store, transform, "a", killed)
     assert noted_ends(tmp_path / "part", "a") == noted_ends(tmp_path / "part") == [9, 19]
+    note = json.loads((tmp_path / "whole" / "index.json").read_text()) | {"format": 1}
+    (tmp_path / "none").mkdir()
+    (tmp_path / "none" / "index.json").write_text(json.dumps(note))
     assert noted_ends(tmp_path / "part", "b") == noted_ends(tmp_path / "none") == []
     with open(tmp_path / "part" / "reward.bin", "ab") as file:
         file.write(b"what a kill left behind")

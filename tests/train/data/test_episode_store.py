@@ -1,5 +1,6 @@
 """Folders of episodes: which files are read, which numbers the next ones get, and one writer at a time."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -83,6 +84,12 @@ def test_a_folder_remembers_how_its_episodes_were_made(tmp_path: Path) -> None:
         pass
     with pytest.raises(DreamdriveError, match="was collected with env.size 64, expected 32; give another"):
         EpisodeFolder(tmp_path, "a", made={"seed": 1, "env": {"size": 32}})
+    (tmp_path / "collect.json").unlink()
+    EpisodeFolder(tmp_path, "a", made={"seed": 2}).close()
+    (tmp_path / "collect.json").unlink()
+    (tmp_path / "episode_000000.npz").touch()
+    with pytest.raises(DreamdriveError, match="has episodes but no collect.json, expected one that this"):
+        EpisodeFolder(tmp_path, "a", made={"seed": 1})
     (tmp_path / "collect.json").write_text("{")
     with pytest.raises(DreamdriveError, match="collect.json: broken"):
         EpisodeFolder(tmp_path, "a", made={"seed": 1})
@@ -93,6 +100,8 @@ def test_digests_tell_what_has_changed(tmp_path: Path) -> None:
     save(tmp_path / "b.npz", gym_arrays(4))
     one = EpisodeFolder(tmp_path)
     marks = one.files_digest(), one.contents_digest()
+    os.utime(tmp_path / "b.npz", ns=(1, 1))
+    assert EpisodeFolder(tmp_path).files_digest() != marks[0]
     (tmp_path / "b.npz").rename(tmp_path / "c.npz")
     other = EpisodeFolder(tmp_path)
     assert other.files_digest() != marks[0] and other.contents_digest() == marks[1]

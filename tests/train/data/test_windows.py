@@ -61,3 +61,18 @@ def test_sequences_longer_than_the_rollouts_are_one_line() -> None:
     assert len(list(windows_end_to_end(tokens, [0, 1], 2, 6, 0, [1], CPU))) == 1
     with pytest.raises(DreamdriveError, match="training.sequence_length 7: expected at most 6"):
         list(windows_end_to_end(tokens, [0, 1], 2, 7, 0, [1], CPU))
+
+
+def test_rows_of_many_bytes_are_cut_as_those_of_few() -> None:
+    tokens = counted_tokens([4, 5, 6], codes=1000)
+    tokens.columns["observation.wide"] = np.repeat(np.arange(15)[:, None], 100, 1).astype(np.float64)
+    rows = np.array([[3, 4, 5], [8, 2, 9], [12, 13, 14]])
+    wide = cut(tokens, rows, afresh=False)["observation.wide"]
+    assert wide.shape == (3, 3, 100) and (wide == torch.from_numpy(rows)[..., None]).all()
+
+
+def test_sequences_come_in_random_order_and_tokens_as_indices() -> None:
+    (batch,) = windows_end_to_end(counted_tokens([60], codes=1000), [0], 12, 5, 0, [1], CPU)
+    firsts = batch.observation["token"][:, 0, 0]
+    assert firsts.dtype == torch.int64 and len(firsts) in (11, 12)
+    assert firsts.tolist() != sorted(firsts.tolist())
