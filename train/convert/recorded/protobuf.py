@@ -16,10 +16,10 @@ VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
 _DOUBLE, _FLOAT = struct.Struct("<d"), struct.Struct("<f")
 _LONGEST_VARINT = 10
 
-Value = int | float | memoryview
+WireValue = int | float | memoryview
 
 
-def fields(message: memoryview) -> Iterator[tuple[int, int, Value]]:
+def fields(message: memoryview) -> Iterator[tuple[int, int, WireValue]]:
     """Number, wire type and value of each field, in order.
 
     The value is an int of 64 bits with its sign (VARINT), a float (FIXED64 as double, FIXED32 as float) or a
@@ -51,28 +51,28 @@ def fields(message: memoryview) -> Iterator[tuple[int, int, Value]]:
             raise ValueError(f"wire type {kind}, expected 0, 1, 2 or 5")
 
 
-def whole(kind: int, value: Value) -> int:
+def whole(kind: int, value: WireValue) -> int:
     """A field that is an int32, int64, bool or enum. Raises `ValueError` if it is none."""
     if kind != VARINT or not isinstance(value, int):
         raise ValueError(f"wire type {kind}, expected a varint")
     return value
 
 
-def real(kind: int, value: Value) -> float:
+def real(kind: int, value: WireValue) -> float:
     """A field that is a double or a float. Raises `ValueError` if it is none."""
     if kind not in (FIXED64, FIXED32) or not isinstance(value, float):
         raise ValueError(f"wire type {kind}, expected a double or float")
     return value
 
 
-def inner(kind: int, value: Value) -> memoryview:
+def inner(kind: int, value: WireValue) -> memoryview:
     """A field that is a message. Raises `ValueError` if it is none."""
     if kind != BYTES or not isinstance(value, memoryview):
         raise ValueError(f"wire type {kind}, expected a message")
     return value
 
 
-def doubles(kind: int, value: Value) -> NDArray[np.float64]:
+def doubles(kind: int, value: WireValue) -> NDArray[np.float64]:
     """The doubles of one occurrence of a repeated field: one of them, or a packed list."""
     if kind == BYTES:
         return np.frombuffer(inner(kind, value), "<f8").astype(np.float64)

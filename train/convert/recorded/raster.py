@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
+from train.convert.recorded.motion import Floats
 from train.convert.recorded.scenario import (
     CAUTION,
     CYCLIST,
@@ -19,7 +20,6 @@ from train.convert.recorded.scenario import (
     VALID,
     VEHICLE,
     WIDTH,
-    Floats,
     Scenario,
     X,
     Y,

@@ -8,11 +8,9 @@ counterclockwise from x.
 from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import NDArray
 
+from train.convert.recorded.motion import Floats
 from train.convert.recorded.protobuf import doubles, fields, inner, real, whole
-
-Floats = NDArray[np.float64]
 
 VEHICLE, PEDESTRIAN, CYCLIST, OTHER = 1, 2, 3, 4
 """Types of tracks."""

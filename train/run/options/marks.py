@@ -39,33 +39,33 @@ USERS: dict[str, Callable[[Any], bool]] = {
 """Texts of the fields that a run's own config cannot set, and which of their values are meant."""
 
 
-class Place(NamedTuple):
+class ConfigField(NamedTuple):
     """One field of a config."""
 
     name: str
     """Dotted, from the outermost config."""
     owners: tuple[BaseModel, ...]
     """The configs around it, the outermost first; the last one declares it."""
-    field: FieldInfo
+    info: FieldInfo
     value: Any
 
     @property
     def default(self) -> Any:
         """What the field is where nothing is said; None where something must be."""
-        value = self.field.get_default(call_default_factory=True, validated_data={})
+        value = self.info.get_default(call_default_factory=True, validated_data={})
         return None if value is PydanticUndefined else value
 
 
-def places(config: BaseModel) -> Iterator[Place]:
+def config_fields(config: BaseModel) -> Iterator[ConfigField]:
     """Every field, of a config and of the configs in it, that is no config itself."""
 
-    def walk(owners: tuple[BaseModel, ...], prefix: str) -> Iterator[Place]:
+    def walk(owners: tuple[BaseModel, ...], prefix: str) -> Iterator[ConfigField]:
         for name, field in type(owners[-1]).model_fields.items():
             value = getattr(owners[-1], name)
             if isinstance(value, BaseModel):
                 yield from walk((*owners, value), f"{prefix}{name}.")
                 continue
-            yield Place(prefix + name, owners, field, value)
+            yield ConfigField(prefix + name, owners, field, value)
             for number, item in enumerate(value if isinstance(value, list | tuple) else ()):
                 if isinstance(item, BaseModel):
                     yield from walk((*owners, item), f"{prefix}{name}.{number}.")
@@ -73,12 +73,12 @@ def places(config: BaseModel) -> Iterator[Place]:
     return walk((config,), "")
 
 
-def set_by_a_run(config: BaseModel) -> Iterator[tuple[Place, str]]:
+def set_by_a_run(config: BaseModel) -> Iterator[tuple[ConfigField, str]]:
     """Fields that a run's config sets and only its user may set, each with the text that says so."""
-    for place in places(config):
-        for mark in place.field.metadata:
-            if mark in USERS and place.value != place.default and USERS[mark](place.value):
-                yield place, mark
+    for field in config_fields(config):
+        for mark in field.info.metadata:
+            if mark in USERS and field.value != field.default and USERS[mark](field.value):
+                yield field, mark
 
 
 def without_what_users_say(config: BaseModel, where: str, note: Callable[[str], None]) -> None:
@@ -87,10 +87,10 @@ def without_what_users_say(config: BaseModel, where: str, note: Callable[[str], 
     What is left out is noted, with the exception of folders to write into: no job that reads another run
     writes into them.
     """
-    for place, mark in set_by_a_run(config):
-        setattr(place.owners[-1], place.name.rpartition(".")[2], place.default)
+    for field, mark in set_by_a_run(config):
+        setattr(field.owners[-1], field.name.rpartition(".")[2], field.default)
         if mark != FOLDER:
-            note(f"{where}: {place.name} {place.value!r} is not taken from a run; say it yourself if need be")
+            note(f"{where}: {field.name} {field.value!r} is not taken from a run; say it yourself if need be")
 
 
 def refuse_unsaid(config: BaseModel, said: Callable[[str], bool]) -> None:
@@ -100,11 +100,11 @@ def refuse_unsaid(config: BaseModel, said: Callable[[str], bool]) -> None:
         config: put together from the run's own config and from what was said now.
         said: whether an option of this dotted name was said now.
     """
-    for place, mark in set_by_a_run(config):
-        if not said(place.name):
+    for field, mark in set_by_a_run(config):
+        if not said(field.name):
             raise DreamdriveError(
-                f"config.yaml of the run: {place.name} {place.value!r}: {mark}; say it again with "
-                f"--{place.name} or --config"
+                f"config.yaml of the run: {field.name} {field.value!r}: {mark}; say it again with "
+                f"--{field.name} or --config"
             )
 
 
@@ -115,21 +115,21 @@ def refuse_changes(old: BaseModel, new: BaseModel) -> list[Change]:
         DreamdriveError: an option may not change; the message gives the reason.
     """
     changed = changes(old, new)
-    known = {place.name: place for config in (old, new) for place in places(config)}
+    known = {field.name: field for config in (old, new) for field in config_fields(config)}
     for change in changed:
         # The value of a field may be a mapping, whose keys a change names, too.
         words = change.name.split(".")
         names = (".".join(words[:length]) for length in range(len(words), 0, -1))
-        place = next((known[name] for name in names if name in known), None)
-        if place is None or MAY_CHANGE not in place.field.metadata:
-            raise DreamdriveError(f"cannot resume with another {change}: {_reason(place)}")
+        field = next((known[name] for name in names if name in known), None)
+        if field is None or MAY_CHANGE not in field.info.metadata:
+            raise DreamdriveError(f"cannot resume with another {change}: {_reason(field)}")
     return changed
 
 
-def _reason(place: Place | None) -> str:
+def _reason(field: ConfigField | None) -> str:
     """Why a field may not change: its own reason, or the one of the nearest config around it that has one."""
-    if place is None:
+    if field is None:
         return _USUAL_REASON
-    own = [str(mark).removeprefix(FIXED) for mark in place.field.metadata if str(mark).startswith(FIXED)]
-    around = [str(getattr(owner, "fixed_on_resume", "")) for owner in reversed(place.owners)]
+    own = [str(mark).removeprefix(FIXED) for mark in field.info.metadata if str(mark).startswith(FIXED)]
+    around = [str(getattr(owner, "fixed_on_resume", "")) for owner in reversed(field.owners)]
     return next(filter(None, [*own, *around]), _USUAL_REASON)
