@@ -83,21 +83,21 @@ def drive_carla_trials(
             return Moment(info["speed"], info["lane_offset"], info["half_width"], info["manoeuvre"])
 
         with course:
-            noting = CourseDriver(driver, course, look, trials)
-            for drive in drive_course(course, noting):
+            course_driver = CourseDriver(driver, course, look, trials)
+            for drive in drive_course(course, course_driver):
                 if drive.reason == SIMULATOR_LOST:
                     found.lost += 1
                     if progress is not None:
                         progress.say(f"route {drive.task.seed} is lost: its simulator was, each time")
                     continue
                 i = number[drive.task.seed]
-                own = score_drive(noting.driven[i], drive.reward, speed_scale(env), settle)
+                own = score_drive(course_driver.driven[i], drive.reward, speed_scale(env), settle)
                 scored[i] = own, score_route(drive)
                 if progress is not None:
                     mean = float(np.mean([one.obedience for one, _ in scored.values()]))
                     progress.update(len(scored) + found.lost, {"obedience": mean})
-        found.ms_per_decision, found.cars_at_once = noting.ms_per_decision, course.num_envs
+        found.ms_per_decision, found.cars_at_once = course_driver.ms_per_decision, course.num_envs
     found.drives = [scored[i][0] for i in sorted(scored)]
-    found.driven = [noting.driven[i] for i in sorted(scored)]
+    found.driven = [course_driver.driven[i] for i in sorted(scored)]
     found.routes = [scored[i][1] for i in sorted(scored)]
     return found

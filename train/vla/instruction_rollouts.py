@@ -169,12 +169,12 @@ def drive_trials(
         return Moment(car.speed, car.offset, HALF_WIDTH)
 
     with course:
-        noting = CourseDriver(driver, course, look, trials)
-        for episode in drive_course(course, noting):
+        course_driver = CourseDriver(driver, course, look, trials)
+        for episode in drive_course(course, course_driver):
             i = number[episode.seed]
-            scored[i] = score_drive(noting.driven[i], episode.score, speed_scale(env), settle)
+            scored[i] = score_drive(course_driver.driven[i], episode.score, speed_scale(env), settle)
             if progress is not None:
                 mean = float(np.mean([score.obedience for score in scored.values()]))
                 progress.update(len(scored), {"obedience": mean})
     scores = [scored[i] for i in range(len(trials))]
-    return Trials(scores, noting.driven, noting.ms_per_decision, course.num_envs)
+    return Trials(scores, course_driver.driven, course_driver.ms_per_decision, course.num_envs)
