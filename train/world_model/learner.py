@@ -15,7 +15,7 @@ from agent.world_model.rssm import RSSM
 from train.data.augment import augment
 from train.data.loader import Share
 from train.run.device import autocast
-from train.run.errors import DreamdriveError
+from train.run.loop import diverged
 from train.world_model.config import WorldModelTrainConfig
 from train.world_model.distributed import Team
 
@@ -42,8 +42,8 @@ class Loss(nn.Module):
 class WorldModelLearner:
     """Updates a world model, alone or with other processes, whose gradients are averaged.
 
-    The random numbers of an update come from the seed, the number of the update and the process: who goes on
-    from a checkpoint does exactly what would have been done.
+    The random numbers of an update come from the seed, the number of the update and the process, so that a
+    run that goes on from a checkpoint ends as one that was never stopped.
 
     Args:
         world_model: what learns, on the team's device.
@@ -75,8 +75,6 @@ class WorldModelLearner:
             self.loss = DistributedDataParallel(self.loss, device_ids=on)
         self._seen, self._names = seen, names
         self._pending: tuple[Tensor, Tensor, Share] | None = None
-        self._sums: dict[str, Tensor] = {}
-        self._summed = 0
 
     @property
     def learning_rate(self) -> float:
@@ -84,8 +82,8 @@ class WorldModelLearner:
         c = self.config
         return c.learning_rate * linear_warm_up(self.step, c.warmup_steps)
 
-    def update(self, part: Share, batch: Batch) -> None:
-        """One update of the weights. Raises `DreamdriveError` as `settle`."""
+    def update(self, part: Share, batch: Batch) -> Metrics:
+        """One update of the weights; its metrics. Raises `DreamdriveError` as `settle`."""
         c = self.config
         for group in self.optimizer.param_groups:
             group["lr"] = self.learning_rate
@@ -104,10 +102,7 @@ class WorldModelLearner:
             self.settle()
         self.optimizer.step()
         self.step += 1
-        for name, value in {**metrics, "optimizer/grad_norm": norm}.items():
-            value = value.detach()
-            self._sums[name] = self._sums[name] + value if name in self._sums else value.clone()
-        self._summed += 1
+        return {**metrics, "optimizer/grad_norm": norm}
 
     def settle(self) -> None:
         """Look at the latest update, if that is not done yet.
@@ -120,10 +115,8 @@ class WorldModelLearner:
         finite, norm, part = self._pending
         self._pending = None
         if not bool(finite):
-            raise DreamdriveError(
-                f"training diverged: the loss or its gradient is not finite after {self.step} updates; the "
-                f"last checkpoint stays; episodes of the batch: {self._names(part.together)}"
-            )
+            episodes = f"; episodes of the batch: {self._names(part.together)}"
+            raise diverged("the loss or its gradient", self.step, more=episodes)
         self._seen(self.step, float(norm))
 
     def leave(self) -> None:
@@ -134,13 +127,3 @@ class WorldModelLearner:
         self.loss = Loss(self.world_model, self.config)
         gc.collect()
         self.team.leave()
-
-    def means(self) -> tuple[dict[str, float], int]:
-        """The means of the metrics over all processes since the last call, and over how many updates."""
-        count = self._summed
-        if not count:
-            return {}, 0
-        names = sorted(self._sums)
-        summed = self.team.sum([float(self._sums[name]) / count for name in names])
-        self._sums, self._summed = {}, 0
-        return {name: value / self.team.world for name, value in zip(names, summed, strict=True)}, count

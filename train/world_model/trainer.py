@@ -1,17 +1,14 @@
 """The job that teaches a world model from recorded driving: load, update, validate, check, write the run."""
 
 import math
-import threading
-import time
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from agent.world_model.heads import TwoHotHead
-from agent.world_model.interface import State, Trajectory
+from agent.world_model.interface import Metrics, State, Trajectory
 from train.data.loader import Loader, shares
 from train.data.sequences import SequenceDataset, open_data
 from train.drive.agents import WORLD_MODEL_JOB
@@ -19,11 +16,10 @@ from train.pictures.filmstrip import filmstrip
 from train.run.checkpoint import load_checkpoint, save_checkpoint, save_weights
 from train.run.device import release_freed, set_up_cpu
 from train.run.errors import DreamdriveError
-from train.run.folder import Run, StopSignal
-from train.run.monitor import JobMonitor
-from train.run.options import flatten, refuse_changes
-from train.run.progress import Progress
-from train.run.tracking import Tracker
+from train.run.folder import Run
+from train.run.loop import Cadence, LearnerReport, TrainingLoop
+from train.run.monitor import JobMonitor, Stopped, monitored
+from train.run.options import refuse_changes
 from train.world_model.checks import Checks
 from train.world_model.config import WorldModelTrainConfig
 from train.world_model.distributed import Team
@@ -46,6 +42,8 @@ class WorldModelTrainer:
     Raises:
         DreamdriveError: see `SequenceDataset`.
     """
+
+    resumable = True
 
     def __init__(self, config: WorldModelTrainConfig) -> None:
         self.config = config.model_copy(deep=True)
@@ -77,7 +75,12 @@ class WorldModelTrainer:
         self.best = math.inf
         self.stopped = False
         self.run: Run | None = None
-        self._watch = JobMonitor()
+        self._monitor = JobMonitor()
+        self._loader: Loader
+        self._mean: Tensor
+        self._film: OpenLoopFilm | None = None
+        self._metrics: dict[str, float] = {}
+        self._training_loss, self._better = math.inf, False
         self._loaded: Path | None = None
         self.notes: list[str] = []
 
@@ -131,37 +134,39 @@ class WorldModelTrainer:
             DreamdriveError: the run's folder holds a run that no checkpoint was loaded from, a loss is no
                 number (the last checkpoint stays), or a batch could not be loaded; both name its episodes.
         """
-        c = self.config
-        self._watch = watch = JobMonitor()
-        with ExitStack() as stack:
-            if threading.current_thread() is threading.main_thread():
-                watch.stop = stack.enter_context(StopSignal())
-            if self.team.leads:
-                run, known = self._open_run()
-                each = self._batch * self.team.world
-                left = (c.num_epochs - self.epoch) * max(1, len(self.train_data) // each) - self.taken // each
-                total = self.learner.step + max(0, left)
-                progress = Progress(f"training {run.path}", total, "updates", done=self.learner.step)
-                watch.progress = stack.enter_context(progress)
-                watch.tracker = stack.enter_context(Tracker(run.path, progress.say))
-                since = self.learner.step if self._loaded else None
-                run_id = watch.tracker.start(WORLD_MODEL_JOB, run.name, flatten(c), known, since)
-                if run_id and run_id != known:
-                    run.set_mlflow_run(run_id)
-                self._greet(progress)
-            metrics = self._epochs()
-            if self.stopped and watch.progress is not None and watch.tracker is not None:
-                watch.progress.say(f"stopped and saved: go on with --output-dir {c.output_dir} --resume")
-                watch.tracker.finish("KILLED")
-        return metrics
+        c, team = self.config, self.team
+        self._mean = mean_picture(self.train_data)
+        self._loader = Loader(self.train_data, c.workers, team.device)
+        run = self._open_run() if team.leads else None
+        each = self._batch * team.world
+        left = (c.num_epochs - self.epoch) * max(1, len(self.train_data) // each) - self.taken // each
+        again = f"--output-dir {c.output_dir} --resume"
+        self._metrics, self.stopped = {}, False
+        with monitored(run, self.step + max(0, left), done=self.step, again=again) as monitor:
+            self._monitor = monitor
+            monitor.agree = team.any
+            if run is not None:
+                monitor.track(run, WORLD_MODEL_JOB, c, self.step if self._loaded else None)
+                self._greet()
+            cadence = Cadence(log_updates=c.log_steps, save_minutes=c.checkpoint_minutes)
+            loop = TrainingLoop(self, self._save, cadence, monitor, self._keep)
+            if self.step == 0:
+                # From here on the run can be resumed, whatever happens.
+                loop.save()
+            try:
+                loop.run()
+            except Stopped:
+                self.stopped = True
+                raise
+        return self._metrics
 
     @property
     def _batch(self) -> int:
         """Sequences in a batch of a process."""
         return min(self.config.batch_size, max(1, len(self.train_data) // self.team.world))
 
-    def _open_run(self) -> tuple[Run, str | None]:
-        """Make the run's folder, or go on with it; and the id of its MLflow run, if it has one."""
+    def _open_run(self) -> Run:
+        """Make the run's folder, or go on with it."""
         path = Path(self.config.output_dir)
         if self.run is None and self._loaded is not None and (path / "run.json").is_file():
             self.run = Run.open(path)
@@ -169,122 +174,110 @@ class WorldModelTrainer:
             self.run.write_config(self.config)
         elif self.run is None:
             self.run = Run.create(path, WORLD_MODEL_JOB, self.config)
-        return self.run, self.run.record.mlflow_run_id
+        return self.run
 
-    def _greet(self, progress: Progress) -> None:
+    def _greet(self) -> None:
         train, val = self.train_data, self.val_data
         size = sum(p.numel() for p in self.world_model.parameters())
-        progress.say(
+        self._monitor.say(
             f"{size:,} parameters on {self.team.world} x {self.team.device}; {len(train):,} sequences of "
             f"{self.config.sequence_length} rows to learn from, {len(val):,} to validate on"
         )
         skipped = train.skipped + val.skipped
         if skipped:
-            progress.say(f"{len(skipped)} stretches skipped, the first: {skipped[0]}")
-        for note in [*self.notes, *([f"going on from {self._loaded}"] if self._loaded else [])]:
-            progress.say(note)
+            self._monitor.say(f"{len(skipped)} stretches skipped, the first: {skipped[0]}")
+        self._monitor.say(*self.notes, *([f"going on from {self._loaded}"] if self._loaded else []))
 
-    def _epochs(self) -> dict[str, float]:
-        c, team, learner = self.config, self.team, self.learner
-        loader = Loader(self.train_data, c.workers, team.device)
-        mean = mean_picture(self.train_data)
-        metrics: dict[str, float] = {}
-        self.stopped = False
-        if learner.step == 0:
-            # From here on the run can be resumed, whatever happens.
-            self._save("checkpoint.pt")
-        saved = logged = time.monotonic()
-        while self.epoch < c.num_epochs:
-            self.world_model.train()
-            order = self.train_data.epoch_starts(self.epoch)
-            parts = shares(order, self.taken, c.batch_size, team.rank, team.world)
-            for part, batch in loader.batches(parts):
-                if team.any(self._watch.stopping):
-                    self.stopped = True
-                    break
-                learner.update(part, batch)
-                self.taken += len(part.together)
-                self._watch.show(learner.step)
-                now = time.monotonic()
-                if learner.step % c.log_steps == 0:
-                    self._log(now - logged, loader)
-                    logged = now
-                if now - saved >= c.checkpoint_minutes * 60:
-                    self._save("checkpoint.pt")
-                    saved = now
-            learner.settle()
-            # A validation takes a while: whoever asks to stop need not wait for it.
-            self.stopped = self.stopped or team.any(self._watch.stopping)
-            trained = self._log(time.monotonic() - logged, loader)
-            if self.stopped:
-                self._save("checkpoint.pt")
-                return metrics
-            self.epoch, self.taken = self.epoch + 1, 0
-            metrics = self._finish_epoch(mean, trained)
-            saved = logged = time.monotonic()
-        return metrics
+    @property
+    def step(self) -> int:
+        """Updates done; this and what follows is what `TrainingLoop` asks of a `Learner`."""
+        return self.learner.step
 
-    def _log(self, seconds: float, loader: Loader) -> dict[str, float]:
-        """Track the means over all processes since the last call, and give them."""
-        means, count = self.learner.means()
-        if not count:
-            return {}
+    @property
+    def done(self) -> int:
+        """Updates done."""
+        return self.learner.step
+
+    @property
+    def finished(self) -> bool:
+        """Whether all epochs are done."""
+        return self.epoch >= self.config.num_epochs
+
+    def round(self) -> Iterator[Metrics]:
+        """What is left of an epoch; the metrics of each update."""
+        c, learner = self.config, self.learner
+        self.world_model.train()
+        order = self.train_data.epoch_starts(self.epoch)
+        parts = shares(order, self.taken, c.batch_size, self.team.rank, self.team.world)
+        for part, batch in self._loader.batches(parts):
+            metrics = learner.update(part, batch)
+            self.taken += len(part.together)
+            if learner.step % c.log_steps == 0:
+                # The means wait for this update anyway.
+                learner.settle()
+            yield metrics
+        learner.settle()
+        self.epoch, self.taken = self.epoch + 1, 0
+
+    def report(self, means: dict[str, float], updates: int, seconds: float) -> LearnerReport:
+        """The means over all processes, and the speed."""
+        world = self.team.world
+        names = sorted(means)
+        summed = self.team.sum([means[name] for name in names])
+        means = {name: value / world for name, value in zip(names, summed, strict=True)}
         tracked = {f"train/{name}": value for name, value in means.items()}
         tracked["train/learning_rate"] = self.learner.learning_rate
-        sequences = count * self._batch * self.team.world
-        tracked["time/sequences_per_second"] = sequences / max(seconds, 1e-9)
-        tracked["time/wait_share"] = min(1.0, loader.waited / max(seconds, 1e-9))
-        loader.waited = 0.0
-        self._watch.log(tracked, self.learner.step)
+        tracked["time/sequences_per_second"] = updates * self._batch * world / max(seconds, 1e-9)
+        tracked["time/wait_share"] = min(1.0, self._loader.waited / max(seconds, 1e-9))
+        self._loader.waited = 0.0
+        self._training_loss = means["loss/world_model"]
         losses = {name: means[f"loss/{name}"] for name in ("reconstruction", "kl", "reward", "dynamics")}
-        self._watch.show(self.learner.step, {"epoch": self.epoch, **losses})
-        return tracked
+        return LearnerReport(tracked, {"epoch": self.epoch, **losses})
 
-    def _finish_epoch(self, mean: Tensor, trained: Mapping[str, float]) -> dict[str, float]:
-        """Validate after an epoch, save, and keep the best."""
-        c, step = self.config, self.learner.step
-        metrics: dict[str, float] = {}
-        loss = trained.get("train/loss/world_model", math.inf)
-        film: OpenLoopFilm | None = None
+    def validate(self) -> LearnerReport:
+        """Metrics of the held-out sequences, if there are any, and what the checks find in them."""
+        found: dict[str, float] = {}
+        checked: dict[str, float] = {}
+        self._film, loss = None, self._training_loss
         if len(self.val_data):
             self.world_model.eval()
-            found, film = validate_world_model(self.world_model, self.val_data, c, mean, self.team)
-            checked, lines = self.checks.validated(step, found)
-            self._say(lines)
-            metrics = {f"validation/{name}": value for name, value in found.items()}
-            loss = metrics["validation/loss/world_model"]
-            self._watch.log({**metrics, **checked, "epoch": float(self.epoch)}, step)
-            shown = {"dream dB": found["psnr"], "repeat dB": found["psnr_repeat"]} if "psnr" in found else {}
-            self._watch.show(step, {"epoch": self.epoch, "validation": loss, **shown})
-        better = loss < self.best
+            found, self._film = validate_world_model(
+                self.world_model, self.val_data, self.config, self._mean, self.team
+            )
+            checked, lines = self.checks.validated(self.step, found)
+            self._monitor.say(*lines)
+            loss = found["loss/world_model"]
+            checked["epoch"] = float(self.epoch)
+        self._better = loss < self.best
         self.best = min(self.best, loss)
-        if film is not None:
-            self._draw(film)
-        self._save("checkpoint.pt")
-        if better:
+        self._metrics = {f"validation/{name}": value for name, value in found.items()}
+        shown = {"dream dB": found["psnr"], "repeat dB": found["psnr_repeat"]} if "psnr" in found else {}
+        told = {"epoch": self.epoch, "validation": loss, **shown} if found else {}
+        return LearnerReport({**self._metrics, **checked}, told)
+
+    def _keep(self) -> None:
+        """After a validation: draw, and keep the best checkpoint and those that are asked for."""
+        c = self.config
+        if self._film is not None:
+            self._draw(self._film)
+        if self._better:
             self._save("best_model.pt")
             self._share()
-        if self.epoch % c.checkpoint_epochs == 0 or self.epoch == c.num_epochs:
+        if self.epoch % c.checkpoint_epochs == 0 or self.finished:
             self._save(f"checkpoint_epoch_{self.epoch}.pt")
-        return metrics
 
     def _check_update(self, step: int, grad_norm: float) -> None:
         checked, lines = self.checks.step(step, grad_norm)
-        self._say(lines)
         if lines:
-            self._watch.log(checked, step)
-
-    def _say(self, lines: list[str]) -> None:
-        if self._watch.progress is not None:
-            for line in lines:
-                self._watch.progress.say(line)
+            self._monitor.say(*lines)
+            self._monitor.log(checked, step)
 
     def _draw(self, film: OpenLoopFilm) -> None:
         if self.run is not None:
             path = self.run.pictures / f"filmstrip_epoch_{self.epoch}.png"
             filmstrip(path, film.truth, film.model, film.context)
-            if self._watch.tracker is not None:
-                self._watch.tracker.artifact(path, "pictures")
+            if self._monitor.tracker is not None:
+                self._monitor.tracker.artifact(path, "pictures")
 
     def _share(self) -> None:
         """Write the weights that other commands use; only the first process does."""
@@ -293,7 +286,7 @@ class WorldModelTrainer:
             meta = {"observations": shapes, "action_size": self.config.action_dim, "epoch": self.epoch}
             save_weights(self.run.path, self.world_model.state_dict(), meta | {"step": self.learner.step})
 
-    def _save(self, name: str) -> None:
+    def _save(self, name: str = "checkpoint.pt") -> None:
         """Write a checkpoint; only the first process does."""
         self.learner.settle()
         if self.run is not None:

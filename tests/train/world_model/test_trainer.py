@@ -65,10 +65,11 @@ def interrupt_after(updates: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Send SIGTERM to this process in the update with that number."""
     original = WorldModelLearner.update
 
-    def update(self: WorldModelLearner, *arguments: Any) -> None:
-        original(self, *arguments)
+    def update(self: WorldModelLearner, *arguments: Any) -> Any:
+        metrics = original(self, *arguments)
         if self.step == updates:
             os.kill(os.getpid(), signal.SIGTERM)
+        return metrics
 
     monkeypatch.setattr(WorldModelLearner, "update", update)
 
