@@ -24,10 +24,9 @@ from train.drive.drivers import Driver, FilteredDriver
 from train.run.checkpoint import load_checkpoint, load_weights
 from train.run.device import pick_device, set_up_cpu
 from train.run.errors import DreamdriveError, one_line
-from train.run.folder import Run, StopSignal, run_to_resume
-from train.run.options import Change, flatten, refuse_changes
-from train.run.progress import Progress
-from train.run.tracking import Tracker
+from train.run.folder import Run, run_to_resume
+from train.run.monitor import monitored
+from train.run.options import Change, refuse_changes
 
 if TYPE_CHECKING:
     from train.baselines.learner import BaselineLearner
@@ -121,27 +120,16 @@ def train_baseline(config: BaselineConfig, run_path: Path | None = None, resume:
     repeat = config.env.action_repeat
     with (
         closing(env),
-        StopSignal() as stop,
-        Progress(f"training {run.path}", config.frames, "frames", done=decisions * repeat) as progress,
-        Tracker(run.path, progress.say) as tracker,
+        monitored(run, config.frames, "frames", done=decisions * repeat) as monitor,
     ):
-        for change in changed:
-            progress.say(f"changed on resume: {change}")
+        monitor.say(*(f"changed on resume: {change}" for change in changed))
         learner = _learner(config, env, run, real, device, seed)
-        known = run.record.mlflow_run_id
-        run_id = tracker.start(
-            BASELINE_JOB, run.name, flatten(config), known, decisions * repeat if saved else None
-        )
-        if run_id and run_id != known:
-            run.set_mlflow_run(run_id)
+        monitor.track(run, BASELINE_JOB, config, decisions * repeat if saved else None)
         if saved:
             learner.load(saved)
         # What it holds, the replay above all, is in the learner now.
         saved = None
-        learner.learn(config.frames, config.checkpoint_minutes, progress, tracker, stop)
-        if stop.requested:
-            progress.say(f"stopped and saved: go on with --run {run.path} --resume")
-            tracker.finish("KILLED")
+        learner.learn(config.frames, config.checkpoint_minutes, monitor)
     return run
 
 

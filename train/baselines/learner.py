@@ -3,7 +3,6 @@
 Needs the extra `baselines`: only `train.baselines.job` imports this, once it knows that it is there.
 """
 
-import time
 from collections import deque
 from collections.abc import Mapping
 from typing import Any, Literal
@@ -16,10 +15,10 @@ from train.baselines.adapter import Adapted, Watch, Writer
 from train.baselines.algorithms import PPOConfig, SACConfig
 from train.baselines.saved_model import algorithm_state, generators, load_algorithm
 from train.run.checkpoint import rng_state, save_checkpoint, save_weights, set_rng_state
-from train.run.errors import DreamdriveError, one_line
-from train.run.folder import Run, StopSignal
-from train.run.progress import Progress
-from train.run.tracking import Tracker
+from train.run.errors import one_line
+from train.run.folder import Run
+from train.run.loop import Cadence, diverged
+from train.run.monitor import JobMonitor, Stopped
 
 _RECENT = 20
 
@@ -56,7 +55,6 @@ class BaselineLearner:
         self._adapted, self._kind, self._repeat, self._dreams = adapted, kind, repeat, dreams
         self._algorithm = algo.algorithm(kind, adapted, device, seed)
         self._scores: deque[float] = deque(maxlen=_RECENT)
-        self._saved = -float("inf")
 
     def load(self, saved: Mapping[str, Any]) -> None:
         """Go on from a checkpoint; the simulators start anew. Raises `DreamdriveError` if it does not fit."""
@@ -67,9 +65,10 @@ class BaselineLearner:
         # Last: building everything drew random numbers.
         set_rng_state(saved["rng"], generators(self._algorithm))
 
-    def save(self, tracker: Tracker) -> None:
+    def save(self, monitor: JobMonitor) -> None:
         """Write a checkpoint, and the weights to share."""
-        tracker.flush()
+        if monitor.tracker is not None:
+            monitor.tracker.flush()
         state = {
             "algorithm": algorithm_state(self._algorithm),
             "frames": self._adapted.frames,
@@ -85,54 +84,52 @@ class BaselineLearner:
             "dreamt_frames": self._algorithm.num_timesteps * self._repeat if self._dreams else 0,
         }
         save_weights(self.run.path, self._algorithm.policy.state_dict(), meta)
-        self._saved = time.monotonic()
 
-    def learn(
-        self, frames: int, minutes: float, progress: Progress, tracker: Tracker, stop: StopSignal
-    ) -> None:
-        """Learn until `frames` are driven, or dreamt, in all, or somebody asks to stop; then save.
+    def learn(self, frames: int, minutes: float, monitor: JobMonitor) -> None:
+        """Learn until `frames` are driven, or dreamt, in all, or a signal asks to stop; then save.
 
         Args:
             frames: length of the run.
             minutes: time between checkpoints.
-            progress: is told how far it is.
-            tracker: gets scores and losses.
-            stop: asked after each decision.
+            monitor: shows how far it is, tracks scores and losses; asked after each decision whether to stop.
 
         Raises:
             DreamdriveError: what is learnt are no numbers any more; the last checkpoint stays.
+            Stopped: a signal came; all is saved.
         """
         repeat = self._repeat
+        # The first checkpoint is written before anything is collected.
+        cadence = Cadence(save_minutes=0.0)
 
         def tell(decisions: int) -> bool:
             for score, length in self._adapted.finished:
                 self._scores.append(score)
                 row = {"score/episode": score, "score/train_return": float(np.mean(self._scores))}
-                tracker.log(row | {"score/episode_length": float(length)}, decisions * repeat)
+                monitor.log(row | {"score/episode_length": float(length)}, decisions * repeat)
             self._adapted.finished.clear()
             shown = {"score": float(np.mean(self._scores))} if self._scores else {}
-            progress.update(decisions * repeat, shown)
-            return not stop.requested
+            monitor.show(decisions * repeat, shown)
+            return not monitor.stopping
 
         def settled() -> None:
             # Before decisions are collected: what was collected before has been learnt from.
-            if time.monotonic() - self._saved >= minutes * 60:
-                self.save(tracker)
+            if cadence.must_save(self._algorithm.num_timesteps):
+                self.save(monitor)
+                cadence.save_minutes = minutes
+                cadence.saved()
 
-        writer = Writer(lambda numbers, decisions: tracker.log(numbers, decisions * repeat))
+        writer = Writer(lambda numbers, decisions: monitor.log(numbers, decisions * repeat))
         self._algorithm.set_logger(Logger(folder=None, output_formats=[writer]))
         left = -(-frames // repeat) - self._algorithm.num_timesteps
         if left <= 0:
-            progress.say(
-                f"{self._algorithm.num_timesteps * repeat:,} frames are done; --frames asks for more"
-            )
+            monitor.say(f"{self._algorithm.num_timesteps * repeat:,} frames are done; --frames asks for more")
             return
         try:
             # Not reset: it counts on from where it is.
             self._algorithm.learn(left, Watch(tell, settled), log_interval=1, reset_num_timesteps=False)
         except ValueError as error:
             # torch's distributions refuse what is no number.
-            raise DreamdriveError(
-                f"training diverged ({one_line(error)[:120]}); a lower algo.learning_rate may help"
-            ) from error
-        self.save(tracker)
+            raise diverged(f"a number ({one_line(error)[:120]})") from error
+        self.save(monitor)
+        if monitor.stopping:
+            raise Stopped

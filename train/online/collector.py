@@ -15,6 +15,7 @@ from agent.dreamer import Dreamer
 from train.data.replay import Replay
 from train.drive.filtering import ObservationFilter
 from train.run.errors import DreamdriveError
+from train.run.loop import diverged
 
 MakeEnv = Callable[[int], VectorEnv[Any, Any, Any]]
 
@@ -240,10 +241,7 @@ class Collector:
         state = self._filter.see(observation, row.is_first)
         chosen = agent.choose(state, explore)
         if not torch.isfinite(chosen).all():
-            raise DreamdriveError(
-                "training diverged: the agent's actions are no numbers; lower learning rates may help, "
-                "from the last checkpoint (--resume)"
-            )
+            raise diverged("an action of the agent")
         latent = {name: value.cpu() for name, value in agent.world_model.compress(state).items()}
         self._replay.add(
             {name: value.cpu() for name, value in observation.items()},

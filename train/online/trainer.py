@@ -23,9 +23,10 @@ from train.online.replay_ratio import Pace
 from train.online.warm_start import begin_with
 from train.run.checkpoint import load_checkpoint, rng_state, save_checkpoint, save_weights, set_rng_state
 from train.run.device import autocast, release_freed, usable_cores
-from train.run.errors import DreamdriveError
 from train.run.folder import Run, StopSignal, run_to_resume
-from train.run.options import Change, flatten, refuse_changes
+from train.run.loop import MetricMeans, require_finite
+from train.run.monitor import JobMonitor, Stopped, monitored
+from train.run.options import Change, refuse_changes
 from train.run.progress import Progress
 from train.run.tracking import Tracker
 
@@ -80,8 +81,7 @@ class Trainer:
         self.updates = 0
         self.pace = Pace.of(config)
         self.scores: deque[float] = deque(maxlen=_RECENT)
-        self.sums: dict[str, Tensor] = {}
-        self.summed = 0
+        self.means = MetricMeans()
         self._began = time.monotonic()
         self._pending: _Pending | None = None
         self.replay: Replay
@@ -210,9 +210,7 @@ class Trainer:
         self._pending = _Pending.begin(index, self.agent.world_model.compress(states))
         self.updates += 1
         metrics["optimizer/grad_norm"] = self.optimizer.grad_norm
-        for name, value in metrics.items():
-            self.sums[name] = self.sums[name] + value if name in self.sums else value.detach().clone()
-        self.summed += 1
+        self.means.add(metrics)
 
     def _write_back(self) -> None:
         """Write the latents of the update before into the replay."""
@@ -222,14 +220,8 @@ class Trainer:
 
     def log(self) -> None:
         """Send the means since the last call to the tracker, and stop at a loss that is no number."""
-        means = {name: float(value) / self.summed for name, value in self.sums.items()}
-        self.sums, self.summed = {}, 0
-        bad = [name for name, value in means.items() if not np.isfinite(value)]
-        if bad:
-            raise DreamdriveError(
-                f"training diverged: {bad[0]} is not finite after {self.updates} updates; lower learning "
-                "rates may help, from the last checkpoint (--resume)"
-            )
+        means = self.means.take()
+        require_finite(means, self.updates)
         means["time/seconds"] = self.seconds
         means["time/updates"] = float(self.updates)
         self.tracker.log(means, self.collector.frames)
@@ -312,15 +304,13 @@ def train_agent(
         parts = build_parts(config, make_env)
         said = begin_with(parts.agent, config)
         run = Run.create(run_path, "train-agent", config)
-    title = f"training {run.path}"
     with (
         explain_simulator_errors(f"go on from the last checkpoint with --run {run.path} --resume"),
-        StopSignal() as stop,
-        Progress(title, config.trainer.frames, "frames", rates=("updates",)) as progress,
-        Tracker(run.path, progress.say) as tracker,
+        monitored(run, config.trainer.frames, "frames", rates=("updates",)) as monitor,
     ):
-        for change in changed:
-            progress.say(f"changed on resume: {change}")
+        progress, tracker, stop = monitor.progress, monitor.tracker, monitor.stop
+        assert progress is not None and tracker is not None and stop is not None
+        monitor.say(*(f"changed on resume: {change}" for change in changed))
         if said:
             progress.say(said)
         trainer = Trainer(config, run, progress, tracker, make_env, parts)
@@ -329,24 +319,20 @@ def train_agent(
                 progress.say("compiling the step functions; this takes a minute or two")
                 warm_up(parts, config)
             _start(trainer, resume, changed)
-            stopped = loop(trainer, stop)
+            if loop(trainer, stop):
+                raise Stopped
         finally:
             if hasattr(trainer, "collector"):
                 trainer.collector.close()
-        if stopped:
-            progress.say(f"stopped and saved: go on with --run {run.path} --resume")
-            tracker.finish("KILLED")
     return run
 
 
 def _start(trainer: Trainer, resume: bool, changed: list[Change]) -> None:
-    run, tracker = trainer.run, trainer.tracker
-    known, frames = None, None
+    """Begin or go on, and track it: the checkpoint says how many frames were driven."""
+    frames = None
     if resume:
         trainer.resume(changed)
-        known, frames = run.record.mlflow_run_id, trainer.collector.frames
-    run_id = tracker.start("train-agent", run.name, flatten(trainer.config), known, frames)
-    if run_id and run_id != known:
-        run.set_mlflow_run(run_id)
+        frames = trainer.collector.frames
+    JobMonitor(tracker=trainer.tracker).track(trainer.run, "train-agent", trainer.config, frames)
     if not resume:
         trainer.begin()

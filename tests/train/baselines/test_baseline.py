@@ -160,7 +160,7 @@ def test_a_run_goes_on_with_its_networks_optimisers_counts_and_replay(
     assert resumed(run) == 0 and "128 frames are done" in capsys.readouterr().out
     # Written at once, what was read is the same, random numbers and all.
     with monkeypatch.context() as patch:
-        patch.setattr("train.baselines.learner.BaselineLearner.learn", lambda learner, *a: learner.save(a[3]))
+        patch.setattr("train.baselines.learner.BaselineLearner.learn", lambda learner, *a: learner.save(a[2]))
         (run / "weights.json").unlink()
         assert resumed(run) == 0 and (run / "weights.json").is_file()
     assert equal(first, load_checkpoint(run / "checkpoint.pt"))
