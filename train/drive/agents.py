@@ -15,7 +15,7 @@ from agent.world_model.encoder import ObservationShapes
 from agent.world_model.interface import WorldModel
 from train.drive.environments import decisions_per_second
 from train.online.config import OnlineConfig
-from train.run.checkpoint import load_weights, save_weights, write_text_aside
+from train.run.checkpoint import fit_weights, load_weights, save_weights, write_text_aside
 from train.run.device import pick_device
 from train.run.errors import DreamdriveError, explain_os_errors
 from train.run.folder import Run
@@ -138,14 +138,7 @@ def _filled(
         raise DreamdriveError(
             f"{path / 'weights.json'}: {error}; expected observations and action_size"
         ) from error
-    for name, tensor in network.state_dict().items():
-        if name not in tensors or tensors[name].shape != tensor.shape:
-            shape = list(tensors[name].shape) if name in tensors else "missing"
-            raise DreamdriveError(
-                f"{path / 'weights.safetensors'}: {name} is {shape}, "
-                f"expected {list(tensor.shape)} by config.yaml"
-            )
-    network.load_state_dict(tensors)
+    fit_weights(network, tensors, str(path / "weights.safetensors"), "config.yaml")
     return network
 
 

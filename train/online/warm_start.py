@@ -2,14 +2,13 @@
 
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from agent.dreamer import Dreamer
 from envs.car_racing.env import CarRacingConfig
 from train.drive.agents import WORLD_MODEL_JOB, agent_config
 from train.online.config import OnlineConfig
-from train.run.checkpoint import load_weights
+from train.run.checkpoint import fit_weights, load_weights
 from train.run.errors import DreamdriveError
 from train.run.folder import Run
 
@@ -45,17 +44,11 @@ def begin_with(agent: Dreamer, config: OnlineConfig) -> str:
         raise DreamdriveError(f"start {path}: has no {missing[0]}, expected a trained tokenizer")
     own = agent.state_dict()
     taken = {name: value for name, value in tensors.items() if name.startswith(_MODEL)}
-    for name, value in taken.items():
-        if name not in own or own[name].shape != value.shape:
-            expected = list(own[name].shape) if name in own else "nothing of that name"
-            raise DreamdriveError(f"start {path}: {name} is {list(value.shape)}, expected {expected}")
     behaviour = {name: value for name, value in own.items() if name.startswith(_BEHAVIOUR)}
     fits = all(name in tensors and tensors[name].shape == value.shape for name, value in behaviour.items())
     if fits:
         taken |= {name: tensors[name] for name in behaviour}
-    with torch.no_grad():
-        for name, value in taken.items():
-            own[name].copy_(value)
+    fit_weights(agent, taken, f"start {path}", "the config", partly=True)
     model_names = {name for name in own if name.startswith(_MODEL)}
     what = "world model" if model_names <= taken.keys() else "tokenizer"
     return f"begins with the {what}{' and the behaviour' if fits else ''} of {path}"

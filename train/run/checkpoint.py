@@ -22,6 +22,7 @@ import numpy as np
 import safetensors
 import safetensors.torch
 import torch
+from torch import nn
 
 from train.run.errors import DreamdriveError, describe_os_error, explain_os_errors, one_line
 
@@ -203,6 +204,32 @@ def load_weights(
     if shapes != {key: (list(t.shape), _dtype_name(t)) for key, t in tensors.items()}:
         raise DreamdriveError(f"{weights}: its tensors are not those that {description.name} lists")
     return {key: tensor.to(device) for key, tensor in tensors.items()}, meta
+
+
+def fit_weights(
+    module: nn.Module, tensors: Mapping[str, torch.Tensor], where: str, by: str, partly: bool = False
+) -> None:
+    """Load `tensors` into `module`, each into the parameter or buffer of its name.
+
+    Args:
+        module: is left as it was where they do not fit.
+        tensors: name -> values.
+        where: the file or option that they come from, for messages.
+        by: what says how large the module is, such as "config.yaml", for messages.
+        partly: whether what `tensors` leaves out may keep its values.
+
+    Raises:
+        DreamdriveError: one is missing, unknown, or of another shape.
+    """
+    own = module.state_dict()
+    for name in [*own, *(name for name in tensors if name not in own)]:
+        if partly and name not in tensors:
+            continue
+        found, expected = (list(part[name].shape) if name in part else "missing" for part in (tensors, own))
+        if found != expected:
+            wanted = "nothing of that name" if name not in own else expected
+            raise DreamdriveError(f"{where}: {name} is {found}, expected {wanted} by {by}")
+    module.load_state_dict(tensors, strict=not partly)
 
 
 def _dtype_name(tensor: torch.Tensor) -> str:

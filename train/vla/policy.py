@@ -19,7 +19,7 @@ from agent.behaviour.vla.interface import VLABatch
 from agent.behaviour.vla.model import Context, VLAConfig
 from train.language.instructions import TextEncoder
 from train.language.sentence_encoder import SentenceEncoder
-from train.run.checkpoint import load_weights, save_weights, write_json_aside
+from train.run.checkpoint import fit_weights, load_weights, save_weights, write_json_aside
 from train.run.errors import DreamdriveError, explain_os_errors, one_line
 from train.run.folder import Run
 from train.run.options import validate
@@ -206,14 +206,7 @@ class VLAPolicy(nn.Module):
         config = read_policy_config(folder)
         tensors, _ = load_weights(folder, name="model")
         policy = cls(config, encoder or SentenceEncoder(most_pieces=config.text_max))
-        for name, tensor in policy.state_dict().items():
-            if name not in tensors or tensors[name].shape != tensor.shape:
-                shape = list(tensors[name].shape) if name in tensors else "missing"
-                raise DreamdriveError(
-                    f"{folder / 'model.safetensors'}: {name} is {shape}, expected {list(tensor.shape)} by "
-                    "config.json"
-                )
-        policy.load_state_dict(tensors)
+        fit_weights(policy, tensors, str(folder / "model.safetensors"), "config.json")
         return policy.eval()
 
     def _noise(self, rows: int, samples: int, generator: torch.Generator | None) -> Tensor:

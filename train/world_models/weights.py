@@ -10,7 +10,7 @@ from torch import nn
 from agent.tokenizer.fsq_vae import FSQVAE, FSQVAEConfig
 from agent.world_model.lstm import LSTMWorldModel
 from train.online.warm_start import learnt_by
-from train.run.checkpoint import load_weights
+from train.run.checkpoint import fit_weights, load_weights
 from train.run.errors import DreamdriveError, one_line
 from train.run.folder import Run
 
@@ -34,14 +34,10 @@ def load_start(model: LSTMWorldModel, path: Path, tokenizer: FSQVAE) -> None:
     tensors, prefix = learnt_by(Run.open(path)), "world_model."
     own = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
     where = f"training.world_model_start {path}"
-    for name, tensor in model.state_dict().items():
-        if name not in own or own[name].shape != tensor.shape:
-            shape = list(own[name].shape) if name in own else "missing"
-            raise DreamdriveError(f"{where}: {name} is {shape}, expected {list(tensor.shape)} by the config")
+    fit_weights(model, own, where, "the config")
     for name, tensor in tokenizer.state_dict().items():
         if not torch.equal(own[f"tokenizer.{name}"], tensor.cpu()):
             raise DreamdriveError(f"{where}: its tokenizer is another one, expected that of the stage vae")
-    model.load_state_dict(own)
 
 
 def load_fitting(module: nn.Module, path: Path, stage: str, tokenizer: FSQVAEConfig) -> None:
@@ -63,11 +59,4 @@ def load_fitting(module: nn.Module, path: Path, stage: str, tokenizer: FSQVAECon
             f"{path}: made with the FSQ levels {found}, expected {wanted} as fsq_vae.fsq_levels says; "
             f"--stage {stage} makes it anew"
         )
-    for name, tensor in module.state_dict().items():
-        if name not in tensors or tensors[name].shape != tensor.shape:
-            shape = list(tensors[name].shape) if name in tensors else "missing"
-            raise DreamdriveError(
-                f"{path}: {name} is {shape}, expected {list(tensor.shape)} by the config; "
-                f"--stage {stage} makes it anew"
-            )
-    module.load_state_dict(tensors)
+    fit_weights(module, tensors, str(path), f"the config; --stage {stage} makes it anew")

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from train.run.checkpoint import (
+    fit_weights,
     load_checkpoint,
     load_weights,
     rng_state,
@@ -183,3 +184,29 @@ def test_chance_of_other_names_or_kinds_is_refused() -> None:
         set_rng_state(state, {"b": np.random.default_rng(0)})
     with pytest.raises(DreamdriveError, match="a: saved was a PCG64, expected a MT19937"):
         set_rng_state(state, {"a": np.random.Generator(np.random.MT19937(0))})
+
+
+@pytest.mark.parametrize(
+    ("change", "partly", "message"),
+    [
+        ({"weight": torch.zeros(3, 2)}, True, r"weight is \[3, 2\], expected \[2, 3\]"),
+        ({"bias": None}, False, r"bias is missing, expected \[2\]"),
+        ({"scale": torch.ones(4)}, True, r"scale is \[4\], expected nothing of that name"),
+    ],
+)
+def test_weights_of_another_module_are_refused_whole(
+    change: dict[str, torch.Tensor | None], partly: bool, message: str
+) -> None:
+    module, other = torch.nn.Linear(3, 2), torch.nn.Linear(3, 2)
+    tensors = {n: v for n, v in {**other.state_dict(), **change}.items() if v is not None}
+    before = {name: value.clone() for name, value in module.state_dict().items()}
+    with pytest.raises(DreamdriveError, match=f"^file: {message} by the config$"):
+        fit_weights(module, tensors, "file", "the config", partly)
+    assert all(torch.equal(value, before[name]) for name, value in module.state_dict().items())
+
+
+def test_weights_may_be_part_of_a_module() -> None:
+    module, bias = torch.nn.Linear(3, 2), torch.tensor([5.0, 7.0])
+    weight = module.weight.clone()
+    fit_weights(module, {"bias": bias}, "file", "the config", partly=True)
+    assert torch.equal(module.bias, bias) and torch.equal(module.weight, weight)
