@@ -64,7 +64,7 @@ def collect_imagined(
         )
     driver = load_policy(policy) if policy is not None else None
     if policy is not None:
-        check_sees_by(policy, found.world_model)
+        check_sees_by(policy, found.world_model, model)
     if count is not None:
         order = np.random.default_rng([seed, 60]).permutation(len(paths))
         paths = [paths[i] for i in sorted(order[:count])]

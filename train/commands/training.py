@@ -21,8 +21,7 @@ from train.commands.arguments import (
 if TYPE_CHECKING:
     from train.baselines.job import BaselineConfig
     from train.online.config import OnlineConfig
-    from train.vla.config import VLATrainConfig
-    from train.vla.teacher_config import TeacherConfig
+    from train.vla.config import TeacherConfig, VLATrainConfig
     from train.world_model.config import WorldModelTrainConfig
 
 
@@ -111,13 +110,13 @@ def _vla(arguments: argparse.Namespace) -> None:
 
 
 def _teacher_config() -> type[TeacherConfig]:
-    from train.vla.teacher_config import TeacherConfig
+    from train.vla.config import TeacherConfig
 
     return TeacherConfig
 
 
 def _teacher(arguments: argparse.Namespace) -> None:
-    from train.vla.train_teacher import train_teacher
+    from train.vla.train_vla import train_teacher
 
     train_teacher(job_config(arguments, _teacher_config()), arguments.run, arguments.resume)
 

@@ -1,7 +1,7 @@
-"""Imagination as teacher: a policy proposes chunks, a world model judges them, the better ones are learnt."""
+"""Advantage-weighted fine-tuning in imagination: a policy learns its own best-scored chunks."""
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,14 +22,18 @@ from train.language.hindsight import Labels, SpeedScale
 from train.language.instructions import TextEncoder, phrase
 from train.run.device import pick_device, set_up_cpu
 from train.run.errors import DreamdriveError
+from train.run.folder import Run
 from train.vla.chunk_scoring import Judge, Judged, any_labels
-from train.vla.config import VLADataConfig, speed_scale
+from train.vla.config import TeacherConfig, VLADataConfig, speed_scale
 from train.vla.dataset import Rows, read_rows, to_device
 from train.vla.filtered_episodes import filter_episode
-from train.vla.optimise import learning_state, load_learning_state, optimizer_step, scheduled_rate
+from train.vla.loading import check_sees_by
 from train.vla.policy import VLAPolicy, load_policy
+from train.vla.policy_learner import PolicyLearner
 from train.vla.probes import Gauges, fit_gauges, load_gauges
-from train.vla.teacher_config import TeacherConfig
+
+ORIGINAL, GAUGES = "original", "gauges"
+"""Where a run keeps the policy that it began with, and the probes of the world model."""
 
 
 @dataclass
@@ -45,44 +49,38 @@ class Starts:
     states: dict[str, Tensor]
 
 
-class TeacherLearner:
-    """A policy, the world model that judges it, and its updates.
-
-    The random numbers of an update come from the seed and the update's number, so that who goes on from a
-    checkpoint does exactly what would have been done.
+class TeacherLearner(PolicyLearner):
+    """A policy, the world model that scores its chunks, and its updates.
 
     Args:
         config: of the run.
-        original: folder with the policy as it was before, where a run goes on; None takes `config.start`.
-        gauges: folder with fitted gauges, likewise; None takes `config.gauges`, or fits them.
+        resumed: folder of a run that goes on: the original policy and the probes are read from there; None
+            takes `config.start` and `config.gauges`, or fits probes.
         encoder: of sentences; None takes the shipped one.
 
     Attributes:
         config: as given, with the discount of the world model's critic.
-        policy: what learns.
-        original: what it began as.
-        averaged: the running mean of its weights, which drives; the policy itself where there is none.
-        gauges: of the world model.
-        step: updates done.
+        original: what the policy began as.
+        gauges: probes of the world model.
 
     Raises:
         DreamdriveError: no such policy, world model or episodes, or they do not fit each other.
     """
 
+    config: TeacherConfig
+
     def __init__(
-        self,
-        config: TeacherConfig,
-        original: Path | None = None,
-        gauges: Path | None = None,
-        encoder: TextEncoder | None = None,
+        self, config: TeacherConfig, resumed: Path | None = None, encoder: TextEncoder | None = None
     ) -> None:
-        self.device = pick_device(config.device)
+        device = pick_device(config.device)
         set_up_cpu(config.threads)
-        self.original = load_policy(original or Path(config.start), encoder).to(self.device)
+        start = Path(config.start) if resumed is None else resumed / ORIGINAL
+        self.original = load_policy(start, encoder).to(device)
         self.original.eval().requires_grad_(False)
         found = load_world_model(Path(config.world_model), config.device)
         self._model = found.world_model.eval().requires_grad_(False)
-        _check(self.original, self._model, config)
+        _check_sizes(self.original, self._model, config)
+        check_sees_by(start, self._model, Path(config.world_model))
         self._by_features = self.original.config.vision == "features"
         behaviour = found.trained.agent.behaviour if found.trained is not None else None
         actor = behaviour.policy if isinstance(behaviour, ActorCritic) else None
@@ -92,85 +90,63 @@ class TeacherLearner:
         self.config = config.model_copy(update={"judge": config.judge.model_copy(update=changed)})
         to_learn, to_test = split_dream_starts(config)
         scale = speed_scale(config.env)
-        known = gauges or (Path(config.gauges) if config.gauges else None)
+        fitted = Path(config.gauges) if config.gauges else None
+        if resumed is not None:
+            fitted = resumed / GAUGES
         self.gauges = (
-            load_gauges(known, self._model)
-            if known is not None
+            load_gauges(fitted, self._model)
+            if fitted is not None
             else _fit(self._model, found, to_learn[: config.fit_episodes], config)
         )
         self._judge = Judge(self._model, self.config.judge, actor, self.gauges, scale)
         self._learnt = read_starts(self._model, list(found.shapes), to_learn, config, scale)
         self._tested = read_starts(self._model, list(found.shapes), to_test, config, scale)
         torch.manual_seed(config.seed)
-        self.policy = copy.deepcopy(self.original).requires_grad_(True)
-        self.averaged = copy.deepcopy(self.policy).eval() if config.average else self.policy
-        self.optimizer = torch.optim.AdamW(
-            self.policy.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
-        )
-        self.step = 0
+        super().__init__(self.config, copy.deepcopy(self.original).requires_grad_(True), stream=51)
 
-    @property
-    def learning_rate(self) -> float:
-        """The learning rate of the next update."""
-        return scheduled_rate(self.config, self.step)
+    def prepare(self, run: Run) -> None:
+        """Save the original policy and the probes."""
+        self.original.save_pretrained(run.path / ORIGINAL)
+        self.gauges.save(run.path / GAUGES)
 
     def greeting(self) -> str:
-        """What is learnt from, in a line."""
+        """See `PolicyLearner`."""
         return (
             f"{len(self._learnt.rows):,} rows of {self._learnt.rows.episodes} episodes to dream from, "
-            f"{len(self._tested.rows):,} to compare in; gauges read speed with R2 "
+            f"{len(self._tested.rows):,} to compare in; probes read speed with R2 "
             f"{self.gauges.scores['speed']:.2f}, offset {self.gauges.scores['offset']:.2f}"
         )
 
-    def update(self) -> dict[str, Tensor]:
-        """One update; its metrics, scalars. Raises `DreamdriveError` for a loss that is no number."""
-        c = self.config
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.learning_rate
-        torch.manual_seed(int(np.random.SeedSequence([c.seed, 51, self.step]).generate_state(1)[0]))
-        batch, states, asked = self._draw(self._learnt, self.step, held_out=False)
-        self.policy.train()
-        taught, judged = self._teach(self.policy, batch, states, asked)
-        loss = taught.flow + c.leash * taught.leash
-        norm = optimizer_step(loss, self.policy, self.averaged, self.optimizer, self.step, c)
-        self.step += 1
-        return {
-            "loss": loss.detach(),
-            "flow": taught.flow.detach(),
-            "leash": taught.leash.detach(),
-            "return": judged.returns.mean(),
-            "best_return": judged.returns.amax(1).mean(),
-            "obedience": judged.obedience.mean(),
-            "doubt": judged.doubt.mean(),
-            "grad_norm": norm.detach(),
-        }
+    def verdict(self, validated: Mapping[str, float]) -> str:
+        """See `PolicyLearner`."""
+        parts = [
+            f"{name} {validated[f'validation/{name}_original']:.3f} -> {validated[f'validation/{name}']:.3f}"
+            for name in ("return", "obedience", "doubt")
+        ]
+        return f"in dreams from held-out episodes, before and after: {', '.join(parts)}"
 
-    @torch.no_grad()
-    def validate(self) -> dict[str, float]:
-        """The policy beside the original, in dreams from held-out episodes told in words never learnt from.
+    def loss(self) -> tuple[Tensor, dict[str, Tensor | float]]:
+        """See `PolicyLearner`."""
+        batch, states, asked = self._draw(self._learnt, self.step, held_out=False)
+        taught, judged = self._teach(self.policy, batch, states, asked)
+        metrics = {"flow": taught.flow, "leash": taught.leash, "best_return": judged.returns.amax(1).mean()}
+        return taught.flow + self.config.leash * taught.leash, {**metrics, **_means(judged)}
+
+    def measure_batch(self, number: int) -> dict[str, Tensor | float]:
+        """The policy beside the original, in dreams from held-out episodes, in phrasings never learnt from.
 
         `loss`, `return`, `obedience`, `doubt` and `leash` of the policy; `return_original` and so on of the
         original, with the same random numbers.
         """
-        sums: dict[str, float] = {}
-        count = self.config.validation_batches
-        # What is drawn here shall not change what is learnt afterwards.
-        with torch.random.fork_rng():
-            for number in range(count):
-                batch, states, asked = self._draw(self._tested, number, held_out=True)
-                for suffix, policy in (("", self.averaged), ("_original", self.original)):
-                    torch.manual_seed(number)
-                    taught, judged = self._teach(policy, batch, states, asked)
-                    found = {
-                        "return": judged.returns.mean(),
-                        "obedience": judged.obedience.mean(),
-                        "doubt": judged.doubt.mean(),
-                    }
-                    if not suffix:
-                        found |= {"loss": taught.flow, "leash": taught.leash}
-                    for name, value in found.items():
-                        sums[name + suffix] = sums.get(name + suffix, 0.0) + float(value)
-        return {name: value / count for name, value in sums.items()}
+        batch, states, asked = self._draw(self._tested, number, held_out=True)
+        found: dict[str, Tensor | float] = {}
+        for suffix, policy in (("", self.averaged), ("_original", self.original)):
+            torch.manual_seed(number)
+            taught, judged = self._teach(policy, batch, states, asked)
+            found |= {name + suffix: float(mean) for name, mean in _means(judged).items()}
+            if not suffix:
+                found |= {"loss": float(taught.flow), "leash": float(taught.leash)}
+        return found
 
     def _draw(
         self, starts: Starts, number: int, held_out: bool
@@ -214,13 +190,14 @@ class TeacherLearner:
         )
         return taught, judged
 
-    def state(self) -> dict[str, Any]:
-        """What a checkpoint holds; a resumed run goes on from it exactly."""
-        return learning_state(self.policy, self.averaged, self.optimizer, self.step)
 
-    def load(self, path: Path) -> None:
-        """Go on from a checkpoint. Raises `DreamdriveError` when it is broken or does not fit."""
-        self.step = load_learning_state(path, self.device, self.policy, self.averaged, self.optimizer)
+def _means(judged: Judged) -> dict[str, Tensor]:
+    """What is tracked of scored chunks, means over all of them."""
+    return {
+        "return": judged.returns.mean(),
+        "obedience": judged.obedience.mean(),
+        "doubt": judged.doubt.mean(),
+    }
 
 
 def split_dream_starts(config: TeacherConfig) -> tuple[list[Path], list[Path]]:
@@ -266,7 +243,7 @@ def _fit(model: WorldModel, found: TrainedModel, paths: Sequence[Path], config: 
     return fit_gauges(model, drives, config.fit, config.seed)
 
 
-def _check(policy: VLAPolicy, model: WorldModel, config: TeacherConfig) -> None:
+def _check_sizes(policy: VLAPolicy, model: WorldModel, config: TeacherConfig) -> None:
     """Raise `DreamdriveError` where a policy and a world model do not go together."""
     if policy.config.vision == "features" and policy.config.feature_size != model.feature_size:
         raise DreamdriveError(

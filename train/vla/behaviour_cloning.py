@@ -1,9 +1,7 @@
-"""A vision-language-action policy and its updates: data, loss, one step of AdamW, the mean of the weights."""
+"""Behaviour cloning: a vision-language-action policy learns from demonstrations by flow matching."""
 
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -19,126 +17,91 @@ from train.run.options import changes
 from train.vla.config import VLATrainConfig
 from train.vla.dataset import Batches, Rows, moments, read_rows, split_paths, to_device
 from train.vla.features import FeatureReader
-from train.vla.optimise import learning_state, load_learning_state, optimizer_step, scheduled_rate
 from train.vla.policy import VLAPolicy, load_policy
+from train.vla.policy_learner import PolicyLearner
 
 
-class VLALearner:
-    """A policy, its data, and its updates.
-
-    The random numbers of an update come from the seed and the update's number, so that who goes on from a
-    checkpoint does exactly what would have been done.
+class VLALearner(PolicyLearner):
+    """A policy, its demonstrations, and its updates.
 
     Args:
         config: of the run.
         encoder: of sentences.
-        resumed: `load` comes next, so that there is nothing to teach a reader.
+        resumed: `load` comes next: the instruction classifier need not be fitted.
 
     Attributes:
         config: with the sizes that the data have.
-        policy: what learns.
-        averaged: the running mean of its weights, which drives; the policy itself where there is none.
-        step: updates done.
-        reads: share of the kept sentences that its reader, just taught, reads aright; None without one.
+        classified: share of the sentences kept for testing that the instruction classifier, just fitted,
+            classifies correctly; None without one.
 
     Raises:
         DreamdriveError: data that are bad or do not fit the policy.
     """
 
+    config: VLATrainConfig
+
     def __init__(
         self, config: VLATrainConfig, encoder: TextEncoder | None = None, resumed: bool = False
     ) -> None:
-        self.device = pick_device(config.device)
+        device = pick_device(config.device)
         set_up_cpu(config.threads)
         reader = FeatureReader.of_run(config.world_model, config.device) if config.world_model else None
         self.training, self.validation, self.imagined = _read(config, reader)
         self.config = config = _sized(config, self.training)
         torch.manual_seed(config.seed)
         encoder = encoder or SentenceEncoder()
-        self.reads: float | None = None
+        self.classified: float | None = None
+        policy = VLAPolicy(config.policy, encoder)
         if config.start:
             begun = load_policy(Path(config.start), encoder)
             _check_start(config, begun)
-            self.policy = VLAPolicy(config.policy, encoder)
-            self.policy.load_state_dict(begun.state_dict())
+            policy.load_state_dict(begun.state_dict())
         else:
-            self.policy = VLAPolicy(config.policy, encoder)
-            self.policy.normalise_states(*moments([self.training.seen[STATE]]))
-            if self.policy.model.reader is not None and not resumed:
+            policy.normalise_states(*moments([self.training.seen[STATE]]))
+            if policy.model.reader is not None and not resumed:
                 _check_reading(config.policy.reading)
-                self.reads = fit_reader(self.policy.model.reader, encoder, config.seed)
-        self.policy.to(self.device)
-        self.averaged = self.policy
-        if config.average:
-            self.averaged = VLAPolicy(config.policy, encoder).to(self.device)
-            self.averaged.load_state_dict(self.policy.state_dict())
-            self.averaged.eval()
-        self.optimizer = torch.optim.AdamW(
-            [p for p in self.policy.parameters() if p.requires_grad],
-            lr=config.learning_rate,
-            weight_decay=config.weight_decay,
-        )
+                self.classified = fit_reader(policy.model.reader, encoder, config.seed)
+        super().__init__(config, policy.to(device), stream=43)
         self.batches = Batches(self.training, config, self.imagined)
         self.held_out = Batches(self.validation, config, held_out=True) if self.validation else None
-        self.step = 0
 
-    @property
-    def learning_rate(self) -> float:
-        """The learning rate of the next update."""
-        return scheduled_rate(self.config, self.step)
+    def greeting(self) -> str:
+        """See `PolicyLearner`."""
+        size = sum(p.numel() for p in self.policy.parameters() if p.requires_grad)
+        parts = {"to learn from": self.training, "to validate on": self.validation, "imagined": self.imagined}
+        counts = [
+            f"{len(rows):,} rows of {rows.episodes} episodes {what}"
+            for what, rows in parts.items()
+            if rows is not None
+        ]
+        words = "" if self.classified is None else f"; reads {self.classified:.1%} of the kept sentences"
+        return f"{size:,} parameters on {self.device}; {', '.join(counts)}{words}"
 
-    def update(self) -> dict[str, Tensor]:
-        """One update; its metrics, scalars. Raises `DreamdriveError` for a loss that is no number."""
-        c = self.config
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.learning_rate
-        batch = to_device(self.batches[self.step], self.device)
-        torch.manual_seed(int(np.random.SeedSequence([c.seed, 43, self.step]).generate_state(1)[0]))
-        self.policy.train()
-        loss, metrics = self.policy.forward(batch)
-        norm = optimizer_step(loss, self.policy, self.averaged, self.optimizer, self.step, c)
-        self.step += 1
-        found = {name: torch.as_tensor(value) for name, value in metrics.items()}
-        return found | {"loss": loss.detach(), "grad_norm": norm.detach()}
+    def loss(self) -> tuple[Tensor, dict[str, float]]:
+        """See `PolicyLearner`."""
+        return self.policy.forward(to_device(self.batches[self.step], self.device))
 
-    @torch.no_grad()
-    def validate(self) -> dict[str, float]:
+    def measure(self) -> dict[str, float]:
         """Losses on held-out episodes in phrasings never learnt from; {} where none are held out.
 
         `loss`; `loss_other_instruction`, the same with another row's instruction: where it is not larger, the
-        policy does not listen; and `action_error`, the mean distance of drawn chunks from the demonstrator's.
+        policy ignores its instruction; and `action_error`, the mean distance of drawn chunks from the
+        demonstrator's.
         """
-        if self.held_out is None:
-            return {}
-        self.averaged.eval()
-        sums: dict[str, float] = {}
-        count = self.config.validation_batches
-        # What is drawn here shall not change what is learnt afterwards.
-        with torch.random.fork_rng():
-            for number in range(count):
-                batch = to_device(self.held_out[number], self.device)
-                other = {**batch, TASK: batch[TASK][1:] + batch[TASK][:1]}
-                found = {}
-                for name, asked in (("loss", batch), ("loss_other_instruction", other)):
-                    torch.manual_seed(number)
-                    found[name] = float(self.averaged.forward(asked)[0])
-                distance = (self.averaged.predict_action_chunk(batch) - batch[ACTION]).abs().mean(-1)
-                known = ~batch[PAD]
-                found["action_error"] = float((distance * known).sum() / known.sum())
-                for name, value in found.items():
-                    sums[name] = sums.get(name, 0.0) + value
-        return {name: value / count for name, value in sums.items()}
+        return super().measure() if self.held_out is not None else {}
 
-    def state(self) -> dict[str, Any]:
-        """What a checkpoint holds; a resumed run goes on from it exactly."""
-        return learning_state(self.policy, self.averaged, self.optimizer, self.step)
-
-    def load(self, path: Path) -> None:
-        """Go on from a checkpoint. Raises `DreamdriveError` when it is broken or does not fit."""
-        self.step = load_learning_state(path, self.device, self.policy, self.averaged, self.optimizer)
-        # This option may change on resume; the optimiser's own copies are those of the checkpoint.
-        for group in self.optimizer.param_groups:
-            group["weight_decay"] = self.config.weight_decay
+    def measure_batch(self, number: int) -> dict[str, Tensor | float]:
+        """See `measure`."""
+        assert self.held_out is not None
+        batch = to_device(self.held_out[number], self.device)
+        other = {**batch, TASK: batch[TASK][1:] + batch[TASK][:1]}
+        found: dict[str, Tensor | float] = {}
+        for name, instructed in (("loss", batch), ("loss_other_instruction", other)):
+            torch.manual_seed(number)
+            found[name] = float(self.averaged.forward(instructed)[0])
+        distance = (self.averaged.predict_action_chunk(batch) - batch[ACTION]).abs().mean(-1)
+        known = ~batch[PAD]
+        return found | {"action_error": float((distance * known).sum() / known.sum())}
 
 
 def _read(config: VLATrainConfig, reader: FeatureReader | None) -> tuple[Rows, Rows | None, Rows | None]:
@@ -173,7 +136,7 @@ def _sized(config: VLATrainConfig, rows: Rows) -> VLATrainConfig:
 
 
 def _check_reading(found: tuple[int, ...]) -> None:
-    """Raise `DreamdriveError` where a reader has other classes than our instructions say."""
+    """Raise `DreamdriveError` where an instruction classifier has other classes than the labels."""
     if found != READING:
         raise DreamdriveError(
             f"policy.reading {list(found)}: expected {list(READING)}, speeds, places and manoeuvres with a "

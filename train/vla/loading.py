@@ -76,16 +76,19 @@ def learnt_in(path: Path) -> EnvConfig:
     return _learnt(path).env
 
 
-def check_sees_by(path: Path, world_model: WorldModel) -> None:
+def check_sees_by(path: Path, world_model: WorldModel, run: Path) -> None:
     """Raise `DreamdriveError` unless the policy in `path` sees pictures, or the features of `world_model`.
 
     Args:
         path: a run; a folder with a saved policy alone does not say whose features it sees.
         world_model: that is to show it features.
+        run: the world model's own.
     """
-    if (path / "run.json").is_file() and read_policy_config(path / POLICY_FOLDER).vision == "features":
-        learnt = _learnt(path)
-        check_same(str(path), load_world_model(Path(learnt.world_model), "cpu").world_model, world_model)
+    if not (path / "run.json").is_file() or read_policy_config(path / POLICY_FOLDER).vision != "features":
+        return
+    read = Path(_learnt(path).world_model)
+    if read.resolve() != run.resolve():
+        check_same(str(path), load_world_model(read, "cpu").world_model, world_model)
 
 
 def _learnt(path: Path) -> _Learnt:

@@ -16,8 +16,7 @@ from train.run.folder import Run
 from train.run.options import build, changes, refuse_changes, to_yaml
 from train.run.options.fields import options
 from train.run.options.marks import FIXED, MAY_CHANGE, USERS
-from train.vla.config import VLATrainConfig
-from train.vla.teacher_config import TeacherConfig
+from train.vla.config import TeacherConfig, VLATrainConfig
 from train.world_model.config import WorldModelTrainConfig
 from train.world_models.config import WorldModelAgentConfig
 

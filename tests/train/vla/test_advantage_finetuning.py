@@ -16,13 +16,11 @@ from train.run.errors import DreamdriveError
 from train.run.folder import Run, StopSignal
 from train.vla import advantage_finetuning as teacher
 from train.vla import loading
-from train.vla import train_teacher as train_teacher_module
 from train.vla.advantage_finetuning import TeacherLearner, split_dream_starts
-from train.vla.config import VLATrainConfig
+from train.vla.config import TeacherConfig, VLATrainConfig
 from train.vla.policy import VLAPolicy, load_policy
 from train.vla.probes import load_gauges
-from train.vla.teacher_config import TeacherConfig
-from train.vla.train_teacher import train_teacher
+from train.vla.train_vla import train_teacher
 
 TEXT = 8
 
@@ -94,7 +92,7 @@ def test_what_the_dreams_reward_becomes_likelier_and_the_leash_holds(config: Tea
         for _ in range(40):
             metrics = learner.update()
         gained[leash] = pedal(learner.averaged) - before
-        found = learner.validate()
+        found = learner.measure()
         assert metrics["best_return"] > metrics["return"]
         if not leash:
             # The road rewards speed.
@@ -117,7 +115,7 @@ def test_a_policy_of_features_is_taught_by_the_world_model_that_it_reads(
     learner = TeacherLearner(changed, encoder=encoder)
     for _ in range(40):
         learner.update()
-    found = learner.validate()
+    found = learner.measure()
     # The road rewards speed.
     assert found["return"] > found["return_original"]
     with pytest.raises(DreamdriveError, match="road: has 2 features, expected 3, those that"):
@@ -137,7 +135,7 @@ def test_a_policy_of_another_world_models_features_is_not_taught(
         road.device.data.fill_(float(str(path) == "other"))
         return TrainedModel(None, road, {"image": (3, 8, 8)}, torch.device("cpu"), 0, 12.5, None)  # type: ignore[arg-type]
 
-    for module in (train_teacher_module, loading):
+    for module in (teacher, loading):
         monkeypatch.setattr(module, "load_world_model", roads)
     with pytest.raises(DreamdriveError, match="vla: sees by another world model's features"):
         train_teacher(

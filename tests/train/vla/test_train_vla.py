@@ -93,14 +93,14 @@ def test_a_reader_is_taught_first_and_never_again(tmp_path: Path, runs: Path) ->
     policy = {**TINY.model_dump(), "reading": [6, 4, 5]}
     train_vla(config(data, policy=policy, updates=2), runs / "vla", encoder=encode)
     learner = VLALearner(config(data, policy=policy), encode)
-    assert learner.reads is not None and 0 <= learner.reads < 0.5  # noise for embeddings
-    assert VLALearner(config(data), encode).reads is None
+    assert learner.classified is not None and 0 <= learner.classified < 0.5  # noise for embeddings
+    assert VLALearner(config(data), encode).classified is None
     trained, taught = load_policy(runs / "vla", encode).model, learner.policy.model
     assert trained.reader is not None and taught.reader is not None
     for name, value in trained.reader.state_dict().items():
         torch.testing.assert_close(taught.reader.state_dict()[name], value)
     more = config(data, policy=policy, start=str(runs / "vla"))
-    assert VLALearner(more, encode).reads is None
+    assert VLALearner(more, encode).classified is None
     with pytest.raises(DreamdriveError, match=r"policy.reading \[3, 3\]: expected \[6, 4, 5\]"):
         VLALearner(config(data, policy={**policy, "reading": [3, 3]}), encode)
 
@@ -116,8 +116,8 @@ def test_validation_does_not_change_what_is_learnt(tmp_path: Path) -> None:
     one, two = VLALearner(run, encode), VLALearner(run, encode)
     for learner in (one, two):
         learner.update()
-    first = one.validate()
-    assert first == one.validate()
+    first = one.measure()
+    assert first == one.measure()
     for learner in (one, two):
         learner.update()
     assert same(one.state(), two.state())
@@ -134,9 +134,9 @@ def test_the_policy_learns(tmp_path: Path) -> None:
         data={"both_share": 0.0},
     )
     learner = VLALearner(run, encode)
-    before = learner.validate()
+    before = learner.measure()
     losses = [float(learner.update()["loss"]) for _ in range(run.updates)]
-    after = learner.validate()
+    after = learner.measure()
     assert sum(losses[-10:]) < 0.7 * sum(losses[:10])
     assert after["action_error"] < 0.7 * before["action_error"]
 
