@@ -69,7 +69,7 @@ class Adapted(VecEnv):
         self.env, self.frames = env, 0
         """The environment, and the simulator frames driven in it; none in a dream."""
         self.finished: list[tuple[float, int]] = []
-        """Return (not scaled) and length of the episodes that ended since somebody emptied this."""
+        """Return (not scaled) and length of the episodes that ended since this list was emptied."""
         self._stack, self._scale, self._seed = Stack(stack), reward_scale, seed
         self._actions: NDArray[np.float32] = np.zeros(0, np.float32)
         space = observation_space(env.single_observation_space, stack)

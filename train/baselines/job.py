@@ -109,7 +109,7 @@ def train_baseline(config: BaselineConfig, run_path: Path | None = None, resume:
     decisions = int(saved["algorithm"]["counts"]["num_timesteps"]) if saved else 0
     seed = config.seed
     if decisions:
-        # Who goes on drives other tracks than at first.
+        # A resumed run drives other tracks than at first.
         seed = int(np.random.SeedSequence([config.seed, decisions]).generate_state(1)[0]) % 900_000
     env: VectorEnv[Any, Any, Any]
     if config.in_dream:

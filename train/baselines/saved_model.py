@@ -1,6 +1,6 @@
 """What the checkpoint of a baseline holds: networks, optimisers, counts and, of SAC, the replay.
 
-stable-baselines3 saves pickles. Here all is plain tensors and numbers, so that loading runs nobody's code.
+stable-baselines3 saves pickles. Here all is plain tensors and numbers, so that loading runs no code.
 """
 
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""CMA-ES, whose whole state is a few plain tensors and numbers."""
+"""CMA-ES (Hansen 2016); its whole state is a few plain tensors and numbers."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -294,7 +294,7 @@ class Collector:
                 self.finished.append(Score(score, frames, self._at.frames, logged))
 
     def _without_away(self, row: Arrival, info: Mapping[str, Any]) -> Arrival:
-        """The row, but streams whose simulators are away have that of the first one which is there."""
+        """The row; a stream whose simulator is being replaced gets the row of the first that runs."""
         why = info.get("away", [""] * len(row.reward))
         there = np.array([not text for text in why])
         away = set(np.flatnonzero(~there).tolist())

@@ -22,9 +22,9 @@ class TrainerConfig(BaseModel, extra="forbid", validate_assignment=True, use_att
     cost_ramp: Annotated[float, "fixed on resume: the replay's rows tell of costs or do not"] = Field(
         0.0, ge=0, le=1
     )
-    """Share of the run over which the environment's training costs, such as `env.off_road_cost`, grow from
-    nothing to their full size: who cannot drive yet must not learn that standing still is best. All that was
-    collected counts at today's cost. 0: full size from the start."""
+    """Curriculum of the environment's training costs, such as `env.off_road_cost`: they rise linearly from
+    nothing to full size over this share of the run, since an agent that cannot drive yet would learn that
+    standing still is best. Rewards in the replay count at today's cost. 0: full size from the start."""
     average: Annotated[float, "may change on resume"] = Field(0.0, ge=0, lt=1)
     """Decay in one update of the running mean of the weights, which is what is evaluated, exported and
     dreams for pictures, while the weights themselves collect and learn; 0 has no mean."""

@@ -76,7 +76,7 @@ class Trainer:
         self.device, self.agent, self.optimizer = parts.device, parts.agent, parts.optimizer
         self.averaged = copy.deepcopy(self.agent).eval() if config.trainer.average else self.agent
         self.spec, self.meta = parts.spec, parts.meta
-        # Networks that compute on every core are slowed by whoever else does more than they are helped by it.
+        # Where the networks compute on every core, a further busy process costs more time than it saves.
         self.alone = self.device.type == "cpu" and torch.get_num_threads() >= usable_cores()
         self.updates = 0
         self.pace = Pace.of(config)

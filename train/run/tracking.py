@@ -277,7 +277,7 @@ class Tracker:
 
 
 def _ready_client(runs: Path) -> MlflowClient:
-    """A client whose database is there: the first one makes it."""
+    """A client with its database, which the first client makes."""
     client = mlflow_client(runs)
     client.search_experiments(max_results=1)
     return client

@@ -82,6 +82,6 @@ class Team:
     def leave(self) -> None:
         """End the team."""
         if self.world > 1 and dist.is_initialized():
-            # Whoever leaves first would tear the connection that another still uses.
+            # A process that leaves first closes a connection that the others still use.
             dist.barrier()
             dist.destroy_process_group()

@@ -98,7 +98,7 @@ class WorldModelLearner:
         self.settle()
         self._pending = (torch.isfinite(loss.detach()) & torch.isfinite(norm), norm, part)
         if self.team.device.type == "cpu":
-            # On a GPU this is looked at an update later: then nobody waits for it.
+            # On a GPU this is read an update later, so that the update is not waited for.
             self.settle()
         self.optimizer.step()
         self.step += 1

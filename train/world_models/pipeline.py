@@ -103,7 +103,7 @@ class Pipeline:
         work[stage](fingerprints)
 
     def _given_rollouts(self) -> Path | None:
-        """Rollouts that lie outside of the run are somebody's: they are read, never written."""
+        """Rollouts that lie outside of the run are only read, never written."""
         path = Path(self.config.collect.file)
         return path if path.is_absolute() else None
 
