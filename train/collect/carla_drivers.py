@@ -18,7 +18,7 @@ from train.drive.environments import require_carla
 from train.language.command_sampling import sample_commands
 from train.language.hindsight import Labels
 from train.run.errors import DreamdriveError, one_line
-from train.vla.compatibility import check_carla
+from train.vla.checks import check_carla
 from train.vla.instructed_driver import InstructedPolicy, instructed_policy
 from train.vla.loading import has_policy
 

@@ -26,7 +26,7 @@ from train.language.hindsight import CAR_RACING_SPEEDS, LEARNER_DROVE, Labels, a
 from train.language.instructions import phrase
 from train.run.errors import DreamdriveError
 from train.run.progress import Progress
-from train.vla.compatibility import check_car_racing
+from train.vla.checks import check_car_racing
 from train.vla.features import own_copy
 from train.vla.instructed_driver import InstructedDriver, instructed_policy
 
@@ -44,7 +44,7 @@ class DemonstrationsConfig(CommandsConfig):
     """Chance that a decision begins a mistake: a wrong steering for 2 to 5 decisions, which is to be
     corrected."""
     simulators: int = Field(8, ge=1)
-    """Driven at the same time."""
+    """TrialRecord at the same time."""
 
 
 class _Demonstrations:

@@ -16,7 +16,7 @@ from train.drive.environments import require_car_racing
 from train.run.errors import DreamdriveError
 from train.run.options import build
 from train.run.progress import Progress
-from train.vla.compatibility import check_car_racing
+from train.vla.checks import check_car_racing
 from train.vla.instructed_driver import InstructedPolicy
 
 _SIMULATORS = 8  # at the same time

@@ -28,25 +28,24 @@ from train.language.hindsight import Labels, SpeedScale
 from train.language.instructions import understand
 from train.language.sentence_encoder import SentenceEncoder
 from train.look.evaluate_carla import VERSIONS, check_steps, choose_evaluation, simulator_name
+from train.look.instruction_picture import draw_trials
 from train.look.report import package_versions, versions_text, write_result
 from train.run.errors import DreamdriveError
 from train.run.progress import Progress
-from train.vla.carla_rollouts import drive_carla_trials
-from train.vla.compatibility import check_carla
+from train.vla.checks import check_carla
 from train.vla.config import speed_scale
-from train.vla.driven_picture import draw_driven
 from train.vla.instruction_metrics import (
     SETTLE,
     CellScore,
-    Driven,
     EpisodeScore,
     InstructionOptions,
     Interval,
     Trial,
+    TrialRecord,
     overall,
     score_cells,
 )
-from train.vla.instruction_rollouts import Trials, drive_trials
+from train.vla.instruction_rollouts import TrialResults, drive_car_racing_trials, drive_carla_trials
 from train.vla.loading import GuidanceOptions, load_driver
 
 _INTERVAL = "95% percentile bootstrap over episodes, stratified by what is asked"
@@ -122,15 +121,15 @@ def evaluate_policy(
     In CARLA as many simulators as `env` says drive, and a route whose simulator is lost has no score.
 
     Args:
-        policy: see `drive_trials`.
+        policy: see `drive_car_racing_trials`.
         instruction: a sentence, whose meaning is looked up, or sentences with what they ask for, by turns.
         seeds: tracks, each 1,000,000 or more.
         env: how CarRacing, or CARLA, is seen and driven; None is CarRacing with its defaults.
-        settle: see `drive_trials`.
-        slots, workers: of CarRacing; see `drive_trials`.
+        settle: see `drive_car_racing_trials`.
+        slots, workers: of CarRacing; see `drive_car_racing_trials`.
 
     Raises:
-        DreamdriveError: see `drive_trials` and `drive_carla_trials`; or a sentence that is not understood.
+        DreamdriveError: as `drive_car_racing_trials` or `drive_carla_trials`; a sentence not understood.
     """
     if isinstance(instruction, str):
         instruction = [(instruction, understand(instruction, SentenceEncoder()))]
@@ -139,8 +138,8 @@ def evaluate_policy(
     by_turns = [(seed, *instruction[i % len(instruction)]) for i, seed in enumerate(seeds)]
     trials = [Trial(seed, labels, text) for seed, text, labels in by_turns]
     if isinstance(env, CarlaConfig):
-        return drive_carla_trials(policy, trials, env, settle).drives
-    return drive_trials(policy, trials, env or CarRacingConfig(), settle, slots, workers).drives
+        return drive_carla_trials(policy, trials, env, settle).scores
+    return drive_car_racing_trials(policy, trials, env or CarRacingConfig(), settle, slots, workers).scores
 
 
 def evaluate_vla(
@@ -157,11 +156,11 @@ def evaluate_vla(
         asked: what is asked of it, on which tracks.
         guidance: by which world model; None drives alone.
         json_path: where to write the result, too.
-        picture_path: where to draw what was driven; see `draw_driven`.
+        picture_path: where to draw what was driven; see `draw_trials`.
 
     Raises:
         DreamdriveError: no such run, or one of another job or environment; see `InstructionOptions.trials`
-            and `drive_trials` as well.
+            and `drive_car_racing_trials` as well.
     """
     guidance = guidance or GuidanceOptions()
     driver = load_driver(run, guidance)
@@ -171,10 +170,10 @@ def evaluate_vla(
     torch.manual_seed(asked.first_seed)
     slots = min(8, len(trials))
     with Progress(f"evaluating {run} on CarRacing-v3", len(trials), "episodes") as progress:
-        found = drive_trials(driver.policy, trials, env, slots=slots, progress=progress)
+        found = drive_car_racing_trials(driver.policy, trials, env, slots=slots, progress=progress)
     versions = package_versions("gymnasium", "box2d", "torch")
     result = _scores(run, "CarRacing-v3", asked, guidance, found, driver.own.config, versions)
-    return _report(result, found.driven, speed_scale(env), json_path, picture_path)
+    return _report(result, found.records, speed_scale(env), json_path, picture_path)
 
 
 def evaluate_vla_in_carla(
@@ -196,7 +195,7 @@ def evaluate_vla_in_carla(
         asked: what is asked of it, on which routes.
         guidance: by which world model; None drives alone.
         json_path: where to write the result, too.
-        picture_path: where to draw what was driven; see `draw_driven`.
+        picture_path: where to draw what was driven; see `draw_trials`.
         overrides: options of `CarlaConfig`, as text.
         open_env: makes the environment in each client's process.
 
@@ -218,7 +217,7 @@ def evaluate_vla_in_carla(
         found = drive_carla_trials(
             driver.policy, trials, config, progress=progress, open_env=open_env, name=str(run)
         )
-    if not found.drives:
+    if not found.scores:
         raise DreamdriveError(f"no route was driven to its end: the simulator was lost on all {found.lost}")
     figures = CarlaFigures(
         simulator=simulator_name(config, words),
@@ -233,7 +232,7 @@ def evaluate_vla_in_carla(
     )
     place, versions = f"CARLA ({figures.simulator})", package_versions(*VERSIONS)
     result = _scores(run, place, asked, guidance, found, driver.own.config, versions, figures)
-    return _report(result, found.driven, speed_scale(learnt), json_path, picture_path)
+    return _report(result, found.records, speed_scale(learnt), json_path, picture_path)
 
 
 def _scores(
@@ -241,13 +240,13 @@ def _scores(
     environment: str,
     asked: InstructionOptions,
     guidance: GuidanceOptions,
-    found: Trials,
+    found: TrialResults,
     policy: VLAConfig,
     versions: dict[str, str],
     in_carla: CarlaFigures | None = None,
 ) -> ObedienceScores:
     """The result of an evaluation: means over what was driven, at least one, and what the others say."""
-    drives = found.drives
+    drives = found.scores
     return ObedienceScores(
         run=str(run),
         environment=environment,
@@ -275,7 +274,7 @@ def _scores(
 
 def _report(
     result: ObedienceScores,
-    driven: Sequence[Driven],
+    records: Sequence[TrialRecord],
     scale: SpeedScale,
     json_path: Path | None,
     picture_path: Path | None,
@@ -290,7 +289,7 @@ def _report(
         guide = f", guided by {result.guided_by}" if result.guided_by else ""
         told = ", told what another was asked for" if result.shuffled else ""
         title = f"{result.run}{guide}{told}: {result.obedience.mean:.0%} of the decisions as asked"
-        draw_driven(picture_path, driven, scale, title)
+        draw_trials(picture_path, records, scale, title)
     return result
 
 

@@ -31,8 +31,8 @@ class Trial:
 
     seed: int
     asked: Labels
-    """What is scored."""
-    told: str
+    """The labels that are scored."""
+    instruction: str
     """The sentence that the policy gets."""
 
     @property
@@ -44,18 +44,25 @@ class Trial:
 
 
 @dataclass
-class Driven:
-    """What is noted of an episode as it is driven, one entry a decision."""
+class TrialRecord:
+    """How a trial was driven, one entry a decision."""
 
     trial: Trial
     speeds: list[float] = field(default_factory=list)
     """[m/s]."""
     offsets: list[float] = field(default_factory=list)
-    """From the middle of the road, left positive [m]."""
+    """From the middle of road or lane, left positive [m]."""
     half_widths: list[float] = field(default_factory=list)
     """[m]."""
     manoeuvres: list[str] = field(default_factory=list)
     """What the route does ahead, one of MANOEUVRES or ""; always "" where there are no junctions."""
+
+    def add(self, speed: float, offset: float, half_width: float, manoeuvre: str = "") -> None:
+        """Add a decision."""
+        self.speeds.append(speed)
+        self.offsets.append(offset)
+        self.half_widths.append(half_width)
+        self.manoeuvres.append(manoeuvre)
 
 
 @dataclass(frozen=True)
@@ -134,9 +141,9 @@ def repeated(instructions: Sequence[tuple[str, Labels]], episodes: int, first_se
 
 
 def shuffled(trials: Sequence[Trial]) -> list[Trial]:
-    """The same trials, each told what was to be told in one that asks for something else: the control.
+    """The same trials, each with the instruction of one that asks for something else: the control.
 
-    Every sentence is told once, and never where its own labels are asked for.
+    Every instruction is used once, and never where its own labels are asked for.
 
     Raises:
         DreamdriveError: more than half of the trials ask for the same.
@@ -149,8 +156,8 @@ def shuffled(trials: Sequence[Trial]) -> list[Trial]:
         raise DreamdriveError(
             "shuffle: more than half of the episodes are asked for the same: expected other instructions, too"
         )
-    told = {order[i]: trials[order[(i + shift) % len(order)]].told for i in range(len(order))}
-    return [Trial(trial.seed, trial.asked, told[i]) for i, trial in enumerate(trials)]
+    other = {order[i]: trials[order[(i + shift) % len(order)]] for i in range(len(order))}
+    return [Trial(trial.seed, trial.asked, other[i].instruction) for i, trial in enumerate(trials)]
 
 
 def taken(
@@ -163,7 +170,7 @@ def taken(
 
     Args:
         word: one of MANOEUVRES.
-        manoeuvres, offsets, half_widths: (T,), as in `Driven`.
+        manoeuvres, offsets, half_widths: (T,), as in `TrialRecord`.
     """
     wanted = np.array([found == word for found in manoeuvres], bool)
     within = abs(offsets) <= half_widths
@@ -175,27 +182,27 @@ def taken(
     return wanted, done
 
 
-def score_drive(drive: Driven, score: float, scale: SpeedScale, settle: int = SETTLE) -> EpisodeScore:
+def score_trial(record: TrialRecord, score: float, scale: SpeedScale, settle: int = SETTLE) -> EpisodeScore:
     """The score of an episode with the return `score`, of which the first `settle` decisions do not count.
 
     Where a manoeuvre is asked for, only the decisions count in which the route does it: see `taken`.
     """
-    asked = drive.trial.asked
+    asked = record.trial.asked
     speeds, offsets, half_widths = (
-        np.array(column, np.float64) for column in (drive.speeds, drive.offsets, drive.half_widths)
+        np.array(column, np.float64) for column in (record.speeds, record.offsets, record.half_widths)
     )
 
     def share(labels: Labels) -> float:
         kept = obeys(labels, speeds, offsets, half_widths, scale)[settle:]
         if labels.manoeuvre is not None:
-            wanted, done = taken(labels.manoeuvre, drive.manoeuvres, offsets, half_widths)
+            wanted, done = taken(labels.manoeuvre, record.manoeuvres, offsets, half_widths)
             kept = (kept & done[settle:])[wanted[settle:]]
         return float(kept.mean()) if len(kept) else 0.0
 
     return EpisodeScore(
-        seed=drive.trial.seed,
-        asked=drive.trial.name,
-        told=drive.trial.told,
+        seed=record.trial.seed,
+        asked=record.trial.name,
+        told=record.trial.instruction,
         obedience=share(asked),
         speed_obedience=None if asked.speed is None else share(Labels(speed=asked.speed)),
         place_obedience=None if asked.place is None else share(Labels(place=asked.place)),
@@ -267,12 +274,12 @@ class InstructionOptions:
     first_seed: int = 1_000_000
     """Of the tracks, 1,000,000 or more; the others follow, a track for each episode."""
     instructions: Sequence[str] = ()
-    """Sentences to tell it; each is driven `episodes` times."""
+    """Instructions; each is driven `episodes` times."""
     suite: bool = False
     """Instead of instructions, every speed with every place (and every way through a junction), in phrasings
     kept for testing."""
     shuffle: bool = False
-    """Tell each episode what another one is asked for: a control, whose score must be clearly worse."""
+    """Give each episode the instruction of another one: a control, whose score must be clearly worse."""
 
     def trials(self, junctions: bool = False) -> list[Trial]:
         """The episodes to drive; `junctions` says whether the environment has any.

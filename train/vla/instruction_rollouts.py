@@ -1,6 +1,7 @@
-"""Roll-outs of a policy with LeRobot's methods on courses, each episode with an instruction of its own."""
+"""Roll-outs of policies with LeRobot's methods, an instruction for each episode, in CarRacing and CARLA."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -11,43 +12,40 @@ from agent.behaviour.vla.interface import ChunkPolicy, require_policy
 from envs.car_racing.env import CarRacingConfig
 from envs.car_racing.official_tracks import OfficialTracks
 from envs.car_racing.track import HALF_WIDTH
+from envs.carla.config import CarlaConfig
+from envs.carla.ends import SIMULATOR_LOST
+from envs.carla.env import OpenEnv, open_carla
+from envs.carla.servers.routes import RouteRunner, RouteTask
+from train.drive.carla_score import RouteScore, score_route
 from train.drive.courses import drive_course
+from train.drive.environments import EnvConfig, explain_simulator_errors
 from train.run.errors import DreamdriveError, one_line
 from train.run.progress import Progress
+from train.vla.checks import check_carla
 from train.vla.config import speed_scale
 from train.vla.instructed_driver import InstructedDriver
-from train.vla.instruction_metrics import SETTLE, Driven, EpisodeScore, Trial, score_drive
-
-
-@dataclass(frozen=True)
-class Moment:
-    """How a car drives when a decision is taken."""
-
-    speed: float
-    """[m/s]."""
-    offset: float
-    """From the middle of road or lane, left positive [m]."""
-    half_width: float
-    """[m]."""
-    manoeuvre: str = ""
-    """What the route does ahead, "" for nothing."""
+from train.vla.instruction_metrics import SETTLE, EpisodeScore, Trial, TrialRecord, score_trial
 
 
 @dataclass
-class Trials:
-    """What became of the trials, in their order."""
+class TrialResults:
+    """The results of trials, in their order; those whose simulator was lost are left out."""
 
-    drives: list[EpisodeScore] = field(default_factory=list)
-    """How each did as it was told."""
-    driven: list[Driven] = field(default_factory=list)
-    """What it drove, an entry for each of `drives`."""
+    scores: list[EpisodeScore] = field(default_factory=list)
+    """How well each followed its instruction."""
+    records: list[TrialRecord] = field(default_factory=list)
+    """What was driven, an entry for each of `scores`."""
     ms_per_decision: float = 0.0
     """Time of the policy for one decision of one car [ms]."""
     cars_at_once: int = 1
+    routes: list[RouteScore] = field(default_factory=list)
+    """In CARLA: how its leaderboard scores each."""
+    lost: int = 0
+    """In CARLA: routes whose simulator was lost each time they were driven."""
 
 
 class Slots(Protocol):
-    """What `CourseDriver` needs of a course, whose episodes begin in all slots together."""
+    """What `TrialDriver` needs of a course, whose episodes begin in all slots together."""
 
     num_envs: int
     active: NDArray[np.bool_]
@@ -56,24 +54,38 @@ class Slots(Protocol):
     """(N,): which of the trials each slot drives."""
 
 
-class CourseDriver:
-    """Drives a course's episodes as each is instructed, and notes how; a `train.drive.drivers.Driver`.
+class TrialDriver:
+    """Drives a course's episodes as each is instructed, and records how; a `train.drive.drivers.Driver`.
 
     Args:
         policy: has LeRobot's methods.
         course: with an episode for each trial.
-        look: slot -> how its car drives now.
+        record: adds to a trial's record how the car in a slot drives now.
         trials: in the course's order.
+        env: what is driven.
+        settle: decisions that do not count.
+        progress: shows how far it is.
 
     Attributes:
-        driven: what is noted, one for each trial.
+        records: one for each trial.
     """
 
     def __init__(
-        self, policy: ChunkPolicy, course: Slots, look: Callable[[int], Moment], trials: Sequence[Trial]
+        self,
+        policy: ChunkPolicy,
+        course: Slots,
+        record: Callable[[int, TrialRecord], None],
+        trials: Sequence[Trial],
+        env: EnvConfig,
+        settle: int,
+        progress: Progress | None,
     ) -> None:
-        self._driver, self._course, self._look = InstructedDriver(policy), course, look
-        self.driven = [Driven(trial) for trial in trials]
+        self._driver, self._course, self._record = InstructedDriver(policy), course, record
+        self.records = [TrialRecord(trial) for trial in trials]
+        self._number = {trial.seed: i for i, trial in enumerate(trials)}
+        self._scores: dict[int, EpisodeScore] = {}
+        self._scale, self._settle, self._progress = speed_scale(env), settle, progress
+        self._lost = 0
 
     def reset(self, count: int) -> None:
         """See `Driver`."""
@@ -86,37 +98,62 @@ class CourseDriver:
             number = self._course.number[slot]
             if is_first[slot]:
                 # An episode whose simulator was lost begins again.
-                self.driven[number] = Driven(self.driven[number].trial)
-            noted, moment = self.driven[number], self._look(slot)
-            noted.speeds.append(moment.speed)
-            noted.offsets.append(moment.offset)
-            noted.half_widths.append(moment.half_width)
-            noted.manoeuvres.append(moment.manoeuvre)
-        self._driver.instructions = [self.driven[number].trial.told for number in self._course.number]
+                self.records[number] = TrialRecord(self.records[number].trial)
+            self._record(slot, self.records[number])
+        self._driver.instructions = [self.records[n].trial.instruction for n in self._course.number]
         return self._driver.act(observation, is_first)
 
-    @property
-    def ms_per_decision(self) -> float:
-        """Time of the policy for one decision of one car [ms]."""
-        return 1e3 * self._driver.seconds / max(1, sum(len(driven.speeds) for driven in self.driven))
+    def ended(self, seed: int, score: float) -> None:
+        """Score the trial on `seed`, whose return is `score`."""
+        number = self._number[seed]
+        self._scores[number] = score_trial(self.records[number], score, self._scale, self._settle)
+        if self._progress is not None:
+            mean = float(np.mean([one.obedience for one in self._scores.values()]))
+            self._progress.update(len(self._scores) + self._lost, {"obedience": mean})
+
+    def lost(self, seed: int) -> None:
+        """Leave the trial on `seed` out."""
+        self._lost += 1
+        if self._progress is not None:
+            self._progress.say(f"route {seed} is lost: its simulator was, each time")
+
+    def results(self, routes: Mapping[int, RouteScore] | None = None) -> TrialResults:
+        """The results so far; `routes` are CARLA's own scores by seed."""
+        driven = sorted(self._scores)
+        decisions = sum(len(record.speeds) for record in self.records)
+        return TrialResults(
+            [self._scores[i] for i in driven],
+            [self.records[i] for i in driven],
+            1e3 * self._driver.seconds / max(1, decisions),
+            self._course.num_envs,
+            [routes[self.records[i].trial.seed] for i in driven] if routes else [],
+            self._lost,
+        )
 
 
-def check_trials(policy: object, trials: Sequence[Trial]) -> ChunkPolicy:
-    """The policy, after a look at its methods and at the trials' seeds.
-
-    Raises:
-        DreamdriveError: a method is missing, or a seed comes twice.
-    """
-    try:
+def _check_trials(policy: object, trials: Sequence[Trial], env: EnvConfig, settle: int) -> ChunkPolicy:
+    """The policy, if it has its methods, each seed comes once, and episodes are longer than `settle`."""
+    with _explain_value_errors():
         driver = require_policy(policy)
-    except ValueError as error:
-        raise DreamdriveError(one_line(error)) from error
     if len({trial.seed for trial in trials}) < len(trials):
         raise DreamdriveError("seeds: expected different ones, a track for each episode")
+    if env.max_frames <= settle * env.action_repeat:
+        raise DreamdriveError(
+            f"--env.max_frames {env.max_frames}: expected more than {settle * env.action_repeat}, the first "
+            f"{settle} decisions of an episode do not count"
+        )
     return driver
 
 
-def drive_trials(
+@contextmanager
+def _explain_value_errors() -> Iterator[None]:
+    try:
+        yield
+    except ValueError as error:
+        raise DreamdriveError(one_line(error)) from error
+
+
+def drive_car_racing_trials(
     policy: object,
     trials: Sequence[Trial],
     env: CarRacingConfig,
@@ -124,7 +161,7 @@ def drive_trials(
     slots: int = 8,
     workers: int = 2,
     progress: Progress | None = None,
-) -> Trials:
+) -> TrialResults:
     """Drive every trial on its own official track.
 
     Args:
@@ -136,45 +173,78 @@ def drive_trials(
         workers: processes for them.
         progress: shows how far it is.
 
-    Returns:
-        The scores, and what was driven.
-
     Raises:
         DreamdriveError: a method is missing, an instruction cannot be scored here, seeds that are not
             evaluation's or come twice, or episodes too short for `settle`.
     """
-    driver = check_trials(policy, trials)
-    if env.max_frames <= settle * env.action_repeat:
-        raise DreamdriveError(
-            f"env.max_frames {env.max_frames}: expected more than {settle * env.action_repeat}, the first "
-            f"{settle} decisions of an episode do not count"
-        )
-    seeds = [trial.seed for trial in trials]
+    checked = _check_trials(policy, trials, env, settle)
     for trial in trials:
         if trial.asked.speed is None and trial.asked.place is None:
             raise DreamdriveError(
-                f"instruction {trial.told!r}: asks for neither speed nor place, which is all that can be "
-                "scored in CarRacing"
+                f"instruction {trial.instruction!r}: asks for neither speed nor place, which is all that can "
+                "be scored in CarRacing"
             )
-    try:
+    with _explain_value_errors():
+        seeds = [trial.seed for trial in trials]
         course = OfficialTracks(env, seeds, slots, workers, measured=True, together=True)
-    except ValueError as error:
-        raise DreamdriveError(one_line(error)) from error
-    number = {seed: i for i, seed in enumerate(seeds)}
-    scored: dict[int, EpisodeScore] = {}
 
-    def look(slot: int) -> Moment:
+    def record(slot: int, to: TrialRecord) -> None:
         car = course.cars[slot]
         assert car is not None
-        return Moment(car.speed, car.offset, HALF_WIDTH)
+        to.add(car.speed, car.offset, HALF_WIDTH)
 
     with course:
-        course_driver = CourseDriver(driver, course, look, trials)
-        for episode in drive_course(course, course_driver):
-            i = number[episode.seed]
-            scored[i] = score_drive(course_driver.driven[i], episode.score, speed_scale(env), settle)
-            if progress is not None:
-                mean = float(np.mean([score.obedience for score in scored.values()]))
-                progress.update(len(scored), {"obedience": mean})
-    scores = [scored[i] for i in range(len(trials))]
-    return Trials(scores, course_driver.driven, course_driver.ms_per_decision, course.num_envs)
+        driver = TrialDriver(checked, course, record, trials, env, settle, progress)
+        for track in drive_course(course, driver):
+            driver.ended(track.seed, track.score)
+    return driver.results()
+
+
+def drive_carla_trials(
+    policy: object,
+    trials: Sequence[Trial],
+    env: CarlaConfig,
+    settle: int = SETTLE,
+    progress: Progress | None = None,
+    open_env: OpenEnv = open_carla,
+    name: str = "the policy",
+) -> TrialResults:
+    """Drive every trial on a route of its own, by turns through the towns.
+
+    Where a manoeuvre is asked for, the route does it somewhere. Several simulators (`env.num_envs`) begin
+    their routes together, for a policy forgets all its episodes at once.
+
+    Args:
+        policy, trials, settle, progress: see `drive_car_racing_trials`.
+        env: what is driven, with the simulators' servers.
+        open_env: makes the environment in each client's process.
+        name: what complaints call the policy.
+
+    Raises:
+        DreamdriveError: the policy does not fit, seeds that are not evaluation's or come twice, episodes too
+            short for `settle`, no such route, or no simulator.
+    """
+    checked = _check_trials(policy, trials, env, settle)
+    check_carla(policy, env, name)
+    tasks = [
+        RouteTask(trial.seed, env.towns[i % len(env.towns)], trial.asked.manoeuvre or "")
+        for i, trial in enumerate(trials)
+    ]
+    routes: dict[int, RouteScore] = {}
+    with explain_simulator_errors():
+        with _explain_value_errors():
+            course = RouteRunner(env, tasks, open_env=open_env, together=True)
+
+        def record(slot: int, to: TrialRecord) -> None:
+            info = course.infos[slot]
+            to.add(info["speed"], info["lane_offset"], info["half_width"], info["manoeuvre"])
+
+        with course:
+            driver = TrialDriver(checked, course, record, trials, env, settle, progress)
+            for route in drive_course(course, driver):
+                if route.reason == SIMULATOR_LOST:
+                    driver.lost(route.task.seed)
+                else:
+                    routes[route.task.seed] = score_route(route)
+                    driver.ended(route.task.seed, route.reward)
+    return driver.results(routes)

@@ -23,7 +23,7 @@ from train.run.checkpoint import fit_weights, load_weights, save_weights, write_
 from train.run.errors import DreamdriveError, explain_os_errors, one_line
 from train.run.folder import Run
 from train.run.options import validate
-from train.vla.batch_checks import Seen, check_actions, check_observation
+from train.vla.checks import PolicyInputs, check_actions, check_observation
 
 POLICY_FOLDER = "policy"
 """Where a run keeps the policy that it trained."""
@@ -215,7 +215,7 @@ class VLAPolicy(nn.Module):
         where = self.device if generator is None else generator.device
         return torch.randn(shape, generator=generator, device=where).to(self.device)
 
-    def _read(self, seen: Seen) -> Context:
+    def _read(self, seen: PolicyInputs) -> Context:
         text = self.encoder(seen.tasks).to(self.device)
         if text.shape != (len(seen.tasks), self.config.text_size):
             raise DreamdriveError(
@@ -226,13 +226,13 @@ class VLAPolicy(nn.Module):
         return self.model.context(seen.vision, state, text)
 
     @torch.no_grad()
-    def _draw(self, seen: Seen, noise: Tensor, prefix: Prefix | None) -> Tensor:
+    def _draw(self, seen: PolicyInputs, noise: Tensor, prefix: Prefix | None) -> Tensor:
         """Chunks (B, K, T, A) out of noise of that shape."""
         context = self._read(seen)
         velocity = lambda noisy, times: self.model.velocity(noisy, times, context)  # noqa: E731
         return sample(velocity, noise, self.config.flow_steps, prefix).clamp(-1.0, 1.0)
 
-    def _one(self, seen: Seen, noise: Tensor, prefix: Prefix | None) -> Tensor:
+    def _one(self, seen: PolicyInputs, noise: Tensor, prefix: Prefix | None) -> Tensor:
         """One chunk a row, (B, T, A), that continues `prefix`."""
         if prefix is not None:
             # (B, 1, T, A)

@@ -17,15 +17,15 @@ from train.look.evaluate_vla import evaluate_policy
 from train.run.errors import DreamdriveError
 from train.vla.config import speed_scale
 from train.vla.instruction_metrics import (
-    Driven,
     EpisodeScore,
     Trial,
+    TrialRecord,
     cells,
     interval,
     overall,
     repeated,
     score_cells,
-    score_drive,
+    score_trial,
     shuffled,
     suite,
     taken,
@@ -53,9 +53,9 @@ class Constant:
         raise AssertionError("who drives asks for actions, never for chunks")
 
 
-def driven(trial: Trial, speeds: Sequence[float], offset: float = 0.0) -> Driven:
+def driven(trial: Trial, speeds: Sequence[float], offset: float = 0.0) -> TrialRecord:
     count = len(speeds)
-    return Driven(trial, list(speeds), [offset] * count, [40 / 6] * count)
+    return TrialRecord(trial, list(speeds), [offset] * count, [40 / 6] * count)
 
 
 def scored(asked: str, obedience: float) -> EpisodeScore:
@@ -65,20 +65,20 @@ def scored(asked: str, obedience: float) -> EpisodeScore:
 def test_obedience_is_the_share_of_the_decisions_after_settling() -> None:
     trial = Trial(FIRST, Labels("slow", "left"), "")
     # Ten decisions settle; of the 20 that count 15 are slow, and all on the left.
-    score = score_drive(driven(trial, [0.0] * 10 + [22.0] * 15 + [70.0] * 5, 4.0), 7.0, CAR_RACING_SPEEDS, 10)
+    score = score_trial(driven(trial, [0.0] * 10 + [22.0] * 15 + [70.0] * 5, 4.0), 7.0, CAR_RACING_SPEEDS, 10)
     assert score.obedience == pytest.approx(0.75)
     assert (score.speed_obedience, score.place_obedience) == (pytest.approx(0.75), 1.0)  # type: ignore[comparison-overlap]
     assert (score.score, score.decisions, score.asked) == (7.0, 30, "slow left")
     assert score.mean_speed == pytest.approx((15 * 22 + 5 * 70) / 20)
-    other = score_drive(driven(trial, [22.0] * 30, -4.0), 0.0, CAR_RACING_SPEEDS, 10)
+    other = score_trial(driven(trial, [22.0] * 30, -4.0), 0.0, CAR_RACING_SPEEDS, 10)
     assert (other.obedience, other.speed_obedience, other.place_obedience) == (0.0, 1.0, 0.0)
 
 
 def test_who_leaves_the_road_or_ends_early_does_not_obey() -> None:
     trial = Trial(FIRST, Labels(place="right"), "")
-    off = score_drive(driven(trial, [10.0] * 20, -9.0), 0.0, CAR_RACING_SPEEDS, 5)
+    off = score_trial(driven(trial, [10.0] * 20, -9.0), 0.0, CAR_RACING_SPEEDS, 5)
     assert off.off_road == 1.0 and off.speed_obedience is None
-    early = score_drive(driven(trial, [10.0] * 5, -4.0), 0.0, CAR_RACING_SPEEDS, 5)
+    early = score_trial(driven(trial, [10.0] * 5, -4.0), 0.0, CAR_RACING_SPEEDS, 5)
     assert early.obedience == 0.0 and early.mean_speed == 0.0
 
 
@@ -98,28 +98,28 @@ def test_of_a_manoeuvre_only_the_decisions_count_in_which_there_is_one() -> None
     words = [""] * 4 + ["left"] * 4 + [""] * 12
     drive = driven(Trial(FIRST, Labels("slow", manoeuvre="left"), ""), [20.0] * 6 + [70.0] * 14)
     drive.manoeuvres = words
-    score = score_drive(drive, 0.0, CAR_RACING_SPEEDS, 2)
+    score = score_trial(drive, 0.0, CAR_RACING_SPEEDS, 2)
     assert score.asked == "slow turn-left" and score.manoeuvre_obedience == 1.0
     # Two of the four were slow; of all that count, 4 of 18.
     assert score.obedience == 0.5 and score.speed_obedience == pytest.approx(4 / 18)
     drive.manoeuvres = [""] * 20
-    assert score_drive(drive, 0.0, CAR_RACING_SPEEDS, 2).obedience == 0.0
+    assert score_trial(drive, 0.0, CAR_RACING_SPEEDS, 2).obedience == 0.0
 
 
 def test_where_there_are_junctions_the_suite_turns_at_them() -> None:
     trials = suite(1, FIRST, junctions=True)
     assert len({trial.name for trial in trials}) == len(trials) == 18
     assert [trial.name for trial in trials[15:]] == ["turn-left", "turn-right", "go-straight"]
-    assert all(lookup(trial.told) == trial.asked for trial in trials)
+    assert all(lookup(trial.instruction) == trial.asked for trial in trials)
 
 
 def test_the_suite_has_every_cell_in_words_kept_for_testing() -> None:
     trials = suite(3, FIRST)
     assert [trial.seed for trial in trials] == list(range(FIRST, FIRST + 45))
     assert {trial.asked for trial in trials} == set(cells()) and len(cells()) == 15
-    assert all(lookup(trial.told) == trial.asked for trial in trials)
+    assert all(lookup(trial.instruction) == trial.asked for trial in trials)
     learnt = {text for text, _ in phrasings(False)}
-    assert not any(text in trial.told for trial in trials for text in learnt if len(text) > 12)
+    assert not any(text in trial.instruction for trial in trials for text in learnt if len(text) > 12)
     assert trials == suite(3, FIRST)
 
 
@@ -133,19 +133,19 @@ def test_shuffled_trials_are_told_what_others_are_asked(groups: list[int]) -> No
         return
     mixed = shuffled(trials)
     assert [(t.seed, t.asked) for t in mixed] == [(t.seed, t.asked) for t in trials]
-    assert sorted(t.told for t in mixed) == sorted(t.told for t in trials)
-    assert all(int(t.told.split()[0]) != g for t, g in zip(mixed, groups, strict=True))
+    assert sorted(t.instruction for t in mixed) == sorted(t.instruction for t in trials)
+    assert all(int(t.instruction.split()[0]) != g for t, g in zip(mixed, groups, strict=True))
 
 
 def test_the_shuffled_suite_asks_for_another_speed() -> None:
     for trial in shuffled(suite(2, FIRST)):
-        told = lookup(trial.told)
+        told = lookup(trial.instruction)
         assert told is not None and told.speed != trial.asked.speed
 
 
 def test_instructions_come_by_turns() -> None:
     trials = repeated([("a", Labels("slow")), ("b", Labels("fast"))], 2, FIRST)
-    assert [(t.seed - FIRST, t.told) for t in trials] == [(0, "a"), (1, "b"), (2, "a"), (3, "b")]
+    assert [(t.seed - FIRST, t.instruction) for t in trials] == [(0, "a"), (1, "b"), (2, "a"), (3, "b")]
 
 
 def test_the_bootstrap_interval_covers_the_mean_about_as_often_as_it_says() -> None:

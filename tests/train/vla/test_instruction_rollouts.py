@@ -13,9 +13,9 @@ from tests.train.look.scored_env import BREAKS_ALWAYS, BREAKS_ONCE, open_scored
 from tests.train.vla.tiny_demonstrations import TINY, encode
 from train.language.hindsight import Labels
 from train.run.errors import DreamdriveError
-from train.vla.carla_rollouts import CarlaTrials, drive_carla_trials
-from train.vla.compatibility import check_carla
+from train.vla.checks import check_carla
 from train.vla.instruction_metrics import Trial
+from train.vla.instruction_rollouts import TrialResults, drive_carla_trials
 from train.vla.policy import VLAPolicy
 
 pytestmark = pytest.mark.usefixtures("nothing_left_behind")
@@ -52,7 +52,7 @@ def fake(tmp_path: Path, count: int) -> CarlaConfig:
     )
 
 
-def drive(tmp_path: Path, policy: object, trials: list[Trial], count: int = 2) -> CarlaTrials:
+def drive(tmp_path: Path, policy: object, trials: list[Trial], count: int = 2) -> TrialResults:
     return drive_carla_trials(policy, trials, fake(tmp_path, count), settle=1, open_env=open_scored)
 
 
@@ -60,14 +60,14 @@ def test_each_route_is_told_its_own_and_scored_by_what_was_driven(tmp_path: Path
     policy = Straight()
     trials = [Trial(FIRST, SLOW, "a"), Trial(FIRST + 1, LEFT, "b"), Trial(FIRST + 2, FAST, "c")]
     found = drive(tmp_path, policy, trials)
-    assert [(one.seed, one.asked, one.told) for one in found.drives] == [
+    assert [(one.seed, one.asked, one.told) for one in found.scores] == [
         (FIRST, "slow", "a"),
         (FIRST + 1, "turn-left", "b"),
         (FIRST + 2, "fast", "c"),
     ]
-    assert [one.obedience for one in found.drives] == [1.0, 1.0, 0.0]
-    assert [one.decisions for one in found.drives] == [5, 5, 5]
-    assert found.drives[1].manoeuvre_obedience == 1.0 and found.drives[0].manoeuvre_obedience is None
+    assert [one.obedience for one in found.scores] == [1.0, 1.0, 0.0]
+    assert [one.decisions for one in found.scores] == [5, 5, 5]
+    assert found.scores[1].manoeuvre_obedience == 1.0 and found.scores[0].manoeuvre_obedience is None
     # The route of FIRST + 1 does not turn left: another was driven, without that one's red light.
     assert [route.infractions for route in found.routes] == [{}, {}, {}]
     assert [route.town for route in found.routes] == ["north", "south", "north"]
@@ -81,8 +81,8 @@ def test_each_route_is_told_its_own_and_scored_by_what_was_driven(tmp_path: Path
 def test_a_lost_route_is_noted_anew_and_one_that_never_ends_is_left_out(tmp_path: Path) -> None:
     trials = [Trial(seed, SLOW, "a") for seed in (FIRST, BREAKS_ONCE, BREAKS_ALWAYS)]
     found = drive(tmp_path, Straight(), trials)
-    assert [one.seed for one in found.drives] == [FIRST, BREAKS_ONCE] and found.lost == 1
-    assert [one.decisions for one in found.drives] == [5, 5]
+    assert [one.seed for one in found.scores] == [FIRST, BREAKS_ONCE] and found.lost == 1
+    assert [one.decisions for one in found.scores] == [5, 5]
 
 
 def test_what_cannot_be_driven_is_one_line(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Batches from outside, checked before they are used: one clear error that names what is wrong."""
+"""Checks of a policy's batches, and of whether a policy fits an environment; one clear error each."""
 
 from __future__ import annotations
 
@@ -10,21 +10,25 @@ from torch import Tensor
 
 from agent.behaviour.vla.interface import ACTION, FEATURES, IMAGE, IMAGES, PAD, STATE, TASK, VLABatch
 from agent.behaviour.vla.model import VLAConfig
+from envs.car_racing.env import CarRacingConfig
+from envs.car_racing.track import STATE_SIZE
+from envs.carla.config import CarlaConfig
+from train.drive.environments import EnvConfig
 from train.run.errors import DreamdriveError
 
 _ROUNDING = 1e-3
 """How far a number may be outside its range: pictures are scaled in half precision, too."""
 
 
-class Seen(NamedTuple):
-    """A checked observation: what it is seen by, (B, 3, H, W) or (B, F), its state (B, S), and B texts."""
+class PolicyInputs(NamedTuple):
+    """A checked observation: picture (B, 3, H, W) or features (B, F), state (B, S), and B instructions."""
 
     vision: Tensor
     state: Tensor
     tasks: list[str]
 
 
-def check_observation(config: VLAConfig, batch: VLABatch, device: torch.device) -> Seen:
+def check_observation(config: VLAConfig, batch: VLABatch, device: torch.device) -> PolicyInputs:
     """The observation in `batch`, as float32 on `device`.
 
     Raises:
@@ -38,7 +42,7 @@ def check_observation(config: VLAConfig, batch: VLABatch, device: torch.device) 
         _finite(vision, FEATURES)
     state = _tensor(batch, STATE, (len(vision), config.state_size), device)
     _finite(state, STATE)
-    return Seen(vision, state, _tasks(batch, len(vision)))
+    return PolicyInputs(vision, state, _tasks(batch, len(vision)))
 
 
 def check_actions(
@@ -55,8 +59,8 @@ def check_actions(
     if pad is None:
         return actions, None
     if not isinstance(pad, Tensor) or pad.dtype != torch.bool or pad.shape != (rows, config.chunk):
-        told = f"{pad.dtype} {tuple(pad.shape)}" if isinstance(pad, Tensor) else type(pad).__name__
-        raise DreamdriveError(f"batch: {PAD}: {told}: expected bool ({rows}, {config.chunk})")
+        found = f"{pad.dtype} {tuple(pad.shape)}" if isinstance(pad, Tensor) else type(pad).__name__
+        raise DreamdriveError(f"batch: {PAD}: {found}: expected bool ({rows}, {config.chunk})")
     return actions, pad.to(device)
 
 
@@ -111,3 +115,52 @@ def _tasks(batch: VLABatch, rows: int) -> list[str]:
     if len(tasks) != rows:
         raise DreamdriveError(f"batch: {TASK}: {len(tasks)} instructions, expected {rows}, one a row")
     return list(tasks)
+
+
+def check_carla(policy: object, env: CarlaConfig, where: str) -> None:
+    """Raise `DreamdriveError` where a policy does not fit the environment as it is configured.
+
+    Of a policy of another class nothing is known, and nothing is checked.
+
+    Args:
+        policy: with a `config` of ours, or any other.
+        env: what it is to drive.
+        where: what the policy is called.
+    """
+    config = getattr(policy, "config", None)
+    if not isinstance(config, VLAConfig):
+        return
+    if not env.state:
+        raise DreamdriveError(f"--env.state false: expected true, {where} reads the vehicle's state")
+    if config.vision == "patches" and not env.image:
+        raise DreamdriveError(f"--env.image false: expected true, {where} sees by the front camera")
+    if env.state_size != config.state_size:
+        raise DreamdriveError(
+            f"--env.route.ahead {env.route.ahead}: a state of {env.state_size} numbers, expected "
+            f"{config.state_size}, as {where} learnt"
+        )
+    _check_sizes(config, env, where)
+
+
+def check_car_racing(policy: object, env: CarRacingConfig, where: str) -> None:
+    """As `check_carla`, for CarRacing."""
+    config = getattr(policy, "config", None)
+    if not isinstance(config, VLAConfig):
+        return
+    if config.state_size != STATE_SIZE:
+        raise DreamdriveError(
+            f"{where}: learnt with a state of {config.state_size} numbers, expected {STATE_SIZE}, CarRacing's"
+        )
+    _check_sizes(config, env, where)
+
+
+def _check_sizes(config: VLAConfig, env: EnvConfig, where: str) -> None:
+    if config.vision == "patches" and env.image_size != config.image_size:
+        raise DreamdriveError(
+            f"--env.image_size {env.image_size}: expected {config.image_size}, as {where} learnt"
+        )
+    if env.action_size != config.action_size:
+        raise DreamdriveError(
+            f"--env.action {env.action}: actions of {env.action_size} numbers, expected "
+            f"{config.action_size}, as {where} learnt"
+        )

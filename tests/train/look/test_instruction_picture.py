@@ -7,13 +7,13 @@ import pytest
 from PIL import Image
 
 from train.language.hindsight import CAR_RACING_SPEEDS, Labels
+from train.look.instruction_picture import draw_trials
 from train.run.errors import DreamdriveError
-from train.vla.driven_picture import draw_driven
-from train.vla.instruction_metrics import Driven, Trial
+from train.vla.instruction_metrics import Trial, TrialRecord
 
 
-def drive(labels: Labels, speed: float, offset: float) -> Driven:
-    return Driven(Trial(0, labels, "told"), [speed] * 60, [offset] * 60, [2.0] * 60, [""] * 60)
+def drive(labels: Labels, speed: float, offset: float) -> TrialRecord:
+    return TrialRecord(Trial(0, labels, "told"), [speed] * 60, [offset] * 60, [2.0] * 60, [""] * 60)
 
 
 def pixels(path: Path) -> np.ndarray:
@@ -23,7 +23,7 @@ def pixels(path: Path) -> np.ndarray:
 def test_a_line_for_each_episode_in_the_colour_of_its_place(tmp_path: Path) -> None:
     file = tmp_path / "new" / "driven.png"
     drives = [drive(Labels("slow", "left"), 20.0, 1.0), drive(Labels("fast", "right"), 60.0, -1.0)]
-    draw_driven(file, drives, CAR_RACING_SPEEDS, "two episodes")
+    draw_trials(file, drives, CAR_RACING_SPEEDS, "two episodes")
     picture = pixels(file)
     height, width = picture.shape[:2]
     redder = picture[..., 0] - picture[..., 2]
@@ -40,11 +40,11 @@ def test_a_line_for_each_episode_in_the_colour_of_its_place(tmp_path: Path) -> N
 def test_who_is_asked_for_no_speed_and_where_there_is_no_road(tmp_path: Path) -> None:
     turning = drive(Labels(manoeuvre="left"), 5.0, 0.0)
     turning.half_widths[10:20] = [0.0] * 10
-    draw_driven(tmp_path / "driven.png", [turning], CAR_RACING_SPEEDS, "turning")
+    draw_trials(tmp_path / "driven.png", [turning], CAR_RACING_SPEEDS, "turning")
     assert pixels(tmp_path / "driven.png").std() > 5
 
 
 def test_nothing_to_draw(tmp_path: Path) -> None:
     with pytest.raises(DreamdriveError, match="no episodes, expected at least one"):
-        draw_driven(tmp_path / "driven.png", [], CAR_RACING_SPEEDS, "")
+        draw_trials(tmp_path / "driven.png", [], CAR_RACING_SPEEDS, "")
     assert not list(tmp_path.iterdir())
