@@ -17,6 +17,7 @@ SHIPPED = {"car_racing": RSSM, "car_racing_lstm": LSTMWorldModel}
 TRACKS = 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SHIPPED)
 def test_a_shipped_agent_scores_what_the_results_say(name: str) -> None:
     """On the first held-out tracks; rounding differs between processors, and so does a drive."""

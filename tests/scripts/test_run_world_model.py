@@ -113,6 +113,7 @@ def test_without_slurm_it_saves_and_leaves(environment: dict[str, str], number: 
     assert "saved" in told and "scontrol" not in told
 
 
+@pytest.mark.slow
 def test_slurm_alone_ends_its_processes(environment: dict[str, str]) -> None:
     job = begin(environment | SLURM)
     # Slurm sends it to the learner, too; the script must not do so once more.

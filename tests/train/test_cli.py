@@ -115,6 +115,7 @@ def test_a_mistake_in_the_command_line_exits_with_2(words: list[str], complaint:
     assert done.returncode == 2 and complaint in done.stderr and "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_an_error_is_one_line_and_exits_with_1(tmp_path: Path) -> None:
     done = dreamdrive("runs", "--folder", str(tmp_path))
     assert done.returncode == 1 and done.stdout == ""

@@ -241,6 +241,7 @@ def drive(model: WorldModel, choose: object, episodes: int, length: int) -> floa
     return total / episodes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_planning_beats_an_untrained_policy_in_the_line_world(method: Method) -> None:
     torch.manual_seed(0)

@@ -100,6 +100,7 @@ def test_actions_beyond_one_are_scaled_back() -> None:
     assert not torch.allclose(net.embed_action(torch.tensor([0.5, -0.3])), inside)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     shutil.which("g++") is None, reason="torch.compile needs a C++ compiler, and there is none"
 )

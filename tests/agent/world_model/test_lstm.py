@@ -263,6 +263,7 @@ def test_compressed_states_are_small() -> None:
     assert wide.expand(wide.compress(state))["token"].item() == 8**4 * 9 - 1
 
 
+@pytest.mark.slow
 def test_compiled_steps_give_what_the_plain_ones_give() -> None:
     model = tiny_lstm()
     data = token_batch(model)

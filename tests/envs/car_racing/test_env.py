@@ -175,6 +175,7 @@ def test_gymnasium_reports_wheels_off_the_road() -> None:
     assert near > 100 and far > 20
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_leaving_the_road_is_seen_in_the_simulators_own_pictures(backend: str) -> None:
     """The car stands on the road, then leaves it for good: steering hard at half throttle."""

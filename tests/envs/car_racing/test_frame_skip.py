@@ -66,6 +66,7 @@ def test_processes_of_their_own_bring_the_same(sizes: tuple[int, ...]) -> None:
             assert np.array_equal(getattr(one, name), getattr(other, name)), name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_car_racing_is_the_same_in_any_number_of_processes(backend: str) -> None:
     def episode(processes: int) -> list[np.ndarray]:

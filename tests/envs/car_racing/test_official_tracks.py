@@ -76,6 +76,7 @@ def plainly(seed: int) -> tuple[TrackResult, list[bytes]]:
     return TrackResult(seed, score, frames, base.tile_visited_count / len(base.track)), pictures
 
 
+@pytest.mark.slow
 def test_every_track_once_and_as_by_hand_however_it_is_shared_out() -> None:
     expected = {seed: plainly(seed) for seed in SEEDS}
     for slots, workers in ((2, 2), (9, 1)):

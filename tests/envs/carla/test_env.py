@@ -63,6 +63,7 @@ def test_following_the_route_reaches_the_goal(simulator: Address) -> None:
     assert end["info"]["route_completion"] == 1 and end["info"]["terms"]["goal"] == 20
 
 
+@pytest.mark.slow
 def test_a_seed_gives_the_same_drive_in_another_simulator(simulator: Address) -> None:
     with drives.serving() as another:
         other = in_child(drives.same_again, another, 5)
@@ -74,6 +75,7 @@ def test_a_seed_gives_the_same_drive_in_another_simulator(simulator: Address) ->
     assert in_child(drives.same_again, simulator, 6)[0] != first[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "fields",
     [
@@ -122,6 +124,7 @@ def test_a_client_that_died_synchronous_leaves_no_trouble(simulator: Address) ->
     assert end["left"] == {"actors": [], "synchronous": False, "step": None}
 
 
+@pytest.mark.slow
 def test_episodes_change_towns(simulator: Address) -> None:
     driven = in_child(drives.two_towns, simulator)
     assert [town for town, _ in driven] == ["village", "town", "village"]

@@ -107,6 +107,7 @@ def visitor(standin: Standin) -> Iterator[SupervisedSimulator]:
     assert another_client(standin.port, look).split() == ["False", "0"]
 
 
+@pytest.mark.slow
 def test_killed_stopped_and_killed_again() -> None:
     """The server dies in mid-episode, then stalls for longer than the time-out; the other goes on."""
     env = make_carla(carla_config(num_envs=2), 0)
@@ -131,6 +132,7 @@ def test_killed_stopped_and_killed_again() -> None:
         env.close()
 
 
+@pytest.mark.slow
 def test_stopped_for_longer_than_the_timeout_then_continued(
     standin: Standin, visitor: SupervisedSimulator
 ) -> None:
@@ -144,6 +146,7 @@ def test_stopped_for_longer_than_the_timeout_then_continued(
     back_at_work(visitor, time.monotonic())
 
 
+@pytest.mark.slow
 def test_absent_at_start_then_there() -> None:
     with PortBlock() as block:
         port = block.address.port
@@ -161,6 +164,7 @@ def test_absent_at_start_then_there() -> None:
         server.stop()
 
 
+@pytest.mark.slow
 def test_something_else_at_the_port() -> None:
     """What answers there does not speak CARLA's protocol."""
     server = ServerProcess(words())
@@ -175,6 +179,7 @@ def test_something_else_at_the_port() -> None:
         server.stop()
 
 
+@pytest.mark.slow
 def test_port_taken(standin: Standin) -> None:
     """A fixed port that is taken is an error; otherwise other ports are chosen."""
     port = standin.port
@@ -220,6 +225,7 @@ def test_a_previous_client_died_in_synchronous_mode(standin: Standin, visitor: S
     back_at_work(visitor, time.monotonic())
 
 
+@pytest.mark.slow
 def test_a_sensor_frame_is_missing(tmp_path: Path) -> None:
     flag = tmp_path / "lose pictures"
     command = [sys.executable, str(FLAKY), str(flag), *STANDIN[3:]]
@@ -236,6 +242,7 @@ def test_a_sensor_frame_is_missing(tmp_path: Path) -> None:
         simulator.close()
 
 
+@pytest.mark.slow
 def test_the_start_is_blocked(standin: Standin, visitor: SupervisedSimulator) -> None:
     """A car of another client blocks the start of the episode: the town is emptied."""
     drive(visitor)
@@ -254,6 +261,7 @@ def test_the_start_is_blocked(standin: Standin, visitor: SupervisedSimulator) ->
     assert visitor.starts == 2 and "start tried is blocked" in visitor.last_loss
 
 
+@pytest.mark.slow
 def test_the_map_is_reloaded(standin: Standin, visitor: SupervisedSimulator) -> None:
     """Another client reloads the world during an episode: our car and camera are destroyed."""
     drive(visitor)

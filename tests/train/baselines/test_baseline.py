@@ -326,6 +326,7 @@ def test_train_on_the_real_environment_and_eval(algo: list[str], runs: Path, tmp
     assert first == again and first["episode_frames"] == [24] and first["trained_frames"] == meta["frames"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seen", ["image", "features"])
 def test_train_in_a_dream_and_eval(seen: str, runs: Path, tmp_path: Path) -> None:
     run = runs / "dreamt"

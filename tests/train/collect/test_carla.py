@@ -80,6 +80,7 @@ def test_mistakes_are_marked_and_the_file_holds_what_was_done(tmp_path: Path) ->
     assert 0 < rows < 4 * FRAMES
 
 
+@pytest.mark.slow
 def test_it_goes_on_to_the_number_asked_for(tmp_path: Path) -> None:
     """One after the other or side by side, in one go or in three: the same episodes."""
     gather(tmp_path / "at once", 5)
@@ -99,6 +100,7 @@ def test_another_seed_drives_elsewhere(tmp_path: Path) -> None:
     assert not set(seeds(tmp_path / "a")) & set(seeds(tmp_path / "b"))
 
 
+@pytest.mark.slow
 def test_a_lost_episode_is_driven_again(tmp_path: Path) -> None:
     """Every server is killed in mid-episode once: the files are those of a collection without faults."""
     gather(tmp_path / "calm", 6, count=2)
@@ -132,6 +134,7 @@ class Harmful(CarlaPolicy):
         return made
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("harm", "said"), [(CRASH, "client was ended by SIGSEGV"), (BUG, "a defect of ours\n")]
 )
@@ -156,6 +159,7 @@ def working_and_not(bad: int) -> ServerConfig:
     return ServerConfig(command=command.replace("GOOD", good), port=bad, start_seconds=1.0)
 
 
+@pytest.mark.slow
 def test_a_simulator_that_does_not_work_stops_nobody(tmp_path: Path, capsys: Any) -> None:
     config = CarlaCollectConfig(env=env_config(2, working_and_not(31_840)))
     done = collect_episodes(tmp_path, 3, config, open_policy("autopilot"), 0, open_env=open_driving)
@@ -163,12 +167,14 @@ def test_a_simulator_that_does_not_work_stops_nobody(tmp_path: Path, capsys: Any
     assert "simulator 0 is given up, the others go on: " in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_without_any_simulator_it_ends(tmp_path: Path) -> None:
     config = CarlaCollectConfig(env=env_config(1, working_and_not(31_840)))
     with pytest.raises(DreamdriveError, match="simulator 0 does not work: .*no server answers"):
         collect_episodes(tmp_path, 3, config, open_policy("autopilot"), 0, open_env=open_driving)
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_one_line_and_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sync, left = os.fsync, 4  # the notes and the folder's entry, an episode and its entry
 

@@ -22,6 +22,8 @@ from train.online.config import OnlineConfig
 from train.run.checkpoint import save_weights
 from train.run.folder import Run
 
+pytestmark = pytest.mark.slow
+
 pytest.importorskip("carla")
 ROOT = Path(__file__).parents[3]
 SMALL = ["--env.max_frames", "25", "--env.image_size", "32", "--env.timeout_seconds", "20"]

@@ -47,6 +47,7 @@ def agent(path: Path, side: int = SIDE, actions: int = 2) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_from_the_autopilot_to_obedience(
     tmp_path: Path, runs: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -99,6 +99,7 @@ class Dying:
         os._exit(1)
 
 
+@pytest.mark.slow
 def test_a_worker_that_dies_is_told(tmp_path: Path) -> None:
     with pytest.raises(DreamdriveError, match="a worker died, expected none to"):
         convert("made", [Dying("x"), Dying("y")], tmp_path, SMALL, {}, workers=2)

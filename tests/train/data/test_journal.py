@@ -61,6 +61,7 @@ def killed_at(monkeypatch: pytest.MonkeyPatch, at: int, act: Callable[[], None])
     return False
 
 
+@pytest.mark.slow
 def test_killed_at_every_single_step_nothing_is_lost_and_nothing_is_half(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -116,6 +117,7 @@ with EpisodeFile(sys.argv[1], "a") as rollouts:
 """
 
 
+@pytest.mark.slow
 def test_a_writer_killed_from_outside(tmp_path: Path) -> None:
     path, told = tmp_path / "r.h5", 0
     for _ in range(2):

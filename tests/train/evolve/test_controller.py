@@ -140,6 +140,7 @@ def test_hopeless_episodes_are_cut_and_candidates_share_their_tracks() -> None:
     assert scores[0] == scores[1]
 
 
+@pytest.mark.slow
 def test_an_evolution_may_cut_episodes_sooner_than_others_do() -> None:
     """Controllers that do nothing: 4 of one generation and 2 of the re-evaluation, 2 episodes each."""
     env = {"action": "2d", "max_frames": 200, "hopeless_after": 40, "threads": 1}

@@ -4,6 +4,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Sequence
 
+import pytest
 import torch
 from torch import Tensor
 
@@ -44,6 +45,7 @@ def test_classes_of_nothing_are_the_last_ones() -> None:
     assert classes(Labels("stop", "left", "left")) == [0, 0, 0]
 
 
+@pytest.mark.slow
 def test_a_reader_reads_what_it_was_taught_and_most_of_what_it_was_not() -> None:
     torch.manual_seed(0)
     reader = InstructionClassifier(256, READING)

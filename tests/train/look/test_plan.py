@@ -52,6 +52,7 @@ def test_plan_drives_scores_and_draws(
         assert (tmp_path / "pictures" / name).stat().st_size > 1000
 
 
+@pytest.mark.slow
 def test_the_same_plan_twice_and_the_policy_alone(
     short_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

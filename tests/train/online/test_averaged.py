@@ -3,6 +3,7 @@
 import signal
 from pathlib import Path
 
+import pytest
 import torch
 
 from tests.train.online.test_resume import assert_same_end
@@ -18,6 +19,7 @@ def averaging(frames: int, average: float = 0.9) -> OnlineConfig:
     return config
 
 
+@pytest.mark.slow
 def test_the_mean_is_shared_and_the_weights_learn_as_without(runs: Path) -> None:
     run = train_agent(averaging(240), runs / "averaged", make_env=counting)
     plain = train_agent(tiny_config(frames=240), runs / "plain", make_env=counting)
@@ -30,6 +32,7 @@ def test_the_mean_is_shared_and_the_weights_learn_as_without(runs: Path) -> None
     assert any("actor" in name for name in moved) and any("dynamics" in name for name in moved)
 
 
+@pytest.mark.slow
 def test_stopped_and_resumed_it_ends_as_if_never_stopped(runs: Path) -> None:
     whole = train_agent(averaging(240), runs / "whole", make_env=counting)
     env = signalling(counting, signal.SIGTERM, [30])

@@ -56,6 +56,7 @@ def fake(config: EnvConfig, seed: int) -> CarlaVectorEnv:
     return make_carla(config, seed, servers(start_seconds=20.0), open_fake)
 
 
+@pytest.mark.slow
 def test_an_agent_learns_without_pictures_and_goes_on(runs: Path) -> None:
     run = train_agent(tiny(48), runs / "a", make_env=fake)
     metrics = read_metrics(run.metrics_path)
@@ -88,6 +89,7 @@ class Dying(CarlaVectorEnv):
             os.killpg(group(self.simulators[0]), self.fault)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", [signal.SIGKILL, signal.SIGSTOP])
 def test_a_run_outlives_a_simulator_that_dies_or_stalls(
     runs: Path, monkeypatch: pytest.MonkeyPatch, fault: signal.Signals
@@ -136,6 +138,7 @@ def test_too_few_servers_are_one_line(runs: Path) -> None:
         train_agent(config, runs / "a")
 
 
+@pytest.mark.slow
 def test_train_score_and_dream_in_the_stand_in(
     runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -60,6 +60,7 @@ def learning_config(actor_lr: float, frames: int) -> OnlineConfig:
     return config
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("actions", "frames"), [("continuous", 2400), ("discrete", 1400)])
 def test_a_task_of_left_and_right_is_solved(
     actions: Literal["continuous", "discrete"], frames: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -73,6 +74,7 @@ def test_a_task_of_left_and_right_is_solved(
     assert score > CHANCE + 0.75 * (BEST - CHANCE), f"{score} of {BEST}, chance is {CHANCE}"
 
 
+@pytest.mark.slow
 def test_without_an_actor_that_learns_it_stays_at_chance(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -10,6 +10,7 @@ from train.online import trainer
 from train.run.checkpoint import load_checkpoint
 
 
+@pytest.mark.slow
 def test_a_run_learns_the_same_beside_its_simulators(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     weights = []
     # In this process; in others, while the networks rest; in others, while they learn.

@@ -95,6 +95,7 @@ def test_the_reference_did_something(never_stopped: Run) -> None:
     assert differences(saved["agent"], fresh), "nothing was learnt"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "stops",
     [[30], [3], [1, 2, 3], [17, 18, 40, 55], [19], [20], [67]],
@@ -123,6 +124,7 @@ def test_stopped_and_resumed_ends_as_if_never_stopped(
     assert_same_end(path, never_stopped.path)
 
 
+@pytest.mark.slow
 def test_sigterm_and_sigkill_to_a_process(never_stopped: Run, tmp_path: Path, untracked: None) -> None:
     """Killed in the second segment, gone on with and stopped, and finished in this process."""
     path = tmp_path / "c"
@@ -137,6 +139,7 @@ def test_sigterm_and_sigkill_to_a_process(never_stopped: Run, tmp_path: Path, un
     assert_same_end(path, never_stopped.path)
 
 
+@pytest.mark.slow
 def test_a_small_replay_saves_between_and_is_killed_exactly(runs: Path) -> None:
     """Slack runs out within a segment: the checkpoints it forces change nothing, and can be gone on from."""
 

@@ -66,6 +66,7 @@ def test_a_key_that_is_not_plain_is_refused(tmp_path: Path) -> None:
         save_checkpoint(tmp_path / "c.pt", {"a": {(1, 2): 0}})
 
 
+@pytest.mark.slow
 def test_a_full_disk_leaves_the_old_checkpoint_and_nothing_else(tmp_path: Path) -> None:
     """A real refusal of the system, in the middle of torch's own writer: a limit on the size of files."""
     code = """

@@ -55,6 +55,7 @@ def test_what_was_freed_is_given_back() -> None:
     assert len(kept) == 20
 
 
+@pytest.mark.slow
 @glibc_only
 def test_what_was_freed_is_kept_while_a_job_learns() -> None:
     # In a process of its own: glibc cannot be told to forget it again.

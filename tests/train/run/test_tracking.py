@@ -26,6 +26,7 @@ def values(client: MlflowClient, run_id: str | None, name: str) -> list[tuple[in
     return [(point.step, point.value) for point in client.get_metric_history(run_id, name)]
 
 
+@pytest.mark.slow
 def test_a_run_is_tracked_beside_its_folder(run: Path) -> None:
     picture = run / "p.png"
     picture.write_bytes(b"png")
@@ -49,6 +50,7 @@ def test_a_run_is_tracked_beside_its_folder(run: Path) -> None:
     assert [entry["step"] for entry in entries] == list(range(700)) and entries[3]["loss/model"] == 1.5
 
 
+@pytest.mark.slow
 def test_a_killed_and_resumed_run_goes_on_in_the_same_mlflow_run(run: Path) -> None:
     """The first process is killed with SIGKILL; what it tracked beyond its checkpoint, step 20, is cut."""
     code = """
@@ -117,6 +119,7 @@ def test_an_mlflow_run_that_is_gone_is_replaced_and_that_is_said(run: Path) -> N
     assert values(mlflow_client(run.parent), run_id, "loss") == [(1, 1.0)]
 
 
+@pytest.mark.slow
 def test_mlflow_out_of_reach_is_said_once_and_stops_nothing(
     run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -162,6 +165,7 @@ def test_an_error_in_the_job_leaves_a_failed_run(run: Path) -> None:
     assert mlflow_client(run.parent).get_run(tracker.run_id).info.status == "FAILED"
 
 
+@pytest.mark.slow
 def test_tracking_makes_its_database_and_says_nothing(tmp_path: Path) -> None:
     run = tmp_path / "fresh" / "a"
     run.mkdir(parents=True)

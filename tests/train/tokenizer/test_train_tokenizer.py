@@ -27,6 +27,7 @@ def same(a: FSQVAE, b: FSQVAE) -> bool:
     return all(map(torch.equal, a.state_dict().values(), b.state_dict().values()))
 
 
+@pytest.mark.slow
 def test_it_learns_to_see(rollouts: EpisodeStore) -> None:
     config = small_config(training={"vae_epochs": 12, "vae_learning_rate": 3e-3, "compare_plain_vae": True})
     metrics = VAETrainer(fresh(), config).train(rollouts)

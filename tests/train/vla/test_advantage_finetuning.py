@@ -159,6 +159,7 @@ def test_a_run_is_left_that_drives_and_holds_what_it_came_from(config: TeacherCo
         train_teacher(config, runs / "taught", encoder=encoder)
 
 
+@pytest.mark.slow
 def test_a_resumed_run_ends_where_one_never_stopped_does(
     config: TeacherConfig, runs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -34,6 +34,7 @@ def config_file(path: Path, demonstrations: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_from_demonstrations_to_obedience(tmp_path: Path, runs: Path) -> None:
     file = config_file(tmp_path / "tiny.yaml", write(tmp_path / "demonstrations", 3))
     run, result = runs / "vla", tmp_path / "scores.json"
@@ -64,6 +65,7 @@ def test_from_demonstrations_to_obedience(tmp_path: Path, runs: Path) -> None:
     assert str(read_episode(driven / "episode_000000.npz").extras["instruction"]) == "crawl along"
 
 
+@pytest.mark.slow
 def test_dreams_may_start_from_what_a_run_learnt_from_only(
     tmp_path: Path, runs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

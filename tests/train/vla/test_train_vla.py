@@ -88,6 +88,7 @@ def test_a_resumed_run_is_bit_identical(
     assert len(Run.open(runs / "halves").record.starts) == 2
 
 
+@pytest.mark.slow
 def test_a_reader_is_taught_first_and_never_again(tmp_path: Path, runs: Path) -> None:
     data = write(tmp_path / "d")
     policy = {**TINY.model_dump(), "reading": [6, 4, 5]}

@@ -28,6 +28,7 @@ def together(processes: int, *words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([*command, *words], capture_output=True, text=True, env=environment, timeout=90)
 
 
+@pytest.mark.slow
 def test_two_processes_have_the_gradients_of_one_with_twice_the_batch(tmp_path: Path) -> None:
     data = write_drives(tmp_path / "data", [20, 24, 28])
     write_gradients(data, 8, tmp_path / "one.pt")

@@ -94,6 +94,7 @@ def test_imagination_is_drawn(data: Path, tmp_path: Path, kind: str) -> None:
         visualize_imagination(model, first, lambda _: torch.zeros(1, 3), horizon=0)  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 def test_the_program_runs_by_its_path_from_anywhere(data: Path, runs: Path) -> None:
     program = ROOT / "train" / "world_model" / "train_world_model.py"
     where = ["--num-epochs", "1", "--data-path", "data", "--output-dir", "runs/a"]
@@ -104,6 +105,7 @@ def test_the_program_runs_by_its_path_from_anywhere(data: Path, runs: Path) -> N
     assert (runs / "a" / "best_model.pt").is_file() and "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("painted", ["0", "1"])
 def test_the_command_trains_resumes_and_imagines(
     data: Path, runs: Path, capsys: pytest.CaptureFixture[str], painted: str

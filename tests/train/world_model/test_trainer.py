@@ -35,6 +35,7 @@ def equal(one: Mapping[str, torch.Tensor], other: Mapping[str, torch.Tensor]) ->
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("latent", ["categorical", "gaussian"])
 def test_a_run_learns_and_leaves_everything_behind(data: Path, runs: Path, latent: str) -> None:
     options = config(data, runs / "a", num_epochs=12, latent=latent, checkpoint_epochs=5)
@@ -74,6 +75,7 @@ def interrupt_after(updates: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(WorldModelLearner, "update", update)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("balance", [False, True])
 def test_a_stopped_run_goes_on_exactly(
     data: Path, runs: Path, monkeypatch: pytest.MonkeyPatch, balance: bool
@@ -98,6 +100,7 @@ def test_a_stopped_run_goes_on_exactly(
     assert len(Run.open(runs / "stopped").record.starts) == 2
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_from_a_checkpoint_that_was_kept(data: Path, runs: Path) -> None:
     first = config(data, runs / "a", num_epochs=2, checkpoint_epochs=1)
     train_world_model(first)
@@ -111,6 +114,7 @@ def test_a_run_goes_on_from_a_checkpoint_that_was_kept(data: Path, runs: Path) -
     assert [e["epoch"] for e in read_metrics(runs / "a" / "metrics.jsonl") if "epoch" in e] == [1, 2, 3]
 
 
+@pytest.mark.slow
 def test_with_other_data_the_epoch_begins_anew(
     data: Path, runs: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -124,6 +128,7 @@ def test_with_other_data_the_epoch_begins_anew(
     assert load_checkpoint(runs / "a" / "checkpoint.pt")["epoch"] == 2
 
 
+@pytest.mark.slow
 def test_what_is_no_number_stops_with_the_files_and_leaves_the_checkpoint(data: Path, runs: Path) -> None:
     options = config(data, runs / "a", checkpoint_epochs=1)
     train_world_model(options)
@@ -177,6 +182,7 @@ def test_other_files_are_no_checkpoints(data: Path, runs: Path, tmp_path: Path) 
         trainer.load_checkpoint(tmp_path / "agent.pt")
 
 
+@pytest.mark.slow
 def test_a_run_is_never_overwritten_and_begins_again_where_it_must(data: Path, runs: Path) -> None:
     options = config(data, runs / "a", num_epochs=1)
     with pytest.raises(DreamdriveError, match="no run at .*: there is no such folder"):
@@ -194,6 +200,7 @@ def test_a_run_is_never_overwritten_and_begins_again_where_it_must(data: Path, r
     assert len(json.loads((runs / "a" / "run.json").read_text())["starts"]) == 1
 
 
+@pytest.mark.slow
 def test_without_anything_held_out_nothing_is_validated(data: Path, runs: Path) -> None:
     assert train_world_model(config(data, runs / "a", val_fraction=0.0)) == {}
     assert (runs / "a" / "best_model.pt").is_file()

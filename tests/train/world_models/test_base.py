@@ -16,6 +16,7 @@ from train.world_models.config import WorldModelAgentConfig
 from train.world_models.pipeline import train_world_models
 
 
+@pytest.mark.slow
 def test_a_controller_on_the_stages_of_another_run(original: Path, runs: Path) -> None:
     before = sorted(path.name for path in original.iterdir())
     config = tiny_config(base=str(original), controller={"generations": 1})

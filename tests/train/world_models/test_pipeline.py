@@ -30,6 +30,7 @@ from train.world_models.pipeline import train_world_models
 from train.world_models.stages import STAGES
 
 
+@pytest.mark.slow
 def test_the_whole_way_and_nothing_twice(
     original: Path, config_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -82,6 +82,7 @@ def test_a_killed_server_is_noticed() -> None:
         server.stop()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stubborn", ["stopped", "deaf to SIGTERM"])
 def test_a_server_that_hangs_is_ended(stubborn: str, tmp_path: Path) -> None:
     # Ignores SIGTERM, and has a child of its own.

@@ -68,6 +68,7 @@ def test_it_drives(simulator: SupervisedSimulator) -> None:
     assert simulator.starts == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("fault", "reason"),
     [
@@ -91,6 +92,7 @@ def test_a_server_that_dies_or_stalls_is_replaced(
     assert simulator.last_loss == answer.reason
 
 
+@pytest.mark.slow
 def test_a_server_that_dies_between_two_orders_is_noticed(simulator: SupervisedSimulator) -> None:
     drive(simulator)
     os.killpg(group(simulator), signal.SIGKILL)
@@ -134,6 +136,7 @@ def test_several_are_driven_from_threads_and_do_not_wait_for_each_other(
     assert simulator.starts == 1 and other.starts == 2
 
 
+@pytest.mark.slow
 def test_a_client_that_hangs_is_replaced(
     simulator: SupervisedSimulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -166,6 +169,7 @@ def test_a_wrong_version_names_both() -> None:
         simulator.close()
 
 
+@pytest.mark.slow
 def test_a_server_that_never_starts_is_given_up() -> None:
     simulator = SupervisedSimulator(config(), servers("--fail", "no display"), open_env=open_fake)
     try:
@@ -175,6 +179,7 @@ def test_a_server_that_never_starts_is_given_up() -> None:
         simulator.close()
 
 
+@pytest.mark.slow
 def test_a_server_that_never_answers_is_given_up() -> None:
     simulator = SupervisedSimulator(config(), servers("--deaf", start_seconds=0.5), open_env=open_fake)
     try:
@@ -185,6 +190,7 @@ def test_a_server_that_never_answers_is_given_up() -> None:
         simulator.close()
 
 
+@pytest.mark.slow
 def test_a_taken_port_is_an_error_and_used_when_it_is_free() -> None:
     holder = ServerProcess(words())
     address = holder.start()
@@ -225,6 +231,7 @@ def test_a_running_server_is_left_as_it_was(running: tuple[ServerProcess, str, P
     assert log.read_text() == "oqooq"
 
 
+@pytest.mark.slow
 def test_a_running_server_that_stalls_is_driven_again(running: tuple[ServerProcess, str, Path]) -> None:
     server, address, log = running
     simulator = SupervisedSimulator(config(), ServerConfig(addresses=[address]), open_env=open_fake)
@@ -241,6 +248,7 @@ def test_a_running_server_that_stalls_is_driven_again(running: tuple[ServerProce
     assert log.read_text() == "oqoq"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["kill", "term", "interrupt", "exit"])
 def test_nothing_is_left_behind_however_the_parent_ends(
     how: str, running: tuple[ServerProcess, str, Path], tmp_path: Path
@@ -292,6 +300,7 @@ def test_nothing_is_left_behind_however_the_parent_ends(
     assert log.read_text() == "oq"
 
 
+@pytest.mark.slow
 def test_an_answer_may_lie_there_longer_than_any_limit(
     simulator: SupervisedSimulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -307,6 +316,7 @@ def test_an_answer_may_lie_there_longer_than_any_limit(
     assert simulator.poll() == Lost("its client hangs")
 
 
+@pytest.mark.slow
 def test_time_between_polls_does_not_count_as_waiting(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

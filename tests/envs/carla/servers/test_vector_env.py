@@ -82,6 +82,7 @@ def test_the_same_seed_gives_the_same_episodes(env: CarlaVectorEnv) -> None:
         again.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", [signal.SIGKILL, signal.SIGSTOP])
 def test_a_lost_simulator_truncates_only_its_own_episode(env: CarlaVectorEnv, fault: signal.Signals) -> None:
     first, _ = env.reset()
@@ -103,6 +104,7 @@ def test_a_lost_simulator_truncates_only_its_own_episode(env: CarlaVectorEnv, fa
     assert env.restarts.tolist() == [1, 0] and processes(group=broken) == []
 
 
+@pytest.mark.slow
 def test_the_others_go_on_without_one_that_stays_away(
     env: CarlaVectorEnv, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -142,6 +144,7 @@ def test_a_decision_goes_on_while_its_giver_does_something_else(env: CarlaVector
     assert env.step(FORWARD)[1].tolist() == [2, 2]
 
 
+@pytest.mark.slow
 def test_a_simulator_lost_meanwhile_is_replaced_by_a_poll(env: CarlaVectorEnv) -> None:
     env.reset()
     stalled = group(env.simulators[0])
@@ -165,6 +168,7 @@ def test_a_simulator_lost_meanwhile_is_replaced_by_a_poll(env: CarlaVectorEnv) -
     assert not truncated.any() and reward.tolist() == [0, 2] and observation["state"][0, 1] == 0
 
 
+@pytest.mark.slow
 def test_a_simulator_lost_between_polls_is_noticed_by_step_wait(env: CarlaVectorEnv) -> None:
     env.reset()
     os.killpg(group(env.simulators[0]), signal.SIGKILL)
@@ -194,6 +198,7 @@ def no_more(self: ServerProcess) -> Address:
     raise OSError("no more servers")
 
 
+@pytest.mark.slow
 def test_what_cannot_start_is_an_error_that_says_why() -> None:
     env = make_carla(config(num_envs=2), 0, servers("--fail", "no display"), open_fake)
     try:

@@ -263,6 +263,7 @@ def test_traffic_lights_change_and_cars_see_them(town):
     assert result["id"].startswith("town_")
 
 
+@pytest.mark.slow
 def test_maps_are_loaded_and_bad_ones_refused(town):
     def script():
         text = pathlib.Path("envs/carla/standin/maps/town.xodr").read_text()
@@ -322,6 +323,7 @@ def test_calls_it_lacks_and_nonsense_get_errors_not_crashes(town):
     assert result["spawned"] and result["destroyed"] == ""
 
 
+@pytest.mark.slow
 def test_two_servers_with_one_seed_show_the_same(town):
     def script():
         import hashlib

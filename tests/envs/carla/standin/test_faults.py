@@ -151,6 +151,7 @@ def test_nonsense_in_calls_is_answered_with_an_error(town):
         assert call(connection, 100, "destroy_actor", actor)[3] == [[1, True]]
 
 
+@pytest.mark.slow
 def test_the_traffic_manager_of_a_dead_client_is_forgotten(town):
     def script():
         client.load_world("town")

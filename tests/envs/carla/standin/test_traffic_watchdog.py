@@ -29,6 +29,7 @@ def losing(tmp_path_factory):
     return str(library)
 
 
+@pytest.mark.slow
 def test_a_tick_that_lost_its_signal_ends_and_the_next_ones_are_as_ever(town, losing):
     def script():
         import ctypes

@@ -209,6 +209,7 @@ print(json.dumps({"shots": shots, "speed": can[0]["vel"][0]}))
 """
 
 
+@pytest.mark.slow
 def test_the_official_devkit_reads_the_same(tmp_path: Path) -> None:
     if not DEVKIT_PYTHON.is_file():
         pytest.skip("no nuscenes-devkit: make devkit")
