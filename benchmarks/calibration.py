@@ -22,6 +22,7 @@ from train.online.build import build_parts
 from train.online.config import OnlineConfig
 from train.run.checkpoint import load_checkpoint
 from train.run.errors import DreamdriveError
+from train.run.folder import Run
 
 _WARM = 10  # rows that are seen before a dream begins
 _EVERY = 5  # rows between two beginnings
@@ -29,10 +30,10 @@ _EVERY = 5  # rows between two beginnings
 
 def newest(path: Path, count: int) -> list[Episode]:
     """The newest `count` episodes of each stream of a run's replay."""
-    trained = load_agent(path, "cpu")
-    if not isinstance(trained.config, OnlineConfig):
+    run = Run.open(path)
+    if run.record.job != "train-agent":
         raise DreamdriveError(f"{path}: has no replay; expected a run of `train agent`")
-    config = trained.config
+    config = run.config(OnlineConfig)
     saved = load_checkpoint(path / "checkpoint.pt", "cpu")
     spec = build_parts(config, make_env).spec
     replay = Replay.open(path / "replay", config.replay, spec, config.env.num_envs, saved["replay"])

@@ -19,7 +19,8 @@ from envs.car_racing.env import CarRacingConfig, make_car_racing
 from envs.dream import DreamConfig, DreamVectorEnv
 from train.baselines.algorithms import Kind, PPOConfig, SACConfig
 from train.baselines.dream_starts import DreamStartsConfig, dream_starts, recorded_starts
-from train.drive.agents import BASELINE_JOB, Trained, export, load_agent
+from train.drive.agents import Trained, export_run, load_agent
+from train.drive.descriptions import BASELINE_JOB
 from train.drive.drivers import Driver, FilteredDriver
 from train.run.checkpoint import load_checkpoint, load_weights
 from train.run.device import pick_device, set_up_cpu
@@ -143,7 +144,7 @@ def _begin(config: BaselineConfig, run_path: Path | None) -> Run:
     if config.starts.episodes:
         recorded_starts(config.starts, dreamer, Path(config.starts.episodes), config.seed)
     run = Run.create(run_path, BASELINE_JOB, config)
-    export(Path(config.in_dream), run.path / "dream")
+    export_run(Path(config.in_dream), run.path / "dream")
     return run
 
 

@@ -160,7 +160,7 @@ def _env_options(arguments: argparse.Namespace) -> dict[str, str]:
 
 def _where(run: str) -> str:
     """Where a run learnt, or the only place where a driver without one drives."""
-    from train.drive.agents import BASELINE_JOB, agent_config
+    from train.drive.descriptions import BASELINE_JOB, describe_agent
     from train.drive.drivers import CARLA_BASELINES
     from train.run.folder import Run
 
@@ -169,4 +169,4 @@ def _where(run: str) -> str:
     opened = Run.open(Path(run))
     if opened.record.job == BASELINE_JOB:
         return _CAR_RACING
-    return _CARLA if agent_config(opened).env.kind == "carla" else _CAR_RACING
+    return _CARLA if describe_agent(opened).env.kind == "carla" else _CAR_RACING

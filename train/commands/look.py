@@ -107,9 +107,9 @@ def _imagine(arguments: argparse.Namespace) -> None:
 
 
 def _export(arguments: argparse.Namespace) -> None:
-    from train.drive.agents import export
+    from train.drive.agents import export_run
 
-    export(arguments.run, arguments.output)
+    export_run(arguments.run, arguments.output)
 
 
 def _plan(arguments: argparse.Namespace) -> None:

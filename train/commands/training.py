@@ -133,12 +133,12 @@ def _baseline(arguments: argparse.Namespace) -> None:
     require_stable_baselines()
     base = resumed_config(arguments) or {}
     if not arguments.resume and arguments.in_dream is not None:
-        from train.drive.agents import agent_config
+        from train.drive.descriptions import describe_agent
         from train.drive.environments import require_car_racing
         from train.run.folder import Run
 
         # A dream of that environment.
-        dreamt = agent_config(Run.open(arguments.in_dream)).env
+        dreamt = describe_agent(Run.open(arguments.in_dream)).env
         base["env"] = require_car_racing(dreamt, arguments.in_dream).model_dump()
     options = {
         "algo.kind": arguments.algo,

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from envs.car_racing.observation import CarRacingObservation
 from train.drive.agents import Trained, load_agent
 from train.drive.courses import drive_tracks
+from train.drive.descriptions import AgentDescription
 from train.drive.drivers import agent_driver
 from train.drive.environments import require_car_racing
 from train.drive.open_loop import draw_dream, open_loop
@@ -52,7 +53,8 @@ def untrained(config: OnlineConfig, run: Run) -> Trained:
     spaces = CarRacingObservation(env.image_size, env.crop_hud, env.instruments).spaces
     shapes = {name: tuple(space.shape or ()) for name, space in spaces.items()}
     agent = config.agent.build(shapes, env.action_size).to(device).eval()
-    return Trained(run, config, agent, device, 0)
+    description = AgentDescription(seed=config.seed, env=env, agent=config.agent)
+    return Trained(run, description, agent, device, 0)
 
 
 def draw_curve(run: Run, evaluations: list[tuple[float, float, Scores]], path: Path) -> None:

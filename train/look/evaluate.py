@@ -7,8 +7,9 @@ import numpy as np
 import torch
 
 from envs.car_racing.env import CarRacingConfig
-from train.drive.agents import BASELINE_JOB, load_agent
+from train.drive.agents import load_agent
 from train.drive.courses import drive_tracks, held_out_seeds
+from train.drive.descriptions import BASELINE_JOB
 from train.drive.drivers import Driver, agent_driver
 from train.drive.environments import require_car_racing
 from train.look.report import package_versions, versions_text, write_result

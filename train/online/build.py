@@ -15,6 +15,7 @@ from agent.world_model.interface import Batch
 from train.data.replay import replay_layout
 from train.data.replay_layout import ReplaySpec
 from train.data.ring import Field
+from train.drive.descriptions import AgentDescription
 from train.drive.environments import EnvConfig
 from train.online.config import OnlineConfig
 from train.run.device import autocast, pick_device, set_up_cpu
@@ -32,7 +33,7 @@ class Parts:
     optimizer: LaProp
     spec: ReplaySpec
     meta: dict[str, Any]
-    """What a reader of the weights must know to build the agent: shapes of observations, size of actions."""
+    """What is saved beside the weights: the agent's description, shapes of observations, size of actions."""
 
 
 def action_numbers(space: gymnasium.Space[Any]) -> int:
@@ -90,6 +91,7 @@ def build_parts(config: OnlineConfig, make_env: MakeConfiguredEnv) -> Parts:
     )
     replay_layout(config.replay, spec, config.env.num_envs)
     meta = {"observations": {n: list(s) for n, s in shapes.items()}, "action_size": action_size}
+    meta |= AgentDescription(seed=config.seed, env=config.env, agent=config.agent).meta()
     return Parts(device, agent, optimizer, spec, meta)
 
 

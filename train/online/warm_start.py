@@ -6,7 +6,7 @@ from torch import Tensor
 
 from agent.dreamer import Dreamer
 from envs.car_racing.env import CarRacingConfig
-from train.drive.agents import WORLD_MODEL_JOB, agent_config
+from train.drive.descriptions import WORLD_MODEL_JOB, describe_agent
 from train.online.config import OnlineConfig
 from train.run.checkpoint import fit_weights, load_weights
 from train.run.errors import DreamdriveError
@@ -81,7 +81,7 @@ def _check_source(run: Run, config: OnlineConfig) -> None:
     """Raise `DreamdriveError` where the run learnt with other tokens, observations or actions."""
     if run.record.job == WORLD_MODEL_JOB:
         return
-    source = agent_config(run)
+    source = describe_agent(run, weights_file(run).stem)
     theirs, ours = (getattr(c.agent.world_model, "tokenizer", None) for c in (source, config))
     if theirs is not None and ours is not None and theirs.fsq_levels != ours.fsq_levels:
         raise DreamdriveError(

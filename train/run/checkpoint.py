@@ -185,14 +185,7 @@ def load_weights(
             raise DreamdriveError(f"no weights in {folder}: {path} is missing")
     with explain_os_errors("cannot read the weights in", folder):
         data, text = weights.read_bytes(), description.read_bytes()
-    try:
-        told = json.loads(text)
-        shapes = {key: (entry["shape"], entry["dtype"]) for key, entry in told["tensors"].items()}
-        digest, meta = told["sha256"], dict(told["meta"])
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DreamdriveError(
-            f"{description}: broken, expected JSON with meta, sha256 and tensors ({one_line(error)})"
-        ) from error
+    digest, shapes, meta = _read_description(description, text)
     if hashlib.sha256(data).hexdigest() != digest:
         raise DreamdriveError(
             f"{weights}: is damaged or is not the file that {description.name} describes (SHA-256)"
@@ -204,6 +197,28 @@ def load_weights(
     if shapes != {key: (list(t.shape), _dtype_name(t)) for key, t in tensors.items()}:
         raise DreamdriveError(f"{weights}: its tensors are not those that {description.name} lists")
     return {key: tensor.to(device) for key, tensor in tensors.items()}, meta
+
+
+def read_meta(path: Path) -> dict[str, Any]:
+    """The `meta` in the JSON file beside saved weights.
+
+    Raises `DreamdriveError` when it cannot be read or is broken.
+    """
+    with explain_os_errors("cannot read", path):
+        text = path.read_bytes()
+    return _read_description(path, text)[2]
+
+
+def _read_description(path: Path, text: bytes) -> tuple[str, dict[str, Any], dict[str, Any]]:
+    """SHA-256, shapes and types of the tensors, and `meta`, of the text of `path`."""
+    try:
+        told = json.loads(text)
+        shapes = {key: (entry["shape"], entry["dtype"]) for key, entry in told["tensors"].items()}
+        return told["sha256"], shapes, dict(told["meta"])
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DreamdriveError(
+            f"{path}: broken, expected JSON with meta, sha256 and tensors ({one_line(error)})"
+        ) from error
 
 
 def fit_weights(

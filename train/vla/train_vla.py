@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from train.drive.agents import VLA_JOB
+from train.drive.descriptions import VLA_JOB
 from train.language.instructions import TextEncoder
 from train.pictures.curves import draw_losses
 from train.run.checkpoint import save_checkpoint

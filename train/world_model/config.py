@@ -1,19 +1,12 @@
 """The config of a world model that learns from recorded driving."""
 
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import BaseModel, Field, model_validator
+from pydantic import Field, model_validator
 
-from agent.nets import NormName
-from agent.world_model.decoder import DecoderConfig
-from agent.world_model.dynamics import DynamicsConfig
-from agent.world_model.encoder import EncoderConfig
-from agent.world_model.latents import GaussianLatentConfig
 from agent.world_model.losses import ObjectiveConfig
 from agent.world_model.rssm import RSSMConfig
-
-# Two names for one thing, and what it is where neither is given.
-_SYNONYMS = (("state_dim", "deterministic_dim", 256), ("latent_dim", "stochastic_dim", 32))
+from train.drive.rssm_sizes import RSSMSizes
 
 HELD_OUT = "fixed on resume: it decides what is held out"
 RANDOM = "fixed on resume: all that was random so far came from it"
@@ -22,35 +15,11 @@ ORDERS = "orders an epoch"
 
 
 class WorldModelTrainConfig(
-    BaseModel, extra="forbid", validate_assignment=True, use_attribute_docstrings=True
+    RSSMSizes, extra="forbid", validate_assignment=True, use_attribute_docstrings=True
 ):
     """A world model that learns from recorded driving."""
 
     fixed_on_resume: ClassVar[str] = "the checkpoint's weights would not fit"
-
-    state_dim: int = Field(0, ge=0)
-    """Size of the deterministic state; 0 stands for 256, or for `deterministic_dim` where that is given."""
-    action_dim: int = Field(3, ge=1)
-    """Numbers in an action: steering, throttle and brake."""
-    hidden_dim: int = Field(512, ge=1)
-    """Width of the hidden layers: round the recurrent cell, of prior and posterior, of the heads."""
-    latent_dim: int = Field(0, ge=0)
-    """Latent variables: how many categorical ones, or the size of a Gaussian one; 0 stands for 32, or for
-    `stochastic_dim` where that is given."""
-    num_categories: int = Field(32, ge=2, le=256)
-    """Classes of each categorical latent variable."""
-    deterministic_dim: int = Field(0, ge=0)
-    """Another name for `state_dim` (the GRU's hidden state)."""
-    stochastic_dim: int = Field(0, ge=0)
-    """Another name for `latent_dim`."""
-    latent: Literal["categorical", "gaussian"] = "categorical"
-    """Kind of the latent variables."""
-    image_size: int = Field(64, ge=8)
-    """Side of the pictures that the model sees [px]: 4 times a power of two; others are scaled to it."""
-    depth: int = Field(16, ge=1)
-    """Width of the convolutions: the first layer has twice as many channels."""
-    norm: NormName = "rms"
-    """Normalisation: `rms` as in the recipe, `layer` where no GPU is (its CPU kernel is faster)."""
 
     batch_size: Annotated[int, "may change on resume"] = Field(32, ge=1)
     """Sequences in a batch of each process."""
@@ -109,7 +78,7 @@ class WorldModelTrainConfig(
 
     data_path: Annotated[str, "may change on resume"] = "./data/world_model"
     """Folder of .npz episodes (in it, or in its folders train, val and test), or one HDF5 file."""
-    observations: list[str] = []
+    observations: list[str] = Field([])
     """Entries of the observations that the model sees, such as [image]; empty takes all."""
     cache_dir: Annotated[str, "may change on resume", "only its user may say this folder"] = ""
     """Folder for the decoded episodes; empty is `.cache` beside the data."""
@@ -162,58 +131,26 @@ class WorldModelTrainConfig(
     checkpoint_minutes: Annotated[float, "may change on resume"] = Field(10.0, gt=0)
     """Time between checkpoints to resume from [minutes]; each epoch ends with one, too."""
 
-    @model_validator(mode="before")
-    @classmethod
-    def _one_of_two_names(cls, values: Any) -> Any:
-        if not isinstance(values, dict):
-            return values
-        values = dict(values)
-        for name, other, usual in _SYNONYMS:
-            given = {n: values[n] for n in (name, other) if values.get(n)}
-            if len({str(value) for value in given.values()}) > 1:
-                raise ValueError(
-                    f"{name} is {values[name]} and {other} is {values[other]}: two names of one size, "
-                    "expected one of them, or the same number"
-                )
-            size = next(iter(given.values()), usual)
-            values[name] = values[other] = size
-        return values
-
     @model_validator(mode="after")
     def _fits(self) -> Self:
         if self.val_fraction + self.test_fraction >= 1:
             raise ValueError("val_fraction and test_fraction: expected less than 1 together")
-        if self.image_size < 16 or self.image_size & (self.image_size - 1):
-            raise ValueError(f"image_size: {self.image_size}: expected 16, 32, 64, 128, ... pixels")
         return self
 
-    # The two that follow are the one place where the names that users know meet those of the agent.
+    # The two that follow are where the names that users know meet those of the agent.
 
     @property
     def world_model(self) -> RSSMConfig:
         """The world model: its sizes, and the weights of its own losses."""
-        gaussian = GaussianLatentConfig(size=self.latent_dim) if self.latent == "gaussian" else None
-        return RSSMConfig(
-            dynamics=DynamicsConfig(
-                deter=self.state_dim,
-                hidden=self.hidden_dim,
-                variables=self.latent_dim,
-                classes=self.num_categories,
-                blocks=1,
-                gaussian=gaussian,
-            ),
-            encoder=EncoderConfig(depth=self.depth),
-            decoder=DecoderConfig(depth=self.depth),
-            norm=self.norm,
-            advection=self.advection_weight > 0,
-            units=self.hidden_dim,
-            free_nats=self.kl_free_bits,
-            prior_weight=self.kl_weight * self.kl_balance,
-            representation_weight=self.kl_weight * (1.0 - self.kl_balance),
-            reconstruction_weight=self.reconstruction_weight,
-            reward_weight=self.reward_weight,
-            continue_weight=self.continue_weight,
-        )
+        weights = {
+            "free_nats": self.kl_free_bits,
+            "prior_weight": self.kl_weight * self.kl_balance,
+            "representation_weight": self.kl_weight * (1.0 - self.kl_balance),
+            "reconstruction_weight": self.reconstruction_weight,
+            "reward_weight": self.reward_weight,
+            "continue_weight": self.continue_weight,
+        }
+        return self.rssm(self.advection_weight > 0).model_copy(update=weights)
 
     @property
     def objective(self) -> ObjectiveConfig:

@@ -11,7 +11,7 @@ from agent.world_model.heads import TwoHotHead
 from agent.world_model.interface import Metrics, State, Trajectory
 from train.data.loader import Loader, shares
 from train.data.sequences import SequenceDataset, open_data
-from train.drive.agents import WORLD_MODEL_JOB
+from train.drive.descriptions import WORLD_MODEL_JOB, ModelDescription
 from train.pictures.filmstrip import filmstrip
 from train.run.checkpoint import load_checkpoint, save_checkpoint, save_weights
 from train.run.device import release_freed, set_up_cpu
@@ -283,8 +283,14 @@ class WorldModelTrainer:
         """Write the weights that other commands use; only the first process does."""
         if self.run is not None:
             shapes = {name: list(shape) for name, shape in self.train_data.shapes.items()}
-            meta = {"observations": shapes, "action_size": self.config.action_dim, "epoch": self.epoch}
-            save_weights(self.run.path, self.world_model.state_dict(), meta | {"step": self.learner.step})
+            c = self.config
+            meta = ModelDescription(seed=c.seed, fps=c.fps, world_model=c.world_model).meta() | {
+                "observations": shapes,
+                "action_size": c.action_dim,
+                "epoch": self.epoch,
+                "step": self.learner.step,
+            }
+            save_weights(self.run.path, self.world_model.state_dict(), meta)
 
     def _save(self, name: str = "checkpoint.pt") -> None:
         """Write a checkpoint; only the first process does."""

@@ -18,6 +18,7 @@ from agent.world_model.lstm import LSTMWorldModel
 from train.collect.car_racing import DataCollector
 from train.data.columns import EpisodeColumns, noted_ends
 from train.data.episode_store import EpisodeStore
+from train.drive.descriptions import AgentDescription
 from train.evolve.controller import ControllerTrainer
 from train.evolve.fitness import MakeSingleEpisodes, make_single_episodes
 from train.online.warm_start import weights_file
@@ -224,7 +225,7 @@ class Pipeline:
 
         def work(checkpoint: StageCheckpoint, monitor: JobMonitor) -> dict[str, float]:
             metrics = VAETrainer(vae, c).train(rollouts, checkpoint, monitor)
-            meta = {"fsq_levels": c.fsq_vae.fsq_levels}
+            meta = self._description.meta("tokenizer") | {"fsq_levels": c.fsq_vae.fsq_levels}
             save_weights(self.run.path, vae.state_dict(), meta, "vae")
             return metrics
 
@@ -240,7 +241,7 @@ class Pipeline:
             if c.training.world_model_start:
                 load_start(model, Path(c.training.world_model_start), vae)
             metrics = WorldModelTrainer(model, vae, c).train(tokens, checkpoint, monitor)
-            meta = {"fsq_levels": c.fsq_vae.fsq_levels}
+            meta = self._description.meta("world_model") | {"fsq_levels": c.fsq_vae.fsq_levels}
             save_weights(self.run.path, model.state_dict(), meta, "world_model")
             return metrics
 
@@ -260,7 +261,7 @@ class Pipeline:
             metrics = trainer.train(tokens, self.make_env, checkpoint, monitor)
             agent: Dreamer = c.agent.build(self.shapes, c.env.action_size)
             agent.world_model, agent.behaviour = trainer.world_model, trainer.behaviour
-            meta = {
+            meta = self._description.meta() | {
                 "observations": {name: list(shape) for name, shape in self.shapes.items()},
                 "action_size": c.env.action_size,
                 "frames": self._recorded_frames() + trainer.frames,
@@ -271,6 +272,11 @@ class Pipeline:
 
         total = stage.generations if evolved else stage.updates
         self._run("controller", fingerprints, total, "generations" if evolved else "updates", work)
+
+    @property
+    def _description(self) -> AgentDescription:
+        """What each stage's weights say of the agent that they are part of."""
+        return AgentDescription(seed=self.config.seed, env=self.config.env, agent=self.config.agent)
 
     def _recorded_frames(self) -> int:
         """Frames of the rollouts that VAE and world model learnt from, at `action_repeat` a decision."""

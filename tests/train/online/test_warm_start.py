@@ -13,7 +13,8 @@ from agent.tokenizer.fsq_vae import FSQVAE
 from tests.agent.tiny import LSTM
 from tests.train.online.tiny_envs import SIDE, Sides, sides, tiny_config
 from tests.train.world_models.small import small_config
-from train.drive.agents import WORLD_MODEL_JOB, load_agent
+from train.drive.agents import load_agent
+from train.drive.descriptions import WORLD_MODEL_JOB, AgentDescription, describe_agent
 from train.drive.environments import EnvConfig
 from train.online.config import OnlineConfig
 from train.online.trainer import train_agent
@@ -90,6 +91,8 @@ def test_the_lstm_learns_online_with_a_tokenizer_that_stays(tokens_run: Path, tm
     # Pictures are tokenised once: the replay has no others, and dreams are drawn from what tokens stand for.
     assert {file.name.split(".")[1] for file in run.replay.rglob("*observation*")} <= {"token"}
     assert meta["observations"] == {"image": [3, SIDE, SIDE]}
+    told = AgentDescription(seed=config.seed, env=config.env, agent=config.agent)
+    assert describe_agent(run) == told and meta.items() >= told.meta().items()
     assert list(run.pictures.rglob("filmstrip.png"))
     # What drives takes pictures.
     agent = load_agent(run.path, "cpu").agent

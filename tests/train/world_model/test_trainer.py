@@ -12,7 +12,8 @@ import torch
 from tests.train.world_model.small import config, episode, write_drives
 from train.data.episodes import write_episode
 from train.drive.agents import load_agent, load_world_model
-from train.run.checkpoint import load_checkpoint
+from train.drive.descriptions import ModelDescription
+from train.run.checkpoint import load_checkpoint, read_meta
 from train.run.errors import DreamdriveError
 from train.run.folder import Run
 from train.run.tracking import read_metrics
@@ -45,6 +46,8 @@ def test_a_run_learns_and_leaves_everything_behind(data: Path, runs: Path, laten
     names = {path.name for path in run.path.iterdir()}
     assert {"checkpoint_epoch_5.pt", "checkpoint_epoch_10.pt", "checkpoint_epoch_12.pt"} <= names
     assert {"best_model.pt", "checkpoint.pt", "weights.safetensors", "config.yaml"} <= names
+    told = ModelDescription(seed=options.seed, fps=options.fps, world_model=options.world_model)
+    assert read_meta(run.path / "weights.json").items() >= told.meta().items()
     assert (run.pictures / "filmstrip_epoch_12.png").stat().st_size > 1000
     entries = read_metrics(run.metrics_path)
     losses = [e["train/loss/world_model"] for e in entries if "train/loss/world_model" in e]

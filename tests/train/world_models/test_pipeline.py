@@ -21,8 +21,10 @@ from train.cli import main
 from train.data.episodes import write_episode
 from train.data.hdf5 import open_episodes
 from train.drive.agents import load_agent
-from train.run.checkpoint import load_checkpoint, load_weights
+from train.drive.descriptions import AgentDescription
+from train.run.checkpoint import load_checkpoint, load_weights, read_meta
 from train.run.folder import Run
+from train.run.options import validate
 from train.run.progress import Progress
 from train.run.tracking import mlflow_client
 from train.world_models.config import WorldModelAgentConfig
@@ -81,6 +83,11 @@ def test_the_weights_are_those_of_the_stages(original: Path) -> None:
     vae, _ = load_weights(original, name="vae")
     model, _ = load_weights(original, name="world_model")
     weights, meta = load_weights(original)
+    config = Run.open(original).config(WorldModelAgentConfig)
+    told = AgentDescription(seed=config.seed, env=config.env, agent=config.agent)
+    for stage, kind in (("vae", "tokenizer"), ("world_model", "world_model"), ("weights", "agent")):
+        found = read_meta(original / f"{stage}.json")
+        assert found["kind"] == kind and validate(AgentDescription, found, stage) == told
     for name, value in vae.items():
         assert torch.equal(weights[f"world_model.tokenizer.{name}"], value)
     for name, value in model.items():
