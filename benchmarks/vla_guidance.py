@@ -24,13 +24,13 @@ from agent.world_model.probe import Probe, ProbeConfig
 from train.language.hindsight import CAR_RACING_SPEEDS, Labels
 from train.online.config import OnlineConfig
 from train.run.options import build
-from train.vla.chunk_scoring import JudgeConfig
+from train.vla.chunk_scoring import ChunkScoringConfig
 from train.vla.config import VLATrainConfig
-from train.vla.features import FeaturePolicy, FeatureReader
-from train.vla.filtered_episodes import quantities
+from train.vla.features import FeatureExtractor, FeaturePolicy
+from train.vla.filtered_episodes import probe_names
 from train.vla.guidance import WorldModelGuidedTrainer
 from train.vla.policy import VLAPolicy
-from train.vla.probes import Gauges
+from train.vla.probes import DreamProbes
 
 ACTIONS, STATES = 2, 4
 SHAPES = {"image": (3, 64, 64)}
@@ -49,17 +49,17 @@ def guided(
         return text.expand(len(texts), -1)
 
     policy = VLAPolicy(vla.policy.model_copy(update=sizes), encoder).to(device).eval()
-    probe = Probe(ProbeConfig(), model.feature_size, quantities(STATES))
-    gauges = Gauges(DisagreementConfig().build(model), probe.eval(), 1.0, {}).to(device)
+    probe = Probe(ProbeConfig(), model.feature_size, probe_names(STATES))
+    gauges = DreamProbes(DisagreementConfig().build(model), probe.eval(), 1.0, {}).to(device)
     driver: ChunkPolicy = policy
     if policy.config.vision == "features":
-        driver = FeaturePolicy(policy, FeatureReader(model, SHAPES, device))
+        driver = FeaturePolicy(policy, FeatureExtractor(model, SHAPES, device))
     return WorldModelGuidedTrainer(
         driver,
         model,
         whole.actor_critic,
         candidates,
-        JudgeConfig(horizon=horizon),
+        ChunkScoringConfig(horizon=horizon),
         gauges,
         CAR_RACING_SPEEDS,
         lambda _: Labels("slow", "left"),

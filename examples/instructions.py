@@ -4,16 +4,16 @@ import numpy as np
 
 from train.data.episodes import Episode
 from train.language.hindsight import CAR_RACING_SPEEDS, Labels, label_rows
-from train.language.instructions import lookup, phrase
+from train.language.instructions import lookup_labels, sample_sentence
 
 
 def main() -> None:
     """Run the example; it prints what it shows."""
     rng = np.random.default_rng(0)
     wanted = Labels(speed="slow", place="left")
-    sentences = [phrase(wanted, rng) for _ in range(3)]
+    sentences = [sample_sentence(wanted, rng) for _ in range(3)]
     for sentence in sentences:
-        print(f"{sentence!r} means {lookup(sentence)}")
+        print(f"{sentence!r} means {lookup_labels(sentence)}")
     # Two seconds of driving slowly on the left half of the road, in rows of 0.08 s.
     ROWS = 25
     episode = Episode(

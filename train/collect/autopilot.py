@@ -12,7 +12,7 @@ from pydantic import BaseModel, Field
 from envs.carla.actions import Actions, Control
 from envs.carla.autopilot_target import AutopilotTarget
 from envs.carla.config import CarlaConfig
-from train.language.command_sampling import CommandsConfig, across
+from train.language.command_sampling import CommandsConfig, lateral_target
 from train.language.hindsight import CARLA_SPEEDS, Labels
 
 AUTOPILOT = "autopilot"
@@ -125,7 +125,7 @@ def autopilot_target(asked: Labels) -> AutopilotTarget:
     speed = CARLA_SPEEDS.middle(asked.speed) if asked.speed is not None else None
     if asked.speed == "fast":
         speed = _FAST
-    return AutopilotTarget(speed, None if asked.place is None else across(asked.place))
+    return AutopilotTarget(speed, None if asked.place is None else lateral_target(asked.place))
 
 
 def native_choice(actions: Actions, action: NDArray[np.float32]) -> Any:

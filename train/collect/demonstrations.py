@@ -22,12 +22,12 @@ from train.drive.agents import Trained, load_agent
 from train.drive.environments import require_car_racing
 from train.drive.filtering import ObservationFilter
 from train.language.command_sampling import CommandsConfig, sample_commands, settled
-from train.language.hindsight import CAR_RACING_SPEEDS, LEARNER_DROVE, Labels, asked_rows, obeys
-from train.language.instructions import phrase
+from train.language.hindsight import CAR_RACING_SPEEDS, LEARNER_DROVE, Labels, commanded_rows, obeys
+from train.language.instructions import sample_sentence
 from train.run.errors import DreamdriveError
 from train.run.progress import Progress
 from train.vla.checks import check_car_racing
-from train.vla.features import own_copy
+from train.vla.features import fork_policy
 from train.vla.instructed_driver import InstructedDriver, instructed_policy
 
 SETTLE = 12
@@ -78,7 +78,7 @@ class _Demonstrations:
         self._perturbed: list[bool] = []
         self._words = np.random.default_rng([self._seed, number, 61])
         if self._learner is not None:
-            learner = own_copy(self._learner, int(self._words.integers(2**31)))
+            learner = fork_policy(self._learner, int(self._words.integers(2**31)))
             self._driver = InstructedDriver(learner, [""])
 
     def step(self, agent: NDArray[np.float32]) -> None:
@@ -94,7 +94,7 @@ class _Demonstrations:
         else:
             self._perturbed.append(False)
             if not now or self.commands[now] != self.commands[now - 1]:
-                self._driver.instructions = [phrase(self.commands[now], self._words)]
+                self._driver.instructions = [sample_sentence(self.commands[now], self._words)]
             seen = {name: value[None] for name, value in recorder.observation.items()}
             action = self._driver.act(seen, np.array([now == 0]))[0]
         recorder.step(action.astype(np.float32))
@@ -133,7 +133,7 @@ class DemonstrationStatistics:
     def add(self, episode: Episode) -> None:
         """Count an episode of demonstrations."""
         extras = episode.extras
-        orders = asked_rows(episode) or []
+        orders = commanded_rows(episode) or []
         late = settled(orders, SETTLE)
         self.episodes += 1
         self.decisions += len(episode)

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from envs.car_racing.track import HALF_WIDTH, CarOnTrack, CentreLine
-from train.language.command_sampling import across
+from train.language.command_sampling import lateral_target
 from train.language.hindsight import CAR_RACING_SPEEDS, Labels
 
 _WHEELBASE = 3.24  # [m]
@@ -43,7 +43,7 @@ def demonstrate(
     fast = asked.speed in (None, "fast")
     if fast and asked.place is None:
         return agent
-    offset = across(asked.place) * HALF_WIDTH
+    offset = lateral_target(asked.place) * HALF_WIDTH
     steering = _steering(car, track, offset)
     if asked.speed == "stop":
         # Where a car comes to a stop is well within where it stays: a learner sees its place only roughly.

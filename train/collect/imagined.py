@@ -16,9 +16,9 @@ from train.run.errors import DreamdriveError, explain_os_errors
 from train.run.progress import Progress
 from train.vla.filtered_episodes import filter_episode
 from train.vla.imagined import ImaginedConfig, ImaginedReport, imagine_data
-from train.vla.loading import check_sees_by
+from train.vla.loading import check_policy_features
 from train.vla.policy import load_policy
-from train.vla.probes import Gauges, GaugesConfig, fit_gauges, load_gauges
+from train.vla.probes import DreamProbes, DreamProbesConfig, fit_dream_probes, load_dream_probes
 
 _FIT_EPISODES = 64
 
@@ -64,7 +64,7 @@ def collect_imagined(
         )
     driver = load_policy(policy) if policy is not None else None
     if policy is not None:
-        check_sees_by(policy, found.world_model, model)
+        check_policy_features(policy, found.world_model, model)
     if count is not None:
         order = np.random.default_rng([seed, 60]).permutation(len(paths))
         paths = [paths[i] for i in sorted(order[:count])]
@@ -76,7 +76,7 @@ def collect_imagined(
             progress.say(f"fitting gauges on {min(len(paths), _FIT_EPISODES)} drives")
             read = _fit(found.world_model, names, paths[:_FIT_EPISODES], config.fit, seed)
         else:
-            read = load_gauges(gauges, found.world_model)
+            read = load_dream_probes(gauges, found.world_model)
         read.save(output)
         report = ImaginedReport(probe=dict(read.scores))
         for number, path in enumerate(paths):
@@ -101,9 +101,9 @@ def collect_imagined(
 
 
 def _fit(
-    model: WorldModel, names: Sequence[str], paths: Sequence[Path], config: GaugesConfig, seed: int
-) -> Gauges:
+    model: WorldModel, names: Sequence[str], paths: Sequence[Path], config: DreamProbesConfig, seed: int
+) -> DreamProbes:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         drives = [filter_episode(model, names, read_episode(path), str(path)) for path in paths]
-    return fit_gauges(model, drives, config, seed)
+    return fit_dream_probes(model, drives, config, seed)

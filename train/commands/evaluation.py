@@ -122,7 +122,7 @@ def _evaluate(arguments: argparse.Namespace) -> None:
 
 def _evaluate_instructions(arguments: argparse.Namespace, options: dict[str, str]) -> None:
     from train.vla.instruction_metrics import InstructionOptions
-    from train.vla.loading import GuidanceOptions, learnt_in
+    from train.vla.loading import GuidanceOptions, training_env
 
     run = Path(arguments.run)
     asked = InstructionOptions(
@@ -135,7 +135,7 @@ def _evaluate_instructions(arguments: argparse.Namespace, options: dict[str, str
     guidance = GuidanceOptions(
         arguments.guided_by, arguments.candidates, arguments.gauges, arguments.execute, arguments.temperature
     )
-    if (arguments.env or learnt_in(run).kind.replace("_", "-")) == _CARLA:
+    if (arguments.env or training_env(run).kind.replace("_", "-")) == _CARLA:
         from train.look.evaluate_vla import evaluate_vla_in_carla
 
         evaluate_vla_in_carla(run, asked, guidance, arguments.json, arguments.picture, options)

@@ -80,7 +80,7 @@ def sample_commands(config: CommandsConfig, decisions: int, rng: np.random.Gener
     return commands[:decisions]
 
 
-def across(place: str | None) -> float:
+def lateral_target(place: str | None) -> float:
     """How far from the middle of the road or lane a place, one of PLACES, is driven, in half widths, left
     positive; 0 for None."""
     return {None: 0.0, "left": SIDE, "centre": 0.0, "right": -SIDE}[place]

@@ -7,17 +7,17 @@ import torch
 
 from agent.behaviour.vla.instruction_classifier import InstructionClassifier
 from train.language.hindsight import MANOEUVRES, PLACES, SPEEDS, Labels
-from train.language.instructions import TextEncoder, phrase, phrasings
+from train.language.instructions import TextEncoder, phrasings, sample_sentence
 
 _KINDS = {"speed": SPEEDS, "place": PLACES, "manoeuvre": MANOEUVRES}
-READING = tuple(len(words) + 1 for words in _KINDS.values())
+CLASS_COUNTS = tuple(len(words) + 1 for words in _KINDS.values())
 """Classes of each kind: speeds, places and manoeuvres, and after each a class for none."""
 _PER_PAIR = 40  # joined sentences of two labels
 _UPDATES, _BATCH = 800, 256
 _LEARNING_RATE, _WEIGHT_DECAY = 1e-3, 0.1
 
 
-def fit_reader(reader: InstructionClassifier, encoder: TextEncoder, seed: int) -> float:
+def fit_instruction_classifier(reader: InstructionClassifier, encoder: TextEncoder, seed: int) -> float:
     """Teach a reader the phrasings that are learnt from; the share of the kept ones that it reads aright.
 
     Args:
@@ -25,9 +25,9 @@ def fit_reader(reader: InstructionClassifier, encoder: TextEncoder, seed: int) -
         encoder: of sentences.
         seed: of the sentences and their order.
     """
-    texts, said = lessons(seed, held_out=False)
+    texts, said = labelled_sentences(seed, held_out=False)
     fit_classifier(reader, encoder(texts), said, _UPDATES, _BATCH, seed)
-    texts, said = lessons(seed, held_out=True)
+    texts, said = labelled_sentences(seed, held_out=True)
     return float((reader.read(encoder(texts)) == said).all(1).float().mean())
 
 
@@ -61,7 +61,7 @@ def fit_classifier(
     optimizer.zero_grad(set_to_none=True)
 
 
-def lessons(seed: int, held_out: bool) -> tuple[list[str], torch.Tensor]:
+def labelled_sentences(seed: int, held_out: bool) -> tuple[list[str], torch.Tensor]:
     """N sentences and what they say (N, kinds): every phrasing, and 40 drawn for each two labels together."""
     found = dict(phrasings(held_out))
     rng = np.random.default_rng([seed, 44])
@@ -69,11 +69,11 @@ def lessons(seed: int, held_out: bool) -> tuple[list[str], torch.Tensor]:
         for values in product(_KINDS[one], _KINDS[other]):
             labels = Labels(**dict(zip((one, other), values, strict=True)))
             for _ in range(_PER_PAIR):
-                found[phrase(labels, rng, held_out)] = labels
-    return list(found), torch.tensor([classes(labels) for labels in found.values()])
+                found[sample_sentence(labels, rng, held_out)] = labels
+    return list(found), torch.tensor([class_indices(labels) for labels in found.values()])
 
 
-def classes(labels: Labels) -> list[int]:
+def class_indices(labels: Labels) -> list[int]:
     """The class of each kind that labels name, in the order of READING."""
     values = [(words, getattr(labels, kind)) for kind, words in _KINDS.items()]
     return [len(words) if value is None else words.index(value) for words, value in values]

@@ -142,7 +142,7 @@ def label_rows(episode: Episode, scale: SpeedScale, window: int) -> list[Labels]
     return labels
 
 
-def asked_rows(episode: Episode) -> list[Labels] | None:
+def commanded_rows(episode: Episode) -> list[Labels] | None:
     """What a demonstration was asked for in each row of its file, (T); None where the file does not say.
 
     It differs from the hindsight while the car is on its way to what was asked, braking for example.

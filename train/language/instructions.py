@@ -1,4 +1,4 @@
-"""Labels put into words, and words understood as labels."""
+"""Instructions: sentences sampled for labels, and labels parsed from sentences."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -32,8 +32,8 @@ _RUNS = range(2, 5)  # words
 _NEAR, _NEAR_RUN = 0.6, 0.8  # least cosine between a clause, or words of one, and the nearest phrasing
 
 
-def phrase(labels: Labels, rng: np.random.Generator, held_out: bool = False) -> str:
-    """Some way to say what is asked for: a phrasing for each label, in any order, joined.
+def sample_sentence(labels: Labels, rng: np.random.Generator, held_out: bool = False) -> str:
+    """A sentence that asks for the labels: a phrasing for each, in any order, joined.
 
     There are 120 joined sentences for the same labels, drawn once and for all: an encoder needs its time for
     each new one.
@@ -48,7 +48,9 @@ def phrase(labels: Labels, rng: np.random.Generator, held_out: bool = False) -> 
     """
     choices = [_choices(_KINDS[kind][value], held_out) for kind, value in _said(labels).items()]
     if not choices:
-        raise ValueError("phrase: labels that ask for nothing, expected a speed, a place or a manoeuvre")
+        raise ValueError(
+            "sample_sentence: labels that ask for nothing, expected a speed, a place or a manoeuvre"
+        )
     if len(choices) == 1:
         return str(rng.choice(choices[0]))
     order = np.random.default_rng([int(rng.integers(_JOINED)), held_out])
@@ -70,12 +72,12 @@ def _single(held_out: bool) -> tuple[tuple[str, Labels], ...]:
 
 
 def phrasings(held_out: bool) -> list[tuple[str, Labels]]:
-    """Every way to say one thing, with what it means; what is said of several joins them."""
+    """Every phrasing of a single label, with that label; sentences for several labels join them."""
     return list(_single(held_out))
 
 
-def lookup(text: str) -> Labels | None:
-    """What a text means that `phrase` could have made; None of any other."""
+def lookup_labels(text: str) -> Labels | None:
+    """What a text means that `sample_sentence` could have made; None of any other."""
     known = dict(_single(False) + _single(True))
     found: dict[str, str] = {}
     for clause in _JOINT.split(text.strip().lower()):
@@ -88,11 +90,12 @@ def lookup(text: str) -> Labels | None:
     return Labels(**found)
 
 
-def understand(text: str, encoder: TextEncoder) -> Labels:
-    """What an instruction in anybody's words asks for.
+def parse_instruction(text: str, encoder: TextEncoder) -> Labels:
+    """The labels that an instruction, in any words, asks for.
 
-    Words of `phrase` are known. Of others, the whole, its clauses, and runs of words in them are each
-    compared with every phrasing; for speed, place and manoeuvre each the nearest counts, if it is near.
+    Sentences of `sample_sentence` are looked up. Of others, the whole, its clauses, and runs of words in
+    them are each compared with every phrasing; for each of speed, place and manoeuvre the nearest counts,
+    if it is near.
 
     Args:
         text: in English, such as "take it easy and stay on the left".
@@ -101,7 +104,7 @@ def understand(text: str, encoder: TextEncoder) -> Labels:
     Raises:
         DreamdriveError: nothing in it is near to any instruction, or the encoder refuses it.
     """
-    known = lookup(text)
+    known = lookup_labels(text)
     if known is not None:
         return known
     parts = _parts(text)

@@ -25,7 +25,7 @@ from train.drive.carla_score import (
 )
 from train.drive.environments import EnvConfig, require_car_racing, require_carla
 from train.language.hindsight import Labels, SpeedScale
-from train.language.instructions import understand
+from train.language.instructions import parse_instruction
 from train.language.sentence_encoder import SentenceEncoder
 from train.look.evaluate_carla import VERSIONS, check_steps, choose_evaluation, simulator_name
 from train.look.instruction_picture import draw_trials
@@ -42,7 +42,7 @@ from train.vla.instruction_metrics import (
     Interval,
     Trial,
     TrialRecord,
-    overall,
+    mean_obedience,
     score_cells,
 )
 from train.vla.instruction_rollouts import TrialResults, drive_car_racing_trials, drive_carla_trials
@@ -132,7 +132,7 @@ def evaluate_policy(
         DreamdriveError: as `drive_car_racing_trials` or `drive_carla_trials`; a sentence not understood.
     """
     if isinstance(instruction, str):
-        instruction = [(instruction, understand(instruction, SentenceEncoder()))]
+        instruction = [(instruction, parse_instruction(instruction, SentenceEncoder()))]
     if not instruction or not seeds:
         raise DreamdriveError("evaluation: expected at least one instruction and one seed")
     by_turns = [(seed, *instruction[i % len(instruction)]) for i, seed in enumerate(seeds)]
@@ -259,7 +259,7 @@ def _scores(
         settle=SETTLE,
         first_seed=asked.first_seed,
         last_seed=max(drive.seed for drive in drives),
-        obedience=overall(drives),
+        obedience=mean_obedience(drives),
         interval=_INTERVAL,
         score=float(np.mean([drive.score for drive in drives])),
         off_road=float(np.mean([drive.off_road for drive in drives])),

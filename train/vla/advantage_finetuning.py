@@ -19,25 +19,25 @@ from train.data.episodes import read_episode
 from train.data.split import hold_out, share_of
 from train.drive.agents import TrainedModel, load_world_model
 from train.language.hindsight import Labels, SpeedScale
-from train.language.instructions import TextEncoder, phrase
+from train.language.instructions import TextEncoder, sample_sentence
 from train.run.device import pick_device, set_up_cpu
 from train.run.errors import DreamdriveError
 from train.run.folder import Run
-from train.vla.chunk_scoring import Judge, Judged, any_labels
+from train.vla.chunk_scoring import ChunkScorer, ChunkScores, sample_labels
 from train.vla.config import TeacherConfig, VLADataConfig, speed_scale
-from train.vla.dataset import Rows, read_rows, to_device
+from train.vla.dataset import LabelledRows, read_rows, to_device
 from train.vla.filtered_episodes import filter_episode
-from train.vla.loading import check_sees_by
+from train.vla.loading import check_policy_features
 from train.vla.policy import VLAPolicy, load_policy
 from train.vla.policy_learner import PolicyLearner
-from train.vla.probes import Gauges, fit_gauges, load_gauges
+from train.vla.probes import DreamProbes, fit_dream_probes, load_dream_probes
 
 ORIGINAL, GAUGES = "original", "gauges"
 """Where a run keeps the policy that it began with, and the probes of the world model."""
 
 
 @dataclass
-class Starts:
+class ImaginationStarts:
     """Real rows that dreams begin in, N in all.
 
     Attributes:
@@ -45,7 +45,7 @@ class Starts:
         states: of the world model, compressed; name -> (N, ...).
     """
 
-    rows: Rows
+    rows: LabelledRows
     states: dict[str, Tensor]
 
 
@@ -80,7 +80,7 @@ class TeacherLearner(PolicyLearner):
         found = load_world_model(Path(config.world_model), config.device)
         self._model = found.world_model.eval().requires_grad_(False)
         _check_sizes(self.original, self._model, config)
-        check_sees_by(start, self._model, Path(config.world_model))
+        check_policy_features(start, self._model, Path(config.world_model))
         self._by_features = self.original.config.vision == "features"
         behaviour = found.trained.agent.behaviour if found.trained is not None else None
         actor = behaviour.policy if isinstance(behaviour, ActorCritic) else None
@@ -94,11 +94,11 @@ class TeacherLearner(PolicyLearner):
         if resumed is not None:
             fitted = resumed / GAUGES
         self.gauges = (
-            load_gauges(fitted, self._model)
+            load_dream_probes(fitted, self._model)
             if fitted is not None
             else _fit(self._model, found, to_learn[: config.fit_episodes], config)
         )
-        self._judge = Judge(self._model, self.config.judge, actor, self.gauges, scale)
+        self._judge = ChunkScorer(self._model, self.config.judge, actor, self.gauges, scale)
         self._learnt = read_starts(self._model, list(found.shapes), to_learn, config, scale)
         self._tested = read_starts(self._model, list(found.shapes), to_test, config, scale)
         torch.manual_seed(config.seed)
@@ -149,7 +149,7 @@ class TeacherLearner(PolicyLearner):
         return found
 
     def _draw(
-        self, starts: Starts, number: int, held_out: bool
+        self, starts: ImaginationStarts, number: int, held_out: bool
     ) -> tuple[dict[str, Any], State, list[Labels]]:
         """Batch `number`: B observations with instructions, states (B), and what the instructions ask for."""
         c = self.config
@@ -157,7 +157,7 @@ class TeacherLearner(PolicyLearner):
         index = rng.choice(starts.rows.usable, c.batch_size)
         asked = [self._told(starts.rows.found[i], rng) for i in index]
         batch: dict[str, Any] = {name: column[index] for name, column in starts.rows.seen.items()}
-        batch[TASK] = [phrase(labels, rng, held_out) for labels in asked]
+        batch[TASK] = [sample_sentence(labels, rng, held_out) for labels in asked]
         where = next(self._model.parameters()).device
         states = self._model.expand({name: part[index].to(where) for name, part in starts.states.items()})
         if self._by_features:
@@ -168,11 +168,11 @@ class TeacherLearner(PolicyLearner):
         """What a row is told: what it obeyed, or anything."""
         if found and rng.random() < self.config.asked_share:
             return Labels(found.speed, found.place) if found.speed or found.place else found
-        return any_labels(rng)
+        return sample_labels(rng)
 
     def _teach(
         self, policy: VLAPolicy, batch: dict[str, Any], states: State, asked: Sequence[Labels]
-    ) -> tuple[AdvantageLoss, Judged]:
+    ) -> tuple[AdvantageLoss, ChunkScores]:
         """The policy's own chunks, judged, and what is to be learnt of them."""
         c = self.config
         with torch.no_grad():
@@ -191,7 +191,7 @@ class TeacherLearner(PolicyLearner):
         return taught, judged
 
 
-def _means(judged: Judged) -> dict[str, Tensor]:
+def _means(judged: ChunkScores) -> dict[str, Tensor]:
     """What is tracked of scored chunks, means over all of them."""
     return {
         "return": judged.returns.mean(),
@@ -217,7 +217,7 @@ def split_dream_starts(config: TeacherConfig) -> tuple[list[Path], list[Path]]:
 
 def read_starts(
     model: WorldModel, names: Sequence[str], paths: Sequence[Path], config: TeacherConfig, scale: SpeedScale
-) -> Starts:
+) -> ImaginationStarts:
     """Rows of episode files with the world model's states in them.
 
     Raises:
@@ -232,15 +232,15 @@ def read_starts(
             states = filter_episode(model, names, read_episode(path), str(path)).states[:-1]
             for name, stored in model.compress(states).items():
                 parts.setdefault(name, []).append(stored.cpu())
-    return Starts(rows, {name: torch.cat(stored) for name, stored in parts.items()})
+    return ImaginationStarts(rows, {name: torch.cat(stored) for name, stored in parts.items()})
 
 
-def _fit(model: WorldModel, found: TrainedModel, paths: Sequence[Path], config: TeacherConfig) -> Gauges:
+def _fit(model: WorldModel, found: TrainedModel, paths: Sequence[Path], config: TeacherConfig) -> DreamProbes:
     """Gauges of a world model, fitted on episode files."""
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)
         drives = [filter_episode(model, found.shapes, read_episode(path), str(path)) for path in paths]
-    return fit_gauges(model, drives, config.fit, config.seed)
+    return fit_dream_probes(model, drives, config.fit, config.seed)
 
 
 def _check_sizes(policy: VLAPolicy, model: WorldModel, config: TeacherConfig) -> None:

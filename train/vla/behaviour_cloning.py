@@ -8,15 +8,22 @@ from torch import Tensor
 from agent.behaviour.vla.interface import ACTION, FEATURES, PAD, STATE, TASK
 from agent.behaviour.vla.model import DRIVING
 from train.data.episode_store import EpisodeFolder
-from train.language.fit_classifier import READING, fit_reader
+from train.language.fit_classifier import CLASS_COUNTS, fit_instruction_classifier
 from train.language.instructions import TextEncoder
 from train.language.sentence_encoder import SentenceEncoder
 from train.run.device import pick_device, set_up_cpu
 from train.run.errors import DreamdriveError
 from train.run.options import changes
 from train.vla.config import VLATrainConfig
-from train.vla.dataset import Batches, Rows, moments, read_rows, split_paths, to_device
-from train.vla.features import FeatureReader
+from train.vla.dataset import (
+    InstructionBatches,
+    LabelledRows,
+    mean_and_std,
+    read_rows,
+    split_paths,
+    to_device,
+)
+from train.vla.features import FeatureExtractor
 from train.vla.policy import VLAPolicy, load_policy
 from train.vla.policy_learner import PolicyLearner
 
@@ -45,7 +52,7 @@ class VLALearner(PolicyLearner):
     ) -> None:
         device = pick_device(config.device)
         set_up_cpu(config.threads)
-        reader = FeatureReader.of_run(config.world_model, config.device) if config.world_model else None
+        reader = FeatureExtractor.of_run(config.world_model, config.device) if config.world_model else None
         self.training, self.validation, self.imagined = _read(config, reader)
         self.config = config = _sized(config, self.training)
         torch.manual_seed(config.seed)
@@ -57,13 +64,15 @@ class VLALearner(PolicyLearner):
             _check_start(config, begun)
             policy.load_state_dict(begun.state_dict())
         else:
-            policy.normalise_states(*moments([self.training.seen[STATE]]))
+            policy.normalise_states(*mean_and_std([self.training.seen[STATE]]))
             if policy.model.reader is not None and not resumed:
                 _check_reading(config.policy.reading)
-                self.classified = fit_reader(policy.model.reader, encoder, config.seed)
+                self.classified = fit_instruction_classifier(policy.model.reader, encoder, config.seed)
         super().__init__(config, policy.to(device), stream=43)
-        self.batches = Batches(self.training, config, self.imagined)
-        self.held_out = Batches(self.validation, config, held_out=True) if self.validation else None
+        self.batches = InstructionBatches(self.training, config, self.imagined)
+        self.held_out = (
+            InstructionBatches(self.validation, config, held_out=True) if self.validation else None
+        )
 
     def greeting(self) -> str:
         """See `PolicyLearner`."""
@@ -104,13 +113,15 @@ class VLALearner(PolicyLearner):
         return found | {"action_error": float((distance * known).sum() / known.sum())}
 
 
-def _read(config: VLATrainConfig, reader: FeatureReader | None) -> tuple[Rows, Rows | None, Rows | None]:
+def _read(
+    config: VLATrainConfig, reader: FeatureExtractor | None
+) -> tuple[LabelledRows, LabelledRows | None, LabelledRows | None]:
     """Rows to learn from, to validate on, and imagined ones."""
     data, scale = config.data, config.scale
     features = reader.episode if reader is not None else None
     to_learn, to_validate = split_paths(config)
     dreamt = [path for folder in data.imagined for path in EpisodeFolder(Path(folder)).paths]
-    rows: list[Rows | None] = []
+    rows: list[LabelledRows | None] = []
     spent = 0
     for paths in (to_learn, to_validate, dreamt):
         rows.append(read_rows(paths, data, scale, features, spent) if paths else None)
@@ -120,7 +131,7 @@ def _read(config: VLATrainConfig, reader: FeatureReader | None) -> tuple[Rows, R
     return training, validation, imagined
 
 
-def _sized(config: VLATrainConfig, rows: Rows) -> VLATrainConfig:
+def _sized(config: VLATrainConfig, rows: LabelledRows) -> VLATrainConfig:
     """The config with the sizes of the data. Raises `DreamdriveError` where the policy cannot see them."""
     sizes = {"state_size": rows.seen[STATE].shape[1], "action_size": rows.action.shape[1]}
     policy = config.policy.model_copy(update=sizes)
@@ -137,10 +148,10 @@ def _sized(config: VLATrainConfig, rows: Rows) -> VLATrainConfig:
 
 def _check_reading(found: tuple[int, ...]) -> None:
     """Raise `DreamdriveError` where an instruction classifier has other classes than the labels."""
-    if found != READING:
+    if found != CLASS_COUNTS:
         raise DreamdriveError(
-            f"policy.reading {list(found)}: expected {list(READING)}, speeds, places and manoeuvres with a "
-            "class for none of each, or [] for no reader"
+            f"policy.reading {list(found)}: expected {list(CLASS_COUNTS)}, speeds, places and manoeuvres "
+            "with a class for none of each, or [] for no reader"
         )
 
 

@@ -19,7 +19,7 @@ from agent.behaviour.planner import Prior, imagined_returns
 from agent.world_model.interface import State, Trajectory, WorldModel
 from train.language.hindsight import PLACES, SPEEDS, Labels, SpeedScale
 from train.run.errors import DreamdriveError
-from train.vla.probes import Gauges
+from train.vla.probes import DreamProbes
 
 _SIDES = {"left": (0.25, 0.75), "centre": (-0.25, 0.25), "right": (-0.75, -0.25)}
 """Where across the road each place is [half widths]; beyond comes the verge."""
@@ -27,7 +27,7 @@ _TOLERANCE = 0.25
 """How far off something is that is half obeyed: in widths of the class `slow`, and in half widths."""
 
 
-class JudgeConfig(BaseModel, extra="forbid", validate_assignment=True, use_attribute_docstrings=True):
+class ChunkScoringConfig(BaseModel, extra="forbid", validate_assignment=True, use_attribute_docstrings=True):
     """What counts in an imagined future. The score is a sum; a return counts in units of its spread."""
 
     horizon: Annotated[int, "may change on resume"] = Field(15, ge=1)
@@ -48,7 +48,7 @@ class JudgeConfig(BaseModel, extra="forbid", validate_assignment=True, use_attri
 
 
 @dataclass
-class Judged:
+class ChunkScores:
     """K futures of each of B states.
 
     Attributes:
@@ -70,7 +70,7 @@ class Judged:
         return self.scores.argmax(1)
 
 
-class Judge:
+class ChunkScorer:
     """Imagines chunks and scores them.
 
     Args:
@@ -84,9 +84,9 @@ class Judge:
     def __init__(
         self,
         world_model: WorldModel,
-        config: JudgeConfig,
+        config: ChunkScoringConfig,
         actor: Prior | None = None,
-        gauges: Gauges | None = None,
+        gauges: DreamProbes | None = None,
         scale: SpeedScale | None = None,
     ) -> None:
         if gauges is not None and scale is None:
@@ -95,7 +95,7 @@ class Judge:
         self.gauges, self.scale = gauges, scale
 
     @torch.no_grad()
-    def __call__(self, state: State, chunks: Tensor, asked: Sequence[Labels] | None = None) -> Judged:
+    def __call__(self, state: State, chunks: Tensor, asked: Sequence[Labels] | None = None) -> ChunkScores:
         """Judge chunks.
 
         Args:
@@ -122,7 +122,7 @@ class Judge:
             if asked is not None:
                 obedience = self._obedience(features[:, 1:].unflatten(0, (b, k)), asked)
                 scores = scores + self.config.obedience * obedience
-        return Judged(scores, returns, obedience, doubt, trajectory)
+        return ChunkScores(scores, returns, obedience, doubt, trajectory)
 
     def _obedience(self, features: Tensor, asked: Sequence[Labels]) -> Tensor:
         """Obedience (B, K) of features (B, K, H, F)."""
@@ -200,12 +200,12 @@ def _near(values: Tensor, low: float, high: float, tolerance: float) -> Tensor:
     return 1.0 / (1.0 + away / tolerance)
 
 
-def any_labels(rng: np.random.Generator) -> Labels:
+def sample_labels(rng: np.random.Generator) -> Labels:
     """Something to tell a policy: a speed, a place, or both."""
     speed, place = str(rng.choice(SPEEDS)), str(rng.choice(PLACES))
     which = rng.integers(3)
     return Labels(None if which == 0 else speed, None if which == 1 else place)
 
 
-Understand = Callable[[str], Labels]
+InstructionParser = Callable[[str], Labels]
 """A text -> what it asks for."""

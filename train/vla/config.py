@@ -8,8 +8,8 @@ from agent.behaviour.vla.model import VLAConfig
 from envs.car_racing.env import CarRacingConfig
 from train.drive.environments import EnvConfig, with_kind
 from train.language.hindsight import CAR_RACING_SPEEDS, CARLA_SPEEDS, SpeedScale
-from train.vla.chunk_scoring import JudgeConfig
-from train.vla.probes import GaugesConfig
+from train.vla.chunk_scoring import ChunkScoringConfig
+from train.vla.probes import DreamProbesConfig
 
 
 class VLADataConfig(BaseModel, extra="forbid", validate_assignment=True, use_attribute_docstrings=True):
@@ -134,12 +134,12 @@ class TeacherConfig(PolicyTrainConfig):
     """A row is labelled in hindsight from this many decisions that follow it."""
     max_bytes: Annotated[int, "may change on resume"] = Field(4 * 1024**3, gt=0)
     """Most memory that pictures, states and actions may take [bytes]."""
-    fit: GaugesConfig = GaugesConfig()
+    fit: DreamProbesConfig = DreamProbesConfig()
     """How probes are fitted."""
     fit_episodes: int = Field(64, ge=2)
     """Episodes, at most, that probes are fitted on."""
 
-    judge: JudgeConfig = JudgeConfig()
+    judge: ChunkScoringConfig = ChunkScoringConfig()
     """What a chunk's score is made of; the discount is that of the world model's critic, if it has one."""
     candidates: int = Field(8, ge=2)
     """Chunks proposed for each row."""

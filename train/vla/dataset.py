@@ -14,8 +14,8 @@ from agent.behaviour.vla.interface import ACTION, FEATURES, IMAGE, PAD, STATE, T
 from train.data.episode_store import EpisodeFolder
 from train.data.episodes import Episode, EpisodeLimits, read_episode
 from train.data.split import hold_out, share_of
-from train.language.hindsight import Labels, SpeedScale, asked_rows, label_rows
-from train.language.instructions import phrase
+from train.language.hindsight import Labels, SpeedScale, commanded_rows, label_rows
+from train.language.instructions import sample_sentence
 from train.run.errors import DreamdriveError
 from train.vla.config import VLADataConfig, VLATrainConfig
 
@@ -25,7 +25,7 @@ _KINDS = ("speed", "place", "manoeuvre")
 
 
 @dataclass
-class Rows:
+class LabelledRows:
     """The rows of several episodes, one episode after the other, N in all.
 
     Attributes:
@@ -62,7 +62,7 @@ def read_rows(
     scale: SpeedScale,
     features: FeaturesOf | None = None,
     spent: int = 0,
-) -> Rows:
+) -> LabelledRows:
     """The rows of episode files; with `features` those stand in the place of the pictures.
 
     Args:
@@ -84,7 +84,7 @@ def read_rows(
     for path in paths:
         episode = read_episode(path, limits)
         try:
-            labels, wanted = label_rows(episode, scale, data.window), asked_rows(episode)
+            labels, wanted = label_rows(episode, scale, data.window), commanded_rows(episode)
             own = row_columns(episode, features)
         except (DreamdriveError, ValueError) as error:
             raise DreamdriveError(f"{path}: {error}") from error
@@ -114,7 +114,7 @@ def read_rows(
     # One column after the other, so that few bytes are there twice.
     columns = {name: torch.cat(parts.pop(name)) for name in list(parts)}
     action = columns.pop(ACTION)
-    return Rows(columns, action, np.concatenate(end), found, asked, usable, len(paths))
+    return LabelledRows(columns, action, np.concatenate(end), found, asked, usable, len(paths))
 
 
 def row_columns(episode: Episode, features: FeaturesOf | None = None) -> dict[str, Tensor]:
@@ -182,7 +182,7 @@ def split_paths(config: VLATrainConfig) -> tuple[list[Path], list[Path]]:
     return [paths[i] for i in sorted(training)], [paths[i] for i in sorted(validation)]
 
 
-class Batches:
+class InstructionBatches:
     """Batches without end; number n is the same each time it is asked for.
 
     Args:
@@ -193,7 +193,11 @@ class Batches:
     """
 
     def __init__(
-        self, rows: Rows, config: VLATrainConfig, imagined: Rows | None = None, held_out: bool = False
+        self,
+        rows: LabelledRows,
+        config: VLATrainConfig,
+        imagined: LabelledRows | None = None,
+        held_out: bool = False,
     ) -> None:
         self.rows, self.imagined = rows, imagined
         self._config, self._held_out = config, held_out
@@ -211,7 +215,7 @@ class Batches:
         batch: dict[str, Any] = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
         return batch | {TASK: tasks}
 
-    def _draw(self, rows: Rows, count: int, rng: np.random.Generator) -> dict[str, Any]:
+    def _draw(self, rows: LabelledRows, count: int, rng: np.random.Generator) -> dict[str, Any]:
         """`count` usable rows, with a sentence each."""
         index = rng.choice(rows.usable, count)
         batch: dict[str, Any] = {name: column[index] for name, column in rows.seen.items()}
@@ -224,10 +228,10 @@ class Batches:
         data = self._config.data
         use_asked = bool(asked) and (rng.random() < data.asked_share or not found)
         labels = asked if use_asked else found
-        return phrase(choose(labels, data.both_share, rng), rng, self._held_out)
+        return sample_sentence(sample_subset(labels, data.both_share, rng), rng, self._held_out)
 
 
-def choose(labels: Labels, both_share: float, rng: np.random.Generator) -> Labels:
+def sample_subset(labels: Labels, both_share: float, rng: np.random.Generator) -> Labels:
     """One of the labels, or with the chance `both_share` two of them, as far as there are so many.
 
     Where the car is to stop is never left out, nor that it is: on its way there it still moves, and no car
@@ -252,7 +256,7 @@ def to_device(batch: VLABatch, device: torch.device) -> dict[str, Any]:
     return moved
 
 
-def moments(rows: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
+def mean_and_std(rows: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation (D,) of the columns of (N, D) tensors together."""
     joined = torch.cat(list(rows)).double()
     return joined.mean(0).float(), joined.std(0, correction=0).float()

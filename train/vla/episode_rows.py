@@ -15,16 +15,16 @@ from torch.utils.data import DataLoader, Dataset
 from agent.behaviour.vla.interface import ACTION, IMAGE, PAD, STATE, TASK, require_policy
 from train.data.episodes import Episode
 from train.language.hindsight import Labels, SpeedScale, label_rows
-from train.language.instructions import phrase
+from train.language.instructions import sample_sentence
 from train.run.errors import DreamdriveError, one_line
 from train.run.loop import diverged
 from train.vla.dataset import chunks_ahead, row_columns
 
-Row = dict[str, Any]
+DatasetRow = dict[str, Any]
 """One row in LeRobot's keys, without a batch dimension."""
 
 
-class EpisodeRows(Dataset[Row]):
+class InstructionDataset(Dataset[DatasetRow]):
     """Rows of episodes that obeyed something, each with a sentence that says what.
 
     Args:
@@ -62,7 +62,7 @@ class EpisodeRows(Dataset[Row]):
         """How many rows obeyed something."""
         return len(self._at)
 
-    def __getitem__(self, index: int) -> Row:
+    def __getitem__(self, index: int) -> DatasetRow:
         """IMAGE (3, H, W) in [0, 1], STATE (S,), TASK a text, ACTION (T, A), PAD (T,)."""
         number, row = self._at[index]
         columns = self._columns[number]
@@ -71,13 +71,13 @@ class EpisodeRows(Dataset[Row]):
         return {
             IMAGE: columns[IMAGE][row].float() / 255,
             STATE: columns[STATE][row].float(),
-            TASK: phrase(self.labels[index], np.random.default_rng([self._seed, index])),
+            TASK: sample_sentence(self.labels[index], np.random.default_rng([self._seed, index])),
             ACTION: action[0],
             PAD: pad[0],
         }
 
 
-def joined(rows: Sequence[Row]) -> dict[str, Any]:
+def collate_rows(rows: Sequence[DatasetRow]) -> dict[str, Any]:
     """Rows as one batch: tensors (B, ...), texts as a list."""
     return {
         name: torch.stack([row[name] for row in rows])
@@ -87,8 +87,13 @@ def joined(rows: Sequence[Row]) -> dict[str, Any]:
     }
 
 
-def train_on(
-    policy: object, dataset: Dataset[Row], updates: int, batch_size: int, learning_rate: float, seed: int
+def train_on_rows(
+    policy: object,
+    dataset: Dataset[DatasetRow],
+    updates: int,
+    batch_size: int,
+    learning_rate: float,
+    seed: int,
 ) -> list[float]:
     """Teach a policy with LeRobot's methods the rows of a data set, by AdamW.
 
@@ -120,7 +125,7 @@ def train_on(
         min(batch_size, count),
         shuffle=True,
         drop_last=True,
-        collate_fn=joined,
+        collate_fn=collate_rows,
         generator=torch.Generator().manual_seed(seed),
     )
     optimizer = torch.optim.AdamW([p for p in policy.parameters() if p.requires_grad], learning_rate)

@@ -22,7 +22,7 @@ IMAGINED_FEATURES, FEATURES_OF = "features", "features_of"
 """Extras of an imagined episode: (T, F) float16, and the `weights_fingerprint` of its world model."""
 
 
-class FeatureReader:
+class FeatureExtractor:
     """Filters what is seen with a frozen world model, and gives its features.
 
     Args:
@@ -47,13 +47,13 @@ class FeatureReader:
         self._names = sorted(shapes)
         self._fingerprint = weights_fingerprint(self.world_model)
 
-    def same(self, other: "FeatureReader") -> bool:
+    def same(self, other: "FeatureExtractor") -> bool:
         """Whether the other one gives the same features of the same observations, on the same device."""
         mine, theirs = ((one._fingerprint, one._names, one.device) for one in (self, other))
         return mine == theirs
 
     @classmethod
-    def of_run(cls, path: str, device: str = "auto") -> "FeatureReader":
+    def of_run(cls, path: str, device: str = "auto") -> "FeatureExtractor":
         """The world model of the run at `path`. Raises `DreamdriveError` where there is none."""
         trained = load_world_model(Path(path), device)
         return cls(trained.world_model, trained.shapes, trained.device)
@@ -106,7 +106,7 @@ class FeatureReader:
         return seen
 
 
-def own_copy(policy: ChunkPolicy, seed: int) -> ChunkPolicy:
+def fork_policy(policy: ChunkPolicy, seed: int) -> ChunkPolicy:
     """The same policy for one more car, with an episode of its own.
 
     Args:
@@ -127,7 +127,7 @@ class FeaturePolicy:
         reader: gives them.
     """
 
-    def __init__(self, policy: ChunkPolicy, reader: FeatureReader) -> None:
+    def __init__(self, policy: ChunkPolicy, reader: FeatureExtractor) -> None:
         self.policy, self.reader = policy, reader
         self._filter = ObservationFilter(reader.world_model, reader.device)
         self.reset()
@@ -139,7 +139,7 @@ class FeaturePolicy:
 
     def fork(self, seed: int) -> "FeaturePolicy":
         """This policy for another car; see `VLAPolicy.fork`. What the filter draws is torch's own."""
-        return FeaturePolicy(own_copy(self.policy, seed), self.reader)
+        return FeaturePolicy(fork_policy(self.policy, seed), self.reader)
 
     def reset(self) -> None:
         """Forget the episode."""
@@ -162,9 +162,9 @@ class FeaturePolicy:
         """The state (B) after what was driven so far and what `batch` shows, of which no note is taken."""
         return self._filter.peek(self.reader.observation(batch))
 
-    def propose(self, batch: VLABatch, state: State, samples: int) -> Tensor:
-        """K chunks (B, K, T, A) from states that `see` gave; see `propose` of any policy."""
-        return propose(self.policy, self._with_features(batch, state), samples)
+    def propose_chunks(self, batch: VLABatch, state: State, samples: int) -> Tensor:
+        """K chunks (B, K, T, A) from states that `see` gave; see `propose_chunks` of any policy."""
+        return propose_chunks(self.policy, self._with_features(batch, state), samples)
 
     def follow(self, state: State, action: Tensor) -> None:
         """In the place of `select_action`: in states that `see` gave, another action (B, A) is driven."""
@@ -177,7 +177,7 @@ class FeaturePolicy:
         return {**batch, FEATURES: features}
 
 
-def propose(policy: ChunkPolicy, batch: VLABatch, samples: int) -> Tensor:
+def propose_chunks(policy: ChunkPolicy, batch: VLABatch, samples: int) -> Tensor:
     """K chunks (B, K, T, A) of any policy; one without noise proposes the same K times."""
     several = getattr(policy, "predict_action_chunks", None)
     if callable(several):
@@ -196,7 +196,7 @@ def weights_fingerprint(world_model: WorldModel) -> str:
     return digest.hexdigest()[:16]
 
 
-def check_same(policy: str, reads: WorldModel, dreams: WorldModel) -> None:
+def check_same_world_model(policy: str, reads: WorldModel, dreams: WorldModel) -> None:
     """Raise `DreamdriveError` unless the world model that a policy reads is the one that dreams.
 
     Args:

@@ -1,4 +1,4 @@
-"""Recorded drives as a world model sees them: filtered states beside what was true in each row."""
+"""Posterior states of recorded episodes, and the true quantities that probes are fitted to."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -61,27 +61,27 @@ def filter_episode(
     return FilteredEpisode(episode, states[0].detach())
 
 
-def quantities(state_size: int) -> list[str]:
-    """The names of what `truth` gives, for states of S numbers: state.0, ..., speed, offset, half_width."""
+def probe_names(state_size: int) -> list[str]:
+    """Columns of `probe_targets` for states of S numbers: state.0, ..., speed, offset, half_width."""
     return [*(f"state.{index}" for index in range(state_size)), "speed", "offset", "half_width"]
 
 
-def state_size(episode: Episode, where: str = "episode") -> int:
+def vehicle_state_size(episode: Episode, where: str = "episode") -> int:
     """How many numbers the vehicle's state has, S. Raises `DreamdriveError` where there is none."""
     if "state" not in episode.observations:
         raise DreamdriveError(f"{where}: 'vectors.state': missing, expected (T, S), the vehicle's state")
     return int(episode.observations["state"].shape[1])
 
 
-def truth(episode: Episode, where: str = "episode") -> Tensor:
-    """What a probe is taught: (T, Q) in the order of `quantities`; NaN where something is not known.
+def probe_targets(episode: Episode, where: str = "episode") -> Tensor:
+    """What a probe is taught: (T, Q) in the order of `probe_names`; NaN where something is not known.
 
     Rows are those of the file: row t is what was seen when action t was taken.
 
     Raises:
         DreamdriveError: the episode has no state, or no speeds, offsets and half widths.
     """
-    state_size(episode, where)
+    vehicle_state_size(episode, where)
     columns = [episode.observations["state"][:-1]]
     for name in ("speeds", "offsets", "half_widths"):
         values = episode.extras.get(name)

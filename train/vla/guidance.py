@@ -33,11 +33,11 @@ from train.drive.agents import load_world_model
 from train.drive.filtering import ObservationFilter
 from train.language.hindsight import CAR_RACING_SPEEDS, SpeedScale
 from train.run.errors import DreamdriveError, one_line
-from train.vla.chunk_scoring import Judge, JudgeConfig, Judged, Understand
-from train.vla.episode_rows import EpisodeRows, train_on
-from train.vla.features import FeaturePolicy, FeatureReader, check_same, propose
+from train.vla.chunk_scoring import ChunkScorer, ChunkScores, ChunkScoringConfig, InstructionParser
+from train.vla.episode_rows import InstructionDataset, train_on_rows
+from train.vla.features import FeatureExtractor, FeaturePolicy, check_same_world_model, propose_chunks
 from train.vla.imagined import ImaginedConfig, imagine_data
-from train.vla.probes import Gauges, load_gauges
+from train.vla.probes import DreamProbes, load_dream_probes
 
 _METHODS = ("initial", "encode", "imagine_step", "features", "reward", "value", "cont", "noise")
 
@@ -76,10 +76,10 @@ class WorldModelGuidedTrainer:
         world_model: WorldModel,
         actor: ActorCritic | Prior | None = None,
         candidates: int = 16,
-        config: JudgeConfig | None = None,
-        gauges: Gauges | None = None,
+        config: ChunkScoringConfig | None = None,
+        gauges: DreamProbes | None = None,
         scale: SpeedScale = CAR_RACING_SPEEDS,
-        understand: Understand | None = None,
+        understand: InstructionParser | None = None,
         execute: int | None = None,
         observations: Sequence[str] = ("image",),
         seed: int = 0,
@@ -103,14 +103,14 @@ class WorldModelGuidedTrainer:
         if candidates < 1 or (execute is not None and execute < 1):
             raise DreamdriveError(f"candidates {candidates}, execute {execute}: expected at least 1")
         self.world_model, self.candidates, self.gauges, self.scale = world_model, candidates, gauges, scale
-        self.last: Judged | None = None
+        self.last: ChunkScores | None = None
         device = next((p.device for p in world_model.parameters()), torch.device("cpu"))
-        self._reader = FeatureReader(world_model, dict.fromkeys(observations, ()), device)
+        self._reader = FeatureExtractor(world_model, dict.fromkeys(observations, ()), device)
         self._filter = ObservationFilter(world_model, device)
         # A policy that reads this world model's features has filtered already what the judge dreams from.
         self._shared = isinstance(self.policy, FeaturePolicy) and self.policy.reader.same(self._reader)
         prior = actor.policy if isinstance(actor, ActorCritic) else actor
-        self._judge = Judge(world_model, config or JudgeConfig(), prior, gauges, scale)
+        self._judge = ChunkScorer(world_model, config or ChunkScoringConfig(), prior, gauges, scale)
         self._understand = understand
         self.execute = execute or getattr(own, "execute", None) or getattr(own, "n_action_steps", None)
         self._observations = tuple(observations)
@@ -136,7 +136,7 @@ class WorldModelGuidedTrainer:
         Raises:
             DreamdriveError: something is missing.
         """
-        batch, single = as_batch(observation)
+        batch, single = to_policy_batch(observation)
         action = self.select_action(batch)
         return action[0] if single else action
 
@@ -163,7 +163,9 @@ class WorldModelGuidedTrainer:
             return self.policy.predict_action_chunk(batch)
         return self._choose(batch, *self._see(batch))
 
-    def imagined_data(self, episodes: Sequence[Episode], config: ImaginedConfig | None = None) -> EpisodeRows:
+    def imagined_data(
+        self, episodes: Sequence[Episode], config: ImaginedConfig | None = None
+    ) -> InstructionDataset:
         """Imagined variations of real drives, as rows to learn from; see `train.vla.imagined`.
 
         Raises:
@@ -174,7 +176,7 @@ class WorldModelGuidedTrainer:
             raise DreamdriveError("imagined data need gauges: WorldModelGuidedTrainer(..., gauges=...)")
         driver: ChunkPolicy = self.policy
         if isinstance(driver, FeaturePolicy):
-            check_same("policy", driver.reader.world_model, self.world_model)
+            check_same_world_model("policy", driver.reader.world_model, self.world_model)
             driver = driver.policy
         made, _ = imagine_data(
             self.world_model,
@@ -188,10 +190,10 @@ class WorldModelGuidedTrainer:
         )
         return self.rows(made)
 
-    def rows(self, episodes: Sequence[Episode]) -> EpisodeRows:
+    def rows(self, episodes: Sequence[Episode]) -> InstructionDataset:
         """Episodes, real or imagined, as a data set of rows with an instruction that each obeys."""
         length = getattr(getattr(self.policy, "config", None), "chunk", 8)
-        return EpisodeRows(episodes, self.scale, length, seed=self._seed)
+        return InstructionDataset(episodes, self.scale, length, seed=self._seed)
 
     def train(
         self, dataset: Dataset[dict[str, Any]], updates: int = 1000, batch_size: int = 64, rate: float = 3e-4
@@ -201,7 +203,7 @@ class WorldModelGuidedTrainer:
         Raises:
             DreamdriveError: the policy has no `forward` that gives a loss, or nothing to learn with.
         """
-        return train_on(self.policy, dataset, updates, batch_size, rate, self._seed)
+        return train_on_rows(self.policy, dataset, updates, batch_size, rate, self._seed)
 
     def _see(self, batch: VLABatch) -> tuple[State, State]:
         """The states (B) after the batch: what is dreamt from, and the policy's own where it keeps any."""
@@ -214,9 +216,9 @@ class WorldModelGuidedTrainer:
     def _choose(self, batch: VLABatch, state: State, own: State) -> Tensor:
         """The best chunk (B, T, A) by what is imagined from states (B), the policy being in its `own`."""
         if isinstance(self.policy, FeaturePolicy):
-            proposed = self.policy.propose(batch, own, self.candidates)
+            proposed = self.policy.propose_chunks(batch, own, self.candidates)
         else:
-            proposed = propose(self.policy, batch, self.candidates)
+            proposed = propose_chunks(self.policy, batch, self.candidates)
         proposed = proposed.to(self._reader.device).float()
         asked = None
         if self._understand is not None:
@@ -226,14 +228,14 @@ class WorldModelGuidedTrainer:
         return proposed[rows, judged.best()]
 
 
-def guide(
+def guided_policy(
     policy: object,
     run: Path,
     candidates: int = 16,
     gauges: Path | None = None,
     scale: SpeedScale = CAR_RACING_SPEEDS,
-    understand: Understand | None = None,
-    config: JudgeConfig | None = None,
+    understand: InstructionParser | None = None,
+    config: ChunkScoringConfig | None = None,
     device: str = "auto",
 ) -> WorldModelGuidedTrainer:
     """A policy guided by the world model, and the actor if there is one, of a run.
@@ -265,8 +267,12 @@ def guide(
     behaviour = found.trained.agent.behaviour if found.trained is not None else None
     actor = behaviour if isinstance(behaviour, ActorCritic) else None
     if config is None:
-        config = JudgeConfig(discount=actor.discount) if actor is not None else JudgeConfig(value=0.0)
-    read = load_gauges(gauges, found.world_model) if gauges is not None else None
+        config = (
+            ChunkScoringConfig(discount=actor.discount)
+            if actor is not None
+            else ChunkScoringConfig(value=0.0)
+        )
+    read = load_dream_probes(gauges, found.world_model) if gauges is not None else None
     return WorldModelGuidedTrainer(
         policy,
         found.world_model,
@@ -280,7 +286,7 @@ def guide(
     )
 
 
-def as_batch(observation: Mapping[str, Any]) -> tuple[dict[str, Any], bool]:
+def to_policy_batch(observation: Mapping[str, Any]) -> tuple[dict[str, Any], bool]:
     """A LeRobot batch of an observation in our names, and whether it had no batch dimension.
 
     Raises:

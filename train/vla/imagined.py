@@ -20,11 +20,11 @@ from agent.behaviour.vla.interface import FEATURES, IMAGE, STATE, TASK, ChunkPol
 from agent.world_model.interface import State, Trajectory, WorldModel
 from train.data.episodes import Episode
 from train.language.hindsight import PLACES, SPEEDS, SpeedScale, label_rows
-from train.language.instructions import phrase
-from train.vla.chunk_scoring import any_labels
+from train.language.instructions import sample_sentence
+from train.vla.chunk_scoring import sample_labels
 from train.vla.features import FEATURES_OF, IMAGINED_FEATURES, weights_fingerprint
 from train.vla.filtered_episodes import FilteredEpisode, filter_episode
-from train.vla.probes import Gauges, GaugesConfig, Readings
+from train.vla.probes import DreamProbes, DreamProbesConfig, ProbeReadings
 
 
 class ImaginedConfig(BaseModel, extra="forbid", validate_assignment=True, use_attribute_docstrings=True):
@@ -50,7 +50,7 @@ class ImaginedConfig(BaseModel, extra="forbid", validate_assignment=True, use_at
     """Rows at the begin of a drive that no dream begins in [decisions]."""
     window: int = Field(8, ge=1)
     """For the report: labels are read off so many decisions."""
-    fit: GaugesConfig = GaugesConfig()
+    fit: DreamProbesConfig = DreamProbesConfig()
     """How gauges are fitted, where none are given."""
 
 
@@ -126,7 +126,7 @@ class _Start:
 @torch.no_grad()
 def imagine_data(
     model: WorldModel,
-    gauges: Gauges,
+    gauges: DreamProbes,
     episodes: Sequence[Episode],
     scale: SpeedScale,
     config: ImaginedConfig,
@@ -185,7 +185,7 @@ def _starts(drive: FilteredEpisode, config: ImaginedConfig, rng: np.random.Gener
 
 def _dream(
     model: WorldModel,
-    gauges: Gauges,
+    gauges: DreamProbes,
     starts: Sequence[_Start],
     config: ImaginedConfig,
     policy: ChunkPolicy | None,
@@ -200,7 +200,7 @@ def _dream(
     noisy = iter(torch.from_numpy(_varied(starts, config, rng)).to(states.device).unbind(1))
     driver = None
     if policy is not None and told:
-        texts = [phrase(any_labels(rng), rng) for _ in range(told)]
+        texts = [sample_sentence(sample_labels(rng), rng) for _ in range(told)]
         driver = ChunkDriver(policy, model, gauges, texts)
 
     def act(state: State) -> Tensor:
@@ -239,7 +239,9 @@ class ChunkDriver:
         texts: what each of the N dreams is told.
     """
 
-    def __init__(self, policy: ChunkPolicy, model: WorldModel, gauges: Gauges, texts: Sequence[str]) -> None:
+    def __init__(
+        self, policy: ChunkPolicy, model: WorldModel, gauges: DreamProbes, texts: Sequence[str]
+    ) -> None:
         self._policy, self._model, self._gauges, self._texts = policy, model, gauges, list(texts)
         config = getattr(policy, "config", None)
         self._execute = getattr(config, "execute", None) or getattr(config, "n_action_steps", None)
@@ -263,7 +265,7 @@ class ChunkDriver:
 
 def _kept(
     model: WorldModel,
-    gauges: Gauges,
+    gauges: DreamProbes,
     starts: Sequence[_Start],
     dreamt: Trajectory,
     config: ImaginedConfig,
@@ -309,7 +311,7 @@ def _first(flags: Tensor) -> Tensor:
 
 
 def _episode(
-    start: _Start, dreamt: Trajectory, read: Readings, pictures: Tensor, number: int, length: int
+    start: _Start, dreamt: Trajectory, read: ProbeReadings, pictures: Tensor, number: int, length: int
 ) -> Episode:
     """Dream `number` as an episode of `length` actions; what is real of its first row stays."""
     real, row = start.drive.episode, start.row

@@ -14,10 +14,10 @@ from torch import nn
 from agent.behaviour.vla.interface import IMAGE, TASK, ChunkPolicy, observation_key, require_policy
 from train.drive.environments import EnvConfig
 from train.language.hindsight import MANOEUVRES, PLACES, SPEEDS, Labels
-from train.language.instructions import phrase
+from train.language.instructions import sample_sentence
 from train.run.errors import DreamdriveError, one_line
-from train.vla.dataset import choose
-from train.vla.features import own_copy
+from train.vla.dataset import sample_subset
+from train.vla.features import fork_policy
 from train.vla.loading import load_driver
 
 _BOTH_SHARE = 0.5  # of the sentences drawn, that name two things
@@ -58,7 +58,7 @@ class InstructedPolicy:
             text = str(rng.choice(list(self.instructions)))
         else:
             text = draw_instruction(rng, self.junctions)
-        return InstructedDriver(own_copy(self._policy, seed), [text])
+        return InstructedDriver(fork_policy(self._policy, seed), [text])
 
 
 class InstructedDriver:
@@ -124,7 +124,7 @@ def draw_instruction(rng: np.random.Generator, junctions: bool = False) -> str:
     labels = Labels(
         str(rng.choice(SPEEDS)), str(rng.choice(PLACES)), str(rng.choice(MANOEUVRES)) if junctions else None
     )
-    return phrase(choose(labels, _BOTH_SHARE, rng), rng)
+    return sample_sentence(sample_subset(labels, _BOTH_SHARE, rng), rng)
 
 
 def instructed_policy(run: Path, instructions: Sequence[str] = ()) -> InstructedPolicy:

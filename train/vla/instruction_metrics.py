@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from train.drive.courses import held_out_seeds
 from train.language.hindsight import PLACES, SPEEDS, Labels, SpeedScale, obeys
-from train.language.instructions import phrase, understand
+from train.language.instructions import parse_instruction, sample_sentence
 from train.language.sentence_encoder import SentenceEncoder
 from train.run.errors import DreamdriveError
 
@@ -116,31 +116,33 @@ class CellScore:
     manoeuvre_obedience: float | None = None
 
 
-def cells(junctions: bool = False) -> list[Labels]:
+def suite_cells(junctions: bool = False) -> list[Labels]:
     """Every speed with every place, and where there are junctions every way through one."""
     turns = [Labels(manoeuvre=word) for word in ("left", "right", "straight")] if junctions else []
     return [Labels(speed, place) for speed in SPEEDS for place in PLACES] + turns
 
 
-def suite(episodes: int, first_seed: int, junctions: bool = False) -> list[Trial]:
+def evaluation_suite(episodes: int, first_seed: int, junctions: bool = False) -> list[Trial]:
     """`episodes` trials of every cell, by turns, each on a track of its own, in words that no training uses.
 
     The words are drawn by the seed of the track.
     """
-    asked = cells(junctions) * episodes
+    asked = suite_cells(junctions) * episodes
     return [
-        Trial(seed, labels, phrase(labels, np.random.default_rng([seed, 50]), True))
+        Trial(seed, labels, sample_sentence(labels, np.random.default_rng([seed, 50]), True))
         for seed, labels in enumerate(asked, first_seed)
     ]
 
 
-def repeated(instructions: Sequence[tuple[str, Labels]], episodes: int, first_seed: int) -> list[Trial]:
+def repeated_trials(
+    instructions: Sequence[tuple[str, Labels]], episodes: int, first_seed: int
+) -> list[Trial]:
     """`episodes` trials of every instruction, by turns, each on a track of its own."""
     asked = list(instructions) * episodes
     return [Trial(seed, labels, text) for seed, (text, labels) in enumerate(asked, first_seed)]
 
 
-def shuffled(trials: Sequence[Trial]) -> list[Trial]:
+def shuffled_trials(trials: Sequence[Trial]) -> list[Trial]:
     """The same trials, each with the instruction of one that asks for something else: the control.
 
     Every instruction is used once, and never where its own labels are asked for.
@@ -160,7 +162,7 @@ def shuffled(trials: Sequence[Trial]) -> list[Trial]:
     return [Trial(trial.seed, trial.asked, other[i].instruction) for i, trial in enumerate(trials)]
 
 
-def taken(
+def manoeuvre_decisions(
     word: str, manoeuvres: Sequence[str], offsets: NDArray[Any], half_widths: NDArray[Any]
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """In which of T decisions the route does the manoeuvre `word`, and in which of those the car does, too.
@@ -185,7 +187,8 @@ def taken(
 def score_trial(record: TrialRecord, score: float, scale: SpeedScale, settle: int = SETTLE) -> EpisodeScore:
     """The score of an episode with the return `score`, of which the first `settle` decisions do not count.
 
-    Where a manoeuvre is asked for, only the decisions count in which the route does it: see `taken`.
+    Where a manoeuvre is asked for, only the decisions count in which the route does it; see
+    `manoeuvre_decisions`.
     """
     asked = record.trial.asked
     speeds, offsets, half_widths = (
@@ -195,7 +198,7 @@ def score_trial(record: TrialRecord, score: float, scale: SpeedScale, settle: in
     def share(labels: Labels) -> float:
         kept = obeys(labels, speeds, offsets, half_widths, scale)[settle:]
         if labels.manoeuvre is not None:
-            wanted, done = taken(labels.manoeuvre, record.manoeuvres, offsets, half_widths)
+            wanted, done = manoeuvre_decisions(labels.manoeuvre, record.manoeuvres, offsets, half_widths)
             kept = (kept & done[settle:])[wanted[settle:]]
         return float(kept.mean()) if len(kept) else 0.0
 
@@ -223,7 +226,7 @@ def score_cells(episodes: Sequence[EpisodeScore]) -> list[CellScore]:
             CellScore(
                 asked=name,
                 episodes=len(own),
-                obedience=interval([[episode.obedience for episode in own]]),
+                obedience=bootstrap_interval([[episode.obedience for episode in own]]),
                 speed_obedience=_mean([e.speed_obedience for e in own]),
                 place_obedience=_mean([e.place_obedience for e in own]),
                 score=float(np.mean([e.score for e in own])),
@@ -235,13 +238,13 @@ def score_cells(episodes: Sequence[EpisodeScore]) -> list[CellScore]:
     return result
 
 
-def overall(episodes: Sequence[EpisodeScore]) -> Interval:
+def mean_obedience(episodes: Sequence[EpisodeScore]) -> Interval:
     """Mean obedience over all episodes; the bootstrap draws as many as there are of each thing asked."""
     names = dict.fromkeys(episode.asked for episode in episodes)
-    return interval([[e.obedience for e in episodes if e.asked == name] for name in names])
+    return bootstrap_interval([[e.obedience for e in episodes if e.asked == name] for name in names])
 
 
-def interval(groups: Sequence[Sequence[float]], seed: int = 0) -> Interval:
+def bootstrap_interval(groups: Sequence[Sequence[float]], seed: int = 0) -> Interval:
     """The mean of all values, and the 2.5% and 97.5% quantiles of the means of 2000 resamples.
 
     Each resample draws from every group as many values as it has (a stratified bootstrap: Efron and
@@ -286,15 +289,15 @@ class InstructionOptions:
 
         Raises:
             DreamdriveError: both or neither of suite and instructions; a sentence that is not understood;
-                seeds that training may have used; or as `shuffled`.
+                seeds that training may have used; or as `shuffled_trials`.
         """
         if self.suite == bool(self.instructions):
             raise DreamdriveError("eval: expected either --instruction, once or several times, or --suite")
         if self.suite:
-            trials = suite(self.episodes, self.first_seed, junctions)
+            trials = evaluation_suite(self.episodes, self.first_seed, junctions)
         else:
             encoder = SentenceEncoder()
-            meant = [(text, understand(text, encoder)) for text in self.instructions]
-            trials = repeated(meant, self.episodes, self.first_seed)
+            meant = [(text, parse_instruction(text, encoder)) for text in self.instructions]
+            trials = repeated_trials(meant, self.episodes, self.first_seed)
         held_out_seeds(len(trials), self.first_seed)
-        return shuffled(trials) if self.shuffle else trials
+        return shuffled_trials(trials) if self.shuffle else trials

@@ -12,12 +12,12 @@ from envs.car_racing.env import CarRacingConfig
 from train.drive.agents import load_world_model
 from train.drive.environments import EnvConfig, with_kind
 from train.language.hindsight import Labels
-from train.language.instructions import understand
+from train.language.instructions import parse_instruction
 from train.run.errors import DreamdriveError
 from train.run.folder import Run
 from train.vla.config import speed_scale
-from train.vla.features import FeaturePolicy, FeatureReader, check_same
-from train.vla.guidance import guide
+from train.vla.features import FeatureExtractor, FeaturePolicy, check_same_world_model
+from train.vla.guidance import guided_policy
 from train.vla.policy import POLICY_FOLDER, VLAPolicy, load_policy, read_policy_config
 
 
@@ -67,7 +67,7 @@ def has_policy(path: Path) -> bool:
     return (path / POLICY_FOLDER).is_dir()
 
 
-def learnt_in(path: Path) -> EnvConfig:
+def training_env(path: Path) -> EnvConfig:
     """The environment that the policy of the run in `path` learnt in.
 
     Raises:
@@ -76,7 +76,7 @@ def learnt_in(path: Path) -> EnvConfig:
     return _learnt(path).env
 
 
-def check_sees_by(path: Path, world_model: WorldModel, run: Path) -> None:
+def check_policy_features(path: Path, world_model: WorldModel, run: Path) -> None:
     """Raise `DreamdriveError` unless the policy in `path` sees pictures, or the features of `world_model`.
 
     Args:
@@ -88,7 +88,7 @@ def check_sees_by(path: Path, world_model: WorldModel, run: Path) -> None:
         return
     read = Path(_learnt(path).world_model)
     if read.resolve() != run.resolve():
-        check_same(str(path), load_world_model(read, "cpu").world_model, world_model)
+        check_same_world_model(str(path), load_world_model(read, "cpu").world_model, world_model)
 
 
 def _learnt(path: Path) -> _Learnt:
@@ -118,15 +118,15 @@ def load_driver(path: Path, guidance: GuidanceOptions | None = None) -> PolicyDr
     policy.drive_by(guidance.execute, guidance.temperature)
     driver: ChunkPolicy = policy
     if policy.config.vision == "features":
-        driver = FeaturePolicy(policy, FeatureReader.of_run(learnt.world_model))
+        driver = FeaturePolicy(policy, FeatureExtractor.of_run(learnt.world_model))
     if guidance.by is not None:
         known: dict[str, Labels] = {}
 
         def meaning(text: str) -> Labels:
             if text not in known:
-                known[text] = understand(text, policy.encoder)
+                known[text] = parse_instruction(text, policy.encoder)
             return known[text]
 
         scale = speed_scale(learnt.env)
-        driver = guide(driver, guidance.by, guidance.candidates, guidance.gauges, scale, meaning)
+        driver = guided_policy(driver, guidance.by, guidance.candidates, guidance.gauges, scale, meaning)
     return PolicyDriver(driver, policy, learnt.env)

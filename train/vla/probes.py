@@ -18,14 +18,14 @@ from agent.world_model.interface import WorldModel
 from agent.world_model.probe import Probe, ProbeConfig, r_squared
 from train.run.checkpoint import load_weights, save_weights
 from train.run.errors import DreamdriveError, one_line
-from train.vla.filtered_episodes import FilteredEpisode, quantities, state_size, truth
+from train.vla.filtered_episodes import FilteredEpisode, probe_names, probe_targets, vehicle_state_size
 from train.vla.fit_probes import fit_disagreement, fit_probe
 
 NAME = "gauges"
 """What the files are called: gauges.safetensors and gauges.json."""
 
 
-class GaugesConfig(BaseModel, extra="forbid", validate_assignment=True, use_attribute_docstrings=True):
+class DreamProbesConfig(BaseModel, extra="forbid", validate_assignment=True, use_attribute_docstrings=True):
     """The gauges of a dream, and how they are fitted."""
 
     ensemble: DisagreementConfig = DisagreementConfig()
@@ -45,7 +45,7 @@ class GaugesConfig(BaseModel, extra="forbid", validate_assignment=True, use_attr
 
 
 @dataclass
-class Readings:
+class ProbeReadings:
     """What the probe reads of states (...).
 
     Attributes:
@@ -62,7 +62,7 @@ class Readings:
 
 
 @dataclass
-class Gauges:
+class DreamProbes:
     """Both gauges of one world model.
 
     Attributes:
@@ -83,11 +83,11 @@ class Gauges:
         return len(self.probe.names) - 3
 
     @torch.no_grad()
-    def read(self, features: Tensor) -> Readings:
+    def read(self, features: Tensor) -> ProbeReadings:
         """What the features (..., F) tell."""
         values = self.probe(features)
         speeds, offsets, half_widths = values[..., -3:].unbind(-1)
-        return Readings(values[..., :-3], speeds.clamp(min=0.0), offsets, half_widths.clamp(min=1e-3))
+        return ProbeReadings(values[..., :-3], speeds.clamp(min=0.0), offsets, half_widths.clamp(min=1e-3))
 
     @torch.no_grad()
     def doubt(self, features: Tensor, action: Tensor) -> Tensor:
@@ -95,7 +95,7 @@ class Gauges:
         doubted; (...)."""
         return self.ensemble.disagreement(features, action) / self.limit
 
-    def to(self, device: torch.device) -> "Gauges":
+    def to(self, device: torch.device) -> "DreamProbes":
         """These gauges, moved."""
         self.ensemble.to(device)
         self.probe.to(device)
@@ -118,8 +118,8 @@ class Gauges:
         save_weights(folder, tensors, meta, NAME)
 
 
-def load_gauges(folder: Path, world_model: WorldModel) -> Gauges:
-    """The gauges that `Gauges.save` wrote.
+def load_dream_probes(folder: Path, world_model: WorldModel) -> DreamProbes:
+    """The gauges that `DreamProbes.save` wrote.
 
     Raises:
         DreamdriveError: there are none, they are broken, or they belong to a world model of other sizes.
@@ -152,15 +152,15 @@ def load_gauges(folder: Path, world_model: WorldModel) -> Gauges:
                 f"{where}: {name} {size}: expected {getattr(world_model, name)}, as the world model's"
             )
     device = next(world_model.parameters()).device
-    return Gauges(ensemble.eval(), probe.eval(), limit, scores).to(device)
+    return DreamProbes(ensemble.eval(), probe.eval(), limit, scores).to(device)
 
 
-def fit_gauges(
+def fit_dream_probes(
     world_model: WorldModel,
     drives: Sequence[FilteredEpisode],
-    config: GaugesConfig | None = None,
+    config: DreamProbesConfig | None = None,
     seed: int = 0,
-) -> Gauges:
+) -> DreamProbes:
     """Fit both gauges on real drives; the world model stays as it is.
 
     Args:
@@ -172,7 +172,7 @@ def fit_gauges(
     Raises:
         DreamdriveError: too few drives, or one without state, speeds, offsets or half widths.
     """
-    config = config or GaugesConfig()
+    config = config or DreamProbesConfig()
     if len(drives) < 2:
         raise DreamdriveError(f"{len(drives)} episodes to fit gauges on: expected at least 2")
     generator = torch.Generator().manual_seed(seed)
@@ -183,7 +183,7 @@ def fit_gauges(
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         ensemble = config.ensemble.build(world_model).to(device)
-        names = quantities(state_size(drives[0].episode))
+        names = probe_names(vehicle_state_size(drives[0].episode))
         probe = Probe(config.probe, world_model.feature_size, names).to(device)
         before, action, after, true = _rows(world_model, learnt, config.skip)
         fit_disagreement(ensemble, before, action, after, config.ensemble_updates, generator=generator)
@@ -196,7 +196,7 @@ def fit_gauges(
         limit = float(ensemble.disagreement(before, action).quantile(config.quantile))
     known = true.isfinite().all(1)
     scores = r_squared(probe, before[known], true[known])
-    return Gauges(ensemble.eval(), probe, max(limit, 1e-12), scores)
+    return DreamProbes(ensemble.eval(), probe, max(limit, 1e-12), scores)
 
 
 @torch.no_grad()
@@ -209,7 +209,7 @@ def _rows(
         # (T+1, F)
         features = model.features(drive.states)
         action = torch.from_numpy(drive.episode.actions[1:]).to(features)
-        true = truth(drive.episode).to(features)
+        true = probe_targets(drive.episode).to(features)
         # An episode shorter than what is skipped gives no rows.
         parts.append((features[skip:-1], action[skip:], features[skip + 1 :], true[skip:]))
     before, action, after, true = (torch.cat(part) for part in zip(*parts, strict=True))

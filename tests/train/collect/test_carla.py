@@ -17,7 +17,7 @@ from tests.train.collect.fakes import FRAMES, env_config, gather
 from train.collect.carla_drivers import CarlaCollectConfig, CarlaPolicy, EpisodeDriver, open_policy
 from train.collect.carla_job import collect_episodes
 from train.data.episodes import Episode, read_episode
-from train.language.hindsight import Labels, asked_rows
+from train.language.hindsight import Labels, commanded_rows
 from train.run.errors import DreamdriveError
 
 pytestmark = pytest.mark.usefixtures("nothing_left_behind")
@@ -59,7 +59,7 @@ def test_an_episode_is_all_that_was_driven(tmp_path: Path) -> None:
 def test_what_the_autopilot_is_asked_is_kept(tmp_path: Path) -> None:
     gather(tmp_path, 1, asked=True, orders={"speeds": ["crawl"], "places": ["left"], "no_place": 0})
     (episode,) = episodes(tmp_path).values()
-    assert asked_rows(episode) == [Labels("crawl", "left")] * FRAMES
+    assert commanded_rows(episode) == [Labels("crawl", "left")] * FRAMES
     assert episode.observations["state"][0, 2:4].tolist() == [1.25, 0.5]  # what reached the simulator
     with pytest.raises(DreamdriveError, match="orders"):
         gather(tmp_path, 2, asked=True, orders={"speeds": ["slow"]})

@@ -28,8 +28,8 @@ from train.collect.demonstrations import (
 from train.collect.demonstrator import SteeringMistakes, demonstrate
 from train.data.episodes import read_episode
 from train.language.command_sampling import SIDE, CommandsConfig, sample_commands, settled
-from train.language.hindsight import CAR_RACING_SPEEDS, SPEEDS, Labels, asked_rows, label_rows, obeys
-from train.language.instructions import lookup
+from train.language.hindsight import CAR_RACING_SPEEDS, SPEEDS, Labels, commanded_rows, label_rows, obeys
+from train.language.instructions import lookup_labels
 from train.run.errors import DreamdriveError
 from train.vla.instructed_driver import InstructedPolicy
 
@@ -153,7 +153,7 @@ def test_demonstrations_are_written_and_go_on(tmp_path: Path) -> None:
     counted, seeds = DemonstrationStatistics(), []
     for name in names:
         episode = read_episode(tmp_path / name)
-        extras, asked = episode.extras, asked_rows(episode)
+        extras, asked = episode.extras, commanded_rows(episode)
         assert episode.observations["image"].shape == (31, 3, 64, 64)
         assert episode.observations["state"].shape == (31, 4)
         np.testing.assert_allclose(episode.observations["state"][:-1, 0] * 100, extras["speeds"], atol=1e-3)
@@ -203,7 +203,7 @@ def test_a_learner_drives_and_what_the_demonstrator_would_do_is_kept(
     config = DemonstrationsConfig(decisions=30, simulators=1, shortest=12, longest=15)
     collect_demonstrations(_AGENT, 1, tmp_path, 4, config, Path("runs/learner"))
     episode = read_episode(tmp_path / "episode_000000.npz")
-    asked = asked_rows(episode)
+    asked = commanded_rows(episode)
     assert asked is not None and len(set(asked)) > 1
     np.testing.assert_allclose(episode.actions[1:], [[0.0, 0.2]] * 30)
     # In its place the demonstrator steers, and by the order that holds.
@@ -211,7 +211,7 @@ def test_a_learner_drives_and_what_the_demonstrator_would_do_is_kept(
     assert abs(wanted[:, 0]).max() > 0.05 and len(set(wanted[:, 1].tolist())) > 5
     assert episode.extras["learner_drove"].all() and not episode.extras["perturbed"].any()
     # What it was told is what was asked; what it did teaches nothing.
-    assert [lookup(text) for text in Straight.told] == asked
+    assert [lookup_labels(text) for text in Straight.told] == asked
     assert not any(label_rows(episode, CAR_RACING_SPEEDS, 8))
     by_itself = replace(episode, extras={**episode.extras, "learner_drove": np.zeros(30, bool)})
     assert any(label_rows(by_itself, CAR_RACING_SPEEDS, 8))

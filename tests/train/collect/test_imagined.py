@@ -15,7 +15,7 @@ from train.data.episodes import write_episode
 from train.drive.agents import TrainedModel
 from train.run.errors import DreamdriveError
 from train.vla.imagined import ImaginedReport
-from train.vla.probes import load_gauges
+from train.vla.probes import load_dream_probes
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ def test_a_folder_of_drives_becomes_a_folder_of_dreams(drives: Path, tmp_path: P
     assert all(episode.extras["imagined"].all() for episode in written)
     told = json.loads((tmp_path / "dreams" / "report.json").read_text())
     assert told["kept"] == report.kept and told["dreams"] == 8 * 3 * 2
-    gauges = load_gauges(tmp_path / "dreams", Road())
+    gauges = load_dream_probes(tmp_path / "dreams", Road())
     assert gauges.scores == told["probe"]
     # With the same gauges, of fewer drives.
     fewer = collect_imagined(
@@ -58,7 +58,7 @@ def test_a_folder_of_drives_becomes_a_folder_of_dreams(drives: Path, tmp_path: P
         2,
         config=CONFIG,
     )
-    assert fewer.dreams == 2 * 3 * 2 and load_gauges(tmp_path / "fewer", Road()).limit == gauges.limit
+    assert fewer.dreams == 2 * 3 * 2 and load_dream_probes(tmp_path / "fewer", Road()).limit == gauges.limit
     with pytest.raises(DreamdriveError, match="already holds episodes"):
         collect_imagined(Path("road"), EpisodeFolder(drives).paths, tmp_path / "dreams")
 

@@ -9,9 +9,15 @@ import torch
 from torch import Tensor
 
 from agent.behaviour.vla.instruction_classifier import InstructionClassifier
-from train.language.fit_classifier import READING, classes, fit_classifier, fit_reader, lessons
+from train.language.fit_classifier import (
+    CLASS_COUNTS,
+    class_indices,
+    fit_classifier,
+    fit_instruction_classifier,
+    labelled_sentences,
+)
 from train.language.hindsight import Labels
-from train.language.instructions import lookup
+from train.language.instructions import lookup_labels
 
 
 def bag(texts: Sequence[str]) -> Tensor:
@@ -24,33 +30,33 @@ def bag(texts: Sequence[str]) -> Tensor:
 
 
 def test_lessons_are_true_and_say_everything() -> None:
-    texts, said = lessons(3, held_out=False)
+    texts, said = labelled_sentences(3, held_out=False)
     assert len(texts) == len(set(texts)) == len(said)
     for text, row in list(zip(texts, said.tolist(), strict=True))[::7]:
-        labels = lookup(text)
-        assert labels is not None and classes(labels) == row
-    for kind, size in enumerate(READING):
+        labels = lookup_labels(text)
+        assert labels is not None and class_indices(labels) == row
+    for kind, size in enumerate(CLASS_COUNTS):
         assert set(said[:, kind].tolist()) == set(range(size))
-    named = Counter((said != torch.tensor(READING) - 1).sum(1).tolist())
+    named = Counter((said != torch.tensor(CLASS_COUNTS) - 1).sum(1).tolist())
     assert set(named) == {1, 2} and min(named.values()) > 300
-    assert lessons(3, held_out=False)[0] == texts != lessons(4, held_out=False)[0]
+    assert labelled_sentences(3, held_out=False)[0] == texts != labelled_sentences(4, held_out=False)[0]
 
 
 def test_nothing_kept_for_testing_is_taught() -> None:
-    assert not set(lessons(0, held_out=False)[0]) & set(lessons(0, held_out=True)[0])
+    assert not set(labelled_sentences(0, held_out=False)[0]) & set(labelled_sentences(0, held_out=True)[0])
 
 
 def test_classes_of_nothing_are_the_last_ones() -> None:
-    assert classes(Labels()) == [size - 1 for size in READING]
-    assert classes(Labels("stop", "left", "left")) == [0, 0, 0]
+    assert class_indices(Labels()) == [size - 1 for size in CLASS_COUNTS]
+    assert class_indices(Labels("stop", "left", "left")) == [0, 0, 0]
 
 
 @pytest.mark.slow
 def test_a_reader_reads_what_it_was_taught_and_most_of_what_it_was_not() -> None:
     torch.manual_seed(0)
-    reader = InstructionClassifier(256, READING)
-    kept = fit_reader(reader, bag, 0)
-    texts, said = lessons(0, held_out=False)
+    reader = InstructionClassifier(256, CLASS_COUNTS)
+    kept = fit_instruction_classifier(reader, bag, 0)
+    texts, said = labelled_sentences(0, held_out=False)
     assert (reader.read(bag(texts)) == said).all(1).float().mean() > 0.97
     assert 0.3 < kept < 1.0  # by chance less than 0.02
 

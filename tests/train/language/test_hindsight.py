@@ -16,7 +16,7 @@ from train.language.hindsight import (
     SPEEDS,
     Labels,
     SpeedScale,
-    asked_rows,
+    commanded_rows,
     label_rows,
     obeys,
 )
@@ -129,13 +129,13 @@ def test_aims_are_in_their_classes(scale: SpeedScale) -> None:
 
 
 def test_what_was_asked_is_read() -> None:
-    assert asked_rows(_episode([1.0, 1.0])) is None
+    assert commanded_rows(_episode([1.0, 1.0])) is None
     asked = {"asked_speeds": np.array(["slow", ""]), "asked_places": np.array(["", "left"])}
-    assert asked_rows(_episode([1.0, 1.0], **asked)) == [Labels("slow"), Labels(place="left")]
+    assert commanded_rows(_episode([1.0, 1.0], **asked)) == [Labels("slow"), Labels(place="left")]
     with pytest.raises(DreamdriveError, match=r"Labels\.speed 'warp'"):
-        asked_rows(_episode([1.0], asked_speeds=np.array(["warp"]), asked_places=np.array([""])))
+        commanded_rows(_episode([1.0], asked_speeds=np.array(["warp"]), asked_places=np.array([""])))
     with pytest.raises(DreamdriveError, match="'asked_places': missing"):
-        asked_rows(_episode([1.0], asked_speeds=np.array(["slow"])))
+        commanded_rows(_episode([1.0], asked_speeds=np.array(["slow"])))
 
 
 def test_what_does_not_fit_is_refused() -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from train.language.hindsight import MANOEUVRES, PLACES, SPEEDS, Labels
-from train.language.instructions import lookup, phrase, phrasings, understand
+from train.language.instructions import lookup_labels, parse_instruction, phrasings, sample_sentence
 from train.run.errors import DreamdriveError
 
 _ALL = [Labels(*each) for each in product((None, *SPEEDS), (None, *PLACES), (None, *MANOEUVRES))]
@@ -31,9 +31,9 @@ class WordCounts:
 
 @given(labels=st.sampled_from(_ALL[1:]), seed=st.integers(0, 2**31), held_out=st.booleans())
 def test_what_is_said_is_what_was_meant(labels: Labels, seed: int, held_out: bool) -> None:
-    text = phrase(labels, np.random.default_rng(seed), held_out)
-    assert lookup(text) == labels == lookup(text.upper())
-    assert text == phrase(labels, np.random.default_rng(seed), held_out)
+    text = sample_sentence(labels, np.random.default_rng(seed), held_out)
+    assert lookup_labels(text) == labels == lookup_labels(text.upper())
+    assert text == sample_sentence(labels, np.random.default_rng(seed), held_out)
     singles = {said for said, _ in phrasings(not held_out)}
     # Not one clause of it is among the other set's.
     assert not any(said in re.split(r", and | and please | and |, ", text) for said in singles)
@@ -45,8 +45,8 @@ def test_each_thing_is_said_in_at_least_ten_ways_and_three_are_kept() -> None:
             learnt, kept = ([t for t, meant in phrasings(h) if meant == labels] for h in (False, True))
             assert len(learnt) >= 10 and len(kept) >= 3
             rng = np.random.default_rng(0)
-            assert {phrase(labels, rng) for _ in range(2000)} == set(learnt)
-            assert {phrase(labels, rng, True) for _ in range(300)} == set(kept)
+            assert {sample_sentence(labels, rng) for _ in range(2000)} == set(learnt)
+            assert {sample_sentence(labels, rng, True) for _ in range(300)} == set(kept)
 
 
 def test_no_phrasing_is_there_twice_or_holds_a_joint() -> None:
@@ -57,18 +57,20 @@ def test_no_phrasing_is_there_twice_or_holds_a_joint() -> None:
 
 def test_joined_sentences_vary_but_are_not_endless() -> None:
     rng, labels = np.random.default_rng(0), Labels("slow", "left")
-    learnt, kept = ({phrase(labels, rng, held_out) for _ in range(3000)} for held_out in (False, True))
+    learnt, kept = (
+        {sample_sentence(labels, rng, held_out) for _ in range(3000)} for held_out in (False, True)
+    )
     assert 100 <= len(learnt) <= 120 and 50 <= len(kept) <= 120 and not learnt & kept
 
 
 def test_labels_that_ask_for_nothing_cannot_be_said() -> None:
     with pytest.raises(ValueError, match="ask for nothing"):
-        phrase(Labels(), np.random.default_rng(0))
+        sample_sentence(Labels(), np.random.default_rng(0))
 
 
 @pytest.mark.parametrize("text", ["", "sing a song", "keep left and sing a song", "keep left and keep right"])
 def test_other_words_are_not_looked_up(text: str) -> None:
-    assert lookup(text) is None
+    assert lookup_labels(text) is None
 
 
 @pytest.mark.parametrize(
@@ -81,7 +83,7 @@ def test_other_words_are_not_looked_up(text: str) -> None:
     ],
 )
 def test_other_words_are_understood_by_the_nearest_phrasing(text: str, labels: Labels) -> None:
-    assert understand(text, WordCounts()) == labels
+    assert parse_instruction(text, WordCounts()) == labels
 
 
 def test_sides_are_told_apart_whatever_the_encoder_says() -> None:
@@ -89,9 +91,9 @@ def test_sides_are_told_apart_whatever_the_encoder_says() -> None:
         return WordCounts()([re.sub("left|right", "there", text) for text in texts])
 
     for side in ("left", "right"):
-        assert understand(f"please stay on the {side}", blind).place == side
+        assert parse_instruction(f"please stay on the {side}", blind).place == side
 
 
 def test_what_is_near_to_nothing_is_not_understood() -> None:
     with pytest.raises(DreamdriveError, match=r"instruction 'buy bread'.*not understood, expected a speed"):
-        understand("buy bread", WordCounts())
+        parse_instruction("buy bread", WordCounts())

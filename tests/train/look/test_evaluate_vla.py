@@ -12,7 +12,7 @@ from torch import Tensor
 from agent.behaviour.vla.interface import IMAGE, STATE, TASK, VLABatch
 from envs.car_racing.env import CarRacingConfig
 from train.language.hindsight import CAR_RACING_SPEEDS, Labels
-from train.language.instructions import lookup, phrasings
+from train.language.instructions import lookup_labels, phrasings
 from train.look.evaluate_vla import evaluate_policy
 from train.run.errors import DreamdriveError
 from train.vla.config import speed_scale
@@ -20,15 +20,15 @@ from train.vla.instruction_metrics import (
     EpisodeScore,
     Trial,
     TrialRecord,
-    cells,
-    interval,
-    overall,
-    repeated,
+    bootstrap_interval,
+    evaluation_suite,
+    manoeuvre_decisions,
+    mean_obedience,
+    repeated_trials,
     score_cells,
     score_trial,
-    shuffled,
-    suite,
-    taken,
+    shuffled_trials,
+    suite_cells,
 )
 
 FIRST = 1_000_000
@@ -85,13 +85,13 @@ def test_who_leaves_the_road_or_ends_early_does_not_obey() -> None:
 def test_a_manoeuvre_is_done_by_who_gets_through_in_the_lane() -> None:
     words = ["", "left", "left", "left", "", "right", "left", "left"]
     near, widths = np.array([0.0, 0.0, 9.0, 0.0, 0.0, 0.0, 0.0, 0.0]), np.full(8, 2.0)
-    wanted, done = taken("left", words, near, widths)
+    wanted, done = manoeuvre_decisions("left", words, near, widths)
     assert wanted.tolist() == [word == "left" for word in words]
     # Beside the lane in between; of the second turn nobody saw the end.
     assert done.nonzero()[0].tolist() == [1, 3]
     beside = np.where(np.arange(8) == 3, 3.0, 0.0)
-    assert not taken("left", words, beside, widths)[1].any()
-    assert taken("right", words, near, widths)[1].nonzero()[0].tolist() == [5]
+    assert not manoeuvre_decisions("left", words, beside, widths)[1].any()
+    assert manoeuvre_decisions("right", words, near, widths)[1].nonzero()[0].tolist() == [5]
 
 
 def test_of_a_manoeuvre_only_the_decisions_count_in_which_there_is_one() -> None:
@@ -107,20 +107,20 @@ def test_of_a_manoeuvre_only_the_decisions_count_in_which_there_is_one() -> None
 
 
 def test_where_there_are_junctions_the_suite_turns_at_them() -> None:
-    trials = suite(1, FIRST, junctions=True)
+    trials = evaluation_suite(1, FIRST, junctions=True)
     assert len({trial.name for trial in trials}) == len(trials) == 18
     assert [trial.name for trial in trials[15:]] == ["turn-left", "turn-right", "go-straight"]
-    assert all(lookup(trial.instruction) == trial.asked for trial in trials)
+    assert all(lookup_labels(trial.instruction) == trial.asked for trial in trials)
 
 
 def test_the_suite_has_every_cell_in_words_kept_for_testing() -> None:
-    trials = suite(3, FIRST)
+    trials = evaluation_suite(3, FIRST)
     assert [trial.seed for trial in trials] == list(range(FIRST, FIRST + 45))
-    assert {trial.asked for trial in trials} == set(cells()) and len(cells()) == 15
-    assert all(lookup(trial.instruction) == trial.asked for trial in trials)
+    assert {trial.asked for trial in trials} == set(suite_cells()) and len(suite_cells()) == 15
+    assert all(lookup_labels(trial.instruction) == trial.asked for trial in trials)
     learnt = {text for text, _ in phrasings(False)}
     assert not any(text in trial.instruction for trial in trials for text in learnt if len(text) > 12)
-    assert trials == suite(3, FIRST)
+    assert trials == evaluation_suite(3, FIRST)
 
 
 @given(st.lists(st.integers(0, 4), min_size=1, max_size=30))
@@ -129,22 +129,22 @@ def test_shuffled_trials_are_told_what_others_are_asked(groups: list[int]) -> No
     trials = [Trial(FIRST + i, Labels(names[g]), f"{g} {i}") for i, g in enumerate(groups)]
     if max(groups.count(g) for g in groups) > len(groups) // 2:
         with pytest.raises(DreamdriveError, match="shuffle"):
-            shuffled(trials)
+            shuffled_trials(trials)
         return
-    mixed = shuffled(trials)
+    mixed = shuffled_trials(trials)
     assert [(t.seed, t.asked) for t in mixed] == [(t.seed, t.asked) for t in trials]
     assert sorted(t.instruction for t in mixed) == sorted(t.instruction for t in trials)
     assert all(int(t.instruction.split()[0]) != g for t, g in zip(mixed, groups, strict=True))
 
 
 def test_the_shuffled_suite_asks_for_another_speed() -> None:
-    for trial in shuffled(suite(2, FIRST)):
-        told = lookup(trial.instruction)
+    for trial in shuffled_trials(evaluation_suite(2, FIRST)):
+        told = lookup_labels(trial.instruction)
         assert told is not None and told.speed != trial.asked.speed
 
 
 def test_instructions_come_by_turns() -> None:
-    trials = repeated([("a", Labels("slow")), ("b", Labels("fast"))], 2, FIRST)
+    trials = repeated_trials([("a", Labels("slow")), ("b", Labels("fast"))], 2, FIRST)
     assert [(t.seed - FIRST, t.instruction) for t in trials] == [(0, "a"), (1, "b"), (2, "a"), (3, "b")]
 
 
@@ -152,7 +152,7 @@ def test_the_bootstrap_interval_covers_the_mean_about_as_often_as_it_says() -> N
     rng = np.random.default_rng(0)
     hits = 0
     for _ in range(200):
-        found = interval([rng.normal(0.5, 0.1, 30).tolist()])
+        found = bootstrap_interval([rng.normal(0.5, 0.1, 30).tolist()])
         hits += found.low <= 0.5 <= found.high
     # 95% of 200 is 190, with a deviation of 3; the percentile bootstrap of 30 values is a little short of it.
     assert 180 <= hits <= 198
@@ -161,15 +161,15 @@ def test_the_bootstrap_interval_covers_the_mean_about_as_often_as_it_says() -> N
 @settings(max_examples=20, deadline=None)
 @given(st.lists(st.lists(st.floats(0, 1), min_size=1, max_size=6), min_size=1, max_size=5))
 def test_an_interval_holds_its_mean(groups: list[list[float]]) -> None:
-    found = interval(groups)
+    found = bootstrap_interval(groups)
     assert found.low - 1e-9 <= found.mean <= found.high + 1e-9
     assert found.mean == pytest.approx(np.mean([value for group in groups for value in group]))
-    assert found == interval(groups)
+    assert found == bootstrap_interval(groups)
 
 
 def test_the_difference_between_cells_is_no_spread() -> None:
     scores = [scored("stop", 1.0)] * 5 + [scored("fast", 0.0)] * 5
-    found = overall(scores)
+    found = mean_obedience(scores)
     assert (found.mean, found.low, found.high) == (0.5, 0.5, 0.5)
     per_cell = score_cells(scores)
     assert [(cell.asked, cell.episodes, cell.obedience.mean) for cell in per_cell] == [

@@ -19,7 +19,7 @@ from train.vla import loading
 from train.vla.advantage_finetuning import TeacherLearner, split_dream_starts
 from train.vla.config import TeacherConfig, VLATrainConfig
 from train.vla.policy import VLAPolicy, load_policy
-from train.vla.probes import load_gauges
+from train.vla.probes import load_dream_probes
 from train.vla.train_vla import train_teacher
 
 TEXT = 8
@@ -153,7 +153,7 @@ def test_a_run_is_left_that_drives_and_holds_what_it_came_from(config: TeacherCo
     for a, b in zip(original.parameters(), start.parameters(), strict=True):
         assert torch.equal(a, b)
     assert any(not torch.equal(a, b) for a, b in zip(taught.parameters(), start.parameters(), strict=True))
-    assert load_gauges(run.path / "gauges", Road()).state_size == 4
+    assert load_dream_probes(run.path / "gauges", Road()).state_size == 4
     assert run.metrics_path.is_file() and (run.pictures / "losses.png").is_file()
     with pytest.raises(DreamdriveError, match="already holds a run"):
         train_teacher(config, runs / "taught", encoder=encoder)

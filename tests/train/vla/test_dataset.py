@@ -8,19 +8,27 @@ from agent.behaviour.vla.interface import ACTION, IMAGE, PAD, STATE, TASK
 from tests.train.vla.tiny_demonstrations import config, episode, write
 from train.data.episodes import write_episode
 from train.language.hindsight import Labels
-from train.language.instructions import lookup, phrasings
+from train.language.instructions import lookup_labels, phrasings
 from train.run.errors import DreamdriveError
 from train.vla.config import VLATrainConfig
-from train.vla.dataset import Batches, Rows, choose, moments, read_rows, split_paths, to_device
+from train.vla.dataset import (
+    InstructionBatches,
+    LabelledRows,
+    mean_and_std,
+    read_rows,
+    sample_subset,
+    split_paths,
+    to_device,
+)
 
 
-def rows_of(folder: Path, run: VLATrainConfig) -> Rows:
+def rows_of(folder: Path, run: VLATrainConfig) -> LabelledRows:
     return read_rows(sorted(folder.glob("*.npz")), run.data, run.scale)
 
 
 def test_a_batch_has_lerobots_keys_shapes_and_types(tmp_path: Path) -> None:
     run = config(write(tmp_path / "d"))
-    batch = to_device(Batches(rows_of(tmp_path / "d", run), run)[0], torch.device("cpu"))
+    batch = to_device(InstructionBatches(rows_of(tmp_path / "d", run), run)[0], torch.device("cpu"))
     assert set(batch) == {IMAGE, STATE, TASK, ACTION, PAD}
     assert batch[IMAGE].shape == (8, 3, 16, 16) and batch[IMAGE].dtype == torch.float32
     assert float(batch[IMAGE].min()) >= 0.0 and 0.5 < float(batch[IMAGE].max()) <= 1.0
@@ -31,7 +39,7 @@ def test_a_batch_has_lerobots_keys_shapes_and_types(tmp_path: Path) -> None:
 
 def test_the_chunk_is_what_the_demonstrator_wanted_from_this_row_on(tmp_path: Path) -> None:
     run = config(write(tmp_path / "d", 1), batch_size=200, data={"window": 2})
-    batch = Batches(rows_of(tmp_path / "d", run), run)[0]
+    batch = InstructionBatches(rows_of(tmp_path / "d", run), run)[0]
     # Row t wants t / 100; the last of the 24 rows is 23.
     first = (batch[ACTION][:, 0, 0] * 100).round().long()
     wanted = first[:, None] + torch.arange(4)
@@ -54,17 +62,17 @@ def test_without_what_the_demonstrator_wanted_what_was_done_is_learnt(tmp_path: 
 def test_a_row_gets_its_own_picture_and_a_sentence_it_obeys(tmp_path: Path) -> None:
     run = config(write(tmp_path / "d"), batch_size=64)
     rows = rows_of(tmp_path / "d", run)
-    batch = Batches(rows, run)[3]
+    batch = InstructionBatches(rows, run)[3]
     for picture, state, text in zip(batch[IMAGE], batch[STATE], batch[TASK], strict=True):
         row = next(i for i in range(len(rows.end)) if torch.equal(rows.seen[IMAGE][i], picture))
         assert torch.equal(rows.seen[STATE][row], state)
-        said, true = lookup(text), rows.found[row]
+        said, true = lookup_labels(text), rows.found[row]
         assert said is not None and said.speed in (None, true.speed) and said.place in (None, true.place)
 
 
 def test_no_chunk_reaches_into_the_next_episode(tmp_path: Path) -> None:
     run = config(write(tmp_path / "d", 3), batch_size=300, data={"window": 2})
-    batch = Batches(rows_of(tmp_path / "d", run), run)[0]
+    batch = InstructionBatches(rows_of(tmp_path / "d", run), run)[0]
     steps = (batch[ACTION][..., 0].diff(dim=1) * 100).round()
     # A row of the next episode would begin again at 0.
     assert bool((steps >= 0).all())
@@ -73,10 +81,10 @@ def test_no_chunk_reaches_into_the_next_episode(tmp_path: Path) -> None:
 def test_batches_are_the_same_each_time_and_differ_from_each_other(tmp_path: Path) -> None:
     run = config(write(tmp_path / "d"))
     rows = rows_of(tmp_path / "d", run)
-    one, two = Batches(rows, run), Batches(rows, run)
+    one, two = InstructionBatches(rows, run), InstructionBatches(rows, run)
     assert one[5][TASK] == two[5][TASK] and torch.equal(one[5][IMAGE], two[5][IMAGE])
     assert not torch.equal(one[5][IMAGE], one[6][IMAGE])
-    other = Batches(rows, run.model_copy(update={"seed": 1}))
+    other = InstructionBatches(rows, run.model_copy(update={"seed": 1}))
     assert not torch.equal(one[5][IMAGE], other[5][IMAGE])
 
 
@@ -84,16 +92,16 @@ def test_phrasings_for_testing_are_never_learnt_from(tmp_path: Path) -> None:
     run = config(write(tmp_path / "d"), batch_size=200, data={"both_share": 0.0})
     rows = rows_of(tmp_path / "d", run)
     kept = {text for text, _ in phrasings(True)}
-    learnt = Batches(rows, run)
+    learnt = InstructionBatches(rows, run)
     for number in range(5):
         assert not kept & set(learnt[number][TASK])
-    assert set(Batches(rows, run, held_out=True)[0][TASK]) <= kept
+    assert set(InstructionBatches(rows, run, held_out=True)[0][TASK]) <= kept
 
 
 def test_the_share_of_sentences_that_name_two_things(tmp_path: Path) -> None:
     run = config(write(tmp_path / "d"), batch_size=2000, data={"both_share": 0.3})
-    texts = Batches(rows_of(tmp_path / "d", run), run)[0][TASK]
-    said = [lookup(text) for text in texts]
+    texts = InstructionBatches(rows_of(tmp_path / "d", run), run)[0][TASK]
+    said = [lookup_labels(text) for text in texts]
     both = np.mean([s is not None and s.speed is not None and s.place is not None for s in said])
     assert both == pytest.approx(0.3, abs=0.05)
 
@@ -102,11 +110,11 @@ def test_choose_keeps_what_is_known() -> None:
     rng = np.random.default_rng(0)
     labels = Labels("slow", "left", "straight")
     for _ in range(20):
-        one, two = choose(labels, 0.0, rng), choose(labels, 1.0, rng)
+        one, two = sample_subset(labels, 0.0, rng), sample_subset(labels, 1.0, rng)
         for kept, count in ((one, 1), (two, 2)):
             known = {k: v for k, v in vars(kept).items() if v is not None}
             assert len(known) == count and known.items() <= vars(labels).items()
-    assert choose(Labels("stop"), 1.0, rng) == Labels("stop")
+    assert sample_subset(Labels("stop"), 1.0, rng) == Labels("stop")
 
 
 def test_what_was_asked_is_used_in_its_share(tmp_path: Path) -> None:
@@ -114,8 +122,10 @@ def test_what_was_asked_is_used_in_its_share(tmp_path: Path) -> None:
     write(tmp_path / "d", 4, **asked)
     for share in (0.0, 1.0):
         run = config(tmp_path / "d", batch_size=100, data={"asked_share": share, "window": 2})
-        texts = Batches(rows_of(tmp_path / "d", run), run)[0][TASK]
-        stops = np.mean([(said := lookup(text)) is not None and said.speed == "stop" for text in texts])
+        texts = InstructionBatches(rows_of(tmp_path / "d", run), run)[0][TASK]
+        stops = np.mean(
+            [(said := lookup_labels(text)) is not None and said.speed == "stop" for text in texts]
+        )
         # The last rows of an episode have no hindsight, and always say what was asked.
         assert stops == 1.0 if share else stops < 0.2
 
@@ -124,7 +134,7 @@ def test_imagined_rows_have_their_share_of_a_batch(tmp_path: Path) -> None:
     run = config(write(tmp_path / "d", speed="slow"), batch_size=10, data={"imagined_share": 0.3})
     real = rows_of(tmp_path / "d", run)
     dreamt = rows_of(write(tmp_path / "i", 2, speed="fast"), run)
-    batch = Batches(real, run, dreamt)[0]
+    batch = InstructionBatches(real, run, dreamt)[0]
     assert batch[IMAGE].shape[0] == len(batch[TASK]) == 10
     assert (batch[STATE][:, 0] > 0.5).tolist() == [False] * 7 + [True] * 3
 
@@ -206,7 +216,7 @@ def test_too_few_episodes_to_hold_one_out(tmp_path: Path) -> None:
 def test_moments_are_those_of_all_rows_together() -> None:
     rng = np.random.default_rng(0)
     parts = [rng.normal(3.0, 2.0, (n, 2)) for n in (5, 9)]
-    mean, deviation = moments(torch.from_numpy(part) for part in parts)
+    mean, deviation = mean_and_std(torch.from_numpy(part) for part in parts)
     joined = np.concatenate(parts)
     np.testing.assert_allclose(mean.numpy(), joined.mean(0), rtol=1e-6)
     np.testing.assert_allclose(deviation.numpy(), joined.std(0), rtol=1e-6)

@@ -8,7 +8,7 @@ from tests.agent.tiny import CONFIG, PICTURES, tiny_lstm
 from tests.train.vla.tiny_demonstrations import TINY, config, encode, episode, write
 from train.run.errors import DreamdriveError
 from train.vla.behaviour_cloning import VLALearner
-from train.vla.features import FeaturePolicy, FeatureReader
+from train.vla.features import FeatureExtractor, FeaturePolicy
 
 CPU = torch.device("cpu")
 
@@ -33,12 +33,12 @@ class Replays:
 
 
 @pytest.fixture
-def reader() -> FeatureReader:
+def reader() -> FeatureExtractor:
     torch.manual_seed(0)
-    return FeatureReader(tiny_lstm(), PICTURES, CPU)
+    return FeatureExtractor(tiny_lstm(), PICTURES, CPU)
 
 
-def test_driving_shows_the_features_that_were_learnt_from(reader: FeatureReader) -> None:
+def test_driving_shows_the_features_that_were_learnt_from(reader: FeatureExtractor) -> None:
     recorded = episode(0, rows=6)
     expected = reader.episode(recorded)
     assert expected.shape == (6, reader.size) and expected.dtype == torch.float32
@@ -52,7 +52,7 @@ def test_driving_shows_the_features_that_were_learnt_from(reader: FeatureReader)
         torch.testing.assert_close(torch.stack(replays.features), expected)
 
 
-def test_a_chunk_is_predicted_without_driving_on(reader: FeatureReader) -> None:
+def test_a_chunk_is_predicted_without_driving_on(reader: FeatureExtractor) -> None:
     replays = Replays(torch.zeros(4, 2))
     policy = FeaturePolicy(replays, reader)
     batch = {IMAGE: torch.rand(1, 3, 16, 16), STATE: torch.zeros(1, 4), TASK: ["go"]}
@@ -65,7 +65,7 @@ def test_the_same_episode_has_the_same_features_and_no_chance_is_used_up() -> No
     torch.manual_seed(0)
     # Its latents are drawn.
     model = CONFIG.build(PICTURES, 2)
-    reader = FeatureReader(model, PICTURES, CPU)
+    reader = FeatureExtractor(model, PICTURES, CPU)
     recorded = episode(0, rows=6)
     torch.manual_seed(5)
     one = reader.episode(recorded)
@@ -75,21 +75,21 @@ def test_the_same_episode_has_the_same_features_and_no_chance_is_used_up() -> No
     assert not any(parameter.requires_grad for parameter in model.parameters())
 
 
-def test_a_world_model_of_other_observations_or_actions_is_refused(reader: FeatureReader) -> None:
+def test_a_world_model_of_other_observations_or_actions_is_refused(reader: FeatureExtractor) -> None:
     with pytest.raises(DreamdriveError, match="observes birdseye, image: expected image"):
-        FeatureReader(tiny_lstm(), {"image": (3, 16, 16), "birdseye": (3, 16, 16)}, CPU)
-    blind = FeatureReader(tiny_lstm(), {"image": (3, 16, 16), "route": (4,)}, CPU)
+        FeatureExtractor(tiny_lstm(), {"image": (3, 16, 16), "birdseye": (3, 16, 16)}, CPU)
+    blind = FeatureExtractor(tiny_lstm(), {"image": (3, 16, 16), "route": (4,)}, CPU)
     with pytest.raises(DreamdriveError, match="no 'observation.route', which the world model observes"):
         blind.observation({IMAGE: torch.zeros(1, 3, 16, 16)})
-    wide = FeatureReader(tiny_lstm(actions=3), PICTURES, CPU)
+    wide = FeatureExtractor(tiny_lstm(actions=3), PICTURES, CPU)
     with pytest.raises(DreamdriveError, match="actions of 2 numbers"):
         wide.episode(episode(0))
 
 
 def test_a_policy_learns_from_features(
-    tmp_path: Path, reader: FeatureReader, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, reader: FeatureExtractor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(FeatureReader, "of_run", classmethod(lambda cls, path, device: reader))
+    monkeypatch.setattr(FeatureExtractor, "of_run", classmethod(lambda cls, path, device: reader))
     folder = write(tmp_path / "d")
     sizes = {**TINY.model_dump(), "vision": "features"}
     run = config(folder, world_model="runs/x", policy={**sizes, "feature_size": reader.size})

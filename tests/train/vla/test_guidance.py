@@ -11,10 +11,10 @@ from agent.distributions import Deterministic
 from tests.train.vla.road import HALF, MOST, Random, Road, batch, drive, step
 from tests.train.vla.test_imagined import CONFIG, gauges
 from train.language.hindsight import CAR_RACING_SPEEDS, Labels
-from train.language.instructions import lookup
+from train.language.instructions import lookup_labels
 from train.run.errors import DreamdriveError
-from train.vla.chunk_scoring import Judge, JudgeConfig, imagine_chunks, obedience
-from train.vla.features import FeaturePolicy, FeatureReader
+from train.vla.chunk_scoring import ChunkScorer, ChunkScoringConfig, imagine_chunks, obedience
+from train.vla.features import FeatureExtractor, FeaturePolicy
 from train.vla.guidance import WorldModelGuidedTrainer
 
 
@@ -25,7 +25,7 @@ def means(text: str) -> Labels:
 
 
 def guided(k: int = 16, **config: float) -> WorldModelGuidedTrainer:
-    judged = JudgeConfig.model_validate({"horizon": 6, **config})
+    judged = ChunkScoringConfig.model_validate({"horizon": 6, **config})
     return WorldModelGuidedTrainer(
         Random(), Road(), None, k, judged, gauges(), CAR_RACING_SPEEDS, means, observations=("image",)
     )
@@ -125,9 +125,9 @@ def test_a_policy_of_features_is_guided_and_sees_what_was_driven(shared: bool) -
 
     led: list[Tensor] = []
     own = Steered()
-    reader = FeatureReader(Leads(), {"image": (3, 8, 8)}, torch.device("cpu"))
+    reader = FeatureExtractor(Leads(), {"image": (3, 8, 8)}, torch.device("cpu"))
     policy = FeaturePolicy(own, reader)
-    judge, dreams = JudgeConfig(horizon=4, returns=0.0), Leads()
+    judge, dreams = ChunkScoringConfig(horizon=4, returns=0.0), Leads()
     if shared:
         dreams.load_state_dict(reader.world_model.state_dict())
     trainer = WorldModelGuidedTrainer(
@@ -145,7 +145,7 @@ def test_a_policy_of_features_is_guided_and_sees_what_was_driven(shared: bool) -
     with pytest.raises(DreamdriveError, match="another world model's features"):
         other = Road()
         other.device.data.fill_(1.0)
-        strange = FeaturePolicy(own, FeatureReader(other, {"image": (3, 8, 8)}, torch.device("cpu")))
+        strange = FeaturePolicy(own, FeatureExtractor(other, {"image": (3, 8, 8)}, torch.device("cpu")))
         WorldModelGuidedTrainer(strange, Road(), gauges=gauges()).imagined_data([drive(0)], CONFIG)
 
 
@@ -178,7 +178,7 @@ def test_returns_are_those_of_the_world() -> None:
     state = model._state(torch.zeros(1), torch.full((1,), 40.0))
     chunks = torch.zeros(1, 2, 4, 2)
     chunks[0, 1, :, 1] = 1.0
-    judged = Judge(model, JudgeConfig(horizon=4, discount=0.9))(state, chunks)
+    judged = ChunkScorer(model, ChunkScoringConfig(horizon=4, discount=0.9))(state, chunks)
     speeds = 40.0 + 8.0 * torch.arange(1, 5)
     reward = sum(0.9**k * float(speeds[k]) / MOST for k in range(4))
     expected = reward + 0.9**4 * 10.0 * float(speeds[-1]) / MOST
@@ -217,7 +217,7 @@ def test_obedience_is_whole_within_and_falls_outside() -> None:
 def test_imagined_data_and_training_as_in_the_readme() -> None:
     trainer = guided()
     imagined = trainer.imagined_data([drive(0), drive(1)], CONFIG)
-    assert len(imagined) > 0 and lookup(imagined[0]["task"]) is not None
+    assert len(imagined) > 0 and lookup_labels(imagined[0]["task"]) is not None
     assert imagined[0]["action"].shape == (6, 2)
     with pytest.raises(DreamdriveError, match="forward|no method"):
         trainer.train(imagined, updates=1)

@@ -10,18 +10,18 @@ from tests.train.vla.road import HALF, MOST, Random, Road, drive, step
 from tests.train.vla.test_probes import fitted
 from train.data.episodes import Episode, from_file_order, to_file_order
 from train.language.hindsight import CAR_RACING_SPEEDS, label_rows
-from train.language.instructions import lookup
+from train.language.instructions import lookup_labels
 from train.run.errors import DreamdriveError
-from train.vla.episode_rows import EpisodeRows, joined, train_on
-from train.vla.features import FeatureReader, weights_fingerprint
+from train.vla.episode_rows import InstructionDataset, collate_rows, train_on_rows
+from train.vla.features import FeatureExtractor, weights_fingerprint
 from train.vla.imagined import ChunkDriver, ImaginedConfig, ImaginedReport, imagine_data
-from train.vla.probes import Gauges
+from train.vla.probes import DreamProbes
 
 CONFIG = ImaginedConfig(horizon=10, starts=3, variations=2, least=4, skip=1, window=4)
 
 
 @cache
-def gauges() -> Gauges:
+def gauges() -> DreamProbes:
     return fitted()
 
 
@@ -67,8 +67,8 @@ def test_who_sees_by_the_same_world_model_learns_from_the_features_it_dreamt_in(
     other.device.data.fill_(1.0)
     assert weights_fingerprint(road) != weights_fingerprint(other)
     episodes, _ = imagine_data(road, gauges(), [drive(100)], CAR_RACING_SPEEDS, CONFIG, Random())
-    same = FeatureReader(road, {"image": (3, 8, 8)}, torch.device("cpu"))
-    another = FeatureReader(other, {"image": (3, 8, 8)}, torch.device("cpu"))
+    same = FeatureExtractor(road, {"image": (3, 8, 8)}, torch.device("cpu"))
+    another = FeatureExtractor(other, {"image": (3, 8, 8)}, torch.device("cpu"))
     for episode in episodes:
         again = from_file_order("x", to_file_order("x", episode))
         kept = again.extras["features"]
@@ -136,17 +136,17 @@ def test_a_policy_in_a_dream_sees_what_the_world_model_shows() -> None:
 
 def test_rows_obey_what_their_sentence_says_and_join_real_ones() -> None:
     episodes, _ = made()
-    imagined = EpisodeRows(episodes, CAR_RACING_SPEEDS, chunk=6, window=4)
-    real = EpisodeRows([drive(0)], CAR_RACING_SPEEDS, chunk=6, window=4)
+    imagined = InstructionDataset(episodes, CAR_RACING_SPEEDS, chunk=6, window=4)
+    real = InstructionDataset([drive(0)], CAR_RACING_SPEEDS, chunk=6, window=4)
     both = ConcatDataset([real, imagined])  # type: ignore[var-annotated]
     assert len(both) == len(real) + len(imagined) > len(real) > 0
     row = both[len(real)]
     assert row[IMAGE].shape == (3, 8, 8) and row[STATE].shape == (4,)
     assert row[ACTION].shape == (6, 2) and row[PAD].shape == (6,)
     for index in range(0, len(imagined), 7):
-        assert lookup(imagined[index][TASK]) == imagined.labels[index]
+        assert lookup_labels(imagined[index][TASK]) == imagined.labels[index]
         assert imagined[index][TASK] == imagined[index][TASK]
-    batch = joined([both[0], both[len(real)]])
+    batch = collate_rows([both[0], both[len(real)]])
     assert batch[IMAGE].shape == (2, 3, 8, 8) and len(batch[TASK]) == 2
 
 
@@ -163,10 +163,10 @@ def test_a_policy_learns_such_rows() -> None:
             error = self.net(batch[STATE]).view(-1, 6, 2) - batch[ACTION]
             return error.square()[~batch[PAD]].mean(), {}
 
-    rows = EpisodeRows([drive(seed) for seed in range(4)], CAR_RACING_SPEEDS, chunk=6, window=4)
-    losses = train_on(Learner(), rows, 60, 32, 3e-2, 0)
+    rows = InstructionDataset([drive(seed) for seed in range(4)], CAR_RACING_SPEEDS, chunk=6, window=4)
+    losses = train_on_rows(Learner(), rows, 60, 32, 3e-2, 0)
     assert len(losses) == 60 and np.mean(losses[-10:]) < np.mean(losses[:5])
     with pytest.raises(DreamdriveError, match="has no method forward|no method"):
-        train_on(Random(), rows, 1, 8, 1e-3, 0)
+        train_on_rows(Random(), rows, 1, 8, 1e-3, 0)
     with pytest.raises(DreamdriveError, match="no row to learn from"):
-        train_on(Learner(), EpisodeRows([], CAR_RACING_SPEEDS), 1, 8, 1e-3, 0)
+        train_on_rows(Learner(), InstructionDataset([], CAR_RACING_SPEEDS), 1, 8, 1e-3, 0)

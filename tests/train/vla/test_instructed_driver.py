@@ -17,7 +17,7 @@ from train.collect.carla_drivers import CarlaCollectConfig, CarlaPolicy
 from train.collect.instructed import collect_instructed
 from train.data.episodes import read_episode
 from train.language.hindsight import CAR_RACING_SPEEDS, label_rows
-from train.language.instructions import lookup, phrasings
+from train.language.instructions import lookup_labels, phrasings
 from train.run.errors import DreamdriveError
 from train.vla.instructed_driver import InstructedDriver, InstructedPolicy, draw_instruction
 from train.vla.policy import VLAPolicy
@@ -56,7 +56,7 @@ def tiny(state_size: int = 4) -> VLAPolicy:
 def test_what_is_drawn_to_be_told_is_told_in_training() -> None:
     rng = np.random.default_rng(0)
     texts = [draw_instruction(rng, junctions=True) for _ in range(300)]
-    meant = [lookup(text) for text in texts]
+    meant = [lookup_labels(text) for text in texts]
     assert None not in meant
     known = [one for one in meant if one is not None]
     assert {one.speed for one in known} == {None, "stop", "crawl", "slow", "brisk", "fast"}
@@ -64,7 +64,9 @@ def test_what_is_drawn_to_be_told_is_told_in_training() -> None:
     assert {one.manoeuvre for one in known} == {None, "left", "right", "straight", "change"}
     kept = {text for text, _ in phrasings(True)}
     assert not kept & set(texts)
-    assert not any(one.manoeuvre for one in map(lookup, (draw_instruction(rng) for _ in range(50))) if one)
+    assert not any(
+        one.manoeuvre for one in map(lookup_labels, (draw_instruction(rng) for _ in range(50))) if one
+    )
 
 
 def test_an_episode_comes_from_its_seed_and_none_disturbs_another() -> None:

@@ -10,10 +10,10 @@ from agent.world_model.probe import ProbeConfig
 from tests.agent.tiny import tiny_rssm
 from tests.train.vla.road import HALF, Road, drive
 from train.run.errors import DreamdriveError
-from train.vla.filtered_episodes import filter_episode, truth
-from train.vla.probes import Gauges, GaugesConfig, fit_gauges, load_gauges
+from train.vla.filtered_episodes import filter_episode, probe_targets
+from train.vla.probes import DreamProbes, DreamProbesConfig, fit_dream_probes, load_dream_probes
 
-CONFIG = GaugesConfig(
+CONFIG = DreamProbesConfig(
     ensemble=DisagreementConfig(heads=3, units=16, layers=1),
     probe=ProbeConfig(units=32, dropout=0.0),
     ensemble_updates=200,
@@ -23,10 +23,10 @@ CONFIG = GaugesConfig(
 )
 
 
-def fitted(seed: int = 0) -> Gauges:
+def fitted(seed: int = 0) -> DreamProbes:
     model = Road()
     drives = [filter_episode(model, ("image",), drive(seed)) for seed in range(16)]
-    return fit_gauges(model, drives, CONFIG, seed)
+    return fit_dream_probes(model, drives, CONFIG, seed)
 
 
 def test_gauges_read_what_is_true_and_say_how_well() -> None:
@@ -50,7 +50,7 @@ def test_gauges_read_what_is_true_and_say_how_well() -> None:
 def test_saved_gauges_come_back_as_they_were(tmp_path: Path) -> None:
     gauges = fitted()
     gauges.save(tmp_path)
-    back = load_gauges(tmp_path, Road())
+    back = load_dream_probes(tmp_path, Road())
     features, action = torch.randn(5, 2), torch.randn(5, 2)
     assert torch.equal(back.doubt(features, action), gauges.doubt(features, action))
     assert torch.equal(back.read(features).speeds, gauges.read(features).speeds)
@@ -60,12 +60,12 @@ def test_saved_gauges_come_back_as_they_were(tmp_path: Path) -> None:
 def test_gauges_of_another_world_model_are_refused(tmp_path: Path) -> None:
     fitted().save(tmp_path)
     with pytest.raises(DreamdriveError, match="feature_size 2: expected 28, as the world model's"):
-        load_gauges(tmp_path, tiny_rssm())
+        load_dream_probes(tmp_path, tiny_rssm())
     (tmp_path / "gauges.json").write_text((tmp_path / "gauges.json").read_text().replace('"limit"', '"x"'))
     with pytest.raises(DreamdriveError, match="gauges.json: broken"):
-        load_gauges(tmp_path, Road())
+        load_dream_probes(tmp_path, Road())
     with pytest.raises(DreamdriveError, match="no weights"):
-        load_gauges(tmp_path / "nowhere", Road())
+        load_dream_probes(tmp_path / "nowhere", Road())
 
 
 def test_the_same_seed_fits_the_same() -> None:
@@ -77,7 +77,7 @@ def test_rows_without_a_road_are_not_learnt_from() -> None:
     episodes = [drive(seed) for seed in range(4)]
     for episode in episodes:
         episode.extras["offsets"][10:] = np.nan
-    gauges = fit_gauges(model, [filter_episode(model, ("image",), one) for one in episodes], CONFIG)
+    gauges = fit_dream_probes(model, [filter_episode(model, ("image",), one) for one in episodes], CONFIG)
     assert all(math.isfinite(score) for score in gauges.scores.values())
 
 
@@ -87,13 +87,13 @@ def test_what_a_drive_lacks_is_named() -> None:
         filter_episode(Road(), ("lidar",), episode)
     del episode.extras["offsets"]
     with pytest.raises(DreamdriveError, match="extra 'offsets': missing"):
-        truth(episode)
+        probe_targets(episode)
     del episode.observations["state"]
     with pytest.raises(DreamdriveError, match="'vectors.state': missing"):
-        truth(episode)
+        probe_targets(episode)
     three = drive(0)
     three.actions = np.zeros((41, 3), np.float32)
     with pytest.raises(DreamdriveError, match="actions of 3 numbers: expected 2"):
         filter_episode(Road(), ("image",), three)
     with pytest.raises(DreamdriveError, match="at least 2"):
-        fit_gauges(Road(), [], CONFIG)
+        fit_dream_probes(Road(), [], CONFIG)

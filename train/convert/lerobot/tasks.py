@@ -7,8 +7,8 @@ from pydantic import BaseModel, Field
 
 from train.convert.lerobot.columns import TASK_EXTRA
 from train.data.episodes import Episode
-from train.language.hindsight import CAR_RACING_SPEEDS, CARLA_SPEEDS, Labels, asked_rows, label_rows
-from train.language.instructions import phrase
+from train.language.hindsight import CAR_RACING_SPEEDS, CARLA_SPEEDS, Labels, commanded_rows, label_rows
+from train.language.instructions import sample_sentence
 from train.run.errors import DreamdriveError
 
 
@@ -54,7 +54,7 @@ def row_tasks(where: str, episode: Episode, number: int, config: TaskConfig) -> 
     sentences = []
     for labels in _labels(where, episode, config):
         if labels not in said:
-            said[labels] = phrase(labels, rng)
+            said[labels] = sample_sentence(labels, rng)
         sentences.append(said[labels])
     return sentences
 
@@ -64,7 +64,7 @@ def _labels(where: str, episode: Episode, config: TaskConfig) -> list[Labels]:
     scale = CAR_RACING_SPEEDS if config.speeds == "car-racing" else CARLA_SPEEDS
     try:
         found = label_rows(episode, scale, config.window)
-        asked = asked_rows(episode)
+        asked = commanded_rows(episode)
     except DreamdriveError as error:
         raise DreamdriveError(f"{where}: {error}") from error
     return found if asked is None else [a or b for a, b in zip(asked, found, strict=True)]
