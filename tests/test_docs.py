@@ -1,5 +1,6 @@
-"""What the documents name is there: files by their path, modules and their members by their dotted name."""
+"""What the documents name is there: files, modules and their members; and their Python runs as printed."""
 
+import ast
 import importlib
 import re
 from pathlib import Path
@@ -64,3 +65,23 @@ def test_what_is_not_there_is_found() -> None:
     ]
     text = "`train.run.folder.Run` `train.run.folder.Walk` `train.data.nothing` `agent.world_model.units`"
     assert missing_names(text) == ["train.data.nothing", "train.run.folder.Walk"]
+
+
+BLOCKS = [
+    pytest.param(path.name, block, id=f"{path.relative_to(ROOT)}-{number}")
+    for path in PAGES
+    for number, block in enumerate(re.findall(r"```python\n(.*?)```", path.read_text("utf-8"), re.DOTALL))
+]
+# These load a run that training leaves: README's is tried with a run that is shipped.
+SHIPPED = {"README.md": ("runs/demo", str(ROOT / "pretrained" / "car_racing"))}
+IMPORTS_ONLY = {"vla.md"}
+
+
+@pytest.mark.parametrize(("page", "block"), BLOCKS)
+def test_python_runs_as_printed(page: str, block: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    tree = ast.parse(block.replace(*SHIPPED.get(page, ("\0", ""))))
+    if page in IMPORTS_ONLY:
+        tree.body = [line for line in tree.body if isinstance(line, (ast.Import, ast.ImportFrom))]
+    assert tree.body
+    exec(compile(tree, page, "exec"), {})
