@@ -23,6 +23,11 @@ from train.run.folder import Run
 Network = TypeVar("Network", bound=nn.Module)
 
 
+_MODEL = "world_model."
+# Of a World Models run whose controller is not trained yet: what holds weights, and what they are of.
+_STAGES = {"world_model": _MODEL, "vae": f"{_MODEL}tokenizer."}
+
+
 @dataclass
 class Trained:
     """A run's agent, ready to drive or to dream."""
@@ -103,6 +108,29 @@ def _filled(
         ) from error
     fit_weights(network, tensors, str(path / "weights.safetensors"), "its config")
     return network
+
+
+def weights_file(run: Run) -> Path:
+    """The file of all that a run has learnt so far.
+
+    Raises:
+        DreamdriveError: there is none.
+    """
+    stages = _STAGES if run.record.job == "world-models" else ()
+    for name in ("weights", *stages):
+        path = run.path / f"{name}.safetensors"
+        if path.exists():
+            return path
+    stage = ", expected those of the stage vae at least" if stages else ""
+    raise DreamdriveError(f"start {run.path}: has no weights yet{stage}")
+
+
+def learnt_by(run: Run) -> dict[str, torch.Tensor]:
+    """All that a run has learnt, by the names of an agent's parts. Raises `DreamdriveError` for nothing."""
+    name = weights_file(run).stem
+    tensors, _ = load_weights(run.path, name=name)
+    prefix = _MODEL if run.record.job == WORLD_MODEL_JOB else _STAGES.get(name, "")
+    return {prefix + key: value for key, value in tensors.items()}
 
 
 def export_run(run: Path, folder: Path) -> None:

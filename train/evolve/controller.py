@@ -8,9 +8,11 @@ from agent.behaviour.actor_critic import ActorCritic
 from agent.behaviour.evolution import EvolutionaryController
 from agent.tokenizer.fsq_vae import FSQVAE
 from agent.world_model.lstm import LSTMWorldModel
+from envs.car_racing.env import CarRacingConfig
 from train.data.columns import EpisodeColumns
 from train.data.split import split_rollouts
 from train.data.windows import windows_end_to_end
+from train.evolve.config import EvolveConfig
 from train.evolve.evolution import EvolutionLearner, Fitness
 from train.evolve.fitness import (
     DreamFitness,
@@ -18,14 +20,14 @@ from train.evolve.fitness import (
     RealFitness,
     make_single_episodes,
 )
-from train.evolve.in_dream import learn_in_dream
+from train.evolve.in_dream import DreamLearner, learn_in_dream
 from train.run.checkpoint import load_weights
 from train.run.device import pick_device
 from train.run.epochs import StageCheckpoint
 from train.run.errors import DreamdriveError, one_line
 from train.run.loop import Cadence, TrainingLoop
 from train.run.monitor import JobMonitor
-from train.world_models.config import WorldModelAgentConfig
+from train.world_model.token_trainer import TokenModelTrainConfig
 
 _COMPONENT_ROWS = 20_000
 
@@ -37,27 +39,38 @@ class ControllerTrainer:
         vae: the trained tokenizer, which is copied into the world model.
         world_model: what it dreams with, and what it sees and remembers by; an actor-critic also trains its
             value head, nothing else is changed.
-        config: of the run; `controller` says what is trained and how.
+        config: what is trained, and how.
+        recorded: how sequences are drawn from the recorded rollouts, and the device.
+        env: the real environment.
+        seed: of everything random.
 
     Raises:
         DreamdriveError: the controller does not fit the world model.
     """
 
-    def __init__(self, vae: FSQVAE, world_model: LSTMWorldModel, config: WorldModelAgentConfig) -> None:
-        self.config, self.stage = config, config.controller
-        self.device = pick_device(config.training.device)
+    def __init__(
+        self,
+        vae: FSQVAE,
+        world_model: LSTMWorldModel,
+        config: EvolveConfig,
+        recorded: TokenModelTrainConfig,
+        env: CarRacingConfig,
+        seed: int,
+    ) -> None:
+        self.config, self.recorded, self.env, self.seed = config, recorded, env, seed
+        self.device = pick_device(recorded.device)
         world_model.tokenizer.load_state_dict(vae.state_dict())
         self.world_model = world_model.to(self.device).eval()
-        torch.manual_seed(config.seed)
+        torch.manual_seed(seed)
         try:
-            self.behaviour = self.stage.controller.build(self.world_model).to(self.device)
+            self.behaviour = self.config.controller.build(self.world_model).to(self.device)
         except ValueError as error:
             raise DreamdriveError(f"controller.{one_line(error)}") from error
         self.frames = 0
         """Frames driven in the real environment, those of the run that the evolution begins at included."""
-        if self.stage.start:
+        if self.config.start:
             assert isinstance(self.behaviour, EvolutionaryController)
-            self.frames = _begin_at(self.behaviour, Path(self.stage.start))
+            self.frames = _begin_at(self.behaviour, Path(self.config.start))
 
     def train(
         self,
@@ -85,22 +98,28 @@ class ControllerTrainer:
         """
         checkpoint, monitor = checkpoint or StageCheckpoint(), monitor or JobMonitor()
         if isinstance(self.behaviour, ActorCritic):
-            return learn_in_dream(
-                self.world_model, self.behaviour, self._recorded(tokens), self.config, checkpoint, monitor
+            learner = DreamLearner(
+                self.world_model,
+                self.behaviour,
+                self._required(tokens),
+                self.config,
+                self.recorded,
+                self.seed,
             )
-        s = self.stage
+            return learn_in_dream(learner, checkpoint, monitor)
+        s = self.config
         if self.behaviour.config.components and not s.start:
-            share = self._fit_components(self.behaviour, self._recorded(tokens))
+            share = self._fit_components(self.behaviour, self._required(tokens))
             monitor.log({"components/variance": share}, 0)
         if s.train_in == "real":
-            env = self.config.env
+            env = self.env
             if s.hopeless_after:
                 env = env.model_copy(update={"hopeless_after": s.hopeless_after})
             real = RealFitness(self.world_model, env, make_env)
             real.frames = self.frames
             return self._evolve(self.behaviour, real, real, checkpoint, monitor)
-        recorded = self._recorded(tokens)
-        episodes, _ = split_rollouts(len(recorded), self.config.training.validation_share, self.config.seed)
+        recorded = self._required(tokens)
+        episodes, _ = split_rollouts(len(recorded), self.recorded.validation_share, self.seed)
         anywhere = s.dream_from == "any"
         dream = DreamFitness(self.world_model, recorded, episodes, s.context, s.dream_length, anywhere)
         return self._evolve(self.behaviour, dream, None, checkpoint, monitor)
@@ -108,7 +127,7 @@ class ControllerTrainer:
     @torch.no_grad()
     def _fit_components(self, controller: EvolutionaryController, tokens: EpisodeColumns) -> float:
         """Principal components of recorded states; gives the share of the variance that they hold."""
-        t, seed = self.config.training, self.config.seed
+        t, seed = self.recorded, self.seed
         episodes, _ = split_rollouts(len(tokens), t.validation_share, seed)
         batches = windows_end_to_end(
             tokens, episodes, t.batch_size, t.sequence_length, _COMPONENT_ROWS, [seed, 32], self.device
@@ -125,7 +144,7 @@ class ControllerTrainer:
             raise DreamdriveError(f"controller.{one_line(error)}") from error
 
     @staticmethod
-    def _recorded(tokens: EpisodeColumns | None) -> EpisodeColumns:
+    def _required(tokens: EpisodeColumns | None) -> EpisodeColumns:
         if tokens is None:
             raise DreamdriveError("no tokenised rollouts: --stage world_model makes them")
         return tokens
@@ -138,7 +157,7 @@ class ControllerTrainer:
         checkpoint: StageCheckpoint,
         monitor: JobMonitor,
     ) -> dict[str, float]:
-        learner = EvolutionLearner(controller, fitness, real, self.stage, self.config.seed, self.frames)
+        learner = EvolutionLearner(controller, fitness, real, self.config, self.seed, self.frames)
         saved = checkpoint.load()
         if saved is not None:
             learner.load(saved)

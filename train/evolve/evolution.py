@@ -11,9 +11,9 @@ from torch import Tensor
 
 from agent.behaviour.evolution import EvolutionaryController, Population
 from train.evolve.cma_es import Evolution
+from train.evolve.config import EvolveConfig
 from train.evolve.fitness import RealFitness, genomes_of
 from train.run.loop import LearnerReport
-from train.world_models.config import ControllerStageConfig
 
 Fitness = Callable[[Population, int, list[int]], Tensor]
 
@@ -42,7 +42,7 @@ class EvolutionLearner:
         controller: EvolutionaryController,
         fitness: Fitness,
         real: RealFitness | None,
-        stage: ControllerStageConfig,
+        stage: EvolveConfig,
         seed: int,
         frames: int,
     ) -> None:

@@ -11,10 +11,11 @@ from agent.world_model.lstm import LSTMWorldModel
 from train.data.columns import EpisodeColumns
 from train.data.split import split_rollouts
 from train.data.windows import windows_end_to_end
+from train.evolve.config import EvolveConfig
 from train.run.epochs import EpochState, StageCheckpoint
 from train.run.loop import Cadence, LearnerReport, TrainingLoop, require_finite
 from train.run.monitor import JobMonitor
-from train.world_models.config import WorldModelAgentConfig
+from train.world_model.token_trainer import TokenModelTrainConfig
 
 _LOG_UPDATES = 50
 _SAVE_UPDATES = 1000
@@ -27,7 +28,9 @@ class DreamLearner:
         world_model: frozen but for its value head, which is the critic.
         behaviour: the actor.
         tokens: recorded rollouts, whose states dreams begin in.
-        config: of the run.
+        config: number of updates, and the optimiser.
+        recorded: how sequences are drawn from the rollouts.
+        seed: of their order.
     """
 
     resumable = True
@@ -37,16 +40,19 @@ class DreamLearner:
         world_model: LSTMWorldModel,
         behaviour: ActorCritic,
         tokens: EpisodeColumns,
-        config: WorldModelAgentConfig,
+        config: EvolveConfig,
+        recorded: TokenModelTrainConfig,
+        seed: int,
     ) -> None:
-        self.world_model, self.behaviour, self.tokens, self.config = world_model, behaviour, tokens, config
-        self.episodes, _ = split_rollouts(len(tokens), config.training.validation_share, config.seed)
-        shapes = {"image": (3, config.env.image_size, config.env.image_size)}
-        whole = DreamerConfig(world_model=config.world_model, behaviour=config.controller.controller)
+        self.world_model, self.behaviour, self.tokens = world_model, behaviour, tokens
+        self.config, self.recorded, self.seed = config, recorded, seed
+        self.episodes, _ = split_rollouts(len(tokens), recorded.validation_share, seed)
+        side = world_model.tokenizer.config.image_size
+        whole = DreamerConfig(world_model=world_model.config, behaviour=behaviour.config)
         # Only for its parts' parameters, which the optimiser's config knows how to group.
-        agent = whole.build(shapes, world_model.action_size)
+        agent = whole.build({"image": (3, side, side)}, world_model.action_size)
         agent.world_model, agent.behaviour = world_model, behaviour
-        self.optimizer = config.controller.optimizer.build(agent)
+        self.optimizer = config.optimizer.build(agent)
         self.state = EpochState(
             {"behaviour": behaviour, "value_head": world_model.value_head}, self.optimizer
         )
@@ -64,11 +70,11 @@ class DreamLearner:
     @property
     def finished(self) -> bool:
         """See `Learner`."""
-        return self.state.step >= self.config.controller.updates
+        return self.state.step >= self.config.updates
 
     def round(self) -> Iterator[Metrics]:
         """Everything to the end: nothing is held out; see `Learner`."""
-        state, t, seed = self.state, self.config.training, self.config.seed
+        state, t, seed = self.state, self.recorded, self.seed
         device = next(self.world_model.parameters()).device
         while True:
             order = [seed, 40, state.epoch]
@@ -82,7 +88,7 @@ class DreamLearner:
             state.next_epoch()
 
     def _update(self, batch: Batch) -> Metrics:
-        c, model = self.config.controller, self.world_model
+        c, model = self.config, self.world_model
         with torch.no_grad():
             start = model.initial(batch.reward.shape[0])
             states, _ = model.observe(batch.observation, batch.action, batch.is_first, start)
@@ -106,12 +112,7 @@ class DreamLearner:
 
 
 def learn_in_dream(
-    world_model: LSTMWorldModel,
-    behaviour: ActorCritic,
-    tokens: EpisodeColumns,
-    config: WorldModelAgentConfig,
-    checkpoint: StageCheckpoint,
-    monitor: JobMonitor,
+    learner: DreamLearner, checkpoint: StageCheckpoint, monitor: JobMonitor
 ) -> dict[str, float]:
     """Train actor and critic from states of the recorded rollouts; gives the means of the last updates.
 
@@ -119,10 +120,10 @@ def learn_in_dream(
         DreamdriveError: the loss is no number any more.
         Stopped: a signal came; all is saved.
     """
-    learner = DreamLearner(world_model, behaviour, tokens, config)
     learner.state.load(checkpoint)
     if learner.step == 0:
-        behaviour.slow_value.load_state_dict(world_model.value_head.state_dict())
+        slow = learner.behaviour.slow_value
+        slow.load_state_dict(learner.world_model.value_head.state_dict())
     cadence = Cadence(log_updates=_LOG_UPDATES, save_updates=_SAVE_UPDATES)
     loop = TrainingLoop(learner, lambda: learner.state.save(checkpoint), cadence, monitor)
     loop.run()

@@ -2,19 +2,16 @@
 
 from pathlib import Path
 
-from torch import Tensor
-
 from agent.dreamer import Dreamer
 from envs.car_racing.env import CarRacingConfig
+from train.drive.agents import learnt_by, weights_file
 from train.drive.descriptions import WORLD_MODEL_JOB, describe_agent
 from train.online.config import OnlineConfig
-from train.run.checkpoint import fit_weights, load_weights
+from train.run.checkpoint import fit_weights
 from train.run.errors import DreamdriveError
 from train.run.folder import Run
 
 _MODEL, _BEHAVIOUR = "world_model.", "behaviour."
-# Of a World Models run whose controller is not trained yet: what holds weights, and what they are of.
-_STAGES = {"world_model": _MODEL, "vae": f"{_MODEL}tokenizer."}
 # What a picture shows, and what an action does.
 _SAME = ("image_size", "crop_hud", "instruments", "action", "action_repeat")
 
@@ -52,29 +49,6 @@ def begin_with(agent: Dreamer, config: OnlineConfig) -> str:
     model_names = {name for name in own if name.startswith(_MODEL)}
     what = "world model" if model_names <= taken.keys() else "tokenizer"
     return f"begins with the {what}{' and the behaviour' if fits else ''} of {path}"
-
-
-def weights_file(run: Run) -> Path:
-    """The file of all that a run has learnt so far.
-
-    Raises:
-        DreamdriveError: there is none.
-    """
-    stages = _STAGES if run.record.job == "world-models" else ()
-    for name in ("weights", *stages):
-        path = run.path / f"{name}.safetensors"
-        if path.exists():
-            return path
-    stage = ", expected those of the stage vae at least" if stages else ""
-    raise DreamdriveError(f"start {run.path}: has no weights yet{stage}")
-
-
-def learnt_by(run: Run) -> dict[str, Tensor]:
-    """All that a run has learnt, by the names of an agent's parts. Raises `DreamdriveError` for nothing."""
-    name = weights_file(run).stem
-    tensors, _ = load_weights(run.path, name=name)
-    prefix = _MODEL if run.record.job == WORLD_MODEL_JOB else _STAGES.get(name, "")
-    return {prefix + key: value for key, value in tensors.items()}
 
 
 def _check_source(run: Run, config: OnlineConfig) -> None:

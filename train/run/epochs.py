@@ -107,7 +107,7 @@ class TrainingTask:
         loss: batch -> (scalar, metrics).
         batches: epoch -> batches, the same ones each time it is asked.
         validate: the module's metrics on what was held out.
-        epochs, learning_rate, clip, checkpoint_minutes: see `TrainingConfig`.
+        epochs, learning_rate, clip, checkpoint_minutes: see `TokenizerTrainConfig`.
         title: what diverged, if it does.
     """
 

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import torch
+from pydantic import BaseModel, Field
 from torch import Tensor
 
 from agent.image_quality import psnr_of_error
@@ -15,20 +16,49 @@ from train.run.device import pick_device
 from train.run.epochs import StageCheckpoint, TrainingTask, fit
 from train.run.monitor import JobMonitor
 from train.tokenizer.picture_stream import some_pictures, stream_pictures
-from train.world_models.config import WorldModelAgentConfig
 
 
-class VAETrainer:
+class TokenizerTrainConfig(
+    BaseModel, extra="forbid", validate_assignment=True, use_attribute_docstrings=True
+):
+    """How a tokenizer is trained on recorded pictures."""
+
+    batch_size: int = Field(32, ge=1)
+    """Pictures in a batch."""
+    vae_epochs: int = Field(50, ge=1)
+    """Epochs of the VAE."""
+    vae_epoch_frames: int = Field(100_000, ge=0)
+    """Most pictures of one epoch, from episodes drawn anew for each; 0 takes all."""
+    vae_learning_rate: float = Field(1e-3, gt=0)
+    """Learning rate of the VAE; it falls along a half cosine to a twentieth."""
+    shuffle_frames: int = Field(10_000, ge=1)
+    """Pictures among which a batch of the VAE is drawn: what is held in memory, 12 KiB each at 64 px."""
+    compare_plain_vae: bool = False
+    """Train a plain VAE of the same size on the same pictures, too, and report its PSNR."""
+    clip: float = Field(1.0, gt=0)
+    """Largest norm of the whole gradient."""
+    validation_share: float = Field(0.05, gt=0, lt=1)
+    """Share of the episodes that are held out, at least one."""
+    validation_frames: int = Field(5_000, ge=1)
+    """Most pictures of the held-out episodes that the VAE is validated on."""
+    checkpoint_minutes: float = Field(5.0, gt=0)
+    """Time between checkpoints of a stage [minutes]; each epoch ends with one, too."""
+    device: str = "auto"
+    """`cpu`, `cuda`, `cuda:1`, ...; `auto` is the first GPU if there is one."""
+
+
+class TokenizerTrainer:
     """Trains an FSQ-VAE on the pictures of recorded rollouts, streamed with bounded memory.
 
     Args:
         vae: what is trained, in place.
-        config: of the run; `training` says how.
+        config: batches, length, learning rate.
+        seed: of everything random: split, order, the plain VAE's weights.
     """
 
-    def __init__(self, vae: FSQVAE, config: WorldModelAgentConfig) -> None:
-        self.vae, self.config = vae, config
-        self.device = pick_device(config.training.device)
+    def __init__(self, vae: FSQVAE, config: TokenizerTrainConfig, seed: int) -> None:
+        self.vae, self.config, self.seed = vae, config, seed
+        self.device = pick_device(config.device)
 
     def train(
         self,
@@ -49,7 +79,7 @@ class VAETrainer:
         checkpoint, monitor = checkpoint or StageCheckpoint(), monitor or JobMonitor()
         vae = self.vae.to(self.device)
         metrics = self._fit(vae, lambda images: vae.decode(vae.encode(images)), rollouts, checkpoint, monitor)
-        if self.config.training.compare_plain_vae:
+        if self.config.compare_plain_vae:
             monitor.say("training a plain VAE on the same pictures, to compare")
             metrics |= self._fit_plain(rollouts, checkpoint, monitor)
         return metrics
@@ -57,13 +87,9 @@ class VAETrainer:
     def _fit_plain(
         self, rollouts: EpisodeStore, checkpoint: StageCheckpoint, monitor: JobMonitor
     ) -> dict[str, float]:
-        c = self.config
-        torch.manual_seed(c.seed)
-        sizes = VAEConfig(
-            image_size=c.fsq_vae.image_size,
-            channels=c.fsq_vae.channels,
-            latent_dim=c.fsq_vae.latent_dim,
-        )
+        torch.manual_seed(self.seed)
+        c = self.vae.config
+        sizes = VAEConfig(image_size=c.image_size, channels=c.channels, latent_dim=c.latent_dim)
         plain = VAE(sizes).to(self.device)
         own = replace(checkpoint)
         if checkpoint.path is not None:
@@ -72,7 +98,7 @@ class VAETrainer:
         quiet = JobMonitor(monitor.progress, None, monitor.stop)
         found = self._fit(plain, plain.reconstruct, rollouts, own, quiet)
         result = {"validation/plain_vae_psnr": found["validation/psnr"]}
-        monitor.log(result, c.training.vae_epochs)
+        monitor.log(result, self.config.vae_epochs)
         return result
 
     def _fit(
@@ -83,8 +109,8 @@ class VAETrainer:
         checkpoint: StageCheckpoint,
         monitor: JobMonitor,
     ) -> dict[str, float]:
-        t, device = self.config.training, self.device
-        training, held_out = split_rollouts(len(rollouts), t.validation_share, self.config.seed)
+        t, device = self.config, self.device
+        training, held_out = split_rollouts(len(rollouts), t.validation_share, self.seed)
 
         def validate() -> dict[str, float]:
             return validation(vae, reconstruct, rollouts, held_out, t.validation_frames, device)
@@ -98,7 +124,7 @@ class VAETrainer:
                 t.batch_size,
                 t.shuffle_frames,
                 t.vae_epoch_frames,
-                [self.config.seed, 20, epoch],
+                [self.seed, 20, epoch],
             ),
             validate=validate,
             epochs=t.vae_epochs,

@@ -1,37 +1,70 @@
 """Stage 3: the LSTM world model learns to predict the tokens of the recorded rollouts."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic import BaseModel, Field
 
 from agent.tokenizer.fsq_vae import FSQVAE
 from agent.world_model.lstm import LSTMWorldModel
 from train.data.columns import EpisodeColumns
 from train.data.split import split_rollouts
 from train.data.windows import cut, sequence_batch, windows_end_to_end
+from train.drive.agents import learnt_by
+from train.run.checkpoint import fit_weights
 from train.run.device import pick_device
 from train.run.epochs import StageCheckpoint, TrainingTask, fit
+from train.run.errors import DreamdriveError
+from train.run.folder import Run
 from train.run.monitor import JobMonitor
 from train.tokenizer.train_tokenizer import codebook_metrics
-from train.world_models.config import WorldModelAgentConfig
 
 _LANES = 16  # held-out episodes are laid end to end in this many rows of a batch
 
 
-class WorldModelTrainer:
+class TokenModelTrainConfig(
+    BaseModel, extra="forbid", validate_assignment=True, use_attribute_docstrings=True
+):
+    """How a world model is trained on the tokens of recorded pictures."""
+
+    batch_size: int = Field(32, ge=1)
+    """Sequences in a batch."""
+    sequence_length: int = Field(50, ge=2)
+    """Rows of a sequence [decisions]."""
+    world_model_epochs: int = Field(50, ge=0)
+    """Epochs of the world model; 0 takes the one that it begins with as it is."""
+    world_model_epoch_rows: int = Field(0, ge=0)
+    """Most rows of one epoch [decisions]; 0 takes all."""
+    world_model_learning_rate: float = Field(1e-3, gt=0)
+    """Learning rate of the world model; it falls along a half cosine to a twentieth."""
+    clip: float = Field(1.0, gt=0)
+    """Largest norm of the whole gradient."""
+    validation_share: float = Field(0.05, gt=0, lt=1)
+    """Share of the episodes that are held out, at least one."""
+    checkpoint_minutes: float = Field(5.0, gt=0)
+    """Time between checkpoints of a stage [minutes]; each epoch ends with one, too."""
+    device: str = "auto"
+    """`cpu`, `cuda`, `cuda:1`, ...; `auto` is the first GPU if there is one."""
+
+
+class TokenModelTrainer:
     """Trains an LSTM world model on tokenised rollouts.
 
     Args:
         world_model: what is trained, in place.
         vae: the trained tokenizer, which is copied into the world model.
-        config: of the run; `training` says how.
+        config: batches, length, learning rate.
+        seed: of the split and the order.
     """
 
-    def __init__(self, world_model: LSTMWorldModel, vae: FSQVAE, config: WorldModelAgentConfig) -> None:
-        self.world_model, self.config = world_model, config
-        self.device = pick_device(config.training.device)
+    def __init__(
+        self, world_model: LSTMWorldModel, vae: FSQVAE, config: TokenModelTrainConfig, seed: int
+    ) -> None:
+        self.world_model, self.config, self.seed = world_model, config, seed
+        self.device = pick_device(config.device)
         world_model.tokenizer.load_state_dict(vae.state_dict())
 
     def train(
@@ -43,15 +76,15 @@ class WorldModelTrainer:
         """Train to the end, or go on from what was saved.
 
         Returns:
-            Metrics on the held-out episodes, see `validate` and `baselines`, and the use of the codebook in
-            all rollouts.
+            Metrics on the held-out episodes, see `held_out_metrics` and `baselines`, and the use of the
+            codebook in all rollouts.
 
         Raises:
             DreamdriveError: the loss is no number any more.
             Stopped: a signal came; all is saved.
         """
         monitor = monitor or JobMonitor()
-        t, seed = self.config.training, self.config.seed
+        t, seed = self.config, self.seed
         model = self.world_model.to(self.device)
         training, held_out = split_rollouts(len(tokens), t.validation_share, seed)
         fixed = baselines(tokens, training, held_out, model.tokenizer.codebook_size)
@@ -70,7 +103,7 @@ class WorldModelTrainer:
                 [seed, 21, epoch],
                 self.device,
             ),
-            validate=lambda: validate(model, tokens, held_out, t.sequence_length, self.device),
+            validate=lambda: held_out_metrics(model, tokens, held_out, t.sequence_length, self.device),
             epochs=t.world_model_epochs,
             learning_rate=t.world_model_learning_rate,
             clip=t.clip,
@@ -80,8 +113,23 @@ class WorldModelTrainer:
         return fit(task, checkpoint or StageCheckpoint(), monitor) | fixed
 
 
+def begin_at_run(model: LSTMWorldModel, path: Path, tokenizer: FSQVAE) -> None:
+    """Load the world model of the run in `path`, which shall see by the same tokenizer.
+
+    Raises:
+        DreamdriveError: there is no such run, or its world model or tokenizer is another one.
+    """
+    tensors, prefix = learnt_by(Run.open(path)), "world_model."
+    own = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+    where = f"training.world_model_start {path}"
+    fit_weights(model, own, where, "the config")
+    for name, tensor in tokenizer.state_dict().items():
+        if not torch.equal(own[f"tokenizer.{name}"], tensor.cpu()):
+            raise DreamdriveError(f"{where}: its tokenizer is another one, expected that of the stage vae")
+
+
 @torch.no_grad()
-def validate(
+def held_out_metrics(
     model: LSTMWorldModel, tokens: EpisodeColumns, episodes: list[int], length: int, device: torch.device
 ) -> dict[str, float]:
     """Means over `episodes`, filtered from beginning to end, `length` rows at a time.

@@ -23,10 +23,34 @@ from agent.behaviour.evolution import EvolutionaryController
 from agent.tokenizer.fsq_vae import FSQVAE
 from agent.world_model.lstm import LSTMWorldModel as WorldModel
 from train.collect.car_racing import DataCollector
-from train.evolve.controller import ControllerTrainer
-from train.tokenizer.train_tokenizer import VAETrainer
-from train.world_model.token_trainer import WorldModelTrainer
+from train.evolve import controller
+from train.tokenizer.train_tokenizer import TokenizerTrainer
+from train.world_model.token_trainer import TokenModelTrainer
 from train.world_models.config import WorldModelAgentConfig
+
+
+def _tokenizer_trainer(vae: FSQVAE, config: WorldModelAgentConfig) -> TokenizerTrainer:
+    return TokenizerTrainer(vae, config.training, config.seed)
+
+
+def _token_model_trainer(
+    world_model: WorldModel, vae: FSQVAE, config: WorldModelAgentConfig
+) -> TokenModelTrainer:
+    return TokenModelTrainer(world_model, vae, config.training, config.seed)
+
+
+def _controller_trainer(
+    vae: FSQVAE, world_model: WorldModel, config: WorldModelAgentConfig
+) -> controller.ControllerTrainer:
+    return controller.ControllerTrainer(
+        vae, world_model, config.controller, config.training, config.env, config.seed
+    )
+
+
+# The trainers take the parts of the config that they need; these take the whole.
+VAETrainer = _tokenizer_trainer
+WorldModelTrainer = _token_model_trainer
+ControllerTrainer = _controller_trainer
 
 __all__ = [
     "FSQVAE",

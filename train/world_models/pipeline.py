@@ -9,8 +9,10 @@ those of its record is skipped; one that was stopped goes on from its checkpoint
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import torch
+from torch import nn
 
 from agent.dreamer import Dreamer
 from agent.tokenizer.fsq_vae import FSQVAE
@@ -18,14 +20,14 @@ from agent.world_model.lstm import LSTMWorldModel
 from train.collect.car_racing import DataCollector
 from train.data.columns import EpisodeColumns, noted_ends
 from train.data.episode_store import EpisodeStore
+from train.drive.agents import weights_file
 from train.drive.descriptions import AgentDescription
 from train.evolve.controller import ControllerTrainer
 from train.evolve.fitness import MakeSingleEpisodes, make_single_episodes
-from train.online.warm_start import weights_file
 from train.run.checkpoint import save_weights
 from train.run.device import set_up_cpu
 from train.run.epochs import StageCheckpoint
-from train.run.errors import DreamdriveError
+from train.run.errors import DreamdriveError, one_line
 from train.run.folder import Run, StopSignal
 from train.run.monitor import JobMonitor, Stopped
 from train.run.options import flatten
@@ -33,8 +35,8 @@ from train.run.progress import Progress
 from train.run.tracking import Tracker
 from train.tokenizer.picture_stream import open_rollouts
 from train.tokenizer.tokenise import tokenize_rollouts
-from train.tokenizer.train_tokenizer import VAETrainer
-from train.world_model.token_trainer import WorldModelTrainer
+from train.tokenizer.train_tokenizer import TokenizerTrainer
+from train.world_model.token_trainer import TokenModelTrainer, begin_at_run
 from train.world_models.config import WorldModelAgentConfig
 from train.world_models.stages import (
     STAGES,
@@ -42,14 +44,15 @@ from train.world_models.stages import (
     StageFingerprints,
     StageRecord,
     file_digest,
-    fingerprint,
+    load_stage,
     now,
-    read_record,
-    write_record,
+    read_stage,
+    stage_fingerprint,
+    write_stage,
 )
-from train.world_models.weights import built, load_fitting, load_start
 
 JOB = "world-models"
+Module = TypeVar("Module", bound=nn.Module)
 
 
 class Pipeline:
@@ -87,7 +90,7 @@ class Pipeline:
             return
         fingerprints = StageFingerprints.of(self.config, stage, self._inputs(stage))
         for folder in self.folders:
-            record = read_record(folder, stage)
+            record = read_stage(folder, stage)
             if (
                 record is not None
                 and record.fingerprint == fingerprints.done
@@ -137,9 +140,9 @@ class Pipeline:
     def _made(self, stage: Stage, by: Stage) -> Path:
         """The output of an earlier stage, which stage `by` needs."""
         for folder in self.folders:
-            path, record = self._output(stage, folder), read_record(folder, stage)
+            path, record = self._output(stage, folder), read_stage(folder, stage)
             if path.exists() and record is not None:
-                if record.options != fingerprint(self.config, stage, {}) and stage not in self._noted:
+                if record.options != stage_fingerprint(self.config, stage, {}) and stage not in self._noted:
                     self._noted.add(stage)
                     print(f"{stage}: {path} was made with other options; --stage {stage} makes it anew")
                 return path
@@ -191,13 +194,13 @@ class Pipeline:
         record = StageRecord(
             stage=stage,
             fingerprint=fingerprints.done,
-            options=fingerprint(self.config, stage, {}),
+            options=stage_fingerprint(self.config, stage, {}),
             metrics=metrics,
             seconds=round(time.monotonic() - began, 1),
             finished=now(),
             mlflow_run_id=run_id,
         )
-        write_record(path, record)
+        write_stage(path, record)
         for name in (f"{stage}.pt", f"plain_{stage}.pt"):
             (path / name).unlink(missing_ok=True)
         self.tracker.log({f"{stage}/{name}": value for name, value in metrics.items()}, STAGES.index(stage))
@@ -221,10 +224,10 @@ class Pipeline:
         c = self.config
         rollouts = self.rollouts[0]
         torch.manual_seed(c.seed)
-        vae = built(c.fsq_vae.build)
+        vae = _built(c.fsq_vae.build)
 
         def work(checkpoint: StageCheckpoint, monitor: JobMonitor) -> dict[str, float]:
-            metrics = VAETrainer(vae, c).train(rollouts, checkpoint, monitor)
+            metrics = TokenizerTrainer(vae, c.training, c.seed).train(rollouts, checkpoint, monitor)
             meta = self._description.meta("tokenizer") | {"fsq_levels": c.fsq_vae.fsq_levels}
             save_weights(self.run.path, vae.state_dict(), meta, "vae")
             return metrics
@@ -239,8 +242,8 @@ class Pipeline:
         def work(checkpoint: StageCheckpoint, monitor: JobMonitor) -> dict[str, float]:
             tokens = self._tokens(vae, "world_model", monitor)
             if c.training.world_model_start:
-                load_start(model, Path(c.training.world_model_start), vae)
-            metrics = WorldModelTrainer(model, vae, c).train(tokens, checkpoint, monitor)
+                begin_at_run(model, Path(c.training.world_model_start), vae)
+            metrics = TokenModelTrainer(model, vae, c.training, c.seed).train(tokens, checkpoint, monitor)
             meta = self._description.meta("world_model") | {"fsq_levels": c.fsq_vae.fsq_levels}
             save_weights(self.run.path, model.state_dict(), meta, "world_model")
             return metrics
@@ -252,8 +255,8 @@ class Pipeline:
         vae = self._load_vae("controller")
         model = self._build_world_model()
         if not stage.untrained_memory:
-            load_fitting(model, self._made("world_model", "controller"), "world_model", c.fsq_vae)
-        trainer = ControllerTrainer(vae, model, c)
+            load_stage(model, self._made("world_model", "controller"), "world_model", c.fsq_vae)
+        trainer = ControllerTrainer(vae, model, c.controller, c.training, c.env, c.seed)
         evolved = stage.controller.kind == "controller"
 
         def work(checkpoint: StageCheckpoint, monitor: JobMonitor) -> dict[str, float]:
@@ -298,12 +301,20 @@ class Pipeline:
     def _build_world_model(self) -> LSTMWorldModel:
         c = self.config
         torch.manual_seed(c.seed)
-        return built(lambda: c.world_model.build(self.shapes, c.env.action_size))
+        return _built(lambda: c.world_model.build(self.shapes, c.env.action_size))
 
     def _load_vae(self, by: Stage) -> FSQVAE:
-        vae = built(self.config.fsq_vae.build)
-        load_fitting(vae, self._made("vae", by), "vae", self.config.fsq_vae)
+        vae = _built(self.config.fsq_vae.build)
+        load_stage(vae, self._made("vae", by), "vae", self.config.fsq_vae)
         return vae
+
+
+def _built(build: Callable[[], Module]) -> Module:
+    """`build()`. Raises `DreamdriveError` where sizes of the config do not go together."""
+    try:
+        return build()
+    except ValueError as error:
+        raise DreamdriveError(f"config: {one_line(error)}") from error
 
 
 def train_world_models(

@@ -2,43 +2,30 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ValidationError
+from torch import nn
 
-from train.run.checkpoint import write_text_aside
+from agent.tokenizer.fsq_vae import FSQVAEConfig
+from train.run.checkpoint import fit_weights, load_weights, write_text_aside
 from train.run.errors import DreamdriveError, explain_os_errors, one_line
+from train.tokenizer.train_tokenizer import TokenizerTrainConfig
+from train.world_model.token_trainer import TokenModelTrainConfig
 from train.world_models.config import TrainingConfig, WorldModelAgentConfig
 
 Stage = Literal["collect", "vae", "world_model", "controller"]
 STAGES: tuple[Stage, ...] = ("collect", "vae", "world_model", "controller")
 
 # The options of `training` that change what a stage makes; the others only change where and how fast.
-_VAE = (
-    "batch_size",
-    "vae_epochs",
-    "vae_epoch_frames",
-    "vae_learning_rate",
-    "shuffle_frames",
-    "compare_plain_vae",
-    "clip",
-    "validation_share",
-    "validation_frames",
-)
-_WORLD_MODEL = (
-    "batch_size",
-    "sequence_length",
-    "world_model_epochs",
-    "world_model_epoch_rows",
-    "world_model_learning_rate",
-    "clip",
-    "validation_share",
-)
-_CONTROLLER = ("batch_size", "sequence_length", "validation_share")
+_ELSEWHERE = {"checkpoint_minutes", "device"}
+_VAE = TokenizerTrainConfig.model_fields.keys() - _ELSEWHERE
+_WORLD_MODEL = TokenModelTrainConfig.model_fields.keys() - _ELSEWHERE
+_CONTROLLER = {"batch_size", "sequence_length", "validation_share"}
 
 
 # Options that came later, each with the value that stands for what was done before there was the option. With
@@ -75,7 +62,7 @@ def record_path(folder: Path, stage: Stage) -> Path:
     return folder / f"stage_{stage}.json"
 
 
-def read_record(folder: Path, stage: Stage) -> StageRecord | None:
+def read_stage(folder: Path, stage: Stage) -> StageRecord | None:
     """The record of a stage in a run's folder; None if it is not done.
 
     Raises:
@@ -95,7 +82,7 @@ def read_record(folder: Path, stage: Stage) -> StageRecord | None:
         ) from error
 
 
-def write_record(folder: Path, record: StageRecord) -> None:
+def write_stage(folder: Path, record: StageRecord) -> None:
     """Note in a run's folder that a stage is done: the last that it writes."""
     write_text_aside(record_path(folder, record.stage), record.model_dump_json(indent=1) + "\n")
 
@@ -149,11 +136,11 @@ def _dumped(part: BaseModel, name: str) -> dict[str, Any]:
     return dumped
 
 
-def _training(training: TrainingConfig, names: tuple[str, ...]) -> dict[str, Any]:
+def _training(training: TrainingConfig, names: Set[str]) -> dict[str, Any]:
     return training.model_dump(mode="json", include=set(names))
 
 
-def fingerprint(config: WorldModelAgentConfig, stage: Stage, inputs: Mapping[str, str]) -> str:
+def stage_fingerprint(config: WorldModelAgentConfig, stage: Stage, inputs: Mapping[str, str]) -> str:
     """A digest of a stage's options and of the digests of its inputs."""
     told = {"options": stage_options(config, stage), "inputs": dict(inputs)}
     return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
@@ -176,10 +163,32 @@ class StageFingerprints:
         """Those of a stage with the digests of its inputs."""
         controller = config.controller.model_copy(update={"generations": 1})
         any_length = config.model_copy(update={"controller": controller})
-        return cls(fingerprint(config, stage, inputs), fingerprint(any_length, stage, inputs))
+        return cls(stage_fingerprint(config, stage, inputs), stage_fingerprint(any_length, stage, inputs))
 
 
 def file_digest(path: Path) -> str:
     """SHA-256 of a file."""
     with explain_os_errors("cannot read", path), open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def load_stage(module: nn.Module, path: Path, stage: str, tokenizer: FSQVAEConfig) -> None:
+    """Load what a stage made into `module`.
+
+    Args:
+        module: of the config.
+        path: `<stage>.safetensors`.
+        stage: whose weights they are, and which makes them anew.
+        tokenizer: of the config; its levels shall be those of the weights.
+
+    Raises:
+        DreamdriveError: the weights are missing or broken, or do not fit the config.
+    """
+    tensors, meta = load_weights(path.parent, name=stage)
+    wanted, found = tokenizer.fsq_levels, meta.get("fsq_levels")
+    if found != wanted:
+        raise DreamdriveError(
+            f"{path}: made with the FSQ levels {found}, expected {wanted} as fsq_vae.fsq_levels says; "
+            f"--stage {stage} makes it anew"
+        )
+    fit_weights(module, tensors, str(path), f"the config; --stage {stage} makes it anew")

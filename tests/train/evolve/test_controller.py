@@ -36,7 +36,7 @@ def parts(config: WorldModelAgentConfig) -> tuple[FSQVAE, LSTMWorldModel]:
 
 
 def trainer_of(config: WorldModelAgentConfig) -> ControllerTrainer:
-    return ControllerTrainer(*parts(config), config)
+    return ControllerTrainer(*parts(config), config.controller, config.training, config.env, config.seed)
 
 
 def genome_of(trainer: ControllerTrainer) -> torch.Tensor:

@@ -46,7 +46,7 @@ READ_OR_NAMED = {
     "RolloutsConfig.policy",
     "RolloutsConfig.mixture",
     "ShareConfig.policy",
-    "ControllerStageConfig.start",
+    "EvolveConfig.start",
     "TrainingConfig.world_model_start",
     "TrainingConfig.device",
     "VLADataConfig.episodes",

@@ -10,12 +10,17 @@ from train.data.episode_store import EpisodeStore
 from train.run.epochs import StageCheckpoint
 from train.run.errors import DreamdriveError
 from train.run.monitor import JobMonitor, Stopped
-from train.tokenizer.train_tokenizer import VAETrainer, codebook_metrics
+from train.tokenizer.train_tokenizer import TokenizerTrainer, codebook_metrics
+from train.world_models.config import WorldModelAgentConfig
 
 
 @pytest.fixture(scope="module")
 def rollouts(tmp_path_factory: pytest.TempPathFactory) -> EpisodeStore:
     return open_small(write_rollouts(tmp_path_factory.mktemp("rollouts") / "rollouts.h5"))
+
+
+def trainer_of(vae: FSQVAE, config: WorldModelAgentConfig) -> TokenizerTrainer:
+    return TokenizerTrainer(vae, config.training, config.seed)
 
 
 def fresh() -> FSQVAE:
@@ -30,9 +35,9 @@ def same(a: FSQVAE, b: FSQVAE) -> bool:
 @pytest.mark.slow
 def test_it_learns_to_see(rollouts: EpisodeStore) -> None:
     config = small_config(training={"vae_epochs": 12, "vae_learning_rate": 3e-3, "compare_plain_vae": True})
-    metrics = VAETrainer(fresh(), config).train(rollouts)
+    metrics = trainer_of(fresh(), config).train(rollouts)
     one = small_config(training={"vae_epochs": 1, "vae_learning_rate": 1e-6})
-    untrained = VAETrainer(fresh(), one).train(rollouts)
+    untrained = trainer_of(fresh(), one).train(rollouts)
     assert metrics["validation/psnr"] > untrained["validation/psnr"] + 3
     assert metrics["validation/codebook_use"] > 1 / 12
     assert 1 <= metrics["validation/codebook_perplexity"] <= 12
@@ -45,20 +50,20 @@ def test_a_resumed_training_is_one_never_stopped(
     rollouts: EpisodeStore, updates: int, tmp_path: Path
 ) -> None:
     whole = fresh()
-    wanted = VAETrainer(whole, small_config()).train(rollouts)
+    wanted = trainer_of(whole, small_config()).train(rollouts)
 
     saves = StageCheckpoint(tmp_path / "vae.pt", "mark")
     with pytest.raises(Stopped):
-        VAETrainer(fresh(), small_config()).train(rollouts, saves, JobMonitor(stop=StopAfter(updates)))  # type: ignore[arg-type]
+        trainer_of(fresh(), small_config()).train(rollouts, saves, JobMonitor(stop=StopAfter(updates)))  # type: ignore[arg-type]
     resumed = fresh()
     torch.rand(5)
-    metrics = VAETrainer(resumed, small_config()).train(rollouts, saves)
+    metrics = trainer_of(resumed, small_config()).train(rollouts, saves)
     assert metrics == wanted and same(resumed, whole)
 
 
 def test_a_checkpoint_of_other_options_does_not_count(rollouts: EpisodeStore, tmp_path: Path) -> None:
     with pytest.raises(Stopped):
-        VAETrainer(fresh(), small_config()).train(
+        trainer_of(fresh(), small_config()).train(
             rollouts,
             StageCheckpoint(tmp_path / "vae.pt", "mark"),
             JobMonitor(stop=StopAfter(3)),  # type: ignore[arg-type]
@@ -72,7 +77,7 @@ def test_a_loss_that_is_no_number_stops(rollouts: EpisodeStore) -> None:
     with torch.no_grad():
         next(vae.parameters()).fill_(torch.nan)
     with pytest.raises(DreamdriveError, match="the VAE diverged: .* is not finite"):
-        VAETrainer(vae, small_config()).train(rollouts)
+        trainer_of(vae, small_config()).train(rollouts)
 
 
 def test_the_use_of_a_codebook() -> None:

@@ -12,7 +12,7 @@ from train.data.split import split_rollouts
 from train.data.windows import windows_end_to_end
 from train.run.epochs import StageCheckpoint
 from train.run.monitor import JobMonitor, Stopped
-from train.world_model.token_trainer import WorldModelTrainer, baselines, validate
+from train.world_model.token_trainer import TokenModelTrainer, baselines, held_out_metrics
 from train.world_models.config import WorldModelAgentConfig
 
 CPU = torch.device("cpu")
@@ -23,9 +23,9 @@ def model_of(config: WorldModelAgentConfig) -> LSTMWorldModel:
     return config.world_model.build({"image": (3, SIDE, SIDE)}, 2)
 
 
-def trainer_of(config: WorldModelAgentConfig) -> tuple[LSTMWorldModel, WorldModelTrainer]:
+def trainer_of(config: WorldModelAgentConfig) -> tuple[LSTMWorldModel, TokenModelTrainer]:
     model = model_of(config)
-    return model, WorldModelTrainer(model, config.fsq_vae.build(), config)
+    return model, TokenModelTrainer(model, config.fsq_vae.build(), config.training, config.seed)
 
 
 def rewarded(tokens: EpisodeColumns) -> EpisodeColumns:
@@ -53,7 +53,7 @@ def test_the_tokenizer_is_copied_and_stays_as_it_is() -> None:
     torch.manual_seed(5)
     vae = config.fsq_vae.build()
     model = model_of(config)
-    WorldModelTrainer(model, vae, config).train(rewarded(counted_tokens([25] * 4)))
+    TokenModelTrainer(model, vae, config.training, config.seed).train(rewarded(counted_tokens([25] * 4)))
     for name, value in vae.state_dict().items():
         assert torch.equal(model.tokenizer.state_dict()[name], value)
 
@@ -82,9 +82,9 @@ def test_validation_does_not_depend_on_how_it_is_cut() -> None:
     """Cut into short pieces or long, the memory is carried over; one lane, so that no row is left out."""
     model = model_of(small_config()).eval()
     tokens = rewarded(counted_tokens([11, 9]))
-    whole = validate(model, tokens, [0, 1], 20, CPU)
+    whole = held_out_metrics(model, tokens, [0, 1], 20, CPU)
     # two lanes for pieces of 10, one for 11
-    pieces = validate(model, tokens, [0, 1], 11, CPU)
+    pieces = held_out_metrics(model, tokens, [0, 1], 11, CPU)
     assert pieces == pytest.approx(whole, rel=1e-4)
 
 

@@ -8,7 +8,7 @@ import pytest
 from tests.train.world_models.small import small_config
 from train.cli import main
 from train.world_models.config import WorldModelAgentConfig
-from train.world_models.stages import STAGES, StageRecord, read_record
+from train.world_models.stages import STAGES, StageRecord, read_stage
 
 STEERED = {"train_in": "real", "generations": 3, "population": 4, "episodes": 1, "reevaluate_every": 2}
 
@@ -27,7 +27,7 @@ def words(stage: str, run: Path, config: Path | None = None, *options: str) -> l
 
 
 def records(run: Path) -> dict[str, StageRecord]:
-    return {stage: record for stage in STAGES if (record := read_record(run, stage)) is not None}
+    return {stage: record for stage in STAGES if (record := read_stage(run, stage)) is not None}
 
 
 def failed(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
