@@ -18,7 +18,7 @@ from train.drive.environments import require_carla
 from train.language.command_sampling import sample_commands
 from train.language.hindsight import Labels
 from train.run.errors import DreamdriveError, one_line
-from train.vla.checks import check_carla
+from train.vla.checks import check_env
 from train.vla.instructed_driver import InstructedPolicy, instructed_policy
 from train.vla.loading import has_policy
 
@@ -86,7 +86,7 @@ class CarlaPolicy:
 
     def _check_env(self, config: CarlaConfig) -> None:
         if self.instructed is not None:
-            check_carla(self.instructed.own, config, self.name)
+            check_env(self.instructed.own, config, self.name)
         if self.learnt is None:
             return
         run = self.learnt.run.path

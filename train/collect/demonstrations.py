@@ -26,7 +26,7 @@ from train.language.hindsight import CAR_RACING_SPEEDS, LEARNER_DROVE, Labels, c
 from train.language.instructions import sample_sentence
 from train.run.errors import DreamdriveError
 from train.run.progress import Progress
-from train.vla.checks import check_car_racing
+from train.vla.checks import check_env
 from train.vla.features import fork_policy
 from train.vla.instructed_driver import InstructedDriver, instructed_policy
 
@@ -201,7 +201,7 @@ def collect_demonstrations(
     if learner is not None:
         made["learner"] = str(learner)
         instructed = instructed_policy(learner)
-        check_car_racing(instructed.own, env, str(learner))
+        check_env(instructed.own, env, str(learner))
         driver = require_policy(instructed.policy)
     with EpisodeFolder(output, "a", made=made) as files:
         return _record(trained, env, config, files, episodes, seed, driver)

@@ -5,20 +5,17 @@ from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
-import torch
 
-from agent.world_model.interface import WorldModel
 from train.data.episodes import read_episode, write_episode
 from train.drive.agents import load_world_model
 from train.language.hindsight import CAR_RACING_SPEEDS, CARLA_SPEEDS
 from train.run.checkpoint import write_json_aside
 from train.run.errors import DreamdriveError, explain_os_errors
 from train.run.progress import Progress
-from train.vla.filtered_episodes import filter_episode
 from train.vla.imagined import ImaginedConfig, ImaginedReport, imagine_data
 from train.vla.loading import check_policy_features
 from train.vla.policy import load_policy
-from train.vla.probes import DreamProbes, DreamProbesConfig, fit_dream_probes, load_dream_probes
+from train.vla.probes import fit_dream_probes_on, load_dream_probes
 
 _FIT_EPISODES = 64
 
@@ -74,7 +71,7 @@ def collect_imagined(
     with Progress(f"imagining {output}", len(paths), "drives") as progress:
         if gauges is None:
             progress.say(f"fitting gauges on {min(len(paths), _FIT_EPISODES)} drives")
-            read = _fit(found.world_model, names, paths[:_FIT_EPISODES], config.fit, seed)
+            read = fit_dream_probes_on(found.world_model, names, paths[:_FIT_EPISODES], config.fit, seed)
         else:
             read = load_dream_probes(gauges, found.world_model)
         read.save(output)
@@ -95,15 +92,6 @@ def collect_imagined(
             for index, episode in enumerate(made):
                 write_episode(output / f"imagined_{number:05d}_{index:03d}.npz", episode)
             progress.update(number + 1, {"kept": report.kept, "share": report.kept_share})
-        progress.say(report.told())
+        progress.say(report.summary())
     write_json_aside(output / "report.json", asdict(report))
     return report
-
-
-def _fit(
-    model: WorldModel, names: Sequence[str], paths: Sequence[Path], config: DreamProbesConfig, seed: int
-) -> DreamProbes:
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        drives = [filter_episode(model, names, read_episode(path), str(path)) for path in paths]
-    return fit_dream_probes(model, drives, config, seed)

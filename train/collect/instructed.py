@@ -16,7 +16,7 @@ from train.drive.environments import require_car_racing
 from train.run.errors import DreamdriveError
 from train.run.options import build
 from train.run.progress import Progress
-from train.vla.checks import check_car_racing
+from train.vla.checks import check_env
 from train.vla.instructed_driver import InstructedPolicy
 
 _SIMULATORS = 8  # at the same time
@@ -56,7 +56,7 @@ def collect_instructed(
         )
     learnt = None if policy.learnt is None else require_car_racing(policy.learnt, name)
     env = build(CarRacingConfig, None, overrides or {}, learnt.model_dump() if learnt else None)
-    check_car_racing(policy.own, env, name)
+    check_env(policy.own, env, name)
     if learnt is not None and env.action_repeat != learnt.action_repeat:
         raise DreamdriveError(
             f"--env.action_repeat {env.action_repeat}: expected {learnt.action_repeat}, as {name} learnt"

@@ -32,7 +32,7 @@ from train.look.instruction_picture import draw_trials
 from train.look.report import package_versions, versions_text, write_result
 from train.run.errors import DreamdriveError
 from train.run.progress import Progress
-from train.vla.checks import check_carla
+from train.vla.checks import check_env
 from train.vla.config import speed_scale
 from train.vla.instruction_metrics import (
     SETTLE,
@@ -209,7 +209,7 @@ def evaluate_vla_in_carla(
     trials = asked.trials(junctions=True)
     config, words = choose_evaluation(learnt, overrides or {})
     check_steps(str(run), learnt, config)
-    check_carla(driver.own, config, str(run))
+    check_env(driver.own, config, str(run))
     print(words, flush=True)
     # Chunks are drawn from noise: the same run on the same routes shall get the same scores.
     torch.manual_seed(asked.first_seed)

@@ -14,10 +14,8 @@ from agent.behaviour.actor_critic import ActorCritic
 from agent.behaviour.vla.advantage import AdvantageLoss, advantage_loss, advantage_weights
 from agent.behaviour.vla.interface import FEATURES, TASK
 from agent.world_model.interface import State, WorldModel
-from train.data.episode_store import EpisodeFolder
 from train.data.episodes import read_episode
-from train.data.split import hold_out, share_of
-from train.drive.agents import TrainedModel, load_world_model
+from train.drive.agents import load_world_model
 from train.language.hindsight import Labels, SpeedScale
 from train.language.instructions import TextEncoder, sample_sentence
 from train.run.device import pick_device, set_up_cpu
@@ -25,12 +23,12 @@ from train.run.errors import DreamdriveError
 from train.run.folder import Run
 from train.vla.chunk_scoring import ChunkScorer, ChunkScores, sample_labels
 from train.vla.config import TeacherConfig, VLADataConfig, speed_scale
-from train.vla.dataset import LabelledRows, read_rows, to_device
+from train.vla.dataset import LabelledRows, episode_paths, read_rows, split_episodes, to_device
 from train.vla.filtered_episodes import filter_episode
 from train.vla.loading import check_policy_features
 from train.vla.policy import VLAPolicy, load_policy
 from train.vla.policy_learner import PolicyLearner
-from train.vla.probes import DreamProbes, fit_dream_probes, load_dream_probes
+from train.vla.probes import fit_dream_probes_on, load_dream_probes
 
 ORIGINAL, GAUGES = "original", "gauges"
 """Where a run keeps the policy that it began with, and the probes of the world model."""
@@ -96,7 +94,9 @@ class TeacherLearner(PolicyLearner):
         self.gauges = (
             load_dream_probes(fitted, self._model)
             if fitted is not None
-            else _fit(self._model, found, to_learn[: config.fit_episodes], config)
+            else fit_dream_probes_on(
+                self._model, found.shapes, to_learn[: config.fit_episodes], config.fit, config.seed
+            )
         )
         self._judge = ChunkScorer(self._model, self.config.judge, actor, self.gauges, scale)
         self._learnt = read_starts(self._model, list(found.shapes), to_learn, config, scale)
@@ -206,13 +206,10 @@ def split_dream_starts(config: TeacherConfig) -> tuple[list[Path], list[Path]]:
     Raises:
         DreamdriveError: no folder, no episodes, or fewer than 3.
     """
-    paths = [path for folder in config.episodes for path in EpisodeFolder(Path(folder)).paths]
+    paths = episode_paths(config.episodes)
     if len(paths) < 3:
         raise DreamdriveError(f"episodes: {len(paths)} files, expected at least 3")
-    held_out = share_of(len(paths), config.validation_share)
-    training, validation = hold_out(len(paths), [held_out], [config.seed, 50], "validation_share")
-    training = training[: max(2, round(len(training) * config.fraction))]
-    return [paths[i] for i in training], [paths[i] for i in validation]
+    return split_episodes(paths, config.validation_share, config.fraction, [config.seed, 50], 2)
 
 
 def read_starts(
@@ -233,14 +230,6 @@ def read_starts(
             for name, stored in model.compress(states).items():
                 parts.setdefault(name, []).append(stored.cpu())
     return ImaginationStarts(rows, {name: torch.cat(stored) for name, stored in parts.items()})
-
-
-def _fit(model: WorldModel, found: TrainedModel, paths: Sequence[Path], config: TeacherConfig) -> DreamProbes:
-    """Gauges of a world model, fitted on episode files."""
-    with torch.random.fork_rng():
-        torch.manual_seed(config.seed)
-        drives = [filter_episode(model, found.shapes, read_episode(path), str(path)) for path in paths]
-    return fit_dream_probes(model, drives, config.fit, config.seed)
 
 
 def _check_sizes(policy: VLAPolicy, model: WorldModel, config: TeacherConfig) -> None:

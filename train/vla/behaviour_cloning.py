@@ -7,7 +7,6 @@ from torch import Tensor
 
 from agent.behaviour.vla.interface import ACTION, FEATURES, PAD, STATE, TASK
 from agent.behaviour.vla.model import DRIVING
-from train.data.episode_store import EpisodeFolder
 from train.language.fit_classifier import CLASS_COUNTS, fit_instruction_classifier
 from train.language.instructions import TextEncoder
 from train.language.sentence_encoder import SentenceEncoder
@@ -18,6 +17,7 @@ from train.vla.config import VLATrainConfig
 from train.vla.dataset import (
     InstructionBatches,
     LabelledRows,
+    episode_paths,
     mean_and_std,
     read_rows,
     split_paths,
@@ -120,7 +120,7 @@ def _read(
     data, scale = config.data, config.scale
     features = reader.episode if reader is not None else None
     to_learn, to_validate = split_paths(config)
-    dreamt = [path for folder in data.imagined for path in EpisodeFolder(Path(folder)).paths]
+    dreamt = episode_paths(data.imagined)
     rows: list[LabelledRows | None] = []
     spent = 0
     for paths in (to_learn, to_validate, dreamt):

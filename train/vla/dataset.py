@@ -173,13 +173,32 @@ def split_paths(config: VLATrainConfig) -> tuple[list[Path], list[Path]]:
         DreamdriveError: a folder is none or holds no episode, or there are too few episodes.
     """
     data = config.data
-    paths = [path for folder in data.episodes for path in EpisodeFolder(Path(folder)).paths]
+    paths = episode_paths(data.episodes)
     if not paths:
         raise DreamdriveError("data.episodes: no folder, expected at least one with .npz episodes")
-    held_out = share_of(len(paths), data.validation_share)
-    training, validation = hold_out(len(paths), [held_out], [config.seed, 40], "data.validation_share")
-    training = training[: max(1, round(len(training) * data.fraction))]
-    return [paths[i] for i in sorted(training)], [paths[i] for i in sorted(validation)]
+    parts = split_episodes(paths, data.validation_share, data.fraction, [config.seed, 40], 1, "data.")
+    order = {path: i for i, path in enumerate(paths)}
+    training, validation = (sorted(part, key=order.__getitem__) for part in parts)
+    return training, validation
+
+
+def episode_paths(folders: Iterable[str]) -> list[Path]:
+    """The episode files of several folders."""
+    return [path for folder in folders for path in EpisodeFolder(Path(folder)).paths]
+
+
+def split_episodes(
+    paths: Sequence[Path], held_out: float, fraction: float, seed: Sequence[int], least: int, prefix: str = ""
+) -> tuple[list[Path], list[Path]]:
+    """A fraction of the episodes to learn from, at least `least`, and those held out; see `hold_out`.
+
+    Raises:
+        DreamdriveError: too few episodes; it names the option `validation_share` behind `prefix`.
+    """
+    count = share_of(len(paths), held_out)
+    training, validation = hold_out(len(paths), [count], seed, f"{prefix}validation_share")
+    training = training[: max(least, round(len(training) * fraction))]
+    return [paths[i] for i in training], [paths[i] for i in validation]
 
 
 class InstructionBatches:

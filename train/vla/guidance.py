@@ -7,7 +7,6 @@ trainer.train(ConcatDataset([real, imagined]))
 """
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,10 +25,8 @@ from agent.behaviour.vla.interface import (
     observation_key,
     require_policy,
 )
-from agent.behaviour.vla.model import VLAConfig
 from agent.world_model.interface import State, WorldModel
 from train.data.episodes import Episode
-from train.drive.agents import load_world_model
 from train.drive.filtering import ObservationFilter
 from train.language.hindsight import CAR_RACING_SPEEDS, SpeedScale
 from train.run.errors import DreamdriveError, one_line
@@ -37,7 +34,7 @@ from train.vla.chunk_scoring import ChunkScorer, ChunkScores, ChunkScoringConfig
 from train.vla.episode_rows import InstructionDataset, train_on_rows
 from train.vla.features import FeatureExtractor, FeaturePolicy, check_same_world_model, propose_chunks
 from train.vla.imagined import ImaginedConfig, imagine_data
-from train.vla.probes import DreamProbes, load_dream_probes
+from train.vla.probes import DreamProbes
 
 _METHODS = ("initial", "encode", "imagine_step", "features", "reward", "value", "cont", "noise")
 
@@ -226,64 +223,6 @@ class WorldModelGuidedTrainer:
         self.last = judged = self._judge(state, proposed, asked)
         rows = torch.arange(len(proposed), device=proposed.device)
         return proposed[rows, judged.best()]
-
-
-def guided_policy(
-    policy: object,
-    run: Path,
-    candidates: int = 16,
-    gauges: Path | None = None,
-    scale: SpeedScale = CAR_RACING_SPEEDS,
-    understand: InstructionParser | None = None,
-    config: ChunkScoringConfig | None = None,
-    device: str = "auto",
-) -> WorldModelGuidedTrainer:
-    """A policy guided by the world model, and the actor if there is one, of a run.
-
-    Args:
-        policy: see `WorldModelGuidedTrainer`, as for what follows.
-        run: of an agent or a world model.
-        candidates: chunks proposed.
-        gauges: folder with the world model's gauges; None judges by returns alone.
-        scale: what the words for speeds mean.
-        understand: text -> what it asks for.
-        config: what counts; None takes the critic's discount.
-        device: where the world model dreams.
-
-    Raises:
-        DreamdriveError: there is no such run or folder, or they do not fit.
-    """
-    found = load_world_model(run, device)
-    own = getattr(policy, "config", None)
-    if isinstance(own, VLAConfig):
-        known: dict[str, tuple[int, ...]] = {"state": (own.state_size,)}
-        if own.vision == "patches":
-            known["image"] = (3, own.image_size, own.image_size)
-        for name, shape in known.items():
-            if found.shapes.get(name, shape) != shape:
-                raise DreamdriveError(
-                    f"{run}: observes {name} {found.shapes[name]}, expected {shape}, the policy's"
-                )
-    behaviour = found.trained.agent.behaviour if found.trained is not None else None
-    actor = behaviour if isinstance(behaviour, ActorCritic) else None
-    if config is None:
-        config = (
-            ChunkScoringConfig(discount=actor.discount)
-            if actor is not None
-            else ChunkScoringConfig(value=0.0)
-        )
-    read = load_dream_probes(gauges, found.world_model) if gauges is not None else None
-    return WorldModelGuidedTrainer(
-        policy,
-        found.world_model,
-        actor,
-        candidates,
-        config,
-        read,
-        scale,
-        understand if read is not None else None,
-        observations=sorted(found.shapes),
-    )
 
 
 def to_policy_batch(observation: Mapping[str, Any]) -> tuple[dict[str, Any], bool]:

@@ -9,6 +9,7 @@ the speeds and places that the gauges read: whatever was imagined is a fair demo
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -87,21 +88,16 @@ class ImaginedReport:
 
     def __add__(self, other: "ImaginedReport") -> "ImaginedReport":
         """Both together, with the probe of the first."""
-        return ImaginedReport(
-            self.dreams + other.dreams,
-            self.kept + other.kept,
-            self.steps + other.steps,
-            self.kept_steps + other.kept_steps,
-            self.unsure + other.unsure,
-            self.off_road + other.off_road,
-            self.over + other.over,
-            self.labelled + other.labelled,
-            _sum(self.speeds, other.speeds),
-            _sum(self.places, other.places),
-            self.probe,
-        )
+        sums: dict[str, Any] = {}
+        for name, mine in vars(self).items():
+            theirs = getattr(other, name)
+            if isinstance(mine, dict):
+                sums[name] = {word: mine.get(word, 0) + theirs.get(word, 0) for word in mine | theirs}
+            else:
+                sums[name] = mine + theirs
+        return ImaginedReport(**sums | {"probe": self.probe})
 
-    def told(self) -> str:
+    def summary(self) -> str:
         """In a line."""
         return (
             f"{self.kept:,} of {self.dreams:,} dreams and {self.kept_share:.0%} of their steps kept; ended "
@@ -109,10 +105,6 @@ class ImaginedReport:
             f"{self.labelled:,} of {self.kept_steps:,} rows obey an instruction; R2 of speed "
             f"{self.probe.get('speed', 0.0):.2f}, offset {self.probe.get('offset', 0.0):.2f}"
         )
-
-
-def _sum(one: dict[str, int], other: dict[str, int]) -> dict[str, int]:
-    return {name: one.get(name, 0) + other.get(name, 0) for name in one | other}
 
 
 @dataclass

@@ -21,7 +21,7 @@ from train.drive.courses import drive_course
 from train.drive.environments import EnvConfig, explain_simulator_errors
 from train.run.errors import DreamdriveError, one_line
 from train.run.progress import Progress
-from train.vla.checks import check_carla
+from train.vla.checks import check_env
 from train.vla.config import speed_scale
 from train.vla.instructed_driver import InstructedDriver
 from train.vla.instruction_metrics import SETTLE, EpisodeScore, Trial, TrialRecord, score_trial
@@ -225,7 +225,7 @@ def drive_carla_trials(
             short for `settle`, no such route, or no simulator.
     """
     checked = _check_trials(policy, trials, env, settle)
-    check_carla(policy, env, name)
+    check_env(policy, env, name)
     tasks = [
         RouteTask(trial.seed, env.towns[i % len(env.towns)], trial.asked.manoeuvre or "")
         for i, trial in enumerate(trials)

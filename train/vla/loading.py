@@ -1,24 +1,28 @@
 """Take a trained vision-language-action policy out of a run, ready to drive."""
 
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, Field, field_validator
 
+from agent.behaviour.actor_critic import ActorCritic
 from agent.behaviour.vla.interface import ChunkPolicy
 from agent.world_model.interface import WorldModel
 from envs.car_racing.env import CarRacingConfig
 from train.drive.agents import load_world_model
 from train.drive.environments import EnvConfig, with_kind
-from train.language.hindsight import Labels
+from train.language.hindsight import Labels, SpeedScale
 from train.language.instructions import parse_instruction
 from train.run.errors import DreamdriveError
 from train.run.folder import Run
+from train.vla.chunk_scoring import ChunkScoringConfig
 from train.vla.config import speed_scale
 from train.vla.features import FeatureExtractor, FeaturePolicy, check_same_world_model
-from train.vla.guidance import guided_policy
+from train.vla.guidance import WorldModelGuidedTrainer
 from train.vla.policy import POLICY_FOLDER, VLAPolicy, load_policy, read_policy_config
+from train.vla.probes import load_dream_probes
 
 
 @dataclass(frozen=True)
@@ -120,13 +124,39 @@ def load_driver(path: Path, guidance: GuidanceOptions | None = None) -> PolicyDr
     if policy.config.vision == "features":
         driver = FeaturePolicy(policy, FeatureExtractor.of_run(learnt.world_model))
     if guidance.by is not None:
-        known: dict[str, Labels] = {}
-
-        def meaning(text: str) -> Labels:
-            if text not in known:
-                known[text] = parse_instruction(text, policy.encoder)
-            return known[text]
-
-        scale = speed_scale(learnt.env)
-        driver = guided_policy(driver, guidance.by, guidance.candidates, guidance.gauges, scale, meaning)
+        driver = _guided(driver, policy, guidance.by, guidance, speed_scale(learnt.env))
     return PolicyDriver(driver, policy, learnt.env)
+
+
+def _guided(
+    driver: ChunkPolicy, own: VLAPolicy, run: Path, guidance: GuidanceOptions, scale: SpeedScale
+) -> WorldModelGuidedTrainer:
+    """A policy, learnt as `own`, guided by the world model, and the actor if there is one, of `run`."""
+    found = load_world_model(run)
+    known: dict[str, tuple[int, ...]] = {"state": (own.config.state_size,)}
+    if own.config.vision == "patches":
+        known["image"] = (3, own.config.image_size, own.config.image_size)
+    for name, shape in known.items():
+        if found.shapes.get(name, shape) != shape:
+            raise DreamdriveError(
+                f"{run}: observes {name} {found.shapes[name]}, expected {shape}, the policy's"
+            )
+    behaviour = found.trained.agent.behaviour if found.trained is not None else None
+    actor = behaviour if isinstance(behaviour, ActorCritic) else None
+    probes = load_dream_probes(guidance.gauges, found.world_model) if guidance.gauges is not None else None
+
+    @cache
+    def labels_of(text: str) -> Labels:
+        return parse_instruction(text, own.encoder)
+
+    return WorldModelGuidedTrainer(
+        driver,
+        found.world_model,
+        actor,
+        guidance.candidates,
+        ChunkScoringConfig(value=0.0) if actor is None else ChunkScoringConfig(discount=actor.discount),
+        probes,
+        scale,
+        labels_of if probes is not None else None,
+        observations=sorted(found.shapes),
+    )

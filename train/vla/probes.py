@@ -4,7 +4,7 @@ A world model that was taught pictures knows nothing of metres and seconds; two 
 features, fitted on real drives, do (`agent.world_model.probe`, `agent.world_model.ensemble`).
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,9 +16,16 @@ from torch import Tensor
 from agent.world_model.ensemble import Disagreement, DisagreementConfig
 from agent.world_model.interface import WorldModel
 from agent.world_model.probe import Probe, ProbeConfig, r_squared
+from train.data.episodes import read_episode
 from train.run.checkpoint import load_weights, save_weights
 from train.run.errors import DreamdriveError, one_line
-from train.vla.filtered_episodes import FilteredEpisode, probe_names, probe_targets, vehicle_state_size
+from train.vla.filtered_episodes import (
+    FilteredEpisode,
+    filter_episode,
+    probe_names,
+    probe_targets,
+    vehicle_state_size,
+)
 from train.vla.fit_probes import fit_disagreement, fit_probe
 
 NAME = "gauges"
@@ -197,6 +204,21 @@ def fit_dream_probes(
     known = true.isfinite().all(1)
     scores = r_squared(probe, before[known], true[known])
     return DreamProbes(ensemble.eval(), probe, max(limit, 1e-12), scores)
+
+
+def fit_dream_probes_on(
+    world_model: WorldModel, names: Iterable[str], paths: Sequence[Path], config: DreamProbesConfig, seed: int
+) -> DreamProbes:
+    """Fit both on episode files, filtered by the world model, which observes `names`.
+
+    Raises:
+        DreamdriveError: as `fit_dream_probes`; a file is bad or does not fit the world model.
+    """
+    names = list(names)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        drives = [filter_episode(world_model, names, read_episode(path), str(path)) for path in paths]
+    return fit_dream_probes(world_model, drives, config, seed)
 
 
 @torch.no_grad()

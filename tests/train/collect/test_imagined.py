@@ -75,7 +75,7 @@ def test_reports_add_up() -> None:
     assert (both.dreams, both.kept, both.steps, both.kept_steps, both.labelled) == (5, 3, 50, 40, 17)
     assert both.speeds == {"slow": 4, "fast": 2} and both.places == {"left": 1}
     assert both.kept_share == 0.8 and both.probe == {"speed": 0.5}
-    assert "80% of their steps kept" in both.told()
+    assert "80% of their steps kept" in both.summary()
 
 
 def test_the_commands_take_their_options(

@@ -13,7 +13,7 @@ from tests.train.look.scored_env import BREAKS_ALWAYS, BREAKS_ONCE, open_scored
 from tests.train.vla.tiny_demonstrations import TINY, encode
 from train.language.hindsight import Labels
 from train.run.errors import DreamdriveError
-from train.vla.checks import check_carla
+from train.vla.checks import check_env
 from train.vla.instruction_metrics import Trial
 from train.vla.instruction_rollouts import TrialResults, drive_carla_trials
 from train.vla.policy import VLAPolicy
@@ -111,6 +111,6 @@ def test_what_cannot_be_driven_is_one_line(tmp_path: Path) -> None:
 def test_a_policy_is_shown_what_it_learnt(fields: dict[str, object], said: str) -> None:
     policy = VLAPolicy(TINY.model_copy(update={"state_size": 22, "action_size": 2}), encode)
     learnt = CarlaConfig(image_size=16)
-    check_carla(policy, learnt, "it")
+    check_env(policy, learnt, "it")
     with pytest.raises(DreamdriveError, match=said):
-        check_carla(policy, CarlaConfig.model_validate(learnt.model_dump() | fields), "it")
+        check_env(policy, CarlaConfig.model_validate(learnt.model_dump() | fields), "it")
