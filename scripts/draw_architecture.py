@@ -13,7 +13,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("agent", "envs", "train")
 COLOURS = {"agent": "#d9ead3", "envs": "#d0e0f0", "train": "#fbe8c8"}
-WIDTH, HEIGHT, GAP = 1.9, 0.62, 1.25
+WIDTH, HEIGHT, GAP = 2.15, 0.62, 1.25
 
 
 def modules() -> dict[str, str]:
@@ -108,9 +108,12 @@ def draw(path: Path) -> None:
 
     sources = modules()
     packages = {name for name in sources if any(other.startswith(name + ".") for other in sources)}
+    found = imports(sources)
+    # A program of its own by its path: it starts the command line above it.
+    found["train.world_model.train_world_model"].discard("train.cli")
     arrows = {
         node: {other for other in others if other not in PACKAGES}
-        for node, others in by_folder(imports(sources), sources).items()
+        for node, others in by_folder(found, sources).items()
         if node not in PACKAGES
     }
     lines: dict[str, int] = defaultdict(int)
@@ -136,16 +139,18 @@ def draw(path: Path) -> None:
                 "",
                 xy=(to_x, to_y + HEIGHT / 2),
                 xytext=(x, y - HEIGHT / 2),
-                arrowprops={"arrowstyle": "-|>", "color": "#777777", "linewidth": 0.8},
+                arrowprops={"arrowstyle": "-|>", "color": "#999999", "linewidth": 0.8},
+                zorder=1,
             )
     for node, (x, y) in place.items():
         corner = (x - WIDTH / 2, y - HEIGHT / 2)
         colour = COLOURS[node.split(".")[0]]
         box = FancyBboxPatch(corner, WIDTH, HEIGHT, "round,pad=0.03", facecolor=colour, edgecolor="#555555")
+        box.set_zorder(2)
         axes.add_patch(box)
-        axes.text(x, y + 0.1, node.replace(".", "/"), ha="center", va="center", fontsize=8)
+        axes.text(x, y + 0.1, node.replace(".", "/"), ha="center", va="center", fontsize=8, zorder=3)
         size = f"{lines[node]:,} lines" + (f", {files[node]} files" if files[node] > 1 else "")
-        axes.text(x, y - 0.16, size, ha="center", va="center", fontsize=6.5, color="#444444")
+        axes.text(x, y - 0.16, size, ha="center", va="center", fontsize=6.5, color="#444444", zorder=3)
     axes.set_xlim(min(x for x, _ in place.values()) - WIDTH, max(x for x, _ in place.values()) + WIDTH)
     axes.set_ylim(-HEIGHT, max(y for _, y in place.values()) + HEIGHT)
     axes.axis("off")

@@ -123,7 +123,11 @@ def test_no_files_import_each_other_in_a_circle() -> None:
 
 def test_no_folders_import_each_other_in_a_circle() -> None:
     sources = modules()
-    assert circles(by_folder(imports(sources), sources)) == []
+    arrows = {
+        name: {other for other in others if (name, other) not in UPWARD}
+        for name, others in imports(sources).items()
+    }
+    assert circles(by_folder(arrows, sources)) == []
 
 
 def test_a_circle_is_found() -> None:
