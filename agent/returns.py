@@ -18,13 +18,8 @@ def lambda_returns(rewards: Tensor, discounts: Tensor, values: Tensor, lambda_: 
     Returns:
         (B, H), the returns of states 0 to H-1.
     """
-    following = values[:, 1:]
-    one_step = rewards + discounts * (1.0 - lambda_) * following
-    carry = discounts * lambda_
-    returns = [following[:, -1]]
-    for step, factor in zip(one_step.flip(1).unbind(1), carry.flip(1).unbind(1), strict=True):
-        returns.append(step + factor * returns[-1])
-    return torch.stack(returns[:0:-1], 1)
+    one_step = rewards + discounts * (1.0 - lambda_) * values[:, 1:]
+    return _backwards(one_step, discounts * lambda_, values[:, -1])
 
 
 def replay_returns(
@@ -57,10 +52,15 @@ def replay_returns(
     ends = torch.cat([last[:, 1:], torch.zeros_like(last[:, :1])], 1).float()
     carry = discounts * lambda_ * (1.0 - ends)
     one_step = reward[:, 1:] + (discounts - carry) * bootstrap[:, 1:]
-    returns = [bootstrap[:, -1]]
+    return _backwards(one_step, carry, bootstrap[:, -1]), ~last
+
+
+def _backwards(one_step: Tensor, carry: Tensor, last: Tensor) -> Tensor:
+    """R_t = one_step_t + carry_t R_{t+1}, all (B, H), from `last` (B), which is R_H."""
+    returns = [last]
     for step, factor in zip(one_step.flip(1).unbind(1), carry.flip(1).unbind(1), strict=True):
         returns.append(step + factor * returns[-1])
-    return torch.stack(returns[:0:-1], 1), ~last
+    return torch.stack(returns[:0:-1], 1)
 
 
 class ReturnScale(nn.Module):

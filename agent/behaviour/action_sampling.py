@@ -9,39 +9,12 @@ of an exponential family that is the one with their moments.
 
 import math
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from agent.distributions import Deterministic, OneHot, Policy, sample_one_hot
-
-
-class Candidates(Protocol):
-    """A planner's sampling distribution: candidates around a plan, and the plan's first action."""
-
-    def start(self, shape: tuple[int, int, int], device: torch.device) -> Tensor:
-        """The plan (N, H, A) to begin with, where nothing is known."""
-
-    def width(self, plan: Tensor) -> Tensor:
-        """How far candidates stray from the plan in the first iteration, like the plan."""
-
-    def narrowed(self, width: Tensor) -> Tensor:
-        """The same for a later iteration, given what the fit says of it."""
-
-    def draw(self, plan: Tensor, width: Tensor, noise: Tensor) -> Tensor:
-        """Candidates (N, K, H, A), the plan itself first, from noise (N, K, H, A), standard normal."""
-
-    def follow(self, policy: Policy | Deterministic) -> Tensor:
-        """Actions (N, followers, A) of a policy, the first candidate's its mode.
-
-        Raises:
-            ValueError: the policy's actions are of the other kind.
-        """
-
-    def first(self, plan: Tensor) -> Tensor:
-        """The action (N, A) to take now."""
 
 
 @dataclass
@@ -55,24 +28,29 @@ class ContinuousCandidates:
     noise: float
 
     def start(self, shape: tuple[int, int, int], device: torch.device) -> Tensor:
-        """See `Candidates`: zeros."""
+        """The plan (N, H, A) to begin with, where nothing is known: zeros."""
         return torch.zeros(shape, device=device)
 
     def width(self, plan: Tensor) -> Tensor:
-        """See `Candidates`: standard deviations."""
+        """How far candidates stray from the plan at first: standard deviations, like the plan."""
         return torch.full_like(plan, self.noise)
 
     def narrowed(self, width: Tensor) -> Tensor:
-        """See `Candidates`: those of the fit."""
+        """The same for a later iteration, given what the fit says of it: that."""
         return width
 
     def draw(self, plan: Tensor, width: Tensor, noise: Tensor) -> Tensor:
-        """See `Candidates`."""
+        """Candidates (N, K, H, A), the plan itself first, from noise (N, K, H, A), standard normal."""
         noise = torch.cat([torch.zeros_like(noise[:, :1]), noise[:, 1:]], 1)
         return (plan.unsqueeze(1) + width.unsqueeze(1) * noise).clamp(-1.0, 1.0)
 
     def follow(self, policy: Policy | Deterministic) -> Tensor:
-        """See `Candidates`. A deterministic policy gets noise, or all would be the same."""
+        """Actions (N, followers, A) of a policy, the first candidate's its mode. A deterministic policy gets
+        noise, or all would be the same.
+
+        Raises:
+            ValueError: the policy's actions are one-hot.
+        """
         if isinstance(policy, OneHot):
             raise ValueError("planner: the policy's actions are one-hot: expected continuous ones")
         mode, drawn = policy.mode(), policy.sample()
@@ -81,13 +59,15 @@ class ContinuousCandidates:
         return torch.cat([mode[:, :1], drawn[:, 1:]], 1).clamp(-1.0, 1.0)
 
     def first(self, plan: Tensor) -> Tensor:
-        """See `Candidates`."""
+        """The action (N, A) to take now."""
         return plan[:, 0]
 
 
 @dataclass
 class DiscreteCandidates:
     """One-hot actions, by the plan's probabilities or, with some chance, by no plan at all.
+
+    The methods are those of `ContinuousCandidates`.
 
     Attributes:
         noise: chance that a step is drawn uniformly, in the first iteration; 1 at most counts.
@@ -98,20 +78,20 @@ class DiscreteCandidates:
     min_noise: float
 
     def start(self, shape: tuple[int, int, int], device: torch.device) -> Tensor:
-        """See `Candidates`: all actions alike."""
+        """The first plan: all actions alike."""
         return torch.full(shape, 1.0 / shape[-1], device=device)
 
     def width(self, plan: Tensor) -> Tensor:
-        """See `Candidates`: chances."""
+        """Chances of a uniform draw, like the plan."""
         return torch.full_like(plan, min(self.noise, 1.0))
 
     def narrowed(self, width: Tensor) -> Tensor:
-        """See `Candidates`. A plan's own probabilities say how sure it is; this keeps the rest in reach."""
+        """The smaller chance. A plan's own probabilities say how sure it is; this keeps the rest in reach."""
         return torch.full_like(width, min(self.min_noise, 1.0))
 
     def draw(self, plan: Tensor, width: Tensor, noise: Tensor) -> Tensor:
-        """See `Candidates`. Of the noise its first number is used, turned into a uniform one: what is
-        correlated from step to step stays so."""
+        """Candidates (N, K, H, A). Of the noise its first number is used, turned into a uniform one: what
+        is correlated from step to step stays so."""
         chances = (plan + width * (1.0 / plan.shape[-1] - plan)).unsqueeze(1)
         uniform = 0.5 * (1.0 + torch.erf(noise[..., 0] / math.sqrt(2.0)))
         # (N, K, H, A)
@@ -121,14 +101,18 @@ class DiscreteCandidates:
         return drawn
 
     def follow(self, policy: Policy | Deterministic) -> Tensor:
-        """See `Candidates`."""
+        """A policy's actions (N, followers, A); raises ValueError where they are continuous."""
         if not isinstance(policy, OneHot):
             raise ValueError("planner: the policy's actions are continuous: expected one-hot ones")
         return torch.cat([policy.mode()[:, :1], policy.sample()[:, 1:]], 1)
 
     def first(self, plan: Tensor) -> Tensor:
-        """See `Candidates`: the most likely one."""
+        """The most likely action (N, A)."""
         return one_hot_mode(plan[:, 0])
+
+
+Candidates = ContinuousCandidates | DiscreteCandidates
+"""A planner's sampling distribution: candidates around a plan, and the plan's first action."""
 
 
 def one_hot_mode(plan: Tensor) -> Tensor:

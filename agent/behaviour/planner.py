@@ -8,6 +8,7 @@ after the horizon. Actions are continuous or one-hot: see `agent.behaviour.actio
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal, Self
 
 import torch
@@ -73,14 +74,12 @@ class PlannerConfig(BaseModel, extra="forbid", validate_assignment=True, use_att
         candidates: Candidates = ContinuousCandidates(self.noise)
         if discrete:
             candidates = DiscreteCandidates(self.noise, self.min_noise)
-        if self.method == "shooting":
-            return Planner(self, world_model, policy, discount, candidates, best, 1, 1.0)
-        refit: Refit
-        if self.method == "cem":
-            refit = Elites(self.elites, self.min_noise)
-        else:
-            refit = PathIntegral(self.temperature)
-        return Planner(self, world_model, policy, discount, candidates, refit, self.iterations, 0.25)
+        refits: dict[Method, Refit] = {
+            "shooting": best,
+            "cem": partial(mean_of_elites, count=self.elites, min_std=self.min_noise),
+            "mppi": partial(weighted_mean, temperature=self.temperature),
+        }
+        return Planner(self, world_model, policy, discount, candidates, refits[self.method])
 
 
 @dataclass
@@ -108,35 +107,24 @@ def best(actions: Tensor, returns: Tensor, std: Tensor) -> tuple[Tensor, Tensor]
     return actions[rows, returns.argmax(1)], std
 
 
-@dataclass
-class Elites:
+def mean_of_elites(
+    actions: Tensor, returns: Tensor, std: Tensor, count: int, min_std: float
+) -> tuple[Tensor, Tensor]:
     """Mean and deviation of the `count` candidates with the highest returns; see `Refit`."""
-
-    count: int
-    min_std: float
-
-    def __call__(self, actions: Tensor, returns: Tensor, std: Tensor) -> tuple[Tensor, Tensor]:
-        """See `Refit`."""
-        index = returns.topk(self.count, 1).indices
-        # (N, elites, H, A)
-        elite = actions.gather(1, index[:, :, None, None].expand(-1, -1, *actions.shape[2:]))
-        return elite.mean(1), elite.std(1, unbiased=False).clamp(min=self.min_std)
+    index = returns.topk(count, 1).indices
+    # (N, elites, H, A)
+    elite = actions.gather(1, index[:, :, None, None].expand(-1, -1, *actions.shape[2:]))
+    return elite.mean(1), elite.std(1, unbiased=False).clamp(min=min_std)
 
 
-@dataclass
-class PathIntegral:
+def weighted_mean(actions: Tensor, returns: Tensor, std: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
     """Mean of all candidates, weighted by exp(return / (temperature * spread of the returns)); see `Refit`.
 
     Dividing by the spread makes one temperature fit rewards of any size.
     """
-
-    temperature: float
-
-    def __call__(self, actions: Tensor, returns: Tensor, std: Tensor) -> tuple[Tensor, Tensor]:
-        """See `Refit`."""
-        spread = returns.std(1, unbiased=False, keepdim=True).clamp(min=1e-6)
-        weights = (returns / (self.temperature * spread)).softmax(1)
-        return torch.einsum("nk,nkha->nha", weights, actions), std
+    spread = returns.std(1, unbiased=False, keepdim=True).clamp(min=1e-6)
+    weights = (returns / (temperature * spread)).softmax(1)
+    return torch.einsum("nk,nkha->nha", weights, actions), std
 
 
 def imagined_returns(trajectory: Trajectory, value: Tensor, discount: float) -> Tensor:
@@ -165,8 +153,6 @@ class Planner:
         discount: factor a decision.
         candidates: how they are drawn.
         refit: makes a plan of candidates and their returns.
-        iterations: of drawing and refitting.
-        policy_share: of the candidates, where the config leaves it open.
     """
 
     def __init__(
@@ -177,12 +163,12 @@ class Planner:
         discount: float,
         candidates: Candidates,
         refit: Refit,
-        iterations: int,
-        policy_share: float,
     ) -> None:
         self.config, self.world_model, self.policy, self.discount = config, world_model, policy, discount
-        self._candidates, self._refit, self._iterations = candidates, refit, iterations
-        share = policy_share if config.policy_share is None else config.policy_share
+        self._candidates, self._refit = candidates, refit
+        shooting = config.method == "shooting"
+        self._iterations = 1 if shooting else config.iterations
+        share = config.policy_share if config.policy_share is not None else 1.0 if shooting else 0.25
         self._by_policy = 0 if policy is None else round(share * config.samples)
         self._last: Tensor | None = None
 

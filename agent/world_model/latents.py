@@ -1,12 +1,13 @@
 """The stochastic part of a recurrent state: categorical (Hafner et al. 2021) or Gaussian (2019).
 
-A network gives `outputs` numbers; `stats` makes a distribution of them, one plain tensor; `sample` draws from
-it with noise that was drawn before, so that a loop over time can be compiled.
+A network gives `outputs` numbers; `stats` makes a distribution of them, one plain float32 tensor; `sample`
+draws from it with `noise` that was drawn before, so that a loop over time can be compiled. Samples are flat,
+(..., Z) with Z `size`; a state holds them in `shape`, and `compress` stores that in few bytes.
 """
 
 import math
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -14,57 +15,6 @@ from pydantic import BaseModel, Field
 from torch import Tensor
 
 from agent.distributions import categorical_kl, sample_one_hot, straight_through, unimix
-
-
-class Latent(Protocol):
-    """Interface of the stochastic state: distribution, samples, divergence and storage."""
-
-    @property
-    def outputs(self) -> int:
-        """Numbers that the network gives for one distribution."""
-        ...
-
-    @property
-    def size(self) -> int:
-        """Numbers of a flat sample, Z."""
-        ...
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Shape of a sample in a state."""
-        ...
-
-    def stats(self, outputs: Tensor) -> Tensor:
-        """Network outputs (..., outputs) -> the distribution (..., *), float32."""
-        ...
-
-    def noise(self, *lead: int, device: torch.device) -> Tensor:
-        """Random numbers for samples of that leading shape."""
-        ...
-
-    def sample(self, stats: Tensor, noise: Tensor) -> Tensor:
-        """Flat samples (..., Z) that pass gradients to the distribution."""
-        ...
-
-    def mean(self, stats: Tensor) -> Tensor:
-        """Expected flat sample (..., Z)."""
-        ...
-
-    def kl(self, posterior: Tensor, prior: Tensor) -> Tensor:
-        """KL(posterior || prior) of two distributions in nats, summed over the latent variables: (...)."""
-        ...
-
-    def entropy(self, stats: Tensor) -> Tensor:
-        """Entropy in nats, differential where the latent is continuous: (...)."""
-        ...
-
-    def compress(self, stoch: Tensor) -> Tensor:
-        """Samples as states hold them, (..., *shape), in few bytes."""
-        ...
-
-    def expand(self, stored: Tensor) -> Tensor:
-        """The inverse of `compress`, flat: (..., Z) float32."""
-        ...
 
 
 class GaussianLatentConfig(
@@ -94,12 +44,12 @@ class CategoricalLatent:
 
     @property
     def outputs(self) -> int:
-        """V*K."""
+        """V*K, the numbers that the network gives for one distribution."""
         return self.variables * self.classes
 
     @property
     def size(self) -> int:
-        """V*K."""
+        """V*K, the numbers of a flat sample."""
         return self.variables * self.classes
 
     @property
@@ -121,11 +71,11 @@ class CategoricalLatent:
         return straight_through(sample_one_hot(probs, noise), probs).flatten(-2)
 
     def mean(self, stats: Tensor) -> Tensor:
-        """The probabilities, (..., V*K)."""
+        """The expected sample: the probabilities, (..., V*K)."""
         return stats.exp().flatten(-2)
 
     def kl(self, posterior: Tensor, prior: Tensor) -> Tensor:
-        """KL(posterior || prior) in nats of log-probabilities (..., V, K): (...)."""
+        """KL(posterior || prior) in nats of log-probabilities (..., V, K), summed over V: (...)."""
         return categorical_kl(posterior, prior)
 
     def entropy(self, stats: Tensor) -> Tensor:
@@ -137,7 +87,7 @@ class CategoricalLatent:
         return stoch.argmax(-1).to(torch.uint8)
 
     def expand(self, stored: Tensor) -> Tensor:
-        """Class indices (..., V) -> one-hot (..., V*K)."""
+        """The inverse of `compress`, flat: class indices (..., V) -> one-hot (..., V*K)."""
         return F.one_hot(stored.long(), self.classes).float().flatten(-2)
 
 
@@ -173,7 +123,7 @@ class GaussianLatent:
         return mean + std * noise
 
     def mean(self, stats: Tensor) -> Tensor:
-        """The means, (..., Z)."""
+        """The expected sample: the means, (..., Z)."""
         return stats.select(-2, 0)
 
     def kl(self, posterior: Tensor, prior: Tensor) -> Tensor:
@@ -197,3 +147,7 @@ class GaussianLatent:
     def expand(self, stored: Tensor) -> Tensor:
         """(..., Z) float32."""
         return stored.float()
+
+
+Latent = CategoricalLatent | GaussianLatent
+"""The stochastic part of a state."""

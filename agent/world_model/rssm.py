@@ -127,20 +127,14 @@ class RSSM(WorldModel):
         """Deterministic and flattened stochastic part side by side, (..., R + Z)."""
         return torch.cat([state["deter"], self._stoch(state)], -1)
 
-    def _filter(
-        self, observations: Observation, actions: Tensor, is_first: Tensor, state: State
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        b, t = is_first.shape
-        flat = {name: value.flatten(0, 1) for name, value in observations.items()}
-        # (B, T, E)
-        embed = self.encoder(flat).unflatten(0, (b, t))
-        return self.dynamics.observe(embed, actions, is_first, state["deter"], self._stoch(state))
-
     def filter(
         self, observations: Observation, actions: Tensor, is_first: Tensor, state: State
     ) -> tuple[State, Tensor]:
         """Filter a sequence, as `observe` does: states (B, T) and the posterior's stats (B, T, *)."""
-        h, z, posterior = self._filter(observations, actions, is_first, state)
+        flat = {name: value.flatten(0, 1) for name, value in observations.items()}
+        # (B, T, E)
+        embed = self.encoder(flat).unflatten(0, is_first.shape)
+        h, z, posterior = self.dynamics.observe(embed, actions, is_first, state["deter"], self._stoch(state))
         return self._state(h, z), posterior
 
     def prior(self, state: State) -> Tensor:
@@ -151,11 +145,10 @@ class RSSM(WorldModel):
         self, observations: Observation, actions: Tensor, is_first: Tensor, state: State
     ) -> tuple[State, State]:
         """Filter a sequence; see `WorldModel.observe`. The priors are samples too."""
-        h, z, _ = self._filter(observations, actions, is_first, state)
-        latent = self.dynamics.latent
-        prior = self.dynamics.predict(h).detach()
+        states, _ = self.filter(observations, actions, is_first, state)
+        latent, prior = self.dynamics.latent, self.prior(states).detach()
         predicted = latent.sample(prior, latent.noise(*is_first.shape, device=prior.device))
-        return self._state(h, z), self._state(h, predicted)
+        return states, self._state(states["deter"], predicted)
 
     def imagine_step(self, state: State, action: Tensor, noise: Tensor | None = None) -> State:
         """Sample the next state (B) by the prior."""
@@ -193,13 +186,13 @@ class RSSM(WorldModel):
     def terms(self, batch: Batch, state: State) -> Terms:
         """What the losses on a batch are made of; `state` (B) is the one before its first rows."""
         observation = self._shared(batch.observation)
-        h, z, posterior = self._filter(observation, batch.action, batch.is_first, state)
-        prior = self.dynamics.predict(h)
+        states, posterior = self.filter(observation, batch.action, batch.is_first, state)
+        prior = self.prior(states)
         # (B, T, F)
-        features = torch.cat([h, z], -1)
+        features = self.features(states)
         predicted = self.decoder.predict(features.flatten(0, 1))
         return Terms(
-            self._state(h, z),
+            states,
             features,
             posterior,
             prior,

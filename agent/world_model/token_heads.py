@@ -8,7 +8,7 @@ exact and needs the sum of the levels instead of their product: 23 logits a toke
 Tokens of one picture are independent of each other given the hidden state, with either head.
 """
 
-from typing import Literal, Protocol
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -18,24 +18,6 @@ from torch import Tensor, nn
 from agent.distributions import sample_index
 from agent.fsq import FSQ
 from agent.nets import init_fan_in, linear
-
-
-class TokenHead(Protocol):
-    """Interface of the heads; hidden states are (..., R), tokens (..., G).
-
-    Attributes:
-        noise_size: uniform random numbers that one draw of G tokens takes.
-    """
-
-    noise_size: int
-
-    def score(self, hidden: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """Cross-entropy of the tokens that came [nats], and whether they were guessed: (..., G) each."""
-        ...
-
-    def draw(self, hidden: Tensor, temperature: float, noise: Tensor) -> Tensor:
-        """Tokens (..., G) drawn with uniform numbers `noise` (..., noise_size)."""
-        ...
 
 
 class JointHeadConfig(BaseModel, extra="forbid", validate_assignment=True, use_attribute_docstrings=True):
@@ -63,7 +45,11 @@ class DigitHeadConfig(BaseModel, extra="forbid", validate_assignment=True, use_a
 
 
 class JointHead(nn.Linear):
-    """A linear map to K logits for each of G tokens."""
+    """A linear map to K logits for each of G tokens.
+
+    Attributes:
+        noise_size: uniform random numbers that one draw of G tokens takes.
+    """
 
     def __init__(self, hidden_size: int, tokens: int, levels: list[int]) -> None:
         self.tokens, self.noise_size = tokens, tokens
@@ -76,12 +62,13 @@ class JointHead(nn.Linear):
         return self(hidden).float().unflatten(-1, (self.tokens, -1))
 
     def score(self, hidden: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """See `TokenHead`; the guess is the most likely code."""
+        """Cross-entropy of the tokens (..., G) that came [nats], and whether they were guessed, as the most
+        likely code, from hidden states (..., R): (..., G) each."""
         logits = self.logits(hidden)
         return _cross_entropy(logits, tokens), logits.argmax(-1) == tokens
 
     def draw(self, hidden: Tensor, temperature: float, noise: Tensor) -> Tensor:
-        """See `TokenHead`."""
+        """Tokens (..., G) for hidden states (..., R), drawn with uniform numbers (..., noise_size)."""
         return sample_index((self.logits(hidden) / temperature).softmax(-1), noise)
 
 
@@ -119,7 +106,7 @@ class DigitHead(nn.Module):
         return x + F.embedding(digit, self.told[number]) if number < len(self.told) else x
 
     def score(self, hidden: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """See `TokenHead`; the guess takes the most likely digit each time."""
+        """See `JointHead.score`; the guess takes the most likely digit each time."""
         x = self._begin(hidden)
         nats = torch.zeros(tokens.shape, device=x.device)
         right = torch.ones(tokens.shape, dtype=torch.bool, device=x.device)
@@ -132,7 +119,7 @@ class DigitHead(nn.Module):
         return nats, right
 
     def draw(self, hidden: Tensor, temperature: float, noise: Tensor) -> Tensor:
-        """See `TokenHead`."""
+        """See `JointHead.draw`."""
         x = self._begin(hidden)
         digits = []
         # D times (..., G)
@@ -140,6 +127,10 @@ class DigitHead(nn.Module):
             digits.append(sample_index((self._logits(number, x) / temperature).softmax(-1), uniform))
             x = self._tell(number, x, digits[-1])
         return self.code.from_digits(torch.stack(digits, -1))
+
+
+TokenHead = JointHead | DigitHead
+"""What predicts the tokens of the next picture."""
 
 
 def _cross_entropy(logits: Tensor, target: Tensor) -> Tensor:

@@ -38,7 +38,7 @@ def test_a_line_is_driven_to_its_goal_by_dreams_alone() -> None:
     behaviour = config.build(model)
     optimizer = LaProp([*behaviour.actor.parameters(), *model.value_head.parameters()], 1e-2, clip=0.3)
     data = line_batch(16, 6)
-    before = copy.deepcopy(model.predict.weight)  # type: ignore[attr-defined]
+    before = copy.deepcopy(model.predict.weight)
     with torch.no_grad():
         states = model.loss_and_states(data, model.initial(16))[2]
     for _ in range(80):
@@ -47,7 +47,7 @@ def test_a_line_is_driven_to_its_goal_by_dreams_alone() -> None:
         loss.backward()
         optimizer.step()
         behaviour.update_slow(model)
-    assert torch.equal(model.predict.weight, before)  # type: ignore[attr-defined]
+    assert torch.equal(model.predict.weight, before)  # type: ignore[arg-type]
     # in the true world, where the wish of an action above 1/3 is one place to the right
     place = torch.arange(PLACES)
     action, state = torch.zeros(PLACES, 1), model.initial(PLACES)

@@ -9,13 +9,13 @@ from torch import Tensor
 
 from agent.behaviour.actor_critic import ActorCriticConfig
 from agent.behaviour.planner import (
-    Elites,
     Method,
-    PathIntegral,
     Plan,
     Planner,
     PlannerConfig,
     imagined_returns,
+    mean_of_elites,
+    weighted_mean,
 )
 from agent.distributions import BoundedNormal, Deterministic, OneHot
 from agent.world_model.interface import State, WorldModel
@@ -138,9 +138,9 @@ def test_mppi_equals_a_plain_loop() -> None:
 
 def test_elites_and_weights_of_equal_returns() -> None:
     actions = torch.tensor([0.0, 1.0, 2.0, 9.0]).view(1, 4, 1, 1)
-    mean, std = Elites(2, 0.1)(actions, torch.tensor([[1.0, 5.0, 7.0, 0.0]]), torch.ones(1, 1, 1))
+    mean, std = mean_of_elites(actions, torch.tensor([[1.0, 5.0, 7.0, 0.0]]), torch.ones(1, 1, 1), 2, 0.1)
     assert mean.item() == 1.5 and std.item() == 0.5
-    mean, _ = PathIntegral(0.3)(actions, torch.full((1, 4), 2.0), torch.ones(1, 1, 1))
+    mean, _ = weighted_mean(actions, torch.full((1, 4), 2.0), torch.ones(1, 1, 1), 0.3)
     assert mean.item() == 3.0
 
 

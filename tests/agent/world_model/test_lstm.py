@@ -135,7 +135,7 @@ def test_the_loss_is_the_weighted_sum_of_its_parts_computed_one_by_one() -> None
     for i in range(2):
         for t in range(4):
             if not data.is_first[i, t]:
-                logits = model.predict.logits(states["hidden"][i, t])  # type: ignore[attr-defined]
+                logits = model.predict.logits(states["hidden"][i, t])
                 surprises += [-logits[g].log_softmax(-1)[tokens[i, t, g]] for g in range(16)]
                 right += [float(logits[g].argmax() == tokens[i, t, g]) for g in range(16)]
                 same += [float(tokens[i, t - 1, g] == tokens[i, t, g]) for g in range(16)]
@@ -159,7 +159,7 @@ def test_first_rows_alone_teach_no_token_but_stay_finite() -> None:
     loss, metrics = model.loss(data)
     loss.backward()
     assert metrics["loss/token"] == 0 and loss.isfinite()
-    assert model.predict.weight.grad is None or model.predict.weight.grad.abs().sum() == 0  # type: ignore[attr-defined]
+    assert model.predict.weight.grad is None or model.predict.weight.grad.abs().sum() == 0
 
 
 @pytest.mark.parametrize("reads", ["table", "codes"])
@@ -234,7 +234,7 @@ def test_dreams_are_drawn_from_the_softmax_at_the_temperature() -> None:
         model.config = model.config.model_copy(update={"temperature": temperature})
         after = model.imagine_step(many, action.expand(20_000, 1))
         share = after["token"].flatten().bincount(minlength=PLACES) / 20_000
-        expected = (model.predict.logits(after["hidden"][0])[0] / temperature).softmax(-1)  # type: ignore[attr-defined]
+        expected = (model.predict.logits(after["hidden"][0])[0] / temperature).softmax(-1)
         torch.testing.assert_close(share, expected, atol=0.015, rtol=0)
 
 

@@ -98,7 +98,7 @@ def test_equal_candidates_are_equally_fit_and_the_temperature_counts() -> None:
     with torch.no_grad():
         model.reward_head.net[-1].weight.normal_()
         # Untrained, every token is almost as likely as any other.
-        model.predict.weight.normal_()  # type: ignore[attr-defined]
+        model.predict.weight.normal_()
     assert isinstance(trainer.behaviour, EvolutionaryController)
     genome = np.random.default_rng(0).normal(size=6)
     genomes = genomes_of(trainer.behaviour, np.stack([genome, -genome, genome]))
