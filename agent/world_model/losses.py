@@ -1,11 +1,12 @@
 """The losses of a recurrent state-space model, each a pure function of tensors.
 
-They give a loss for each row, (B, T), unless they say otherwise; masks and weights are left to `RSSM`, which
-sums them up: in `loss_and_states` for learning online, in `objective` for learning from recorded driving.
+They give a loss for each row, (B, T), unless they say otherwise. `weighted_terms` sums up those that learning
+online and learning from recorded driving share; `RSSM.objective` adds those of the latter alone.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from pydantic import BaseModel, Field
@@ -16,7 +17,7 @@ from agent.world_model.advection import Advection
 from agent.world_model.decoder import Decoder
 from agent.world_model.heads import ContinueHead, TwoHotHead
 from agent.world_model.image_losses import structure_losses
-from agent.world_model.interface import Observation, State
+from agent.world_model.interface import Metrics, Observation, State
 from agent.world_model.latents import Latent
 
 
@@ -72,6 +73,51 @@ class Terms:
     kl: Tensor
     reward: Tensor
     cont: Tensor
+
+
+class TermWeights(Protocol):
+    """Weights of the losses, as `RSSMConfig` describes them."""
+
+    prior_weight: float
+    representation_weight: float
+    reconstruction_weight: float
+    vector_weight: float
+    reward_weight: float
+    continue_weight: float
+
+
+def weighted_terms(
+    terms: Terms, weights: TermWeights, latent: Latent, vectors: Collection[str], kl: float = 1.0
+) -> tuple[Tensor, Metrics]:
+    """The sum of the terms with their weights, means over batch and time, a scalar; and their means to log.
+
+    Args:
+        terms: of B sequences of T rows.
+        weights: of the terms.
+        latent: what the distributions are.
+        vectors: which observations are vectors.
+        kl: factor of both weights of the KL.
+    """
+    rebuilt = [
+        loss * (weights.vector_weight if name in vectors else 1.0)
+        for name, loss in terms.reconstruction.items()
+    ]
+    reward, cont = terms.reward.mean(), terms.cont.mean()
+    loss = (
+        weights.reconstruction_weight * torch.stack(rebuilt).sum(0).mean()
+        + kl * weights.prior_weight * terms.prior_kl.mean()
+        + kl * weights.representation_weight * terms.representation_kl.mean()
+        + weights.reward_weight * reward
+        + weights.continue_weight * cont
+    )
+    errors = {f"loss/reconstruction_{name}": e.detach().mean() for name, e in terms.reconstruction.items()}
+    return loss, errors | {
+        "loss/kl": terms.kl.mean(),
+        "loss/reward": reward.detach(),
+        "loss/continue": cont.detach(),
+        "latent/posterior_entropy": latent.entropy(terms.posterior.detach()).mean(),
+        "latent/prior_entropy": latent.entropy(terms.prior.detach()).mean(),
+    }
 
 
 def reconstruction_losses(

@@ -31,6 +31,7 @@ from agent.world_model.losses import (
     reconstruction_losses,
     reward_loss,
     value_loss,
+    weighted_terms,
 )
 
 
@@ -203,45 +204,14 @@ class RSSM(WorldModel):
             continue_loss(self.continue_head, features, batch.is_terminal),
         )
 
-    def metrics(self, terms: Terms) -> Metrics:
-        """The means of the terms, for the log."""
-        entropy = self.dynamics.latent.entropy
-        metrics = {
-            f"loss/reconstruction_{name}": value.detach().mean()
-            for name, value in terms.reconstruction.items()
-        }
-        return metrics | {
-            "loss/kl": terms.kl.mean(),
-            "loss/reward": terms.reward.detach().mean(),
-            "loss/continue": terms.cont.detach().mean(),
-            "latent/posterior_entropy": entropy(terms.posterior.detach()).mean(),
-            "latent/prior_entropy": entropy(terms.prior.detach()).mean(),
-        }
-
-    def _weighted(self, terms: Terms, kl: float) -> Tensor:
-        """The terms with their weights, a scalar: means over batch and time; those of the KL times `kl`."""
-        c = self.config
-        vectors = self.decoder.vectors
-        rebuilt = [
-            loss * (c.vector_weight if name in vectors else 1.0)
-            for name, loss in terms.reconstruction.items()
-        ]
-        return (
-            c.reconstruction_weight * torch.stack(rebuilt).sum(0).mean()
-            + kl * c.prior_weight * terms.prior_kl.mean()
-            + kl * c.representation_weight * terms.representation_kl.mean()
-            + c.reward_weight * terms.reward.mean()
-            + c.continue_weight * terms.cont.mean()
-        )
-
     def loss_and_states(self, batch: Batch, state: State) -> tuple[Tensor, Metrics, State]:
         """Reconstruction, KL, reward and continue losses, averaged over batch and time, and the states.
 
         The value head is trained by the behaviour that uses it.
         """
         terms = self.terms(batch, state)
-        loss = self._weighted(terms, 1.0)
-        return loss, self.metrics(terms) | {"loss/world_model": loss.detach()}, terms.states
+        loss, metrics = weighted_terms(terms, self.config, self.dynamics.latent, self.decoder.vectors)
+        return loss, metrics | {"loss/world_model": loss.detach()}, terms.states
 
     def objective(
         self,
@@ -283,10 +253,8 @@ class RSSM(WorldModel):
         # In a first row there is nothing to predict from. (B, T)
         consistency = consistency_loss(latent, terms.posterior, terms.prior)
         consistent = masked_mean(consistency, ~batch.is_first)
-        loss = (
-            self._weighted(terms, kl) + config.value_weight * value + config.consistency_weight * consistent
-        )
-        metrics = self.metrics(terms)
+        loss, metrics = weighted_terms(terms, self.config, latent, self.decoder.vectors, kl)
+        loss = loss + config.value_weight * value + config.consistency_weight * consistent
         if config.ssim_weight or config.gradient_weight:
             unlike, rough = picture_structure(
                 self.decoder, terms.predicted, batch.observation, config.structure_scales
