@@ -1,9 +1,7 @@
 """Evaluation on the official CarRacing-v3: one episode for each seed, several at a time, in processes."""
 
-from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -14,6 +12,7 @@ from envs.car_racing.env import CarRacingConfig
 from envs.car_racing.observation import CarRacingObservation, native_action
 from envs.car_racing.official_worker import serve_tracks
 from envs.car_racing.track import STATE_SIZE, CarOnTrack, state_vector
+from envs.course import Course
 from envs.workers import WorkerProcesses
 
 
@@ -27,10 +26,10 @@ class TrackResult:
     tiles: float
 
 
-class OfficialTracks:
+class OfficialTracks(Course[TrackResult]):
     """Drive one episode of Gymnasium's CarRacing-v3 on the track of each seed.
 
-    A slot whose episode has ended takes the next seed. Pictures and actions are those of training, but
+    Pictures and actions are those of training, but
     episodes are never mirrored, never cut short and never EnvPool's.
 
     Args:
@@ -40,10 +39,9 @@ class OfficialTracks:
         workers: processes that share the slots.
         measured: also observe the state of the car: the vector `state` (N, 4), see
             `envs.car_racing.track.state_vector`, and `cars`.
-        together: a slot whose episode has ended waits for the others, so that all episodes begin together.
+        together: see `Course`.
 
     Attributes:
-        number: (N,) index of the seed that each slot drives now.
         cars: (N) the car of each slot on its track, if `measured`.
 
     Raises:
@@ -64,28 +62,18 @@ class OfficialTracks:
             raise ValueError(
                 f"evaluation seeds {list(seeds)[:3]}...: expected some, each {TRAINING_SEEDS} or more"
             )
-        self.num_envs = n = min(slots, len(seeds))
-        self.active = np.zeros(n, bool)
+        super().__init__(len(seeds), slots, together)
+        n = self.num_envs
         self._view = CarRacingObservation(config.image_size, config.crop_hud, config.instruments)
         self._seeds = [int(seed) for seed in seeds]
-        self._waiting = deque(range(len(self._seeds)))
-        self.number = np.zeros(n, np.int64)
         self.cars: list[CarOnTrack | None] = [None] * n
-        self._measured, self._together = measured, together
+        self._measured = measured
         self._score = np.zeros(n)
         self._frames = np.zeros(n, np.int64)
         self._pictures = np.zeros((n, 96, 96, 3), np.uint8)
         self._parts = [part for part in np.array_split(np.arange(n), min(workers, n)) if len(part)]
         settings = (config.max_frames, config.action_repeat, measured)
         self._processes = WorkerProcesses(serve_tracks, [(len(part), *settings) for part in self._parts])
-
-    def __enter__(self) -> "OfficialTracks":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def reset(self) -> dict[str, NDArray[Any]]:
         """Start the first episodes: {"image": (N, 3, S, S)}, with "state" if `measured`."""
@@ -95,11 +83,7 @@ class OfficialTracks:
     def step(
         self, action: NDArray[np.float32]
     ) -> tuple[dict[str, NDArray[Any]], NDArray[np.bool_], list[TrackResult]]:
-        """One decision (N, A) in every active slot.
-
-        Returns:
-            Observations; which of them are the first of an episode (N,); and the episodes that ended.
-        """
+        """See `Course.step`."""
         n = self.num_envs
         answers = self._exchange(native_action(action), np.zeros(n, bool))
         ended, results = np.zeros(n, bool), []
@@ -110,12 +94,10 @@ class OfficialTracks:
                 ended[slot] = True
                 score, length = float(self._score[slot]), int(self._frames[slot])
                 results.append(TrackResult(self._seeds[self.number[slot]], score, length, tiles))
-        if self._together:
-            self.active &= ~ended
-            ended = np.full(n, not self.active.any())
-        if ended.any():
-            self._exchange(np.zeros((n, 3), np.float32), ended)
-        return self._observation(), ended, results
+        begins = self._free(ended)
+        if begins.any():
+            self._exchange(np.zeros((n, 3), np.float32), begins)
+        return self._observation(), begins, results
 
     def close(self) -> None:
         """End the worker processes."""
@@ -140,9 +122,7 @@ class OfficialTracks:
             for slot in part:
                 request: Any = None
                 if begin[slot]:
-                    self.active[slot] = bool(self._waiting)
-                    if self._waiting:
-                        self.number[slot] = self._waiting.popleft()
+                    if self._take_next(slot):
                         request = self._seeds[self.number[slot]]
                         self._score[slot] = self._frames[slot] = 0
                 elif self.active[slot] and not starting:

@@ -8,7 +8,7 @@ from typing import Any
 from envs.carla.env import OpenEnv, open_carla
 from envs.carla.errors import CarlaSetupError
 from envs.carla.servers.server import choose_servers, is_standin
-from envs.carla.servers.supervisor import SupervisedSimulator
+from envs.carla.servers.supervisor import SupervisedSimulator, close_all
 from train.collect.carla import CarlaCollector, Collected
 from train.collect.carla_drivers import CarlaCollectConfig, CarlaPolicy, open_policy
 from train.collect.report import write_report
@@ -112,11 +112,7 @@ def collect_episodes(
         except CarlaSetupError as error:
             raise DreamdriveError(one_line(error)) from error
         finally:
-            # All at the same time, then one after the other.
-            for one in simulators:
-                one.begin_close()
-            for one in simulators:
-                one.close()
+            close_all(simulators)
 
 
 def _notes(config: CarlaCollectConfig, policy: CarlaPolicy, seed: int) -> dict[str, Any]:

@@ -1,37 +1,16 @@
-"""Courses, several episodes that are driven side by side, and the loop that drives them."""
+"""The loop that drives a course, several episodes side by side."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Protocol, TypeVar
+from collections.abc import Iterator
 
 import numpy as np
-from numpy.typing import NDArray
 
 from envs import TRAINING_SEEDS
 from envs.car_racing.env import CarRacingConfig
 from envs.car_racing.official_tracks import OfficialTracks
+from envs.course import Course, EpisodeT
 from train.drive.drivers import Driver
 from train.run.errors import DreamdriveError
 from train.run.progress import Progress
-
-EpisodeT = TypeVar("EpisodeT", covariant=True)
-
-
-class Course(Protocol[EpisodeT]):
-    """Several episodes to be driven, some of them at the same time."""
-
-    num_envs: int
-    active: NDArray[np.bool_]
-    """(N,): where there is something to drive."""
-
-    def reset(self) -> Mapping[str, NDArray[Any]]:
-        """Start: observations (N, ...)."""
-        ...
-
-    def step(
-        self, action: NDArray[np.float32]
-    ) -> tuple[Mapping[str, NDArray[Any]], NDArray[np.bool_], Sequence[EpisodeT]]:
-        """Observations (N, ...); which are the first of an episode (N,); and the episodes that ended."""
-        ...
 
 
 def drive_course(course: Course[EpisodeT], driver: Driver) -> Iterator[EpisodeT]:

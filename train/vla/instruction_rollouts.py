@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,7 @@ from envs.carla.config import CarlaConfig
 from envs.carla.ends import SIMULATOR_LOST
 from envs.carla.env import OpenEnv, open_carla
 from envs.carla.servers.routes import RouteRunner, RouteTask
+from envs.course import Course
 from train.drive.carla_score import RouteScore, score_route
 from train.drive.courses import drive_course
 from train.drive.environments import EnvConfig, explain_simulator_errors
@@ -44,16 +45,6 @@ class TrialResults:
     """In CARLA: routes whose simulator was lost each time they were driven."""
 
 
-class Slots(Protocol):
-    """What `TrialDriver` needs of a course, whose episodes begin in all slots together."""
-
-    num_envs: int
-    active: NDArray[np.bool_]
-    """(N,): where there is something to drive."""
-    number: NDArray[np.int64]
-    """(N,): which of the trials each slot drives."""
-
-
 class TrialDriver:
     """Drives a course's episodes as each is instructed, and records how; a `train.drive.drivers.Driver`.
 
@@ -73,7 +64,7 @@ class TrialDriver:
     def __init__(
         self,
         policy: ChunkPolicy,
-        course: Slots,
+        course: Course[Any],
         record: Callable[[int, TrialRecord], None],
         trials: Sequence[Trial],
         env: EnvConfig,

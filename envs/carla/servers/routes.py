@@ -1,12 +1,12 @@
 """Evaluation routes: each is driven once, several at a time, in simulators that may be lost meanwhile."""
 
-from collections import deque
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from types import TracebackType
 from typing import Any
 
 import numpy as np
+from gymnasium.vector.utils import create_empty_array
 from numpy.typing import NDArray
 
 from envs import TRAINING_SEEDS
@@ -15,8 +15,9 @@ from envs.carla.config import CarlaConfig
 from envs.carla.ends import SIMULATOR_LOST
 from envs.carla.env import OpenEnv, open_carla
 from envs.carla.errors import CarlaSetupError, SimulatorLost
-from envs.carla.servers.supervisor import Lost, SupervisedSimulator, wait_for
+from envs.carla.servers.supervisor import Lost, SupervisedSimulator, close_all, wait_for
 from envs.carla.state import carla_observation_space
+from envs.course import Course
 
 _TRIES = 3  # attempts at a route whose simulator is lost
 _DRAWS = 50  # routes drawn until one has the manoeuvre wanted
@@ -59,9 +60,8 @@ class RouteResult:
         return self.completion * self.length
 
 
-class RouteRunner:
-    """Drives each route once; a slot that is done takes the next one. Used like
-    `envs.car_racing.official_tracks.OfficialTracks`.
+class RouteRunner(Course[RouteResult]):
+    """Drives each route once.
 
     A route whose simulator is lost is driven again from its start, three times at most.
 
@@ -70,12 +70,10 @@ class RouteRunner:
         tasks: the routes.
         autopilot: the Traffic Manager drives, and actions are ignored.
         open_env: opens the environment in each client process.
-        together: a slot whose route has ended waits for the others, so that all routes begin together.
+        together: see `Course`.
 
     Attributes:
-        active: (N,) the slots that drive a route; the observations of the others are meaningless.
         lost: simulators lost so far.
-        number: (N,) index of the task that each slot drives now.
         infos: (N) the latest info of each environment; see `envs.carla.env.CarlaEnv`.
 
     Raises:
@@ -93,35 +91,20 @@ class RouteRunner:
     ) -> None:
         if not tasks or min(task.seed for task in tasks) < TRAINING_SEEDS:
             raise ValueError(f"routes to score on: expected some, with seeds of {TRAINING_SEEDS} or more")
-        self.num_envs = n = min(config.num_envs, len(tasks))
-        self.active = np.zeros(n, bool)
+        super().__init__(len(tasks), config.num_envs, together)
+        n = self.num_envs
         self.lost = 0
-        self.number = np.zeros(n, np.int64)
         self.infos: list[dict[str, Any]] = [{} for _ in range(n)]
         self._actions = Actions(config)
         self._autopilot = autopilot
-        self._together = together
         self._tasks = list(tasks)
-        self._waiting = deque((number, 1) for number in range(len(tasks)))
-        self._tries = [0] * n
+        self._tries: Counter[int] = Counter()
         self._drives = [RouteResult(task) for task in tasks[:n]]
-        self._seen = {
-            name: np.zeros((n, *space.shape), space.dtype)
-            for name, space in carla_observation_space(config).spaces.items()
-            if space.shape is not None
-        }
+        self._seen: Any = create_empty_array(carla_observation_space(config), n, np.zeros)
         seed = tasks[0].seed
         self._simulators = [
             SupervisedSimulator(config, config.servers, i, seed + i, open_env) for i in range(n)
         ]
-
-    def __enter__(self) -> "RouteRunner":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def reset(self) -> dict[str, NDArray[Any]]:
         """Start the first routes: observations (N, ...).
@@ -136,11 +119,7 @@ class RouteRunner:
     def step(
         self, action: NDArray[np.float32]
     ) -> tuple[dict[str, NDArray[Any]], NDArray[np.bool_], list[RouteResult]]:
-        """One decision (N, A) in every active slot; of discrete actions the largest entry is chosen.
-
-        Returns:
-            Observations (N, ...); which of them are the first of a route (N,); and the results of routes that
-            ended.
+        """See `Course.step`; of discrete actions (N, A) the largest entry is chosen.
 
         Raises:
             CarlaSetupError: a mistake in the config.
@@ -161,26 +140,20 @@ class RouteRunner:
             if terminated or truncated:
                 ended[i] = True
                 finished.append(self._drives[i])
-        if self._together:
-            self.active &= ~ended
-            ended = np.full(self.num_envs, not self.active.any())
-        self._begin(np.flatnonzero(ended).tolist())
-        return self._observation(), ended, finished
+        begins = self._free(ended)
+        self._begin(np.flatnonzero(begins).tolist())
+        return self._observation(), begins, finished
 
     def close(self) -> None:
         """Stop all clients and servers."""
-        for simulator in self._simulators:
-            simulator.begin_close()
-        for simulator in self._simulators:
-            simulator.close()
+        close_all(self._simulators)
 
     def _begin(self, slots: Sequence[int]) -> None:
         """Start the next routes in these slots, while there are any."""
         requests: dict[int, tuple[Any, ...]] = {}
         for i in slots:
-            self.active[i] = bool(self._waiting)
-            if self._waiting:
-                self.number[i], self._tries[i] = self._waiting.popleft()
+            if self._take_next(i):
+                self._tries[int(self.number[i])] += 1
                 self._drives[i] = RouteResult(self._tasks[self.number[i]])
                 requests[i] = self._reset_request(self._drives[i].task, 0)
         draw = 0
@@ -212,9 +185,9 @@ class RouteRunner:
     def _give_up(self, i: int) -> list[RouteResult]:
         """Handle the loss of the simulator of slot i: drive its route again later, or report it as lost."""
         self.lost += 1
-        drive = self._drives[i]
-        if self._tries[i] < _TRIES:
-            self._waiting.appendleft((int(self.number[i]), self._tries[i] + 1))
+        drive, number = self._drives[i], int(self.number[i])
+        if self._tries[number] < _TRIES:
+            self._waiting.appendleft(number)
             return []
         drive.reason = SIMULATOR_LOST
         return [drive]

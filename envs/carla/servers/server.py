@@ -11,7 +11,6 @@ import time
 from collections import deque
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Protocol
 
 from envs.carla.config import PORT_PLACEHOLDER, ServerConfig
 from envs.carla.errors import CarlaSetupError
@@ -25,27 +24,7 @@ _LINES = 20  # of a server's output that are kept
 _MOST = 300  # characters kept of a line
 
 
-class Server(Protocol):
-    """A CARLA server for one client."""
-
-    owned: bool
-    """Whether it is started and stopped here, and replaced when it fails."""
-
-    def start(self) -> Address:
-        """Start it, on new ports unless they are fixed; returns before it answers.
-
-        Raises:
-            OSError: its ports are taken, or it cannot be started.
-        """
-
-    def failure(self) -> str:
-        """Why it is not running; empty while it runs."""
-
-    def stop(self) -> None:
-        """Stop it and its child processes; may be called at any time, also twice."""
-
-
-def open_server(config: ServerConfig, index: int, seed: int = 0) -> Server:
+def open_server(config: ServerConfig, index: int, seed: int = 0) -> "Server":
     """The server of environment `index`, not started yet; `seed` is for the stand-in.
 
     Raises:
@@ -117,6 +96,7 @@ class RunningServer:
     """A server run by the user: never started or stopped here."""
 
     owned = False
+    """Whether it is started and stopped here, and replaced when it fails."""
 
     def __init__(self, host: str, port: int) -> None:
         self._host, self._port = host, port
@@ -175,7 +155,11 @@ class ServerProcess:
         return self._process.pid if self._process else None
 
     def start(self) -> Address:
-        """See `Server.start`."""
+        """Start it, on new ports unless they are fixed; returns before it answers.
+
+        Raises:
+            OSError: its ports are taken, or it cannot be started.
+        """
         self.stop()
         self._block = PortBlock(self._port)
         address = self._block.address
@@ -197,7 +181,7 @@ class ServerProcess:
         return address
 
     def failure(self) -> str:
-        """See `Server.failure`."""
+        """Why it is not running; empty while it runs."""
         if self._process is None:
             return "the server was not started"
         code = self._ended()
@@ -207,7 +191,7 @@ class ServerProcess:
         return f"its server {describe_exit(code)}" + (f": {output}" if output else "")
 
     def stop(self) -> None:
-        """See `Server.stop`."""
+        """Stop it and its child processes; may be called at any time, also twice."""
         if self._process is not None:
             # Not Popen's own methods: they reap an ended guard, which frees the id of the group.
             os.kill(self._process.pid, signal.SIGTERM)
@@ -229,6 +213,10 @@ class ServerProcess:
         if ended is None:
             return None
         return ended.si_status if ended.si_code == os.CLD_EXITED else -ended.si_status
+
+
+Server = RunningServer | ServerProcess
+"""A CARLA server for one client."""
 
 
 def describe_exit(code: int) -> str:

@@ -265,6 +265,14 @@ class SupervisedSimulator:
         self._server.stop()
 
 
+def close_all(simulators: Sequence[SupervisedSimulator]) -> None:
+    """Stop their clients and servers, all at the same time."""
+    for simulator in simulators:
+        simulator.begin_close()
+    for simulator in simulators:
+        simulator.close()
+
+
 def wait_for(simulators: Sequence[SupervisedSimulator]) -> None:
     """Wait until one of them may have an answer, or for a moment; `poll` them afterwards."""
     handles = [handle for one in simulators for handle in one.waitables()]

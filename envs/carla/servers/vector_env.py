@@ -3,10 +3,10 @@
 import math
 from typing import Any
 
-import gymnasium
 import numpy as np
 from gymnasium.error import AlreadyPendingCallError, NoAsyncCallError
 from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector.utils import batch_space, create_empty_array
 from numpy.typing import NDArray
 
 from envs.carla.actions import Actions
@@ -14,7 +14,7 @@ from envs.carla.config import CarlaConfig, ServerConfig
 from envs.carla.ends import REASONS, SIMULATOR_LOST
 from envs.carla.env import OpenEnv, open_carla
 from envs.carla.servers.pool import SimulatorPool
-from envs.carla.servers.supervisor import Lost, SupervisedSimulator
+from envs.carla.servers.supervisor import Lost, SupervisedSimulator, close_all
 from envs.carla.state import carla_observation_space
 
 
@@ -54,18 +54,14 @@ class CarlaVectorEnv(VectorEnv[dict[str, Any], NDArray[Any], Any]):
         self.metadata = {"autoreset_mode": AutoresetMode.NEXT_STEP, "render_fps": frames_per_second}
         self.single_observation_space = carla_observation_space(config)
         self.single_action_space = Actions(config).space
-        self.observation_space = gymnasium.vector.utils.batch_space(self.single_observation_space, n)
-        self.action_space = gymnasium.vector.utils.batch_space(self.single_action_space, n)
+        self.observation_space = batch_space(self.single_observation_space, n)
+        self.action_space = batch_space(self.single_action_space, n)
         self._pending = False
         self._ended = np.zeros(n, bool)
         self._return = np.zeros(n)
         self._frames = np.zeros(n, np.int64)
         self._terms: dict[str, NDArray[np.float64]] = {}
-        self._seen = {
-            name: np.zeros((n, *space.shape), space.dtype)
-            for name, space in self.single_observation_space.spaces.items()
-            if space.shape is not None
-        }
+        self._seen: Any = create_empty_array(self.single_observation_space, n, np.zeros)
 
     @property
     def restarts(self) -> NDArray[np.int64]:
@@ -180,10 +176,7 @@ class CarlaVectorEnv(VectorEnv[dict[str, Any], NDArray[Any], Any]):
 
     def close_extras(self, **_: Any) -> None:
         """Stop all clients and servers; called by `close`."""
-        for simulator in self.simulators:
-            simulator.begin_close()
-        for simulator in self.simulators:
-            simulator.close()
+        close_all(self.simulators)
 
     def _expect_none(self, name: str) -> None:
         if self._pending:
