@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Annotated
 
 import torch
 from pydantic import BaseModel, Field
@@ -41,9 +42,9 @@ class TokenizerTrainConfig(
     """Share of the episodes that are held out, at least one."""
     validation_frames: int = Field(5_000, ge=1)
     """Most pictures of the held-out episodes that the VAE is validated on."""
-    checkpoint_minutes: float = Field(5.0, gt=0)
+    checkpoint_minutes: Annotated[float, "may change on resume"] = Field(5.0, gt=0)
     """Time between checkpoints of a stage [minutes]; each epoch ends with one, too."""
-    device: str = "auto"
+    device: Annotated[str, "may change on resume"] = "auto"
     """`cpu`, `cuda`, `cuda:1`, ...; `auto` is the first GPU if there is one."""
 
 

@@ -1,7 +1,7 @@
 """Stage 3: the LSTM world model learns to predict the tokens of the recorded rollouts."""
 
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -44,9 +44,9 @@ class TokenModelTrainConfig(
     """Largest norm of the whole gradient."""
     validation_share: float = Field(0.05, gt=0, lt=1)
     """Share of the episodes that are held out, at least one."""
-    checkpoint_minutes: float = Field(5.0, gt=0)
+    checkpoint_minutes: Annotated[float, "may change on resume"] = Field(5.0, gt=0)
     """Time between checkpoints of a stage [minutes]; each epoch ends with one, too."""
-    device: str = "auto"
+    device: Annotated[str, "may change on resume"] = "auto"
     """`cpu`, `cuda`, `cuda:1`, ...; `auto` is the first GPU if there is one."""
 
 

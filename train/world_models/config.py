@@ -1,6 +1,6 @@
 """The config of a World Models agent, put together from its parts' configs."""
 
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
@@ -28,7 +28,7 @@ class TrainingConfig(
     world_model_start: str = ""
     """Run whose world model the stage begins with, over the same tokenizer: one of other rollouts, or one
     that an agent learnt online (`dreamdrive train agent`)."""
-    threads: int = Field(0, ge=0)
+    threads: Annotated[int, "may change on resume"] = Field(0, ge=0)
     """CPU threads of the networks; 0 is one for each core."""
 
 

@@ -14,6 +14,7 @@ from torch import nn
 from agent.tokenizer.fsq_vae import FSQVAEConfig
 from train.run.checkpoint import fit_weights, load_weights, write_text_aside
 from train.run.errors import DreamdriveError, explain_os_errors, one_line
+from train.run.options.marks import MAY_CHANGE
 from train.tokenizer.train_tokenizer import TokenizerTrainConfig
 from train.world_model.token_trainer import TokenModelTrainConfig
 from train.world_models.config import TrainingConfig, WorldModelAgentConfig
@@ -21,12 +22,14 @@ from train.world_models.config import TrainingConfig, WorldModelAgentConfig
 Stage = Literal["collect", "vae", "world_model", "controller"]
 STAGES: tuple[Stage, ...] = ("collect", "vae", "world_model", "controller")
 
-# The options of `training` that change what a stage makes; the others only change where and how fast.
-_ELSEWHERE = {"checkpoint_minutes", "device"}
-_VAE = TokenizerTrainConfig.model_fields.keys() - _ELSEWHERE
-_WORLD_MODEL = TokenModelTrainConfig.model_fields.keys() - _ELSEWHERE
-_CONTROLLER = {"batch_size", "sequence_length", "validation_share"}
 
+def _decisive(config: type[BaseModel]) -> set[str]:
+    """The options of `training` that change what a stage makes; the others may change on resume."""
+    return {name for name, field in config.model_fields.items() if MAY_CHANGE not in field.metadata}
+
+
+_VAE, _WORLD_MODEL = _decisive(TokenizerTrainConfig), _decisive(TokenModelTrainConfig)
+_CONTROLLER = {"batch_size", "sequence_length", "validation_share"}
 
 # Options that came later, each with the value that stands for what was done before there was the option. With
 # that value they are left out, so that the stages of older runs stay done. A dot leads into a part.
