@@ -23,27 +23,19 @@ def parser(doc: str | None) -> argparse.ArgumentParser:
     return made
 
 
+def option(to: argparse.ArgumentParser, name: str, default: Any, text: str) -> None:
+    """An option of the type of its default, which the help shows; a list takes several values."""
+    several = isinstance(default, list)
+    shown = " ".join(map(str, default)) if several else default
+    kind = type(default[0] if several else default)
+    count = "+" if several else None
+    to.add_argument(name, type=kind, nargs=count, default=default, help=f"{text} (default: {shown})")
+
+
 def add_machine(to: argparse.ArgumentParser) -> None:
-    """`--threads` and `--device`, which `set_up` obeys."""
-    to.add_argument("--threads", type=int, default=0, help="CPU threads (default: one for each core)")
-    to.add_argument("--device", default="auto", help="auto, cpu, cuda (default: auto)")
-
-
-def add_repeats(to: argparse.ArgumentParser) -> None:
-    """`--repeats` of `measure`."""
-    to.add_argument(
-        "--repeats", type=int, default=5, help="runs timed, after three that are not (default: %(default)s)"
-    )
-
-
-def add_config(to: argparse.ArgumentParser, of: str) -> None:
-    """`--config` of an agent, whose part `of` is measured."""
-    to.add_argument(
-        "--config",
-        type=Path,
-        default=Path("configs/car_racing.yaml"),
-        help=f"config of {of} (default: %(default)s)",
-    )
+    """`--threads` and `--device`, which `set_up` reads."""
+    option(to, "--threads", 0, "CPU threads; 0 is one for each core")
+    option(to, "--device", "auto", "auto, cpu or cuda")
 
 
 def set_up(args: argparse.Namespace) -> torch.device:

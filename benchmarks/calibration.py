@@ -73,9 +73,9 @@ def main() -> None:
     """Measure, print a line a step, write JSON where asked to."""
     parser = bench.parser(__doc__)
     parser.add_argument("run", type=Path, help="folder of a run of `train agent`, with its replay")
-    parser.add_argument("--horizon", type=int, default=15, help="decisions dreamt (default: 15)")
-    parser.add_argument("--samples", type=int, default=4, help="dreams from each state (default: 4)")
-    parser.add_argument("--episodes", type=int, default=2, help="newest episodes a stream (default: 2)")
+    bench.option(parser, "--horizon", 15, "decisions dreamt")
+    bench.option(parser, "--samples", 4, "dreams from each state")
+    bench.option(parser, "--episodes", 2, "newest episodes a stream")
     arguments = parser.parse_args()
     torch.manual_seed(0)
     torch.set_num_threads(1)

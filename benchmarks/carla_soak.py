@@ -169,10 +169,10 @@ def main() -> None:
     import bench
 
     parser = bench.parser(__doc__)
-    parser.add_argument("--minutes", type=float, default=60.0, help="how long")
-    parser.add_argument("--servers", type=int, default=2, help="simulators at a time")
-    parser.add_argument("--every", type=float, default=20.0, help="mean time between two faults [s]")
-    parser.add_argument("--seed", type=int, default=0, help="of the faults and the episodes")
+    bench.option(parser, "--minutes", 60.0, "how long")
+    bench.option(parser, "--servers", 2, "simulators at a time")
+    bench.option(parser, "--every", 20.0, "mean time between two faults [s]")
+    bench.option(parser, "--seed", 0, "of the faults and the episodes")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         result = soak(given.minutes, given.servers, given.every, given.seed, Path(folder))

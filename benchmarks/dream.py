@@ -6,6 +6,7 @@ Steps count each of the dreams of a batch, policy and heads included. The share 
 a step needs with what one large fp32 product reaches in the same run.
 """
 
+from pathlib import Path
 from typing import Any
 
 import bench
@@ -71,23 +72,13 @@ def fitness(
 def main() -> None:
     """Measure and print."""
     parser = bench.parser(__doc__)
-    bench.add_config(parser, "the RSSM")
-    parser.add_argument(
-        "--batches",
-        type=int,
-        nargs="+",
-        default=[16, 256, 4096],
-        help="dreams at once (default: 16 256 4096)",
-    )
-    parser.add_argument("--length", type=int, default=15, help="steps of a dream (default: %(default)s)")
-    bench.add_repeats(parser)
-    parser.add_argument("--population", type=int, default=64, help="controllers (default: %(default)s)")
-    parser.add_argument(
-        "--dreams", type=int, default=16, help="dreams of each controller (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--fitness-length", type=int, default=100, help="steps of these dreams (default: %(default)s)"
-    )
+    bench.option(parser, "--config", Path("configs/car_racing.yaml"), "config of the RSSM")
+    bench.option(parser, "--batches", [16, 256, 4096], "dreams at once")
+    bench.option(parser, "--length", 15, "steps of a dream")
+    bench.option(parser, "--repeats", 5, "runs timed, after three that are not")
+    bench.option(parser, "--population", 64, "controllers")
+    bench.option(parser, "--dreams", 16, "dreams of each controller")
+    bench.option(parser, "--fitness-length", 100, "steps of these dreams")
     bench.add_machine(parser)
     args = parser.parse_args()
 

@@ -96,10 +96,8 @@ def picture_seconds(config: CarRacingConfig) -> float:
 def main() -> None:
     """Measure and print."""
     parser = bench.parser(__doc__)
-    parser.add_argument("--frames", type=int, default=1600, help="frames a repeat (default: 1600)")
-    parser.add_argument(
-        "--repeats", type=int, default=5, help="repeats, after one that does not count (default: 5)"
-    )
+    bench.option(parser, "--frames", 1600, "frames a repeat")
+    bench.option(parser, "--repeats", 5, "repeats, after one that does not count")
     args = parser.parse_args()
 
     configs = {k: CarRacingConfig(backend="envpool", num_envs=16, action_repeat=k) for k in (4, 1)}

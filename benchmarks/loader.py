@@ -59,10 +59,10 @@ def measure(folder: Path, batch: int, length: int, updates: int, workers: int) -
 def main() -> None:
     """Read the options, measure, print and write the figures."""
     parser = bench.parser(__doc__)
-    parser.add_argument("--batch", type=int, default=16, help="sequences in a batch (default: 16)")
-    parser.add_argument("--length", type=int, default=50, help="rows of a sequence (default: 50)")
-    parser.add_argument("--updates", type=int, default=10, help="updates timed (default: 10)")
-    parser.add_argument("--workers", type=int, default=2, help="threads that load (default: 2)")
+    bench.option(parser, "--batch", 16, "sequences in a batch")
+    bench.option(parser, "--length", 50, "rows of a sequence")
+    bench.option(parser, "--updates", 10, "updates timed")
+    bench.option(parser, "--workers", 2, "threads that load")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="dreamdrive-loader-") as folder:
         figures = measure(Path(folder), options.batch, options.length, options.updates, options.workers)

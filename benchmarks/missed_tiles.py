@@ -96,8 +96,8 @@ def main() -> None:
     """Drive, print."""
     parser = bench.parser(__doc__)
     parser.add_argument("run", type=Path, help="folder of a run that drives CarRacing")
-    parser.add_argument("--tracks", type=int, default=10, help="tracks (default: 10)")
-    parser.add_argument("--first-seed", type=int, default=2_000_000, help="of the first (default: 2000000)")
+    bench.option(parser, "--tracks", 10, "tracks")
+    bench.option(parser, "--first-seed", 2_000_000, "of the first")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     trained = load_agent(arguments.run, "cpu")

@@ -6,6 +6,7 @@ One decision plans for one car, unless --cars says how many are planned for at o
 share compares the matrix products a decision needs with what one large fp32 product reaches in the same run.
 """
 
+from pathlib import Path
 from typing import Any
 
 import bench
@@ -37,15 +38,11 @@ def decisions(
 def main() -> None:
     """Measure and print."""
     parser = bench.parser(__doc__)
-    bench.add_config(parser, "world model and policy")
-    parser.add_argument(
-        "--samples", type=int, nargs="+", default=[64, 256], help="candidates (default: 64 256)"
-    )
-    parser.add_argument(
-        "--horizons", type=int, nargs="+", default=[8, 15], help="decisions imagined (default: 8 15)"
-    )
-    parser.add_argument("--cars", type=int, default=1, help="planned for at once (default: %(default)s)")
-    bench.add_repeats(parser)
+    bench.option(parser, "--config", Path("configs/car_racing.yaml"), "config of world model and policy")
+    bench.option(parser, "--samples", [64, 256], "candidates")
+    bench.option(parser, "--horizons", [8, 15], "decisions imagined")
+    bench.option(parser, "--cars", 1, "planned for at once")
+    bench.option(parser, "--repeats", 5, "runs timed, after three that are not")
     bench.add_machine(parser)
     args = parser.parse_args()
 

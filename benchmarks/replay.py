@@ -114,12 +114,8 @@ def measure_torchrl(directory: Path, rows: int, repeats: int) -> dict[str, float
 def main() -> None:
     """Read the options, measure, print and write the figures."""
     parser = bench.parser(__doc__)
-    parser.add_argument(
-        "--rows", type=int, default=50_000, help="rows in the replay, over 16 streams (default 50000)"
-    )
-    parser.add_argument(
-        "--repeats", type=int, default=100, help="samples timed; the median counts (default 100)"
-    )
+    bench.option(parser, "--rows", 50_000, "rows in the replay, over 16 streams")
+    bench.option(parser, "--repeats", 100, "samples timed; the median counts")
     parser.add_argument(
         "--update-seconds", type=float, help="seconds of one update, to give sampling's share of it"
     )

@@ -69,9 +69,9 @@ def measure(port: int, server: int, seconds: float, size: int, cars: int) -> dic
 def main() -> None:
     """Start a server, drive, print."""
     parser = bench.parser(__doc__)
-    parser.add_argument("--seconds", type=float, default=5.0, help="how long to drive")
-    parser.add_argument("--size", type=int, default=128, help="side of the picture [px]")
-    parser.add_argument("--cars", type=int, default=0, help="other cars, standing on the road")
+    bench.option(parser, "--seconds", 5.0, "how long to drive")
+    bench.option(parser, "--size", 128, "side of the picture [px]")
+    bench.option(parser, "--cars", 0, "other cars, standing on the road")
     arguments = parser.parse_args()
     port = free_port()
     command = [sys.executable, "-m", "envs.carla.standin", "--port", str(port)]

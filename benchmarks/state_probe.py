@@ -87,11 +87,9 @@ def main() -> None:
     """Measure, print a line a number, write JSON where asked to."""
     parser = bench.parser(__doc__)
     parser.add_argument("run", type=Path, help="folder of a run whose agent drives CarRacing")
-    parser.add_argument("--tracks", type=int, default=24, help="tracks driven (default: 24)")
-    parser.add_argument(
-        "--noise", type=float, default=0.2, help="deviation of the noise on every second track (default: 0.2)"
-    )
-    parser.add_argument("--seed", type=int, default=2_000_000, help="first track (default: 2000000)")
+    bench.option(parser, "--tracks", 24, "tracks driven")
+    bench.option(parser, "--noise", 0.2, "deviation of the noise on every second track")
+    bench.option(parser, "--seed", 2_000_000, "first track")
     args = parser.parse_args()
     try:
         result = measure(args.run, args.tracks, args.noise, args.seed)

@@ -44,11 +44,9 @@ def main() -> None:
     """Measure and print."""
     parser = bench.parser(__doc__)
     parser.add_argument("--size", default="1m", choices=SIZES, help="model size (default: 1m)")
-    parser.add_argument("--batch", type=int, default=16, help="sequences in a batch (default: 16)")
-    parser.add_argument("--length", type=int, default=64, help="steps of each sequence (default: 64)")
-    parser.add_argument(
-        "--repeats", type=int, default=5, help="updates timed, after two that are not (default: 5)"
-    )
+    bench.option(parser, "--batch", 16, "sequences in a batch")
+    bench.option(parser, "--length", 64, "steps of each sequence")
+    bench.option(parser, "--repeats", 5, "updates timed, after two that are not")
     parser.add_argument(
         "--precision", default="auto", choices=("auto", "bf16", "fp32"), help="(default: auto)"
     )

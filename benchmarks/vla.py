@@ -63,19 +63,10 @@ def peak_memory(device: torch.device) -> int:
 def main() -> None:
     """Measure and print."""
     parser = bench.parser(__doc__)
-    parser.add_argument(
-        "--config",
-        type=Path,
-        default=Path("configs/vla_car_racing.yaml"),
-        help="config of the policy (default: %(default)s)",
-    )
-    parser.add_argument("--cars", type=int, nargs="+", default=[1, 8], help="at a time (default: 1 8)")
-    parser.add_argument(
-        "--samples", type=int, nargs="+", default=[1, 16], help="chunks for each car (default: 1 16)"
-    )
-    parser.add_argument(
-        "--repeats", type=int, default=10, help="calls timed, after two that are not (default: %(default)s)"
-    )
+    bench.option(parser, "--config", Path("configs/vla_car_racing.yaml"), "config of the policy")
+    bench.option(parser, "--cars", [1, 8], "at a time")
+    bench.option(parser, "--samples", [1, 16], "chunks for each car")
+    bench.option(parser, "--repeats", 10, "calls timed, after two that are not")
     bench.add_machine(parser)
     args = parser.parse_args()
 

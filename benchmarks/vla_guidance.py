@@ -88,19 +88,12 @@ def decision_times(
 def main() -> None:
     """Measure and print."""
     parser = bench.parser(__doc__)
-    bench.add_config(parser, "world model and actor")
-    parser.add_argument(
-        "--vla",
-        type=Path,
-        default=Path("configs/vla_car_racing.yaml"),
-        help="config of the policy (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--candidates", type=int, nargs="+", default=[1, 4, 16], help="chunks, K (default: 1 4 16)"
-    )
-    parser.add_argument("--horizon", type=int, default=15, help="decisions imagined (default: %(default)s)")
-    parser.add_argument("--cars", type=int, default=1, help="driven at once (default: %(default)s)")
-    parser.add_argument("--chunks", type=int, default=20, help="chunks timed (default: %(default)s)")
+    bench.option(parser, "--config", Path("configs/car_racing.yaml"), "config of world model and actor")
+    bench.option(parser, "--vla", Path("configs/vla_car_racing.yaml"), "config of the policy")
+    bench.option(parser, "--candidates", [1, 4, 16], "chunks, K")
+    bench.option(parser, "--horizon", 15, "decisions imagined")
+    bench.option(parser, "--cars", 1, "driven at once")
+    bench.option(parser, "--chunks", 20, "chunks timed")
     bench.add_machine(parser)
     args = parser.parse_args()
 
