@@ -14,6 +14,7 @@ from train.collect.autopilot import autopilot_target, native_choice
 from train.collect.carla_drivers import CarlaCollectConfig, CarlaPolicy, EpisodeDriver
 from train.collect.carla_episode import CarlaRecorder
 from train.data.episode_store import EpisodeFolder
+from train.drive.drivers import act_alone
 from train.run.errors import DreamdriveError, one_line
 from train.run.progress import Progress
 
@@ -158,9 +159,7 @@ class CarlaCollector:
             if terminated or truncated:
                 self._keep(slot, slot.number, slot.recording, terminated)
                 return
-        # (1, ...)
-        seen = {name: value[None] for name, value in slot.recording.observation.items()}
-        action = slot.driver.driver.act(seen, np.array([len(slot.recording) == 0]))[0]
+        action = act_alone(slot.driver.driver, slot.recording.observation, len(slot.recording) == 0)
         slot.simulator.request(("step", native_choice(self._actions, action)))
 
     def _keep(self, slot: _Slot, number: int, recording: CarlaRecorder, terminated: bool) -> None:

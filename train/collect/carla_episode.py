@@ -10,7 +10,7 @@ from envs.carla.actions import Actions
 from train.collect.autopilot import native_choice
 from train.data.episodes import Episode
 from train.drive.rollout import EpisodeBuilder
-from train.language.hindsight import Labels
+from train.language.hindsight import Labels, commanded_extras
 
 PICTURES = ("semantic", "birdseye")
 """Observations that the format keeps as extras: its pictures are the front camera's."""
@@ -104,9 +104,7 @@ class CarlaRecorder:
             "seed": np.array(seed),
         }
         if self._commands:
-            commands = self._commands[: len(self)]
-            extras["asked_speeds"] = np.array([command.speed or "" for command in commands])
-            extras["asked_places"] = np.array([command.place or "" for command in commands])
+            extras |= commanded_extras(self._commands[: len(self)])
         if self._instruction:
             extras["instruction"] = np.array(self._instruction)
         for name in PICTURES:

@@ -19,10 +19,18 @@ from train.collect.recorder import EpisodeRecorder, record_missing
 from train.data.episode_store import EpisodeFolder
 from train.data.episodes import Episode
 from train.drive.agents import Trained, load_agent
+from train.drive.drivers import act_alone
 from train.drive.environments import require_car_racing
 from train.drive.filtering import ObservationFilter
 from train.language.command_sampling import CommandsConfig, sample_commands, settled
-from train.language.hindsight import CAR_RACING_SPEEDS, LEARNER_DROVE, Labels, commanded_rows, obeys
+from train.language.hindsight import (
+    CAR_RACING_SPEEDS,
+    LEARNER_DROVE,
+    Labels,
+    commanded_extras,
+    commanded_rows,
+    obeys,
+)
 from train.language.instructions import sample_sentence
 from train.run.errors import DreamdriveError
 from train.run.progress import Progress
@@ -44,10 +52,10 @@ class DemonstrationsConfig(CommandsConfig):
     """Chance that a decision begins a mistake: a wrong steering for 2 to 5 decisions, which is to be
     corrected."""
     simulators: int = Field(8, ge=1)
-    """TrialRecord at the same time."""
+    """Driven at the same time."""
 
 
-class _Demonstrations:
+class _Demonstrations(EpisodeRecorder):
     """A simulator, and the demonstration that is driven in it, by the learner where there is one.
 
     The episode of a number depends on the seed and the number only.
@@ -56,38 +64,30 @@ class _Demonstrations:
     def __init__(
         self, config: DemonstrationsConfig, env: CarRacingConfig, learner: ChunkPolicy | None, seed: int
     ) -> None:
-        self._config, self._learner, self._seed = config, learner, seed
-        self.recorder = EpisodeRecorder(config.decisions, env)
-        self.number = -1
+        super().__init__(config.decisions, env)
+        self._config, self._learner, self._run_seed = config, learner, seed
         self._driver: InstructedDriver | None = None
 
-    @property
-    def over(self) -> bool:
-        """Whether the episode has ended; a learner's also ends where the road is out of sight."""
-        lost = self._driver is not None and abs(self.recorder.car.offset) > _LOST * HALF_WIDTH
-        return self.recorder.over or lost
-
     def begin(self, number: int) -> None:
-        """Start the episode of that number."""
-        rng = np.random.default_rng([self._seed, number])
-        self.number = number
-        self.recorder.begin(int(rng.integers(TRAINING_SEEDS)))
+        """See `EpisodeRecorder`."""
+        rng = np.random.default_rng([self._run_seed, number])
+        self.start(number, int(rng.integers(TRAINING_SEEDS)))
         self.commands = sample_commands(self._config, self._config.decisions, rng)
         self._mistakes = SteeringMistakes(self._config.mistakes, rng)
         self._expert: list[NDArray[np.float32]] = []
         self._perturbed: list[bool] = []
-        self._words = np.random.default_rng([self._seed, number, 61])
+        self._words = np.random.default_rng([self._run_seed, number, 61])
         if self._learner is not None:
             learner = fork_policy(self._learner, int(self._words.integers(2**31)))
             self._driver = InstructedDriver(learner, [""])
 
-    def step(self, agent: NDArray[np.float32]) -> None:
+    def decide(self, agent: NDArray[np.float32]) -> None:
         """One decision, in which the agent would do (2,)."""
-        recorder, now = self.recorder, len(self.recorder)
-        action = expert = demonstrate(self.commands[now], recorder.car, recorder.track, agent)
+        now = len(self)
+        action = expert = demonstrate(self.commands[now], self.car, self.track, agent)
         self._expert.append(expert)
         if self._driver is None:
-            mistake = self._mistakes.step(recorder.car.speed)
+            mistake = self._mistakes.step(self.car.speed)
             self._perturbed.append(mistake != 0.0)
             action = expert.copy()
             action[0] = np.clip(expert[0] + mistake, -1.0, 1.0)
@@ -95,26 +95,19 @@ class _Demonstrations:
             self._perturbed.append(False)
             if not now or self.commands[now] != self.commands[now - 1]:
                 self._driver.instructions = [sample_sentence(self.commands[now], self._words)]
-            seen = {name: value[None] for name, value in recorder.observation.items()}
-            action = self._driver.act(seen, np.array([now == 0]))[0]
-        recorder.step(action.astype(np.float32))
+            action = act_alone(self._driver, self.observation, now == 0)
+        self.step(action.astype(np.float32))
+        # A learner's episode also ends where the road is out of sight.
+        self.over |= self._driver is not None and abs(self.car.offset) > _LOST * HALF_WIDTH
 
-    def episode(self) -> Episode:
-        """The episode driven; for its extras see `collect_demonstrations`."""
-        commands = self.commands[: len(self.recorder)]
-        return self.recorder.episode(
-            {
-                "expert_actions": np.stack(self._expert).astype(np.float32),
-                "perturbed": np.array(self._perturbed),
-                LEARNER_DROVE: np.full(len(commands), self._driver is not None),
-                "asked_speeds": np.array([command.speed or "" for command in commands]),
-                "asked_places": np.array([command.place or "" for command in commands]),
-            }
-        )
-
-    def close(self) -> None:
-        """End the simulator."""
-        self.recorder.close()
+    def extras(self) -> dict[str, NDArray[Any]]:
+        """See `collect_demonstrations`."""
+        return {
+            "expert_actions": np.stack(self._expert).astype(np.float32),
+            "perturbed": np.array(self._perturbed),
+            LEARNER_DROVE: np.full(len(self), self._driver is not None),
+            **commanded_extras(self.commands[: len(self)]),
+        }
 
 
 @dataclass
@@ -225,18 +218,17 @@ def _record(
     filtered.reset(count)
 
     def step(going: Sequence[_Demonstrations]) -> None:
-        """The agent sees what was done, and is asked what it would do (M, 2)."""
-        recorders = [one.recorder for one in simulators]
+        """The agent sees what was done, and chooses what it would do (M, 2)."""
         rows = np.flatnonzero([one in going for one in simulators])
-        seen = {name: np.stack([one.seen[name] for one in recorders]) for name in recorders[0].seen}
-        state = filtered.see(seen, np.array([len(one) == 0 for one in recorders]), rows)
+        seen = {name: np.stack([one.seen[name] for one in simulators]) for name in simulators[0].seen}
+        state = filtered.see(seen, np.array([len(one) == 0 for one in simulators]), rows)
         actions = trained.agent.choose(state, explore=False).cpu().numpy()
         for one, action in zip(going, actions, strict=True):
-            one.step(action)
-        filtered.follow(np.stack([one.action for one in recorders]))
+            one.decide(action)
+        filtered.follow(np.stack([one.action for one in simulators]))
 
     def figures() -> dict[str, float]:
-        return {"decisions": shown.decisions + sum(len(one.recorder) for one in simulators if not one.over)}
+        return {"decisions": shown.decisions + sum(len(one) for one in simulators if not one.over)}
 
     title = f"demonstrating {files.path}"
     with Progress(title, episodes, "episodes", ("decisions",), done=done) as progress:

@@ -5,13 +5,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from envs import TRAINING_SEEDS
 from envs.car_racing.env import CarRacingConfig
 from train.collect.recorder import EpisodeRecorder, record_missing
 from train.data.episode_store import EpisodeFolder
-from train.data.episodes import Episode
 from train.data.hdf5 import is_hdf5
+from train.drive.drivers import act_alone
 from train.drive.environments import require_car_racing
 from train.run.errors import DreamdriveError
 from train.run.options import build
@@ -74,35 +75,24 @@ def collect_instructed(
     return wanted
 
 
-class _InstructedEpisodes:
+class _InstructedEpisodes(EpisodeRecorder):
     """A simulator whose episodes an instructed policy drives; episode N is drawn from the seed and N."""
 
     def __init__(self, policy: InstructedPolicy, env: CarRacingConfig, seed: int) -> None:
-        self._policy, self._seed = policy, seed
-        self._recorder = EpisodeRecorder(env.max_frames // env.action_repeat, env)
-        self.number = -1
-
-    @property
-    def over(self) -> bool:
-        return self._recorder.over
+        super().__init__(env.max_frames // env.action_repeat, env)
+        self._policy, self._run_seed = policy, seed
 
     def begin(self, number: int) -> None:
-        drawn = np.random.SeedSequence([self._seed, number]).generate_state(2)
-        self.number = number
-        self._recorder.begin(int(drawn[0]) % TRAINING_SEEDS)
-        self._driver = self._policy.driver(int(drawn[1]))
+        """See `EpisodeRecorder`."""
+        drawn = np.random.SeedSequence([self._run_seed, number]).generate_state(2)
+        self.start(number, int(drawn[0]) % TRAINING_SEEDS)
+        self.driver = self._policy.driver(int(drawn[1]))
 
-    def step(self) -> None:
-        seen = {name: value[None] for name, value in self._recorder.observation.items()}
-        self._recorder.step(self._driver.act(seen, np.array([len(self._recorder) == 0]))[0])
-
-    def episode(self) -> Episode:
-        return self._recorder.episode({"instruction": np.array(self._driver.instructions[0])})
-
-    def close(self) -> None:
-        self._recorder.close()
+    def extras(self) -> dict[str, NDArray[Any]]:
+        """What the policy was instructed to do."""
+        return {"instruction": np.array(self.driver.instructions[0])}
 
 
 def _step(simulators: Sequence[_InstructedEpisodes]) -> None:
     for one in simulators:
-        one.step()
+        one.step(act_alone(one.driver, one.observation, len(one) == 0))

@@ -2,7 +2,7 @@
 
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,13 +16,14 @@ from train.run.progress import Progress
 
 
 class EpisodeRecorder:
-    """One simulator that drives episode after episode, each recorded.
+    """One simulator that drives episode after episode, each recorded; what derives from it chooses actions.
 
     Args:
         decisions: length of an episode; it is shorter where the car leaves the playfield or completes a lap.
         env: how it is seen and driven.
 
     Attributes:
+        number: of the episode.
         seen: what is seen now, without a batch dimension.
         car: where the car is now.
         track: of the episode.
@@ -47,9 +48,13 @@ class EpisodeRecorder:
         """What was done last, (A,); zeros before the first decision."""
         return self._builder.action
 
-    def begin(self, seed: int) -> None:
-        """Start an episode on the track of that seed."""
-        self._seed = seed
+    def begin(self, number: int) -> None:
+        """Start the episode of that number, by `start`."""
+        raise NotImplementedError
+
+    def start(self, number: int, seed: int) -> None:
+        """Start the episode of that number on the track of that seed."""
+        self.number, self._seed = number, seed
         self.over = self._terminated = False
         self.seen = self._env.reset(seed)
         self.track = CentreLine.of(self._env.simulator)
@@ -65,8 +70,12 @@ class EpisodeRecorder:
         self._builder.add(action, {**self.seen, "state": state_vector(self.car)}, reward)
         self.over = self._terminated or len(self) == self._decisions
 
-    def episode(self, extras: Mapping[str, NDArray[Any]]) -> Episode:
-        """The episode driven, of T decisions, with pictures, "state", and these extras beside those given.
+    def extras(self) -> Mapping[str, NDArray[Any]]:
+        """What the episode's file gets beside the extras of `episode`."""
+        raise NotImplementedError
+
+    def episode(self) -> Episode:
+        """The episode driven, of T decisions, with pictures, "state", and these extras beside `extras`.
 
         Row t the moment of observation t: `speeds` (T,) m/s; `offsets` (T,) from the middle of the road, left
         positive, and `half_widths` (T,) m; and `seed` of the track.
@@ -78,7 +87,7 @@ class EpisodeRecorder:
                 "offsets": np.array([car.offset for car in self._cars], np.float32),
                 "half_widths": np.full(len(self), HALF_WIDTH, np.float32),
                 "seed": np.array(self._seed),
-                **extras,
+                **self.extras(),
             },
         )
 
@@ -87,30 +96,7 @@ class EpisodeRecorder:
         self._env.close()
 
 
-class NumberedEpisodes(Protocol):
-    """A simulator that records episodes by their numbers in a folder."""
-
-    number: int
-
-    @property
-    def over(self) -> bool:
-        """Whether the episode has ended."""
-        ...
-
-    def begin(self, number: int) -> None:
-        """Start the episode of that number."""
-        ...
-
-    def episode(self) -> Episode:
-        """The episode driven."""
-        ...
-
-    def close(self) -> None:
-        """End the simulator."""
-        ...
-
-
-OneSimulator = TypeVar("OneSimulator", bound=NumberedEpisodes)
+OneSimulator = TypeVar("OneSimulator", bound=EpisodeRecorder)
 
 
 def record_missing(

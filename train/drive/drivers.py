@@ -37,6 +37,12 @@ class Driver(Protocol):
         ...
 
 
+def act_alone(driver: Driver, observation: Mapping[str, NDArray[Any]], is_first: bool) -> NDArray[np.float32]:
+    """The action (A,) of a driver of one simulator; the observation has no batch dimension."""
+    seen = {name: value[None] for name, value in observation.items()}
+    return driver.act(seen, np.array([is_first]))[0]
+
+
 class PartialDriver(Protocol):
     """A `Driver` that can be asked for the actions of some of its simulators only."""
 

@@ -11,7 +11,7 @@ from envs.car_racing.env import CarRacingConfig
 from envs.car_racing.observation import CarRacingObservation, native_action
 from envs.car_racing.simulators import OfficialSimulator
 from train.data.episodes import Episode
-from train.drive.drivers import Driver
+from train.drive.drivers import Driver, act_alone
 
 
 class EpisodeBuilder:
@@ -132,9 +132,7 @@ def roll_out(
     builder = EpisodeBuilder(env.reset(seed), action_size)
     terminated = over = False
     while not over and (decisions is None or len(builder) < decisions):
-        # (1, ...)
-        seen = {name: value[None] for name, value in builder.observation.items()}
-        action = driver.act(seen, np.array([len(builder) == 0]))[0]
+        action = act_alone(driver, builder.observation, len(builder) == 0)
         observation, reward, terminated, truncated = env.step(action)
         builder.add(action, observation, reward)
         over = terminated or truncated

@@ -160,6 +160,14 @@ def commanded_rows(episode: Episode) -> list[Labels] | None:
         raise DreamdriveError(f"episode: asked_speeds, asked_places: {error}") from error
 
 
+def commanded_extras(commands: Sequence[Labels]) -> dict[str, NDArray[Any]]:
+    """The extras of an episode from which `commanded_rows` reads what was asked in each row."""
+    return {
+        "asked_speeds": np.array([command.speed or "" for command in commands]),
+        "asked_places": np.array([command.place or "" for command in commands]),
+    }
+
+
 def obeys(
     asked: Labels,
     speeds: NDArray[Any],
