@@ -4,21 +4,20 @@ import importlib.util
 from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Self
+from typing import Any
 
 import gymnasium
 import numpy as np
 import torch
 from gymnasium.vector import VectorEnv
 from numpy.typing import NDArray
-from pydantic import BaseModel, Field, model_validator
 from torch import Tensor
 
 from agent.world_model.interface import State
 from envs.car_racing.env import CarRacingConfig, make_car_racing
-from envs.dream import DreamConfig, DreamVectorEnv
-from train.baselines.algorithms import Kind, PPOConfig, SACConfig
-from train.baselines.dream_starts import DreamStartsConfig, dream_starts, recorded_starts
+from envs.dream import DreamVectorEnv
+from train.baselines.config import BaselineConfig
+from train.baselines.dream_starts import dream_starts, recorded_starts
 from train.drive.agents import Trained, export_run, load_agent
 from train.drive.descriptions import BASELINE_JOB
 from train.drive.drivers import Driver, FilteredDriver
@@ -28,60 +27,6 @@ from train.run.errors import DreamdriveError, one_line
 from train.run.folder import Run, run_to_resume
 from train.run.monitor import monitored
 from train.run.options import Change, refuse_changes
-
-if TYPE_CHECKING:
-    from train.baselines.learner import BaselineLearner
-
-_SMALLEST = 36  # pixels that the convolutions of stable-baselines3 need
-
-
-class BaselineConfig(BaseModel, extra="forbid", validate_assignment=True, use_attribute_docstrings=True):
-    """A policy that stable-baselines3 trains."""
-
-    seed: Annotated[int, "fixed on resume: all that was random so far came from it"] = Field(
-        0, ge=0, lt=1_000_000
-    )
-    """Seed of everything random in the run."""
-    env: CarRacingConfig = CarRacingConfig()
-    """The environment to drive, and, of a dream, the one it is a dream of."""
-    algo: PPOConfig | SACConfig = Field(PPOConfig(), discriminator="kind")
-    """The algorithm; `--algo` chooses it."""
-    in_dream: Annotated[str, "fixed on resume: the run keeps a copy of that dream"] = ""
-    """Folder of the run in whose world model's dreams to learn; empty for the real environment."""
-    dream: DreamConfig = DreamConfig(observation="image")
-    """The dream; what is seen of a real environment is its picture."""
-    starts: DreamStartsConfig = DreamStartsConfig()
-    """Where dreams begin."""
-    stack: Annotated[int, "fixed on resume: the policy sees this many pictures"] = Field(3, ge=1)
-    """Pictures that the policy sees at once; features have a memory of their own, and are seen alone."""
-    reward_scale: Annotated[float, "fixed on resume: what was learnt so far is on this scale"] = Field(
-        0.1, gt=0
-    )
-    """Rewards are multiplied by it before they are learnt from."""
-    frames: Annotated[int, "may change on resume"] = Field(300_000, ge=1)
-    """Length of the run [frames driven, or dreamt]."""
-    checkpoint_minutes: Annotated[float, "may change on resume"] = Field(10.0, gt=0)
-    """Time between checkpoints to resume from [minutes]; a run that ends or is stopped writes one, too."""
-    device: Annotated[str, "may change on resume"] = "auto"
-    """`cpu`, `cuda`, `cuda:1`, ...; `auto` is the first GPU if there is one."""
-    threads: Annotated[int, "may change on resume"] = Field(0, ge=0)
-    """CPU threads of the networks; 0 is one for each core."""
-
-    @property
-    def kind(self) -> Kind:
-        """What the policy sees."""
-        return self.dream.observation if self.in_dream else "image"
-
-    @property
-    def seen_at_once(self) -> int:
-        """Observations that the policy sees at once."""
-        return self.stack if self.kind == "image" else 1
-
-    @model_validator(mode="after")
-    def _fits(self) -> Self:
-        if self.kind == "image" and self.env.image_size < _SMALLEST:
-            raise ValueError(f"env.image_size: {self.env.image_size}: expected {_SMALLEST} or more")
-        return self
 
 
 def require_stable_baselines() -> None:
@@ -104,6 +49,8 @@ def train_baseline(config: BaselineConfig, run_path: Path | None = None, resume:
             option changed that may not, the dreaming run or the recorded starts do not fit.
     """
     require_stable_baselines()
+    from train.baselines.learner import BaselineLearner
+
     device = pick_device(config.device)
     set_up_cpu(config.threads)
     run, saved, changed = _open(config, run_path) if resume else (_begin(config, run_path), None, [])
@@ -124,7 +71,7 @@ def train_baseline(config: BaselineConfig, run_path: Path | None = None, resume:
         monitored(run, config.frames, "frames", done=decisions * repeat) as monitor,
     ):
         monitor.say(*(f"changed on resume: {change}" for change in changed))
-        learner = _learner(config, env, run, real, device, seed)
+        learner = BaselineLearner(config, env, run, real, device, seed)
         monitor.track(run, BASELINE_JOB, config, decisions * repeat if saved else None)
         if saved:
             learner.load(saved)
@@ -174,24 +121,6 @@ def _dream(config: BaselineConfig, dreamer: Trained, run: Run) -> tuple[VectorEn
         return DreamVectorEnv(model, starts, count, config.dream), dreamer.frames + driven
     except ValueError as error:
         raise DreamdriveError(f"config: {one_line(error)}") from error
-
-
-def _learner(
-    config: BaselineConfig,
-    env: VectorEnv[Any, Any, Any],
-    run: Run,
-    real: int,
-    device: torch.device,
-    seed: int,
-) -> "BaselineLearner":
-    """A learner that has learnt nothing yet."""
-    from train.baselines.adapter import Adapted
-    from train.baselines.learner import BaselineLearner
-
-    dreams = bool(config.in_dream)
-    adapted = Adapted(env, config.seen_at_once, config.reward_scale, seed if dreams else None)
-    repeat = config.env.action_repeat
-    return BaselineLearner(config.algo, config.kind, adapted, repeat, real, dreams, run, device, config.seed)
 
 
 class PicturePolicy:

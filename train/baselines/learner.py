@@ -5,14 +5,15 @@ Needs the extra `baselines`: only `train.baselines.job` imports this, once it kn
 
 from collections import deque
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
+from gymnasium.vector import VectorEnv
 from stable_baselines3.common.logger import Logger
 
 from train.baselines.adapter import Adapted, Watch, Writer
-from train.baselines.algorithms import PPOConfig, SACConfig
+from train.baselines.config import BaselineConfig
 from train.baselines.saved_model import algorithm_state, generators, load_algorithm
 from train.run.checkpoint import rng_state, save_checkpoint, save_weights, set_rng_state
 from train.run.errors import one_line
@@ -27,33 +28,29 @@ class BaselineLearner:
     """An algorithm, its environment, and what is written about them.
 
     Args:
-        algo: which algorithm.
-        kind: what the policy sees.
-        adapted: the environment as stable-baselines3 wants it.
-        repeat: frames of a decision.
+        config: the algorithm, what its policy sees, and whether the environment is a dream.
+        env: the environment.
+        run: where it is written.
         real: real frames behind the environment, those of a dream's world model and beginnings; not those
             that are driven in it.
-        dreams: whether it is a dream.
-        run: where it is written.
         device: of the networks.
-        seed: of networks and chance.
+        seed: of a dream; that of networks and chance is the config's.
     """
 
     def __init__(
         self,
-        algo: PPOConfig | SACConfig,
-        kind: Literal["image", "features"],
-        adapted: Adapted,
-        repeat: int,
-        real: int,
-        dreams: bool,
+        config: BaselineConfig,
+        env: VectorEnv[Any, Any, Any],
         run: Run,
+        real: int,
         device: torch.device,
         seed: int,
     ) -> None:
         self.run, self.real = run, real
-        self._adapted, self._kind, self._repeat, self._dreams = adapted, kind, repeat, dreams
-        self._algorithm = algo.algorithm(kind, adapted, device, seed)
+        self._config, self._repeat = config, config.env.action_repeat
+        first_seed = seed if config.in_dream else None
+        self._adapted = Adapted(env, config.seen_at_once, config.reward_scale, first_seed)
+        self._algorithm = config.algo.algorithm(config.kind, self._adapted, device, config.seed)
         self._scores: deque[float] = deque(maxlen=_RECENT)
 
     def load(self, saved: Mapping[str, Any]) -> None:
@@ -77,11 +74,15 @@ class BaselineLearner:
             "rng": rng_state(generators(self._algorithm)),
         }
         save_checkpoint(self.run.checkpoint_path, state)
+        config = self._config
         meta = {
-            "observation": {"shape": list(self._adapted.observation_space.shape or ()), "kind": self._kind},
+            "observation": {
+                "shape": list(self._adapted.observation_space.shape or ()),
+                "kind": self._config.kind,
+            },
             "action_size": int(np.prod(self._adapted.action_space.shape or ())),
             "frames": self.real + self._adapted.frames,
-            "dreamt_frames": self._algorithm.num_timesteps * self._repeat if self._dreams else 0,
+            "dreamt_frames": self._algorithm.num_timesteps * self._repeat if config.in_dream else 0,
         }
         save_weights(self.run.path, self._algorithm.policy.state_dict(), meta)
 

@@ -19,7 +19,7 @@ from train.commands.arguments import (
 )
 
 if TYPE_CHECKING:
-    from train.baselines.job import BaselineConfig
+    from train.baselines.config import BaselineConfig
     from train.online.config import OnlineConfig
     from train.vla.config import TeacherConfig, VLATrainConfig
     from train.world_model.config import WorldModelTrainConfig
@@ -122,7 +122,7 @@ def _teacher(arguments: argparse.Namespace) -> None:
 
 
 def _baseline_config() -> type[BaselineConfig]:
-    from train.baselines.job import BaselineConfig
+    from train.baselines.config import BaselineConfig
 
     return BaselineConfig
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar, get_args
 import pytest
 from pydantic import BaseModel
 
-from train.baselines.job import BaselineConfig
+from train.baselines.config import BaselineConfig
 from train.collect.car_racing import RolloutsConfig
 from train.collect.carla_drivers import CarlaCollectConfig
 from train.online.config import OnlineConfig
