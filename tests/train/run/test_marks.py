@@ -174,6 +174,39 @@ def test_on_resume_what_only_its_user_may_set_is_said_again(tmp_path: Path) -> N
     assert build(Job, None, {"command": "x"}, base).file == "b.h5"
 
 
+@pytest.mark.parametrize(
+    ("file", "said"),
+    [
+        ("env: {}\n", {}),
+        ("env: {servers: {}}\n", {}),
+        ("env: {servers: {start_seconds: 30}}\n", {}),
+        ("", {"env": "{kind: carla}"}),
+        ("", {"env.servers": "{}"}),
+        ("", {"env.servers": "{start_seconds: 30}"}),
+        ("", {"env.servers.start_seconds": "30"}),
+    ],
+)
+def test_what_stands_around_a_program_does_not_say_the_program(
+    file: str, said: dict[str, str], tmp_path: Path
+) -> None:
+    base = {"env": {"kind": "carla", "servers": {"command": "simulate {port}"}}}
+    own = tmp_path / "own.yaml"
+    own.write_text(file)
+    with pytest.raises(DreamdriveError, match="env.servers.command .* only its user"):
+        build(OnlineConfig, own, said, base)
+    own.write_text("env: {servers: {command: 'mine {port}'}}\n")
+    config = build(OnlineConfig, own, {}, base)
+    assert config.env.model_dump()["servers"]["command"] == "mine {port}"
+
+
+def test_one_address_of_a_list_does_not_say_the_others() -> None:
+    base = {"env": {"kind": "carla", "num_envs": 2, "servers": {"addresses": ["a:1", "b:2"]}}}
+    with pytest.raises(DreamdriveError, match="env.servers.addresses .* only its user"):
+        build(OnlineConfig, None, {"env.servers.addresses.0": "c:3"}, base)
+    said = build(OnlineConfig, None, {"env.servers.addresses": "['c:3', 'd:4']"}, base)
+    assert said.env.model_dump()["servers"]["addresses"] == ["c:3", "d:4"]
+
+
 def test_parts_in_lists_are_walked() -> None:
     class Holder(BaseModel):
         jobs: list[Job] = []

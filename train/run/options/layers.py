@@ -70,8 +70,10 @@ def build(
     raw = _merged(raw, _nested(given), [model])
     config = validate(model, raw, str(file) if file is not None else "config", list(given))
     if base:
-        said = [*given, *flatten(own)]
-        refuse_unsaid(config, lambda name: any(_overlap(name, other) for other in said))
+        # A mapping opens a part of the config, as `env: {}` does, and says nothing of what stands in it.
+        flat = {**flatten(own), **flatten(_nested(given))}
+        said = [name for name, value in flat.items() if not isinstance(value, Mapping)]
+        refuse_unsaid(config, lambda name: any(f"{name}.".startswith(f"{other}.") for other in said))
     return config
 
 
