@@ -10,26 +10,26 @@ from train.language.hindsight import PLACES, SPEEDS, Labels
 
 SIDE = 0.5
 """Where the sides of the road or lane are driven, in half widths from its middle."""
-_STOPS_THERE = 0.5  # share of the stops that keep the place asked before
+_STOPS_THERE = 0.5  # share of the stops that keep the place before
 
 
 class CommandsConfig(BaseModel, extra="forbid", validate_assignment=True, use_attribute_docstrings=True):
-    """What demonstrations are asked to do, and for how long."""
+    """Commands of demonstrations, and how long they hold."""
 
     speeds: tuple[str, ...] = ("crawl", "slow", "brisk", "fast", "stop")
-    """Speeds that are asked for: any of stop, crawl, slow, brisk, fast; not only stop."""
+    """Speeds that are commanded: any of stop, crawl, slow, brisk, fast; not only stop."""
     places: tuple[str, ...] = PLACES
-    """Places on the road that are asked for: any of left, centre, right; none for no place at all."""
+    """Places on the road that are commanded: any of left, centre, right; none for no place at all."""
     no_place: float = Field(0.2, ge=0, le=1)
-    """Share of the orders that leave the place open."""
+    """Share of the commands that leave the place open."""
     shortest: int = Field(25, ge=1)
-    """Least that an order holds [decisions]."""
+    """Least that a command holds [decisions]."""
     longest: int = Field(60, ge=1)
-    """Most that an order holds [decisions]; the last one ends with the episode."""
+    """Most that a command holds [decisions]; the last one ends with the episode."""
     shortest_stop: int = Field(15, ge=1)
-    """Least that an order to stop holds [decisions]; the car may have to pull over first."""
+    """Least that a command to stop holds [decisions]; the car may have to pull over first."""
     longest_stop: int = Field(30, ge=1)
-    """Most that an order to stop holds [decisions]."""
+    """Most that a command to stop holds [decisions]."""
 
     @field_validator("speeds")
     @classmethod
@@ -57,9 +57,9 @@ def _known(words: tuple[str, ...], known: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def sample_commands(config: CommandsConfig, decisions: int, rng: np.random.Generator) -> list[Labels]:
-    """What is asked in each of an episode's decisions; a command holds for a while, and another follows.
+    """The command in each of an episode's decisions; each holds for a while.
 
-    No stop follows a stop; half of the stops keep the place asked before.
+    No stop follows a stop; half of the stops keep the place before.
     """
     moving = [speed for speed in config.speeds if speed != "stop"]
     commands: list[Labels] = []

@@ -1,4 +1,4 @@
-"""Fits the classifier of instructions on the phrasebook, before a policy learns to drive by it."""
+"""Fits the instruction classifier on the phrasebook, before a policy is trained with it."""
 
 from itertools import combinations, product
 
@@ -17,25 +17,25 @@ _UPDATES, _BATCH = 800, 256
 _LEARNING_RATE, _WEIGHT_DECAY = 1e-3, 0.1
 
 
-def fit_instruction_classifier(reader: InstructionClassifier, encoder: TextEncoder, seed: int) -> float:
-    """Teach a reader the phrasings that are learnt from; the share of the kept ones that it reads aright.
+def fit_instruction_classifier(classifier: InstructionClassifier, encoder: TextEncoder, seed: int) -> float:
+    """Fit a classifier on the phrasings for training; its accuracy on those kept for testing.
 
     Args:
-        reader: of the classes READING, freshly initialised.
+        classifier: with CLASS_COUNTS, freshly initialised.
         encoder: of sentences.
         seed: of the sentences and their order.
     """
-    texts, said = labelled_sentences(seed, held_out=False)
-    fit_classifier(reader, encoder(texts), said, _UPDATES, _BATCH, seed)
-    texts, said = labelled_sentences(seed, held_out=True)
-    return float((reader.read(encoder(texts)) == said).all(1).float().mean())
+    texts, targets = labelled_sentences(seed, held_out=False)
+    fit_classifier(classifier, encoder(texts), targets, _UPDATES, _BATCH, seed)
+    texts, targets = labelled_sentences(seed, held_out=True)
+    return float((classifier.read(encoder(texts)) == targets).all(1).float().mean())
 
 
 @torch.enable_grad()
 def fit_classifier(
     classifier: InstructionClassifier,
     text: torch.Tensor,
-    said: torch.Tensor,
+    targets: torch.Tensor,
     updates: int,
     batch_size: int,
     seed: int,
@@ -45,7 +45,7 @@ def fit_classifier(
     Args:
         classifier: changed in place; it has no gradients afterwards.
         text: (N, E) embeddings.
-        said: (N, kinds) int64, the class of each kind.
+        targets: (N, kinds) int64, the class of each kind.
         updates: steps of the optimiser.
         batch_size: sentences in each, drawn with replacement.
         seed: of the draws; the first weights are as they are.
@@ -54,7 +54,7 @@ def fit_classifier(
     generator = torch.Generator().manual_seed(seed)
     for _ in range(updates):
         rows = torch.randint(len(text), (batch_size,), generator=generator).to(text.device)
-        loss = classifier.loss(text[rows], said[rows])
+        loss = classifier.loss(text[rows], targets[rows])
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
@@ -74,6 +74,6 @@ def labelled_sentences(seed: int, held_out: bool) -> tuple[list[str], torch.Tens
 
 
 def class_indices(labels: Labels) -> list[int]:
-    """The class of each kind that labels name, in the order of READING."""
+    """The class of each kind that labels name, in the order of CLASS_COUNTS."""
     values = [(words, getattr(labels, kind)) for kind, words in _KINDS.items()]
     return [len(words) if value is None else words.index(value) for words, value in values]

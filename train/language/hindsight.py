@@ -1,4 +1,4 @@
-"""What an episode turned out to obey: instructions found afterwards in what was driven.
+"""Hindsight relabelling: labels of speed, place and manoeuvre read off recorded driving.
 
 Any driving is a perfect demonstration of what it did (hindsight relabelling: Andrychowicz et al. 2017,
 arXiv 1707.01495; of language: Lynch and Sermanet 2021, arXiv 2005.07648). A row is labelled only where the
@@ -22,7 +22,7 @@ MANOEUVRES = ("left", "right", "straight", "change")
 PLACE_BORDER = 0.25
 """Offset that parts the centre from a side [half widths]."""
 LEARNER_DROVE = "learner_drove"
-"""Extra (T,) bool of an episode: where a learner drove, and somebody else's actions are to be learnt."""
+"""Extra (T,) bool of an episode: rows that a learner drove, whose targets are the demonstrator's actions."""
 _DOUBT = 0.07  # a label's rows keep this far from a border [half widths]
 _SHARE = 0.8  # of a window's rows that must be of the class
 _MANOEUVRE_SHARE = 0.5  # junctions come and go within a window
@@ -30,7 +30,7 @@ _MANOEUVRE_SHARE = 0.5  # junctions come and go within a window
 
 @dataclass(frozen=True)
 class Labels:
-    """What is asked for, or was done; None leaves it open.
+    """Labels of an instruction or of driving; None leaves one open.
 
     Raises `ValueError` for a word that is none of SPEEDS, PLACES or MANOEUVRES.
     """
@@ -49,7 +49,7 @@ class Labels:
                 raise ValueError(f"Labels.{name} {value!r}: expected None or one of {', '.join(words)}")
 
     def __bool__(self) -> bool:
-        """Whether anything is said at all."""
+        """Whether any label is set."""
         return self != Labels()
 
 
@@ -94,7 +94,7 @@ CARLA_SPEEDS = SpeedScale(stop=0.5, crawl=2.0, slow=4.5, brisk=7.5)
 
 
 def label_rows(episode: Episode, scale: SpeedScale, window: int) -> list[Labels]:
-    """What each row of an episode's file turned out to obey in the `window` decisions that follow it.
+    """Labels in hindsight of each row of an episode's file, from the `window` decisions that follow it.
 
     Row t is labelled from what rows t + 1 to t + window show. A speed or place is given where the window's
     mean and 80% of its rows are of that class, places keeping a distance from the classes' borders; a
@@ -137,15 +137,15 @@ def label_rows(episode: Episode, scale: SpeedScale, window: int) -> list[Labels]
         place = None if places is None else _place(places[after])
         manoeuvre = None if manoeuvres is None else _manoeuvre(manoeuvres[after])
         if places is not None and not _on_road(places[after]):
-            manoeuvre = None  # it is the route's; who is not on it does something else
+            manoeuvre = None  # it is the route's; beside it the car does something else
         labels.append(Labels(_speed(speeds[after], speed_classes[after], scale), place, manoeuvre))
     return labels
 
 
 def commanded_rows(episode: Episode) -> list[Labels] | None:
-    """What a demonstration was asked for in each row of its file, (T); None where the file does not say.
+    """Labels of the command in each row of a demonstration's file, (T); None where the file has none.
 
-    It differs from the hindsight while the car is on its way to what was asked, braking for example.
+    They differ from those in hindsight while the car is on its way, such as braking.
 
     Raises:
         DreamdriveError: only one of the extras `asked_speeds` and `asked_places`, or of another shape, or
@@ -175,10 +175,10 @@ def obeys(
     half_widths: NDArray[Any],
     scale: SpeedScale,
 ) -> NDArray[np.bool_]:
-    """Which rows are as asked, (T,): in the class of speed and in the place; the manoeuvre is not looked at.
+    """Which rows are as instructed, (T,): in class of speed and place; manoeuvres are not regarded.
 
     Args:
-        asked: what for; what it leaves open is obeyed by everything.
+        asked: the labels; one that is None is always obeyed.
         speeds, offsets, half_widths: (T,), as in `label_rows`.
         scale: the classes of speed.
     """

@@ -2,8 +2,8 @@
 
 No phrasing holds a joint by which `train.language.instructions` joins two (" and ", a comma, ...), or
 begins with the end of one, "please".
-Most of those to learn from were written by somebody who had not seen those that are kept; what both had
-thought of is kept, and no longer part of a kept one is learnt.
+Most of those to learn from were written without sight of those that are kept; phrasings in both were kept,
+and no longer part of a kept one is learnt.
 """
 
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Instructions as vectors: a pretrained sentence encoder, frozen, with a cache.
+"""A frozen, pretrained sentence encoder with a cache of embeddings.
 
 The encoder is all-MiniLM-L6-v2, six layers distilled as in MiniLM (Wang et al. 2020) and trained on sentence
 pairs as in Sentence-BERT (Reimers & Gurevych 2019). Beside what a sentence means stands what its
@@ -49,7 +49,7 @@ class SentenceEncoder:
     Args:
         folder: where embeddings are kept from run to run, in `sentences.safetensors`, written whenever a
             tenth of them is new; None keeps them in memory alone.
-        most: texts that are kept; beyond it, those not asked for the longest time are forgotten.
+        most: texts that are kept; beyond it, those least recently used are dropped.
         most_pieces: longest text [word pieces], at most 256.
 
     Raises:
@@ -136,9 +136,11 @@ class SentenceEncoder:
             self._known.popitem(last=False)
 
     def _write(self, file: Path) -> None:
-        told = {"model": _MODEL, "texts": json.dumps(list(self._known))}
+        metadata = {"model": _MODEL, "texts": json.dumps(list(self._known))}
         # (N, 768)
-        data = safetensors.torch.save({"embeddings": torch.stack(list(self._known.values()))}, metadata=told)
+        data = safetensors.torch.save(
+            {"embeddings": torch.stack(list(self._known.values()))}, metadata=metadata
+        )
         with explain_os_errors("cannot make the folder", file.parent):
             file.parent.mkdir(parents=True, exist_ok=True)
         write_aside(file, lambda out: out.write(data))
@@ -151,9 +153,9 @@ def _read(file: Path) -> dict[str, Tensor]:
     """
     try:
         with explain_os_errors("cannot read", file), safetensors.safe_open(file, framework="pt") as opened:
-            told, vectors = opened.metadata() or {}, opened.get_tensor("embeddings")
-        texts = json.loads(told["texts"])
-        fits = told["model"] == _MODEL and vectors.shape == (len(texts), TEXT_SIZE)
+            metadata, vectors = opened.metadata() or {}, opened.get_tensor("embeddings")
+        texts = json.loads(metadata["texts"])
+        fits = metadata["model"] == _MODEL and vectors.shape == (len(texts), TEXT_SIZE)
         fits = fits and vectors.dtype == torch.float32 and all(isinstance(text, str) for text in texts)
     except (safetensors.SafetensorError, KeyError, ValueError, TypeError) as error:
         raise DreamdriveError(

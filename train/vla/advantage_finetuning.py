@@ -36,10 +36,10 @@ ORIGINAL, GAUGES = "original", "gauges"
 
 @dataclass
 class ImaginationStarts:
-    """Real rows that dreams begin in, N in all.
+    """Recorded rows that imagination begins in, N in all.
 
     Attributes:
-        rows: pictures, states and what was obeyed.
+        rows: pictures, states and labels.
         states: of the world model, compressed; name -> (N, ...).
     """
 
@@ -59,7 +59,7 @@ class TeacherLearner(PolicyLearner):
     Attributes:
         config: as given, with the discount of the world model's critic.
         original: what the policy began as.
-        gauges: probes of the world model.
+        probes: of the world model.
 
     Raises:
         DreamdriveError: no such policy, world model or episodes, or they do not fit each other.
@@ -91,14 +91,14 @@ class TeacherLearner(PolicyLearner):
         fitted = Path(config.gauges) if config.gauges else None
         if resumed is not None:
             fitted = resumed / GAUGES
-        self.gauges = (
+        self.probes = (
             load_dream_probes(fitted, self._model)
             if fitted is not None
             else fit_dream_probes_on(
                 self._model, found.shapes, to_learn[: config.fit_episodes], config.fit, config.seed
             )
         )
-        self._judge = ChunkScorer(self._model, self.config.judge, actor, self.gauges, scale)
+        self._scorer = ChunkScorer(self._model, self.config.judge, actor, self.probes, scale)
         self._learnt = read_starts(self._model, list(found.shapes), to_learn, config, scale)
         self._tested = read_starts(self._model, list(found.shapes), to_test, config, scale)
         torch.manual_seed(config.seed)
@@ -107,14 +107,14 @@ class TeacherLearner(PolicyLearner):
     def prepare(self, run: Run) -> None:
         """Save the original policy and the probes."""
         self.original.save_pretrained(run.path / ORIGINAL)
-        self.gauges.save(run.path / GAUGES)
+        self.probes.save(run.path / GAUGES)
 
     def greeting(self) -> str:
         """See `PolicyLearner`."""
         return (
             f"{len(self._learnt.rows):,} rows of {self._learnt.rows.episodes} episodes to dream from, "
             f"{len(self._tested.rows):,} to compare in; probes read speed with R2 "
-            f"{self.gauges.scores['speed']:.2f}, offset {self.gauges.scores['offset']:.2f}"
+            f"{self.probes.scores['speed']:.2f}, offset {self.probes.scores['offset']:.2f}"
         )
 
     def verdict(self, validated: Mapping[str, float]) -> str:
@@ -128,9 +128,9 @@ class TeacherLearner(PolicyLearner):
     def loss(self) -> tuple[Tensor, dict[str, Tensor | float]]:
         """See `PolicyLearner`."""
         batch, states, asked = self._draw(self._learnt, self.step, held_out=False)
-        taught, judged = self._teach(self.policy, batch, states, asked)
-        metrics = {"flow": taught.flow, "leash": taught.leash, "best_return": judged.returns.amax(1).mean()}
-        return taught.flow + self.config.leash * taught.leash, {**metrics, **_means(judged)}
+        losses, scores = self._advantage_loss(self.policy, batch, states, asked)
+        metrics = {"flow": losses.flow, "leash": losses.leash, "best_return": scores.returns.amax(1).mean()}
+        return losses.flow + self.config.leash * losses.leash, {**metrics, **_means(scores)}
 
     def measure_batch(self, number: int) -> dict[str, Tensor | float]:
         """The policy beside the original, in dreams from held-out episodes, in phrasings never learnt from.
@@ -142,20 +142,20 @@ class TeacherLearner(PolicyLearner):
         found: dict[str, Tensor | float] = {}
         for suffix, policy in (("", self.averaged), ("_original", self.original)):
             torch.manual_seed(number)
-            taught, judged = self._teach(policy, batch, states, asked)
-            found |= {name + suffix: float(mean) for name, mean in _means(judged).items()}
+            losses, scores = self._advantage_loss(policy, batch, states, asked)
+            found |= {name + suffix: float(mean) for name, mean in _means(scores).items()}
             if not suffix:
-                found |= {"loss": float(taught.flow), "leash": float(taught.leash)}
+                found |= {"loss": float(losses.flow), "leash": float(losses.leash)}
         return found
 
     def _draw(
         self, starts: ImaginationStarts, number: int, held_out: bool
     ) -> tuple[dict[str, Any], State, list[Labels]]:
-        """Batch `number`: B observations with instructions, states (B), and what the instructions ask for."""
+        """Batch `number`: B observations with instructions, states (B), and the instructions' labels."""
         c = self.config
         rng = np.random.default_rng([c.seed, 53 if held_out else 52, number])
         index = rng.choice(starts.rows.usable, c.batch_size)
-        asked = [self._told(starts.rows.found[i], rng) for i in index]
+        asked = [self._labels(starts.rows.found[i], rng) for i in index]
         batch: dict[str, Any] = {name: column[index] for name, column in starts.rows.seen.items()}
         batch[TASK] = [sample_sentence(labels, rng, held_out) for labels in asked]
         where = next(self._model.parameters()).device
@@ -164,39 +164,39 @@ class TeacherLearner(PolicyLearner):
             batch[FEATURES] = self._model.features(states).float()
         return to_device(batch, self.device), states, asked
 
-    def _told(self, found: Labels, rng: np.random.Generator) -> Labels:
-        """What a row is told: what it obeyed, or anything."""
+    def _labels(self, found: Labels, rng: np.random.Generator) -> Labels:
+        """Labels of a row's instruction: those in hindsight, or random ones."""
         if found and rng.random() < self.config.asked_share:
             return Labels(found.speed, found.place) if found.speed or found.place else found
         return sample_labels(rng)
 
-    def _teach(
+    def _advantage_loss(
         self, policy: VLAPolicy, batch: dict[str, Any], states: State, asked: Sequence[Labels]
     ) -> tuple[AdvantageLoss, ChunkScores]:
-        """The policy's own chunks, judged, and what is to be learnt of them."""
+        """The losses on the policy's own chunks, weighted by their advantage, and their scores."""
         c = self.config
         with torch.no_grad():
             # (B, K, T, A)
             chunks = policy.predict_action_chunks(batch, c.candidates)
-            judged = self._judge(states, chunks.to(next(self._model.parameters()).device), asked)
-            weights = advantage_weights(judged.scores, c.temperature, c.most_weight).to(chunks)
+            scores = self._scorer(states, chunks.to(next(self._model.parameters()).device), asked)
+            weights = advantage_weights(scores.scores, c.temperature, c.most_weight).to(chunks)
             before = self.original.context(batch)
         context = policy.context(batch)
-        taught = advantage_loss(
+        losses = advantage_loss(
             lambda noisy, times: policy.model.velocity(noisy, times, context),
             lambda noisy, times: self.original.model.velocity(noisy, times, before),
             chunks,
             weights,
         )
-        return taught, judged
+        return losses, scores
 
 
-def _means(judged: ChunkScores) -> dict[str, Tensor]:
-    """What is tracked of scored chunks, means over all of them."""
+def _means(scores: ChunkScores) -> dict[str, Tensor]:
+    """Means of the scores' parts that are tracked."""
     return {
-        "return": judged.returns.mean(),
-        "obedience": judged.obedience.mean(),
-        "doubt": judged.doubt.mean(),
+        "return": scores.returns.mean(),
+        "obedience": scores.obedience.mean(),
+        "doubt": scores.doubt.mean(),
     }
 
 
@@ -233,7 +233,7 @@ def read_starts(
 
 
 def _check_sizes(policy: VLAPolicy, model: WorldModel, config: TeacherConfig) -> None:
-    """Raise `DreamdriveError` where a policy and a world model do not go together."""
+    """Raise `DreamdriveError` where a policy and a world model have other features or actions."""
     if policy.config.vision == "features" and policy.config.feature_size != model.feature_size:
         raise DreamdriveError(
             f"{config.world_model}: has {model.feature_size} features, expected "

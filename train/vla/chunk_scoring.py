@@ -1,4 +1,4 @@
-"""Chunks of actions judged in imagination: what they earn, and whether they do what was asked.
+"""Scores of action chunks in imagination: return, obedience to the instruction, and model uncertainty.
 
 All chunks proposed for one state are imagined at once and with the same random numbers, so that they differ
 by their actions alone (common random numbers: the difference of two estimates that share their noise varies
@@ -24,11 +24,11 @@ from train.vla.probes import DreamProbes
 _SIDES = {"left": (0.25, 0.75), "centre": (-0.25, 0.25), "right": (-0.75, -0.25)}
 """Where across the road each place is [half widths]; beyond comes the verge."""
 _TOLERANCE = 0.25
-"""How far off something is that is half obeyed: in widths of the class `slow`, and in half widths."""
+"""Distance at which obedience is 1/2: in widths of the class `slow`, and in half widths of the road."""
 
 
 class ChunkScoringConfig(BaseModel, extra="forbid", validate_assignment=True, use_attribute_docstrings=True):
-    """What counts in an imagined future. The score is a sum; a return counts in units of its spread."""
+    """Weights of a chunk's score, a sum; returns are divided by their spread over the chunks of a state."""
 
     horizon: Annotated[int, "may change on resume"] = Field(15, ge=1)
     """Steps that are imagined [decisions]; without an actor no more than the chunk has."""
@@ -42,21 +42,21 @@ class ChunkScoringConfig(BaseModel, extra="forbid", validate_assignment=True, us
     least_spread: Annotated[float, "may change on resume"] = Field(1.0, gt=0)
     """A spread of the chunks' returns below this counts as this: small differences stay small [reward]."""
     obedience: Annotated[float, "may change on resume"] = Field(6.0, ge=0)
-    """Weight of obedience, which is 1 where each step is as asked; needs gauges and an instruction."""
+    """Weight of obedience, which is 1 where each step is as instructed; needs probes and an instruction."""
     doubt: Annotated[float, "may change on resume"] = Field(1.0, ge=0)
-    """Weight of the share of steps that the world model is unsure of, taken off; needs gauges."""
+    """Weight, subtracted, of the share of steps that the world model is uncertain of; needs probes."""
 
 
 @dataclass
 class ChunkScores:
-    """K futures of each of B states.
+    """Scores of K imagined chunks of each of B states.
 
     Attributes:
-        scores: (B, K), what the chunks are compared by.
+        scores: (B, K), the weighted sums.
         returns: (B, K), discounted, with the value after the horizon.
-        obedience: (B, K) in [0, 1]; 1 where nothing is asked or there are no gauges.
-        doubt: (B, K), share of steps beyond the gauges' limit; 0 without gauges.
-        trajectory: of B * K futures, those of a state together.
+        obedience: (B, K) in [0, 1]; 1 without an instruction or probes.
+        doubt: (B, K), share of steps beyond the limit of the disagreement; 0 without probes.
+        trajectory: of B * K futures, those of a state side by side.
     """
 
     scores: Tensor
@@ -74,11 +74,11 @@ class ChunkScorer:
     """Imagines chunks and scores them.
 
     Args:
-        world_model: dreams.
-        config: what counts.
-        actor: features -> distribution of actions, drives on where the chunk ends; None ends there, too.
-        gauges: of the world model; None leaves obedience and doubt out.
-        scale: what the words for speeds mean.
+        world_model: that imagines.
+        config: weights of the score.
+        actor: features -> distribution of actions, acts after the end of a chunk; None ends there.
+        probes: of the world model; None leaves obedience and uncertainty out.
+        scale: the classes of speed.
     """
 
     def __init__(
@@ -86,22 +86,22 @@ class ChunkScorer:
         world_model: WorldModel,
         config: ChunkScoringConfig,
         actor: Prior | None = None,
-        gauges: DreamProbes | None = None,
+        probes: DreamProbes | None = None,
         scale: SpeedScale | None = None,
     ) -> None:
-        if gauges is not None and scale is None:
-            raise DreamdriveError("judge: gauges need a scale of speeds, such as CAR_RACING_SPEEDS")
+        if probes is not None and scale is None:
+            raise DreamdriveError("chunk scorer: probes need a scale of speeds, such as CAR_RACING_SPEEDS")
         self.world_model, self.config, self.actor = world_model, config, actor
-        self.gauges, self.scale = gauges, scale
+        self.probes, self.scale = probes, scale
 
     @torch.no_grad()
     def __call__(self, state: State, chunks: Tensor, asked: Sequence[Labels] | None = None) -> ChunkScores:
-        """Judge chunks.
+        """Score chunks.
 
         Args:
             state: (B).
             chunks: (B, K, T, A) in [-1, 1].
-            asked: of each of B; None asks for nothing.
+            asked: labels that each of B is instructed by; None for no instruction.
 
         Raises:
             DreamdriveError: chunks of another action size than the world model's.
@@ -113,10 +113,10 @@ class ChunkScorer:
         spread = returns.std(1, unbiased=False, keepdim=True).clamp(min=self.config.least_spread)
         scores = self.config.returns * (returns - returns.mean(1, keepdim=True)) / spread
         obedience, doubt = torch.ones_like(returns), torch.zeros_like(returns)
-        if self.gauges is not None:
+        if self.probes is not None:
             # (B * K, H + 1, F)
             features = self.world_model.features(trajectory.states)
-            beyond = self.gauges.doubt(features[:, :-1], trajectory.actions) > 1.0
+            beyond = self.probes.relative_disagreement(features[:, :-1], trajectory.actions) > 1.0
             doubt = beyond.float().mean(1).view(b, k)
             scores = scores - self.config.doubt * doubt
             if asked is not None:
@@ -126,8 +126,8 @@ class ChunkScorer:
 
     def _obedience(self, features: Tensor, asked: Sequence[Labels]) -> Tensor:
         """Obedience (B, K) of features (B, K, H, F)."""
-        assert self.gauges is not None and self.scale is not None
-        read = self.gauges.read(features)
+        assert self.probes is not None and self.scale is not None
+        read = self.probes.read(features)
         relative = read.offsets / read.half_widths
         rows = [
             obedience(labels, read.speeds[row], relative[row], self.scale) for row, labels in enumerate(asked)
@@ -173,13 +173,13 @@ def imagine_chunks(
 
 
 def obedience(asked: Labels, speeds: Tensor, relative: Tensor, scale: SpeedScale) -> Tensor:
-    """How nearly each step (...) does what is asked, in [0, 1]; a manoeuvre is not looked at.
+    """How nearly each step (...) is as instructed, in [0, 1]; manoeuvres are not regarded.
 
     1 within the class of speed and the place that are asked for, 1 / (1 + d / tolerance) at a distance d from
     them: a chunk on its way there is better than one that is not, however far it is.
 
     Args:
-        asked: what for.
+        asked: the labels.
         speeds: (...) m/s.
         relative: (...) offsets in half widths, left positive.
         scale: the classes of speed.
@@ -201,11 +201,11 @@ def _near(values: Tensor, low: float, high: float, tolerance: float) -> Tensor:
 
 
 def sample_labels(rng: np.random.Generator) -> Labels:
-    """Something to tell a policy: a speed, a place, or both."""
+    """Random labels for an instruction: a speed, a place, or both."""
     speed, place = str(rng.choice(SPEEDS)), str(rng.choice(PLACES))
     which = rng.integers(3)
     return Labels(None if which == 0 else speed, None if which == 1 else place)
 
 
 InstructionParser = Callable[[str], Labels]
-"""A text -> what it asks for."""
+"""An instruction -> the labels that it asks for."""

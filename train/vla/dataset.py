@@ -1,4 +1,4 @@
-"""Demonstrations as batches: each row's picture and state, a sentence that it obeys, the chunk to learn."""
+"""Batches of demonstrations: picture and state of a row, an instruction, and the chunk to learn."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -30,10 +30,10 @@ class LabelledRows:
 
     Attributes:
         seen: IMAGE (N, 3, H, W) uint8 or FEATURES (N, F) float32, and STATE (N, S) float32.
-        action: (N, A) float32, what the demonstrator wanted to do in each row.
+        action: (N, A) float32, the demonstrator's action in each row.
         end: (N,) the row after the last one of the row's own episode.
-        found: N labels, what each row turned out to obey.
-        asked: N labels, what it was asked for; empty ones where that is not known.
+        found: N labels in hindsight.
+        asked: N labels of the command that the demonstration followed; empty ones where that is not known.
         usable: (M,) the rows that have a label.
         episodes: how many.
     """
@@ -105,7 +105,7 @@ def read_rows(
         if wanted is None:
             asked += [Labels()] * len(labels)
         else:
-            # A demonstrator is not asked for manoeuvres: they are those of the route.
+            # Commands have no manoeuvres: those are the route's.
             asked += [replace(a, manoeuvre=f.manoeuvre) for a, f in zip(wanted, labels, strict=True)]
         end.append(np.full(len(labels), begin + len(labels), np.int64))
     usable = np.flatnonzero([bool(a) or bool(b) for a, b in zip(found, asked, strict=True)])
@@ -118,7 +118,7 @@ def read_rows(
 
 
 def row_columns(episode: Episode, features: FeaturesOf | None = None) -> dict[str, Tensor]:
-    """What is learnt from an episode of T actions, name -> (T, ...): IMAGE or FEATURES, STATE and ACTION.
+    """Columns of an episode of T actions, name -> (T, ...): IMAGE or FEATURES, STATE and ACTION.
 
     Raises:
         DreamdriveError: it lacks pictures or the vector `state`, or what the demonstrator wanted is not as
@@ -226,10 +226,10 @@ class InstructionBatches:
         c = self._config
         rng = np.random.default_rng([c.seed, 42 if self._held_out else 41, number])
         share = c.data.imagined_share if self.imagined is not None else 0.0
-        dreamt = round(c.batch_size * share)
-        parts = [self._draw(self.rows, c.batch_size - dreamt, rng)]
+        imagined = round(c.batch_size * share)
+        parts = [self._draw(self.rows, c.batch_size - imagined, rng)]
         if self.imagined is not None:
-            parts.append(self._draw(self.imagined, dreamt, rng))
+            parts.append(self._draw(self.imagined, imagined, rng))
         tasks = [text for part in parts for text in part.pop(TASK)]
         batch: dict[str, Any] = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
         return batch | {TASK: tasks}
@@ -253,8 +253,7 @@ class InstructionBatches:
 def sample_subset(labels: Labels, both_share: float, rng: np.random.Generator) -> Labels:
     """One of the labels, or with the chance `both_share` two of them, as far as there are so many.
 
-    Where the car is to stop is never left out, nor that it is: on its way there it still moves, and no car
-    that stands shows how to keep left.
+    A stop always stays, together with its place: a car at rest shows nothing else.
     """
     known = [kind for kind in _KINDS if getattr(labels, kind) is not None]
     if labels.speed == "stop":

@@ -1,4 +1,4 @@
-"""Episodes in memory as a PyTorch data set of rows with instructions, and a plain loop that learns them.
+"""PyTorch data set of labelled rows of episodes in memory, and a plain training loop.
 
 For data that were just imagined, and for `ConcatDataset([real, imagined])`. A run on folders of episodes,
 with checkpoints, is the job's (`dreamdrive train vla`).
@@ -25,13 +25,13 @@ DatasetRow = dict[str, Any]
 
 
 class InstructionDataset(Dataset[DatasetRow]):
-    """Rows of episodes that obeyed something, each with a sentence that says what.
+    """Labelled rows of episodes, each with a sentence that asks for its labels.
 
     Args:
         episodes: with pictures `image`, the vector `state` and the extras that `label_rows` reads.
-        scale: what the words for speeds mean.
+        scale: the classes of speed.
         chunk: T, actions of a row's target.
-        window: decisions a label is read off.
+        window: decisions that a row is labelled from.
         seed: of the sentences; a row has the same one each time it is asked for.
 
     Attributes:
@@ -59,7 +59,7 @@ class InstructionDataset(Dataset[DatasetRow]):
                     self.labels.append(labels)
 
     def __len__(self) -> int:
-        """How many rows obeyed something."""
+        """How many rows have a label."""
         return len(self._at)
 
     def __getitem__(self, index: int) -> DatasetRow:
@@ -95,7 +95,7 @@ def train_on_rows(
     learning_rate: float,
     seed: int,
 ) -> list[float]:
-    """Teach a policy with LeRobot's methods the rows of a data set, by AdamW.
+    """Train a policy with LeRobot's methods on the rows of a data set, by AdamW.
 
     Args:
         policy: an nn.Module whose `forward(batch)` gives (loss, numbers to log).

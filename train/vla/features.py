@@ -1,4 +1,4 @@
-"""The features of a frozen world model in the place of the picture: while learning, and while driving."""
+"""Features of a frozen world model as a policy's vision input, in training and while driving."""
 
 import copy
 import hashlib
@@ -23,11 +23,11 @@ IMAGINED_FEATURES, FEATURES_OF = "features", "features_of"
 
 
 class FeatureExtractor:
-    """Filters what is seen with a frozen world model, and gives its features.
+    """Filters observations with a frozen world model, and gives its features.
 
     Args:
-        world_model: knows pictures as `image`, or vectors.
-        shapes: of the observations that it knows: `image` (C, S, S) or (D,) of a vector.
+        world_model: of pictures, as `image`, or vectors.
+        shapes: of its observations: `image` (C, S, S) or (D,) of a vector.
         device: of the world model.
 
     Raises:
@@ -67,7 +67,7 @@ class FeatureExtractor:
     def episode(self, episode: Episode) -> Tensor:
         """Features of the rows of an episode's file, (T, F) float32 on the CPU.
 
-        What this world model has imagined comes with the features that it was imagined in.
+        Episodes that this world model imagined hold the features they were imagined with.
 
         Raises:
             DreamdriveError: it lacks an observation that the world model needs, or its actions or the
@@ -88,7 +88,7 @@ class FeatureExtractor:
         return self.world_model.features(states)[:-1].float().cpu()
 
     def observation(self, batch: VLABatch) -> dict[str, Tensor]:
-        """What the world model observes of a LeRobot batch, name -> (B, ...).
+        """The world model's observations in a LeRobot batch, name -> (B, ...).
 
         Raises:
             DreamdriveError: the batch lacks an observation that the world model needs.
@@ -107,7 +107,7 @@ class FeatureExtractor:
 
 
 def fork_policy(policy: ChunkPolicy, seed: int) -> ChunkPolicy:
-    """The same policy for one more car, with an episode of its own.
+    """A copy of a policy for one more car, with its own episode.
 
     Args:
         policy: one with the method `fork(seed)` shares its weights; any other is copied as a whole.
@@ -120,7 +120,7 @@ def fork_policy(policy: ChunkPolicy, seed: int) -> ChunkPolicy:
 
 
 class FeaturePolicy:
-    """A policy that reads features, driving by pictures: it filters them first. Has LeRobot's methods.
+    """A policy that reads features, behind the filter that computes them; it has LeRobot's methods.
 
     Args:
         policy: reads FEATURES.
@@ -155,11 +155,11 @@ class FeaturePolicy:
         return action
 
     def predict_action_chunk(self, batch: VLABatch) -> Tensor:
-        """A chunk of actions (B, T, A), after what was driven so far and what `batch` shows."""
+        """A chunk of actions (B, T, A), after the actions so far and the observation in `batch`."""
         return self.policy.predict_action_chunk(self._with_features(batch, self.see(batch)))
 
     def see(self, batch: VLABatch) -> State:
-        """The state (B) after what was driven so far and what `batch` shows, of which no note is taken."""
+        """The state (B) after the actions so far and the observation in `batch`; the filter stays."""
         return self._filter.peek(self.reader.observation(batch))
 
     def propose_chunks(self, batch: VLABatch, state: State, samples: int) -> Tensor:
@@ -167,7 +167,7 @@ class FeaturePolicy:
         return propose_chunks(self.policy, self._with_features(batch, state), samples)
 
     def follow(self, state: State, action: Tensor) -> None:
-        """In the place of `select_action`: in states that `see` gave, another action (B, A) is driven."""
+        """Advance the filter by an action (B, A) not of `select_action`, in states that `see` gave."""
         self._filter.state = state
         self._filter.follow(action)
 
@@ -197,10 +197,10 @@ def weights_fingerprint(world_model: WorldModel) -> str:
 
 
 def check_same_world_model(policy: str, reads: WorldModel, dreams: WorldModel) -> None:
-    """Raise `DreamdriveError` unless the world model that a policy reads is the one that dreams.
+    """Raise `DreamdriveError` unless the world model that a policy reads is the one that imagines.
 
     Args:
-        policy: what it is called.
+        policy: its name in the error.
         reads: gives the policy its features.
         dreams: whose features it is to be shown.
     """

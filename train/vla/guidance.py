@@ -1,4 +1,4 @@
-"""A policy that dreams before it acts: it proposes chunks, a world model imagines them, the best is driven.
+"""Model-based guidance of a policy: it proposes chunks, a world model imagines them, the best is executed.
 
 trainer = WorldModelGuidedTrainer(policy, world_model, actor)
 action = trainer.plan_action({"image": image, "state": state, "task": "take it easy"})
@@ -40,27 +40,27 @@ _METHODS = ("initial", "encode", "imagine_step", "features", "reward", "value", 
 
 
 class WorldModelGuidedTrainer:
-    """Drives the chunk whose imagined future is best, and teaches the policy from imagined drives.
+    """Executes the chunk whose imagined future scores best, and trains the policy on imagined episodes.
 
     It has LeRobot's methods itself, so that whatever drives a policy drives it, guided. With one candidate
     there is nothing to choose: the policy drives exactly as it would alone.
 
     Args:
         policy: an object with LeRobot's methods; with `predict_action_chunks` it proposes all at once.
-        world_model: filters what is seen, and dreams.
-        actor: drives on in the dream where a chunk ends: an actor-critic, or features -> distribution.
+        world_model: filters observations, and imagines.
+        actor: acts in imagination after the end of a chunk: an actor-critic, or features -> distribution.
         candidates: chunks proposed, K.
-        config: what counts in a dream, and how far it goes.
-        gauges: of the world model; without them nobody can see in a dream whether the instruction is obeyed.
-        scale: what the words for speeds mean.
-        understand: text -> what it asks for; None looks at no instruction.
+        config: weights of the score, and the horizon.
+        gauges: probes of the world model; without them obedience to the instruction is not scored.
+        scale: the classes of speed.
+        understand: instruction -> labels; None scores no obedience.
         execute: decisions driven of a chunk; None takes the policy's own.
-        observations: those that the world model knows, `image` and vectors by name.
+        observations: those of the world model, `image` and vectors by name.
         seed: of the policy's noise where it takes a generator, and of the dreams.
 
     Attributes:
         execute: decisions driven of a chunk; None drives all of it.
-        last: how the latest chunks were judged; None before the first, or with one candidate.
+        last: scores of the latest chunks; None before the first, or with one candidate.
 
     Raises:
         DreamdriveError: a policy or world model without the needed methods, or a world model of another
@@ -104,10 +104,10 @@ class WorldModelGuidedTrainer:
         device = next((p.device for p in world_model.parameters()), torch.device("cpu"))
         self._reader = FeatureExtractor(world_model, dict.fromkeys(observations, ()), device)
         self._filter = ObservationFilter(world_model, device)
-        # A policy that reads this world model's features has filtered already what the judge dreams from.
+        # A policy that reads this world model's features has the filtered states to imagine from.
         self._shared = isinstance(self.policy, FeaturePolicy) and self.policy.reader.same(self._reader)
         prior = actor.policy if isinstance(actor, ActorCritic) else actor
-        self._judge = ChunkScorer(world_model, config or ChunkScoringConfig(), prior, gauges, scale)
+        self._scorer = ChunkScorer(world_model, config or ChunkScoringConfig(), prior, gauges, scale)
         self._understand = understand
         self.execute = execute or getattr(own, "execute", None) or getattr(own, "n_action_steps", None)
         self._observations = tuple(observations)
@@ -121,7 +121,7 @@ class WorldModelGuidedTrainer:
         self._waiting: list[Tensor] = []
 
     def plan_action(self, observation: Mapping[str, Any]) -> Tensor:
-        """The action to take now, having dreamt of several.
+        """The action to take now: the first one of the best chunk, or the next one of it.
 
         Args:
             observation: `image` (C, H, W) or (B, C, H, W), uint8 or float in [0, 1], `state` (S,) or (B, S)
@@ -139,7 +139,7 @@ class WorldModelGuidedTrainer:
 
     @torch.no_grad()
     def select_action(self, batch: VLABatch) -> Tensor:
-        """The next action (B, A); judges new chunks when the driven part of the last one is used up."""
+        """The next action (B, A); scores new chunks when the executed part of the last one is used up."""
         if self.candidates == 1:
             return self.policy.select_action(batch)
         seen, own = self._see(batch)
@@ -163,7 +163,7 @@ class WorldModelGuidedTrainer:
     def imagined_data(
         self, episodes: Sequence[Episode], config: ImaginedConfig | None = None
     ) -> InstructionDataset:
-        """Imagined variations of real drives, as rows to learn from; see `train.vla.imagined`.
+        """Imagined variations of recorded episodes, as rows to learn from; see `train.vla.imagined`.
 
         Raises:
             DreamdriveError: there are no gauges, which filter and hindsight need; the policy sees by another
@@ -188,14 +188,14 @@ class WorldModelGuidedTrainer:
         return self.rows(made)
 
     def rows(self, episodes: Sequence[Episode]) -> InstructionDataset:
-        """Episodes, real or imagined, as a data set of rows with an instruction that each obeys."""
+        """Episodes, recorded or imagined, as a data set of labelled rows with an instruction each."""
         length = getattr(getattr(self.policy, "config", None), "chunk", 8)
         return InstructionDataset(episodes, self.scale, length, seed=self._seed)
 
     def train(
         self, dataset: Dataset[dict[str, Any]], updates: int = 1000, batch_size: int = 64, rate: float = 3e-4
     ) -> list[float]:
-        """Teach the policy rows such as `imagined_data` and `rows` give: the loss of each update.
+        """Train the policy on rows such as `imagined_data` and `rows` give: the loss of each update.
 
         Raises:
             DreamdriveError: the policy has no `forward` that gives a loss, or nothing to learn with.
@@ -203,7 +203,7 @@ class WorldModelGuidedTrainer:
         return train_on_rows(self.policy, dataset, updates, batch_size, rate, self._seed)
 
     def _see(self, batch: VLABatch) -> tuple[State, State]:
-        """The states (B) after the batch: what is dreamt from, and the policy's own where it keeps any."""
+        """The states (B) after the batch: the one imagined from, and the policy's own where it keeps one."""
         own = self.policy.see(batch) if isinstance(self.policy, FeaturePolicy) else None
         if own is not None and self._shared:
             return own, own
@@ -220,9 +220,9 @@ class WorldModelGuidedTrainer:
         asked = None
         if self._understand is not None:
             asked = [self._understand(text) for text in batch[TASK]]
-        self.last = judged = self._judge(state, proposed, asked)
+        self.last = scores = self._scorer(state, proposed, asked)
         rows = torch.arange(len(proposed), device=proposed.device)
-        return proposed[rows, judged.best()]
+        return proposed[rows, scores.best()]
 
 
 def to_policy_batch(observation: Mapping[str, Any]) -> tuple[dict[str, Any], bool]:

@@ -1,13 +1,12 @@
-"""Imagination as data: variations of real drives, dreamt, kept as far as the dream is to be trusted.
+"""Imagined training data: variations of recorded episodes, cut where the world model is unsure.
 
-From real states of demonstrations the world model rolls out what would have happened had the car been driven
-otherwise: by the policy, told something else, or by the demonstration's actions with slowly swinging noise.
-A dream ends where the model is unsure of it, where the car leaves the road, and where the episode is not
-expected to go on. What is left is labelled in hindsight like any drive (`train.language.hindsight`), from
-the speeds and places that the gauges read: whatever was imagined is a fair demonstration of what it came to.
+From states of demonstrations the world model imagines other actions: those of the policy with another
+instruction, or the demonstration's with autocorrelated noise. A dream ends where the ensemble disagrees,
+where the car leaves the road, and where the episode is not expected to go on. The rest is labelled in
+hindsight like any episode (`train.language.hindsight`), from the speeds and places that the probes read.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -29,16 +28,16 @@ from train.vla.probes import DreamProbes, DreamProbesConfig, ProbeReadings
 
 
 class ImaginedConfig(BaseModel, extra="forbid", validate_assignment=True, use_attribute_docstrings=True):
-    """Variations of real drives, imagined."""
+    """How recorded episodes are varied in imagination."""
 
     horizon: int = Field(20, ge=2)
     """Longest dream [decisions]."""
     starts: int = Field(4, ge=1)
-    """Rows of each drive that dreams begin in."""
+    """Rows of each episode that dreams begin in."""
     variations: int = Field(4, ge=1)
     """Dreams that begin in each of them."""
     policy_share: float = Field(0.5, ge=0, le=1)
-    """Share of the dreams that a policy drives, told what it is not told there; without a policy none."""
+    """Share of the dreams whose actions are a policy's, with a random instruction; none without a policy."""
     noise: float = Field(0.3, ge=0)
     """Standard deviation of what is added to the demonstration's actions; their range is 2."""
     correlation: float = Field(0.9, ge=0, lt=1)
@@ -48,11 +47,11 @@ class ImaginedConfig(BaseModel, extra="forbid", validate_assignment=True, use_at
     least: int = Field(8, ge=1)
     """Shorter dreams are thrown away [decisions]."""
     skip: int = Field(4, ge=0)
-    """Rows at the begin of a drive that no dream begins in [decisions]."""
+    """Rows at the beginning of an episode that no dream begins in [decisions]."""
     window: int = Field(8, ge=1)
-    """For the report: labels are read off so many decisions."""
+    """For the report: rows are labelled from this many decisions that follow them."""
     fit: DreamProbesConfig = DreamProbesConfig()
-    """How gauges are fitted, where none are given."""
+    """How probes are fitted, where none are given."""
 
 
 @dataclass
@@ -64,9 +63,9 @@ class ImaginedReport:
         steps, kept_steps: decisions imagined, and kept.
         unsure, off_road, over: dreams that ended early because the world model was unsure, the car was off
             the road, or the episode not expected to go on; the first reason counts.
-        labelled: kept rows that obey an instruction.
+        labelled: kept rows that have a label.
         speeds, places: rows that were given each word.
-        probe: R2 of what the gauges read, on real drives that they were not fitted on.
+        probe: R2 of each quantity that the probe reads, on episodes that it was not fitted on.
     """
 
     dreams: int = 0
@@ -109,36 +108,34 @@ class ImaginedReport:
 
 @dataclass
 class _Start:
-    """Where a dream begins: a row of a drive."""
+    """Where a dream begins: a row of an episode."""
 
-    drive: FilteredEpisode
+    filtered: FilteredEpisode
     row: int
 
 
 @torch.no_grad()
 def imagine_data(
     model: WorldModel,
-    gauges: DreamProbes,
+    probes: DreamProbes,
     episodes: Sequence[Episode],
     scale: SpeedScale,
     config: ImaginedConfig,
     policy: ChunkPolicy | None = None,
     observations: Sequence[str] = ("image",),
     seed: int = 0,
-    seen: Callable[[int], object] | None = None,
 ) -> tuple[list[Episode], ImaginedReport]:
-    """Imagined variations of real drives, as ordinary episodes with an extra `imagined`, all true.
+    """Imagined variations of recorded episodes, as episodes with an extra `imagined`, all true.
 
     Args:
-        model: dreams; it knows pictures.
-        gauges: of it.
-        episodes: real.
-        scale: what the words for speeds mean.
-        config: how many, how far, how wild.
-        policy: drives a share of the dreams, as it is told at random; it reads pictures or the features.
-        observations: those that the world model knows.
+        model: world model of pictures.
+        probes: its probes.
+        episodes: demonstrations.
+        scale: the classes of speed.
+        config: how many, how long, how noisy.
+        policy: acts in a share of the dreams, with random instructions; it reads pictures or the features.
+        observations: those of the world model.
         seed: of everything random.
-        seen: called after each drive with how many are done.
 
     Returns:
         The episodes that were kept, and a report.
@@ -148,17 +145,15 @@ def imagine_data(
     """
     rng = np.random.default_rng(seed)
     made: list[Episode] = []
-    report = ImaginedReport(probe=dict(gauges.scores))
+    report = ImaginedReport(probe=dict(probes.scores))
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         for number, episode in enumerate(episodes):
-            drive = filter_episode(model, observations, episode, f"episode {number}")
-            starts = _starts(drive, config, rng)
-            dreamt = _dream(model, gauges, starts, config, policy, rng) if starts else None
-            if dreamt is not None:
-                made += _kept(model, gauges, starts, dreamt, config, report)
-            if seen is not None:
-                seen(number + 1)
+            filtered = filter_episode(model, observations, episode, f"episode {number}")
+            starts = _starts(filtered, config, rng)
+            trajectory = _dream(model, probes, starts, config, policy, rng) if starts else None
+            if trajectory is not None:
+                made += _kept(model, probes, starts, trajectory, config, report)
     labels = [row for episode in made for row in label_rows(episode, scale, config.window)]
     report.labelled = sum(bool(row) for row in labels)
     report.speeds = {word: sum(row.speed == word for row in labels) for word in SPEEDS}
@@ -166,34 +161,34 @@ def imagine_data(
     return made, report
 
 
-def _starts(drive: FilteredEpisode, config: ImaginedConfig, rng: np.random.Generator) -> list[_Start]:
+def _starts(filtered: FilteredEpisode, config: ImaginedConfig, rng: np.random.Generator) -> list[_Start]:
     """Rows to begin in, each as often as there are variations."""
-    rows = np.arange(config.skip, len(drive.episode) - 1)
+    rows = np.arange(config.skip, len(filtered.episode) - 1)
     if not len(rows):
         return []
     chosen = rng.choice(rows, min(config.starts, len(rows)), replace=False)
-    return [_Start(drive, int(row)) for row in np.repeat(np.sort(chosen), config.variations)]
+    return [_Start(filtered, int(row)) for row in np.repeat(np.sort(chosen), config.variations)]
 
 
 def _dream(
     model: WorldModel,
-    gauges: DreamProbes,
+    probes: DreamProbes,
     starts: Sequence[_Start],
     config: ImaginedConfig,
     policy: ChunkPolicy | None,
     rng: np.random.Generator,
 ) -> Trajectory:
-    """N dreams at once, the first of them driven by the policy."""
-    drive = starts[0].drive
-    states: State = drive.states[torch.tensor([start.row for start in starts])]
-    told = round(config.policy_share * len(starts)) if policy is not None else 0
+    """N dreams at once; in a share of them the policy acts."""
+    filtered = starts[0].filtered
+    states: State = filtered.states[torch.tensor([start.row for start in starts])]
+    count_by_policy = round(config.policy_share * len(starts)) if policy is not None else 0
     # By turns, so that each start has some of both.
-    by_policy = torch.from_numpy(rng.permutation(len(starts)) < told).to(states.device)
+    by_policy = torch.from_numpy(rng.permutation(len(starts)) < count_by_policy).to(states.device)
     noisy = iter(torch.from_numpy(_varied(starts, config, rng)).to(states.device).unbind(1))
     driver = None
-    if policy is not None and told:
-        texts = [sample_sentence(sample_labels(rng), rng) for _ in range(told)]
-        driver = ChunkDriver(policy, model, gauges, texts)
+    if policy is not None and count_by_policy:
+        texts = [sample_sentence(sample_labels(rng), rng) for _ in range(count_by_policy)]
+        driver = ChunkDriver(policy, model, probes, texts)
 
     def act(state: State) -> Tensor:
         action = next(noisy)
@@ -208,8 +203,8 @@ def _dream(
 def _varied(
     starts: Sequence[_Start], config: ImaginedConfig, rng: np.random.Generator
 ) -> NDArray[np.float32]:
-    """The demonstrations' actions with noise, (N, H, A); beyond a drive's end its last action goes on."""
-    episode = starts[0].drive.episode
+    """The demonstration's actions with noise, (N, H, A); beyond its end the last action is repeated."""
+    episode = starts[0].filtered.episode
     wanted = np.asarray(episode.extras.get("expert_actions", episode.actions[1:]), np.float32)
     ahead = np.array([start.row for start in starts])[:, None] + np.arange(config.horizon)
     # (N, H, A)
@@ -222,19 +217,19 @@ def _varied(
 
 
 class ChunkDriver:
-    """A policy at the wheel in dreams: it sees decoded pictures and what the gauges read.
+    """A policy that acts in dreams: it gets decoded pictures and the states that the probe reads.
 
     Args:
         policy: proposes chunks.
-        model: dreams.
-        gauges: of it.
-        texts: what each of the N dreams is told.
+        model: the world model.
+        probes: its probes.
+        texts: the instruction of each of the N dreams.
     """
 
     def __init__(
-        self, policy: ChunkPolicy, model: WorldModel, gauges: DreamProbes, texts: Sequence[str]
+        self, policy: ChunkPolicy, model: WorldModel, probes: DreamProbes, texts: Sequence[str]
     ) -> None:
-        self._policy, self._model, self._gauges, self._texts = policy, model, gauges, list(texts)
+        self._policy, self._model, self._probes, self._texts = policy, model, probes, list(texts)
         config = getattr(policy, "config", None)
         self._execute = getattr(config, "execute", None) or getattr(config, "n_action_steps", None)
         self._waiting: list[Tensor] = []
@@ -246,7 +241,7 @@ class ChunkDriver:
             features = self._model.features(state)
             batch = {
                 IMAGE: self._model.decode(state)["image"].clamp(0.0, 1.0).float(),
-                STATE: self._gauges.read(features).state,
+                STATE: self._probes.read(features).state,
                 FEATURES: features.float(),
                 TASK: self._texts,
             }
@@ -257,21 +252,21 @@ class ChunkDriver:
 
 def _kept(
     model: WorldModel,
-    gauges: DreamProbes,
+    probes: DreamProbes,
     starts: Sequence[_Start],
-    dreamt: Trajectory,
+    trajectory: Trajectory,
     config: ImaginedConfig,
     report: ImaginedReport,
 ) -> list[Episode]:
-    """The dreams, each up to where it is to be trusted no more; the report counts them."""
+    """The dreams as episodes, each up to the first step that is not kept; the report counts them."""
     # (N, H + 1, F)
-    features = model.features(dreamt.states)
-    read = gauges.read(features)
-    # (N, H): what is true of step k makes the row it leads to unfit
+    features = model.features(trajectory.states)
+    read = probes.read(features)
+    # (N, H): step k leads to a row that is not kept
     reasons = {
-        "unsure": gauges.doubt(features[:, :-1], dreamt.actions) > 1.0,
+        "unsure": probes.relative_disagreement(features[:, :-1], trajectory.actions) > 1.0,
         "off_road": (read.offsets.abs() > read.half_widths)[:, 1:],
-        "over": dreamt.continues.cumprod(1) < config.alive,
+        "over": trajectory.continues.cumprod(1) < config.alive,
     }
     # (3, N); argmin takes the first of several reasons
     ends = torch.stack([_first(flags) for flags in reasons.values()])
@@ -288,8 +283,8 @@ def _kept(
             continue
         report.kept += 1
         report.kept_steps += length
-        pictures = model.decode(dreamt.states[number, : length + 1])["image"]
-        made = _episode(starts[number], dreamt, read, pictures, number, length)
+        pictures = model.decode(trajectory.states[number, : length + 1])["image"]
+        made = _episode(starts[number], trajectory, read, pictures, number, length)
         made.extras[IMAGINED_FEATURES] = features[number, :length].half().cpu().numpy()
         made.extras[FEATURES_OF] = mark
         episodes.append(made)
@@ -303,10 +298,10 @@ def _first(flags: Tensor) -> Tensor:
 
 
 def _episode(
-    start: _Start, dreamt: Trajectory, read: ProbeReadings, pictures: Tensor, number: int, length: int
+    start: _Start, trajectory: Trajectory, read: ProbeReadings, pictures: Tensor, number: int, length: int
 ) -> Episode:
     """Dream `number` as an episode of `length` actions; what is real of its first row stays."""
-    real, row = start.drive.episode, start.row
+    real, row = start.filtered.episode, start.row
     image = (pictures.clamp(0.0, 1.0) * 255).round().byte().cpu().numpy()
     state = read.state[number, : length + 1].float().cpu().numpy()
     image[0], state[0] = real.observations["image"][row], real.observations["state"][row]
@@ -316,7 +311,7 @@ def _episode(
         values = getattr(read, name)[number, :length].float().cpu().numpy()
         values[0] = real.extras[name][row]
         extras[name] = values
-    actions = dreamt.actions[number, :length].clamp(-1.0, 1.0).float().cpu().numpy()
+    actions = trajectory.actions[number, :length].clamp(-1.0, 1.0).float().cpu().numpy()
     extras |= {
         "expert_actions": actions,
         "perturbed": np.zeros(length, bool),
@@ -324,7 +319,7 @@ def _episode(
     }
     if "manoeuvres" in real.extras:
         extras["manoeuvres"] = np.full(length, "")
-    rewards = dreamt.rewards[number, :length].float().cpu().numpy()
+    rewards = trajectory.rewards[number, :length].float().cpu().numpy()
     return Episode(
         {"image": image, "state": state},
         np.concatenate([np.zeros_like(actions[:1]), actions]),

@@ -1,4 +1,4 @@
-"""A policy that takes instructions, as a driver of simulators."""
+"""A policy with an instruction as a driver of simulators."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -64,7 +64,7 @@ class InstructedPolicy:
 class InstructedDriver:
     """Drives N cars, each as it is instructed; a `train.drive.drivers.Driver`.
 
-    The policy forgets all its episodes where one begins: they are to begin together.
+    The policy is reset for all episodes when one begins, so all must begin together.
 
     Args:
         policy: with LeRobot's methods.

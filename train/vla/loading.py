@@ -1,4 +1,4 @@
-"""Take a trained vision-language-action policy out of a run, ready to drive."""
+"""Loading of trained vision-language-action policies from runs, ready to drive."""
 
 from dataclasses import dataclass
 from functools import cache
@@ -27,15 +27,14 @@ from train.vla.probes import load_dream_probes
 
 @dataclass(frozen=True)
 class GuidanceOptions:
-    """How chunks are chosen among a policy's proposals, drawn and driven."""
+    """How chunks are drawn, chosen among a policy's proposals, and executed."""
 
     by: Path | None = None
     """A run whose world model chooses; None drives the first chunk."""
     candidates: int = 16
     """Chunks to choose from."""
     gauges: Path | None = None
-    """Folder of that world model's gauges, by which it sees in its dreams whether the instruction is obeyed;
-    None chooses by returns alone."""
+    """Folder of that world model's probes, by which obedience is scored; None chooses by returns alone."""
     execute: int | None = None
     """Decisions driven of a chunk; None takes the policy's own."""
     temperature: float | None = None
@@ -44,10 +43,10 @@ class GuidanceOptions:
 
 @dataclass(frozen=True)
 class PolicyDriver:
-    """A policy, and where it drives."""
+    """A policy, and the environment that it was trained in."""
 
     policy: ChunkPolicy
-    """As it drives: guided, or shown features, where it is."""
+    """As it drives: behind guidance or a feature extractor, if it has any."""
     own: VLAPolicy
     """The policy that was learnt."""
     env: EnvConfig
@@ -55,7 +54,7 @@ class PolicyDriver:
 
 
 class _Learnt(BaseModel, extra="ignore"):
-    """What the config of every job that leaves a policy says."""
+    """Fields that the configs of all jobs that train policies have."""
 
     env: EnvConfig = Field(CarRacingConfig(), discriminator="kind")
     world_model: str = ""
@@ -106,7 +105,7 @@ def _learnt(path: Path) -> _Learnt:
 
 
 def load_driver(path: Path, guidance: GuidanceOptions | None = None) -> PolicyDriver:
-    """The policy of the run in `path`, with what it needs to see by, and the environment it learnt in.
+    """The policy of the run in `path`, with its feature extractor and guidance, and its environment.
 
     Args:
         path: folder of the run.

@@ -1,4 +1,4 @@
-"""The vision-language-action policy as an object to drive with, to train, to save and to load.
+"""The vision-language-action policy: sampling of action chunks, loss, saving and loading.
 
 It has the methods of LeRobot's policies, by their names, and needs nothing of LeRobot.
 """
@@ -187,8 +187,8 @@ class VLAPolicy(nn.Module):
         folder = Path(folder)
         with explain_os_errors("cannot make the folder", folder):
             folder.mkdir(parents=True, exist_ok=True)
-        told = {"type": _KIND, **self.config.model_dump()}
-        write_json_aside(folder / "config.json", told)
+        values = {"type": _KIND, **self.config.model_dump()}
+        write_json_aside(folder / "config.json", values)
         save_weights(folder, self.state_dict(), {"type": _KIND}, name="model")
 
     @classmethod
@@ -273,9 +273,9 @@ def read_policy_config(folder: Path) -> VLAConfig:
         raise DreamdriveError(f"no policy in {file.parent}: {file} is missing")
     try:
         with explain_os_errors("cannot read", file):
-            told = json.loads(file.read_bytes())
+            values = json.loads(file.read_bytes())
     except ValueError as error:
         raise DreamdriveError(f"{file}: broken, expected JSON ({one_line(error)})") from error
-    if not isinstance(told, dict) or told.pop("type", None) != _KIND:
+    if not isinstance(values, dict) or values.pop("type", None) != _KIND:
         raise DreamdriveError(f"{file}: not a policy of dreamdrive, expected the type {_KIND}")
-    return validate(VLAConfig, told, str(file))
+    return validate(VLAConfig, values, str(file))

@@ -1,7 +1,7 @@
-"""The gauges of a dream: how unsure the world model is, and how fast and where on the road the car is in it.
+"""Two probes of a world model's imagination: an ensemble's disagreement, and the car's speed and position.
 
-A world model that was taught pictures knows nothing of metres and seconds; two small networks on its frozen
-features, fitted on real drives, do (`agent.world_model.probe`, `agent.world_model.ensemble`).
+Both are small networks on the frozen features of a world model of pictures, fitted on recorded episodes
+(`agent.world_model.ensemble`, `agent.world_model.probe`).
 """
 
 from collections.abc import Iterable, Sequence
@@ -29,14 +29,14 @@ from train.vla.filtered_episodes import (
 from train.vla.fit_probes import fit_disagreement, fit_probe
 
 NAME = "gauges"
-"""What the files are called: gauges.safetensors and gauges.json."""
+"""Stem of the files: gauges.safetensors and gauges.json."""
 
 
 class DreamProbesConfig(BaseModel, extra="forbid", validate_assignment=True, use_attribute_docstrings=True):
-    """The gauges of a dream, and how they are fitted."""
+    """Sizes of the probes, and how they are fitted."""
 
     ensemble: DisagreementConfig = DisagreementConfig()
-    """Heads whose disagreement says how unsure the world model is."""
+    """Heads whose disagreement is the world model's uncertainty."""
     probe: ProbeConfig = ProbeConfig()
     """Features to state, speed and place on the road."""
     ensemble_updates: int = Field(1000, ge=1)
@@ -44,7 +44,7 @@ class DreamProbesConfig(BaseModel, extra="forbid", validate_assignment=True, use
     probe_updates: int = Field(2000, ge=1)
     """Updates that fit the probe."""
     quantile: float = Field(0.99, gt=0, lt=1)
-    """A dream is doubted where the disagreement is larger than in this share of real, held-out rows."""
+    """The limit of the disagreement is this quantile of it in recorded, held-out rows."""
     held_out: float = Field(0.15, gt=0, lt=1)
     """Share of the episodes that nothing is fitted on; the quantile and the R2 are taken on them."""
     skip: int = Field(4, ge=0)
@@ -53,7 +53,7 @@ class DreamProbesConfig(BaseModel, extra="forbid", validate_assignment=True, use
 
 @dataclass
 class ProbeReadings:
-    """What the probe reads of states (...).
+    """Quantities that the probe reads off features of states (...).
 
     Attributes:
         state: (..., S), the vehicle's state vector.
@@ -70,13 +70,13 @@ class ProbeReadings:
 
 @dataclass
 class DreamProbes:
-    """Both gauges of one world model.
+    """The probes of one world model.
 
     Attributes:
-        ensemble: says how unsure it is.
+        ensemble: its disagreement is the uncertainty.
         probe: reads state, speed, offset and half width.
-        limit: disagreement above which a dream is doubted.
-        scores: R2 of each quantity of the probe on held-out drives.
+        limit: disagreement above which a step counts as uncertain.
+        scores: R2 of each quantity of the probe on held-out episodes.
     """
 
     ensemble: Disagreement
@@ -91,19 +91,18 @@ class DreamProbes:
 
     @torch.no_grad()
     def read(self, features: Tensor) -> ProbeReadings:
-        """What the features (..., F) tell."""
+        """The quantities that the probe reads off features (..., F)."""
         values = self.probe(features)
         speeds, offsets, half_widths = values[..., -3:].unbind(-1)
         return ProbeReadings(values[..., :-3], speeds.clamp(min=0.0), offsets, half_widths.clamp(min=1e-3))
 
     @torch.no_grad()
-    def doubt(self, features: Tensor, action: Tensor) -> Tensor:
-        """Disagreement about what follows action (..., A) in features (..., F), in limits: above 1 is
-        doubted; (...)."""
+    def relative_disagreement(self, features: Tensor, action: Tensor) -> Tensor:
+        """Disagreement (...) about what follows action (..., A) in features (..., F), over the limit."""
         return self.ensemble.disagreement(features, action) / self.limit
 
     def to(self, device: torch.device) -> "DreamProbes":
-        """These gauges, moved."""
+        """These probes, moved."""
         self.ensemble.to(device)
         self.probe.to(device)
         return self
@@ -126,7 +125,7 @@ class DreamProbes:
 
 
 def load_dream_probes(folder: Path, world_model: WorldModel) -> DreamProbes:
-    """The gauges that `DreamProbes.save` wrote.
+    """The probes that `DreamProbes.save` wrote.
 
     Raises:
         DreamdriveError: there are none, they are broken, or they belong to a world model of other sizes.
@@ -164,33 +163,33 @@ def load_dream_probes(folder: Path, world_model: WorldModel) -> DreamProbes:
 
 def fit_dream_probes(
     world_model: WorldModel,
-    drives: Sequence[FilteredEpisode],
+    episodes: Sequence[FilteredEpisode],
     config: DreamProbesConfig | None = None,
     seed: int = 0,
 ) -> DreamProbes:
-    """Fit both gauges on real drives; the world model stays as it is.
+    """Fit both on recorded episodes; the world model stays as it is.
 
     Args:
-        world_model: that filtered the drives.
-        drives: at least two.
+        world_model: that filtered the episodes.
+        episodes: at least two.
         config: sizes and updates.
         seed: of first weights, of held-out episodes and of the rows' order.
 
     Raises:
-        DreamdriveError: too few drives, or one without state, speeds, offsets or half widths.
+        DreamdriveError: too few episodes, or one without state, speeds, offsets or half widths.
     """
     config = config or DreamProbesConfig()
-    if len(drives) < 2:
-        raise DreamdriveError(f"{len(drives)} episodes to fit gauges on: expected at least 2")
+    if len(episodes) < 2:
+        raise DreamdriveError(f"{len(episodes)} episodes to fit gauges on: expected at least 2")
     generator = torch.Generator().manual_seed(seed)
-    order = torch.randperm(len(drives), generator=generator).tolist()
-    held = max(1, round(config.held_out * len(drives)))
-    learnt, tested = ([drives[i] for i in part] for part in (order[held:], order[:held]))
+    order = torch.randperm(len(episodes), generator=generator).tolist()
+    held = max(1, round(config.held_out * len(episodes)))
+    learnt, tested = ([episodes[i] for i in part] for part in (order[held:], order[:held]))
     device = next(world_model.parameters()).device
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         ensemble = config.ensemble.build(world_model).to(device)
-        names = probe_names(vehicle_state_size(drives[0].episode))
+        names = probe_names(vehicle_state_size(episodes[0].episode))
         probe = Probe(config.probe, world_model.feature_size, names).to(device)
         before, action, after, true = _rows(world_model, learnt, config.skip)
         fit_disagreement(ensemble, before, action, after, config.ensemble_updates, generator=generator)
@@ -217,21 +216,21 @@ def fit_dream_probes_on(
     names = list(names)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        drives = [filter_episode(world_model, names, read_episode(path), str(path)) for path in paths]
-    return fit_dream_probes(world_model, drives, config, seed)
+        episodes = [filter_episode(world_model, names, read_episode(path), str(path)) for path in paths]
+    return fit_dream_probes(world_model, episodes, config, seed)
 
 
 @torch.no_grad()
 def _rows(
-    model: WorldModel, drives: Sequence[FilteredEpisode], skip: int
+    model: WorldModel, episodes: Sequence[FilteredEpisode], skip: int
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Features before (N, F), action (N, A), features after (N, F), truth before (N, Q) of all drives."""
+    """Features before (N, F), action (N, A), features after (N, F), targets (N, Q) of all episodes."""
     parts: list[tuple[Tensor, ...]] = []
-    for drive in drives:
+    for filtered in episodes:
         # (T+1, F)
-        features = model.features(drive.states)
-        action = torch.from_numpy(drive.episode.actions[1:]).to(features)
-        true = probe_targets(drive.episode).to(features)
+        features = model.features(filtered.states)
+        action = torch.from_numpy(filtered.episode.actions[1:]).to(features)
+        true = probe_targets(filtered.episode).to(features)
         # An episode shorter than what is skipped gives no rows.
         parts.append((features[skip:-1], action[skip:], features[skip + 1 :], true[skip:]))
     before, action, after, true = (torch.cat(part) for part in zip(*parts, strict=True))

@@ -42,9 +42,9 @@ def test_gauges_read_what_is_true_and_say_how_well() -> None:
     assert np.abs(read.offsets.numpy() - episode.extras["offsets"]).mean() < 1.0
     torch.testing.assert_close(read.half_widths, torch.full((40,), HALF))
     actions = torch.from_numpy(episode.actions[1:])
-    assert float((gauges.doubt(features[:-1], actions) > 1.0).float().mean()) < 0.2
+    assert float((gauges.relative_disagreement(features[:-1], actions) > 1.0).float().mean()) < 0.2
     # A state no drive has been in
-    assert float((gauges.doubt(features[:-1] + 8.0, actions) > 1.0).float().mean()) > 0.9
+    assert float((gauges.relative_disagreement(features[:-1] + 8.0, actions) > 1.0).float().mean()) > 0.9
 
 
 def test_saved_gauges_come_back_as_they_were(tmp_path: Path) -> None:
@@ -52,7 +52,9 @@ def test_saved_gauges_come_back_as_they_were(tmp_path: Path) -> None:
     gauges.save(tmp_path)
     back = load_dream_probes(tmp_path, Road())
     features, action = torch.randn(5, 2), torch.randn(5, 2)
-    assert torch.equal(back.doubt(features, action), gauges.doubt(features, action))
+    assert torch.equal(
+        back.relative_disagreement(features, action), gauges.relative_disagreement(features, action)
+    )
     assert torch.equal(back.read(features).speeds, gauges.read(features).speeds)
     assert back.scores == gauges.scores and back.limit == gauges.limit
 
