@@ -108,6 +108,29 @@ def test_marks_are_known() -> None:
             assert not isinstance(mark, str) or known, (name, mark)
 
 
+def may_change() -> str:
+    """The fields that may change on resume, a line each, of the jobs that refuse others."""
+    jobs: list[type[BaseModel]] = [
+        OnlineConfig,
+        WorldModelTrainConfig,
+        VLATrainConfig,
+        TeacherConfig,
+        BaselineConfig,
+    ]
+    lines = {
+        f"{job.__name__}: {option.name}"
+        for job in jobs
+        for option in options(job)
+        if MAY_CHANGE in option.field.metadata
+    }
+    return "\n".join(sorted(lines)) + "\n"
+
+
+def test_the_fields_that_may_change_are_those_that_were_decided_on() -> None:
+    """A line in `may_change.txt` is the decision that data or weights of before and after go together."""
+    assert may_change() == Path(__file__).with_name("may_change.txt").read_text()
+
+
 def test_changes_are_named_and_refused_unless_the_field_says_that_it_may_change() -> None:
     assert [str(c) for c in refuse_changes(Job(), Job(part=Part(lr=0.5)))] == ["part.lr: 1e-05 -> 0.5"]
     for changed, reason in (
