@@ -57,9 +57,6 @@ class Disagreement(nn.Module):
         feature_size: F.
         action_size: A.
         part: which of the features are predicted, O of them.
-
-    Attributes:
-        config, action_size, part: as given.
     """
 
     def __init__(self, config: DisagreementConfig, feature_size: int, action_size: int, part: slice) -> None:

@@ -28,9 +28,6 @@ class Probe(nn.Module):
         config: size.
         feature_size: F.
         names: of the numbers, in order; Q of them.
-
-    Attributes:
-        config, feature_size, names: as given.
     """
 
     mean: Tensor

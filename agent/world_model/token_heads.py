@@ -91,11 +91,6 @@ class DigitHead(nn.Module):
         self.told = nn.ParameterList([nn.Parameter(torch.zeros(level, units)) for level in levels[:-1]])
         self.write = nn.ModuleList([linear(units, level) for level in levels])
 
-    def _begin(self, hidden: Tensor) -> Tensor:
-        # (..., G, units)
-        x: Tensor = self.read(hidden).unflatten(-1, (self.tokens, -1))
-        return x
-
     def _logits(self, number: int, x: Tensor) -> Tensor:
         """The logits (..., G, levels) of digit `number`."""
         logits: Tensor = self.write[number](F.silu(x)).float()
@@ -107,7 +102,8 @@ class DigitHead(nn.Module):
 
     def score(self, hidden: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
         """See `JointHead.score`; the guess takes the most likely digit each time."""
-        x = self._begin(hidden)
+        # (..., G, units)
+        x = self.read(hidden).unflatten(-1, (self.tokens, -1))
         nats = torch.zeros(tokens.shape, device=x.device)
         right = torch.ones(tokens.shape, dtype=torch.bool, device=x.device)
         for number, digit in enumerate(self.code.digits(tokens).unbind(-1)):
@@ -120,7 +116,8 @@ class DigitHead(nn.Module):
 
     def draw(self, hidden: Tensor, temperature: float, noise: Tensor) -> Tensor:
         """See `JointHead.draw`."""
-        x = self._begin(hidden)
+        # (..., G, units)
+        x = self.read(hidden).unflatten(-1, (self.tokens, -1))
         digits = []
         # D times (..., G)
         for number, uniform in enumerate(noise.unflatten(-1, (self.tokens, -1)).unbind(-1)):

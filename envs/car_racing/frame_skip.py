@@ -3,12 +3,12 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from multiprocessing.connection import Connection
-from typing import Protocol, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from envs.car_racing.simulators import Bools, Simulators
+from envs.car_racing.simulators import Bools, Frame, Simulators, empty_frame
 from envs.workers import WorkerProcesses, answer_requests
 
 _TILE_REWARD = 0.5  # a visited tile brings 1000 / (about 300 tiles); a frame costs 0.1
@@ -17,23 +17,17 @@ MakeSimulators = Callable[[], Simulators]
 
 
 @dataclass
-class Decision:
-    """The outcome of one decision of N simulators."""
+class Decision(Frame):
+    """The outcome of one decision of N simulators.
 
-    picture: NDArray[np.uint8]
-    """(N, 96, 96, 3): the last frame, or the first one of a new episode."""
-    reward: NDArray[np.float32]
-    """(N,) summed over the frames."""
+    The picture is that of the last frame, or the first one of a new episode; the reward is the sum over the
+    frames; `off_road` tells whether no wheel touched the road in one of them.
+    """
+
     frames: NDArray[np.int64]
     """(N,) frames that each moved; 0 where it only began an episode."""
-    terminated: Bools
-    """(N,): the lap is complete, or the car left the playfield."""
-    truncated: Bools
-    """(N,): the time limit is reached."""
     tile: Bools
     """(N,): a new tile was visited."""
-    off_road: Bools
-    """(N,): in one of the frames no wheel touched the road; meaningless unless `reports_off_road`."""
     on_road: Bools
     """(N,): in the last frame a wheel touched the road, or no frame was driven."""
 
@@ -50,16 +44,8 @@ def repeat_action(
 ) -> Decision:
     """Step up to `repeat` frames with native actions (N, 3) where `live` (N,); reset where `begins` (N,)."""
     n = len(live)
-    made = Decision(
-        picture=np.zeros((n, 96, 96, 3), np.uint8),
-        reward=np.zeros(n, np.float32),
-        frames=np.zeros(n, np.int64),
-        terminated=np.zeros(n, bool),
-        truncated=np.zeros(n, bool),
-        tile=np.zeros(n, bool),
-        off_road=np.zeros(n, bool),
-        on_road=np.ones(n, bool),
-    )
+    nothing = vars(empty_frame(n))
+    made = Decision(**nothing, frames=np.zeros(n, np.int64), tile=np.zeros(n, bool), on_road=np.ones(n, bool))
     for k in range(repeat):
         if not live.any():
             break
@@ -81,44 +67,25 @@ def repeat_action(
     return made
 
 
-class SimulatorGroup(Protocol):
-    """Simulators whose decision is sent first and received later."""
-
-    antialias: bool
-    reports_off_road: bool
-    """Both as in `Simulators`."""
-
-    def reset(self, which: Bools) -> NDArray[np.uint8]:
-        """Start new episodes where `which` (N,); pictures (N, 96, 96, 3), meaningful there only."""
-
-    def send(self, action: NDArray[np.float32], live: Bools, begins: Bools) -> None:
-        """Begin a decision: native actions (N, 3) where `live` (N,), a new episode where `begins` (N,)."""
-
-    def receive(self) -> Decision:
-        """Finish the decision and return its outcome."""
-
-    def close(self) -> None:
-        """Release all resources."""
-
-
 class InProcess:
-    """Simulators in this process; they are stepped in `receive`."""
+    """Simulators in this process; a decision is sent first, and they are stepped when it is received."""
 
     def __init__(self, simulators: Simulators, repeat: int) -> None:
         self._simulators, self._repeat = simulators, repeat
         self.antialias, self.reports_off_road = simulators.antialias, simulators.reports_off_road
+        """Both as in `Simulators`."""
         self._request: tuple[NDArray[np.float32], Bools, Bools]
 
     def reset(self, which: Bools) -> NDArray[np.uint8]:
-        """See `SimulatorGroup.reset`."""
+        """Start new episodes where `which` (N,); pictures (N, 96, 96, 3), meaningful there only."""
         return self._simulators.reset(which)
 
     def send(self, action: NDArray[np.float32], live: Bools, begins: Bools) -> None:
-        """See `SimulatorGroup.send`."""
+        """Begin a decision: native actions (N, 3) where `live` (N,), a new episode where `begins` (N,)."""
         self._request = action, live, begins
 
     def receive(self) -> Decision:
-        """See `SimulatorGroup.receive`."""
+        """Finish the decision and return its outcome."""
         return repeat_action(self._simulators, *self._request, self._repeat)
 
     def close(self) -> None:
@@ -147,6 +114,8 @@ def _serve(pipe: Connection, make: MakeSimulators, repeat: int) -> None:
 class Subprocess:
     """Simulators in processes of their own: they move between `send` and `receive`.
 
+    The methods are those of `InProcess`.
+
     Args:
         groups: for each process the number of its simulators and a function that makes them (it must pickle).
         repeat: frames in a decision.
@@ -164,19 +133,23 @@ class Subprocess:
         self._processes = WorkerProcesses(_serve, [(make, repeat) for _, make in groups])
 
     def reset(self, which: Bools) -> NDArray[np.uint8]:
-        """See `SimulatorGroup.reset`."""
+        """See `InProcess.reset`."""
         parts = np.split(which, self._bounds)
         return np.concatenate(self._processes.request([(None, ~part, part) for part in parts]))
 
     def send(self, action: NDArray[np.float32], live: Bools, begins: Bools) -> None:
-        """See `SimulatorGroup.send`."""
+        """See `InProcess.send`."""
         parts = (np.split(whole, self._bounds) for whole in (action, live, begins))
         self._processes.send(list(zip(*parts, strict=True)))
 
     def receive(self) -> Decision:
-        """See `SimulatorGroup.receive`."""
+        """See `InProcess.receive`."""
         return Decision.joined(self._processes.receive())
 
     def close(self) -> None:
         """End the processes."""
         self._processes.close()
+
+
+SimulatorGroup = InProcess | Subprocess
+"""Simulators whose decision is sent first and received later."""

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from envs.car_racing.simulators import OfficialSimulator
-from envs.car_racing.track import CarOnTrack, CentreLine, car_on_track
+from envs.car_racing.track import CentreLine, car_on_track
 from envs.workers import answer_requests
 
 
@@ -32,16 +32,13 @@ def serve_tracks(pipe: Connection, count: int, max_frames: int, repeat: int, mea
                 tracks[slot] = CentreLine.of(simulator) if measured else None
             else:
                 reply = _drive(simulator, request, repeat)
-            replies.append((*reply, _car(simulator, tracks[slot])))
+            track = tracks[slot]
+            replies.append((*reply, None if track is None else car_on_track(simulator, track)))
         return replies
 
     answer_requests(pipe, answer)
     for simulator in simulators:
         simulator.close()
-
-
-def _car(simulator: OfficialSimulator, track: CentreLine | None) -> CarOnTrack | None:
-    return None if track is None else car_on_track(simulator, track)
 
 
 def _drive(

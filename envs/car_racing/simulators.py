@@ -28,11 +28,11 @@ class Frame:
     off_road: Bools
     """(N,): no wheel touches a tile of the road; meaningless unless `reports_off_road`."""
 
-    @classmethod
-    def empty(cls, count: int) -> "Frame":
-        """A frame of `count` simulators in which nothing happened."""
-        picture, reward = np.zeros((count, 96, 96, 3), np.uint8), np.zeros(count, np.float32)
-        return cls(picture, reward, *(np.zeros(count, bool) for _ in range(3)))
+
+def empty_frame(count: int) -> Frame:
+    """A frame of `count` simulators in which nothing happened."""
+    picture, reward = np.zeros((count, 96, 96, 3), np.uint8), np.zeros(count, np.float32)
+    return Frame(picture, reward, *(np.zeros(count, bool) for _ in range(3)))
 
 
 class Simulators(Protocol):
@@ -98,7 +98,7 @@ class EnvPoolSimulators:
             picture = self._as_official(picture)
         if len(ids) == count:
             return Frame(picture, reward, terminated, truncated, np.zeros(count, bool))
-        frame = Frame.empty(count)
+        frame = empty_frame(count)
         frame.picture[ids], frame.reward[ids] = picture, reward
         frame.terminated[ids], frame.truncated[ids] = terminated, truncated
         return frame
@@ -197,7 +197,7 @@ class GymnasiumSimulators:
 
     def step(self, action: NDArray[np.float32], live: Bools, last: bool) -> Frame:
         """See `Simulators.step`."""
-        frame = Frame.empty(len(live))
+        frame = empty_frame(len(live))
         for i in np.flatnonzero(live):
             one = self._simulators[i]
             frame.reward[i], frame.terminated[i], frame.truncated[i] = one.step(action[i])

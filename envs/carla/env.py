@@ -4,6 +4,7 @@ import math
 import time
 import weakref
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -299,8 +300,6 @@ def open_carla(client: ClientSpec) -> CarlaEnv:
 
 
 def _close(simulator: Simulator) -> None:
-    try:
+    # Of a lost one nothing is left to restore.
+    with suppress(SimulatorLost):
         simulator.close()
-    except SimulatorLost:
-        # Nothing is left to restore.
-        return

@@ -3,7 +3,6 @@
 import random
 import socket
 from dataclasses import dataclass
-from types import TracebackType
 
 _FIRST, _LAST = 20_000, 32_000  # below the range of ephemeral ports
 _STRIDE = 10
@@ -60,9 +59,7 @@ class PortBlock:
     def __enter__(self) -> "PortBlock":
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:

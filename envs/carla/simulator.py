@@ -76,10 +76,13 @@ class Simulator:
         # Half length and half width by actor: a call to the server each, so they are kept.
         self._extents: dict[int, tuple[float, float]] = {}
         self._graphs: dict[str, RoadGraph] = {}
-        self._town = ""
+        self.town = ""
+        """Short name of the loaded town."""
+        kind = carla.WeatherParameters
+        known = [name for name in dir(kind) if name[0].isupper() and isinstance(getattr(kind, name), kind)]
         for name in config.weathers:
-            if not isinstance(getattr(carla.WeatherParameters, name, None), carla.WeatherParameters):
-                raise CarlaSetupError(f"weather {name}: expected one of {', '.join(_weathers(carla))}")
+            if name not in known:
+                raise CarlaSetupError(f"weather {name}: expected one of {', '.join(known)}")
         with simulator_calls():
             self._client = carla.Client(address.host, address.port)
             self._client.set_timeout(config.timeout_seconds)
@@ -87,24 +90,19 @@ class Simulator:
             # Before any other call: with another version, the next one may crash the process.
             check_version(self._client.get_server_version(), self._client.get_client_version(), address)
             self._world = self._client.get_world()
-            self._town = _last(self._world.get_map().name)
+            self.town = _last(self._world.get_map().name)
             self._maps = {_last(name): name for name in self._client.get_available_maps()}
             for town in config.towns:
                 self._check_town(town)
             self._configure()
 
     @property
-    def town(self) -> str:
-        """Short name of the loaded town."""
-        return self._town
-
-    @property
     def graph(self) -> RoadGraph:
         """The lanes of the loaded town."""
-        if self._town not in self._graphs:
+        if self.town not in self._graphs:
             with simulator_calls():
-                self._graphs[self._town] = RoadGraph(self._world.get_map(), self.config.route.spacing)
-        return self._graphs[self._town]
+                self._graphs[self.town] = RoadGraph(self._world.get_map(), self.config.route.spacing)
+        return self._graphs[self.town]
 
     def spawn_points(self) -> NDArray[np.float64]:
         """(K, 2) x and y of the spawn points of the town, in the order of the map [m]."""
@@ -127,19 +125,19 @@ class Simulator:
         self.tick()
 
     def _check_town(self, town: str) -> None:
-        if town and town not in (self._town, *self._maps):
+        if town and town not in (self.town, *self._maps):
             raise CarlaSetupError(f"town {town}: expected one of {', '.join(sorted(self._maps))}")
 
     def load(self, town: str, weather: str) -> None:
         """Load `town`, unless it is empty or loaded already, and set the weather; call `clear` before."""
         self._check_town(town)
         with simulator_calls():
-            if town and town != self._town:
+            if town and town != self.town:
                 self._client.set_timeout(max(_LOAD_SECONDS, self.config.timeout_seconds))
                 self._traffic.shut_down()
                 self._world = self._client.load_world(self._maps.get(town, town))
                 self._client.set_timeout(self.config.timeout_seconds)
-                self._town = _last(self._world.get_map().name)
+                self.town = _last(self._world.get_map().name)
                 self._configure()
             self._world.set_weather(getattr(self._carla.WeatherParameters, weather))
             self._world.reset_all_traffic_lights()
@@ -170,12 +168,10 @@ class Simulator:
                 f"vehicle {self.config.vehicle}: the simulator has no such blueprint"
             ) from None
         blueprint.set_attribute("role_name", "hero")
-        return self._world.try_spawn_actor(blueprint, self._start_pose(route))
-
-    def _start_pose(self, route: Route) -> Any:
         x, y, z = map(float, route.points[0])
         place = self._carla.Location(x, y, z + _DROP)
-        return self._carla.Transform(place, self._carla.Rotation(yaw=math.degrees(route.yaw[0])))
+        pose = self._carla.Transform(place, self._carla.Rotation(yaw=math.degrees(route.yaw[0])))
+        return self._world.try_spawn_actor(blueprint, pose)
 
     def _measure(self, actor: Any) -> None:
         extent = actor.bounding_box.extent
@@ -279,8 +275,3 @@ class Simulator:
 def _last(name: str) -> str:
     """Short name of a map: CARLA's own is /Game/Carla/Maps/Town01."""
     return name.rsplit("/", 1)[-1]
-
-
-def _weathers(carla: Any) -> list[str]:
-    kind = carla.WeatherParameters
-    return [name for name in dir(kind) if name[0].isupper() and isinstance(getattr(kind, name), kind)]

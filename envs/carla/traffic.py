@@ -146,6 +146,5 @@ def path_points(route: Route, start: float) -> NDArray[np.float64]:
 
 
 def _is_car(blueprint: Any) -> bool:
-    if blueprint.has_attribute("number_of_wheels"):
-        return int(blueprint.get_attribute("number_of_wheels")) == 4
-    return True
+    wheels = "number_of_wheels"
+    return not blueprint.has_attribute(wheels) or int(blueprint.get_attribute(wheels)) == 4

@@ -9,7 +9,7 @@ import os
 import signal
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection
 from typing import Any, NoReturn
 
@@ -55,13 +55,16 @@ def serve_client(pipe: Connection, output: Connection, client: ClientSpec, open_
         # The parent has ended, or ends this process.
         close_requested = False
     except Exception as error:  # noqa: BLE001  any error is reported to the parent
-        _send(pipe, _reply(error))
+        with suppress(ConnectionError):
+            pipe.send(_reply(error))
     finally:
         # carla's objects may hang or crash when Python exits: a timer of the kernel ends this process.
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         signal.setitimer(signal.ITIMER_REAL, closing_seconds(client.config))
         if env is not None and (close_requested or client.restore):
-            _close(env)
+            # RuntimeError: the simulator is lost, and nothing is left to restore.
+            with suppress(RuntimeError):
+                env.close()
         os._exit(0)
 
 
@@ -109,21 +112,6 @@ def _reply(error: Exception) -> tuple[str, str]:
     if isinstance(error, RuntimeError):
         return LOST, text
     return FAILED, "".join(traceback.format_exception(error))
-
-
-def _send(pipe: Connection, reply: tuple[str, str]) -> None:
-    try:
-        pipe.send(reply)
-    except ConnectionError:
-        return
-
-
-def _close(env: gymnasium.Env[Any, Any]) -> None:
-    try:
-        env.close()
-    except RuntimeError:
-        # The simulator is lost: nothing is left to restore.
-        return
 
 
 def _exit(*_: object) -> NoReturn:

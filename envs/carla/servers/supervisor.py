@@ -65,8 +65,10 @@ class SupervisedSimulator:
         self.last_loss = ""
         """Why it was last lost."""
         self._config, self._servers, self._seed, self._open_env = config, servers, seed, open_env
-        self._server: Server = open_server(servers, index, seed)
-        self._client: ClientProcess | None = None
+        self.server: Server = open_server(servers, index, seed)
+        """Its server."""
+        self.client: ClientProcess | None = None
+        """The process of its client, while there is one."""
         self._closing: ClientProcess | None = None
         self._request: tuple[Any, ...] | None = None
         self._sent = False
@@ -79,11 +81,6 @@ class SupervisedSimulator:
         self._give_up_at = 0.0
         self._polled = 0.0
         self._name = f"simulator {index}"
-
-    @property
-    def server(self) -> Server:
-        """Its server."""
-        return self._server
 
     def reset(self, seed: int, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]] | Lost:
         """Start an episode, as in Gymnasium; starts or replaces the simulator if necessary, and waits for it.
@@ -128,25 +125,21 @@ class SupervisedSimulator:
             self._request = self._answer = None
         return answer
 
-    def waitables(self) -> list[Any]:
-        """Objects for `multiprocessing.connection.wait`, ready when a poll may find something."""
-        return [self._client.pipe, self._client.process.sentinel] if self._client else []
-
     def close(self) -> None:
         """Stop the client, which destroys its actors and restores the settings, then the server."""
         self.begin_close()
-        for client in (self._client, self._closing):
+        for client in (self.client, self._closing):
             if client is not None:
                 client.join(closing_seconds(self._config))
-        self._client = self._closing = None
-        self._server.stop()
+        self.client = self._closing = None
+        self.server.stop()
 
     def begin_close(self) -> None:
         """Request the client's exit without waiting, so that several exit at the same time; then `close`."""
         self._request = self._answer = None
         self._driving = False
-        if self._client is not None:
-            self._client.request_exit()
+        if self.client is not None:
+            self.client.request_exit()
 
     def _await(self) -> Any:
         while (answer := self.poll()) is None:
@@ -155,12 +148,12 @@ class SupervisedSimulator:
 
     def _advance(self) -> Any | Lost | None:
         """Advance as far as possible without waiting; returns the answer to the request if it has arrived."""
-        client = self._client
+        client = self.client
         if client is None:
             return self._start()
         if client.pipe.poll():
             return self._receive(client)
-        reason = self._server.failure()
+        reason = self.server.failure()
         if not reason and not client.process.is_alive() and not client.pipe.poll():
             reason = client.exit_reason()
         if not reason and client.deadline is not None and time.monotonic() > client.deadline:
@@ -184,7 +177,7 @@ class SupervisedSimulator:
         try:
             kind, content = client.pipe.recv()
         except (EOFError, ConnectionError):
-            return self._lose(self._server.failure() or client.exit_reason())
+            return self._lose(self.server.failure() or client.exit_reason())
         if kind == READY:
             client.ready, client.deadline = True, None
             return self._advance()
@@ -205,8 +198,8 @@ class SupervisedSimulator:
 
         A server that exits closes its sockets a moment before its exit can be observed.
         """
-        until = time.monotonic() + (_GRACE_SECONDS if self._server.owned else 0.0)
-        while not (found := self._server.failure()) and time.monotonic() < until:
+        until = time.monotonic() + (_GRACE_SECONDS if self.server.owned else 0.0)
+        while not (found := self.server.failure()) and time.monotonic() < until:
             time.sleep(0.01)
         return found or message
 
@@ -242,27 +235,27 @@ class SupervisedSimulator:
         if self._failures == 0:
             self._tried_since = now
         try:
-            address = self._server.start()
+            address = self.server.start()
         except OSError as error:
             return self._lose(str(error))
         self.starts += 1
         seconds = self._servers.start_seconds
-        spec = ClientSpec(self._config, address, self._seed, seconds, restore=not self._server.owned)
-        self._client = ClientProcess(spec, self._open_env)
-        self._client.deadline = now + seconds + self._config.timeout_seconds + _START_MARGIN
+        spec = ClientSpec(self._config, address, self._seed, seconds, restore=not self.server.owned)
+        self.client = ClientProcess(spec, self._open_env)
+        self.client.deadline = now + seconds + self._config.timeout_seconds + _START_MARGIN
         return None
 
     def _clear(self) -> None:
         """Stop client and server; if the server lives on, the client first restores its settings."""
         self._driving = False
-        if self._client is not None and self._server.owned:
-            self._client.kill()
-        elif self._client is not None:
-            self._client.request_exit()
-            self._client.deadline = time.monotonic() + closing_seconds(self._config)
-            self._closing = self._client
-        self._client = None
-        self._server.stop()
+        if self.client is not None and self.server.owned:
+            self.client.kill()
+        elif self.client is not None:
+            self.client.request_exit()
+            self.client.deadline = time.monotonic() + closing_seconds(self._config)
+            self._closing = self.client
+        self.client = None
+        self.server.stop()
 
 
 def close_all(simulators: Sequence[SupervisedSimulator]) -> None:
@@ -275,7 +268,8 @@ def close_all(simulators: Sequence[SupervisedSimulator]) -> None:
 
 def wait_for(simulators: Sequence[SupervisedSimulator]) -> None:
     """Wait until one of them may have an answer, or for a moment; `poll` them afterwards."""
-    handles = [handle for one in simulators for handle in one.waitables()]
+    clients = [one.client for one in simulators if one.client is not None]
+    handles = [handle for client in clients for handle in (client.pipe, client.process.sentinel)]
     if handles:
         wait(handles, _POLL_SECONDS)
     else:

@@ -9,9 +9,8 @@ from typing import Any
 
 from envs.carla.standin import protocol
 from envs.carla.standin.actors import Actor, Pose, Vehicle
-from envs.carla.standin.protocol import CallError, numbers
+from envs.carla.standin.protocol import CallError, Settings, numbers
 from envs.carla.standin.roadmap import TOWNS, MapError, RoadMap, town_text
-from envs.carla.standin.settings import Settings
 from envs.carla.standin.vehicle import MAX_STEER
 from envs.carla.standin.weather import Weather
 from envs.carla.standin.world import StaticScene, World
@@ -81,15 +80,10 @@ class Calls:
         """The map's OpenDRIVE text."""
         return self._world.roads.text
 
-    def get_required_files(self, folder: str) -> list[str]:
-        """Files that a client has to download: none."""
-        return []
-
     def load_new_episode(self, name: str, reset_settings: bool, layers: int) -> None:
         """Load a map by its name or path."""
-        short = (
-            name.replace("\\", "/").rsplit("/", 1)[-1] or self._world.roads.name
-        )  # "": the map that is loaded
+        # "": the map that is loaded
+        short = name.replace("\\", "/").rsplit("/", 1)[-1] or self._world.roads.name
         try:
             if short == _FOREIGN and self._brought is not None:
                 self._scenes[short], self._brought = StaticScene.of(self._brought), None
@@ -106,17 +100,11 @@ class Calls:
         except MapError as error:
             raise CallError(f"opendrive could not be correctly parsed: {error}") from error
 
-    def get_environment_objects(self, tag: int) -> list[Any]:
-        """Objects of the map that can be switched off: none."""
+    def get_required_files(self, which: Any) -> list[Any]:
+        """None: no file to download, object to switch off, bounding box of the level or street lamp."""
         return []
 
-    def get_all_level_BBs(self, tag: int) -> list[Any]:
-        """Bounding boxes of the level: none."""
-        return []
-
-    def query_lights_state(self, client: str) -> list[Any]:
-        """Street lamps: none."""
-        return []
+    get_environment_objects = get_all_level_BBs = query_lights_state = get_required_files
 
     # actors
 
@@ -165,10 +153,6 @@ class Calls:
         """Set the velocity of a car [m/s]; only the part along its heading counts."""
         self._car(identity).push(numbers(velocity))
 
-    def set_actor_target_angular_velocity(self, identity: int, velocity: list[float]) -> None:
-        """No effect: yaw rates follow from the wheels here."""
-        self._actor(identity)
-
     def enable_actor_constant_velocity(self, identity: int, velocity: list[float]) -> None:
         """Keep a car at a constant speed along its heading [m/s]."""
         self._car(identity).constant = numbers(velocity)[0]
@@ -183,13 +167,11 @@ class Calls:
         if isinstance(actor, Vehicle):
             actor.moving = bool(enabled)
 
-    def set_actor_enable_gravity(self, identity: int, enabled: bool) -> None:
-        """No effect: all actors stand on the ground."""
+    def set_actor_enable_gravity(self, identity: int, given: Any) -> None:
+        """No effect: actors stand on the ground, cars collide, and yaw rates follow from the wheels."""
         self._actor(identity)
 
-    def set_actor_collisions(self, identity: int, enabled: bool) -> None:
-        """No effect: cars always collide."""
-        self._actor(identity)
+    set_actor_collisions = set_actor_target_angular_velocity = set_actor_enable_gravity
 
     # cars
 
@@ -203,9 +185,11 @@ class Calls:
             int(numbers(control[6:])[0]),
         ]
 
-    def set_actor_autopilot(self, identity: int, enabled: bool) -> None:
-        """No effect: the Traffic Manager drives, in the client."""
+    def set_actor_autopilot(self, identity: int, given: Any) -> None:
+        """No effect: the Traffic Manager drives in the client, and cars keep their own physics."""
         self._car(identity)
+
+    apply_physics_control = set_actor_autopilot
 
     def get_physics_control(self, identity: int) -> list[Any]:
         """`VehiclePhysicsControl`: the largest wheel angle is exact, the rest is typical of a car."""
@@ -218,10 +202,6 @@ class Calls:
             for side in (-1, 1)
         ]
         return protocol.physics(1500.0, wheels)
-
-    def apply_physics_control(self, identity: int, physics: list[Any]) -> None:
-        """No effect: cars keep their own physics."""
-        self._car(identity)
 
     def get_vehicle_light_state(self, identity: int) -> int:
         """Lights of a car that are on, as CARLA's bits."""

@@ -37,15 +37,11 @@ class Ground:
         self.width, self.height = (int(-(-size // (self.metres * whole))) * whole for size in high - low)
         image = Image.new("L", (self.width, self.height), GRASS)
         self._draw = ImageDraw.Draw(image)
-        for strip in roads.strips:
-            if strip.kind == "sidewalk":
-                self._paint(strip, 0.0, strip.width, SIDEWALK)
-        for strip in roads.strips:
-            if strip.kind != "sidewalk":
-                self._paint(strip, 0.0, strip.width + 0.5, KERB)
-        for strip in roads.strips:
-            if strip.kind != "sidewalk":
-                self._paint(strip, 0.0, strip.width, ROAD)
+        walks = [strip for strip in roads.strips if strip.kind == "sidewalk"]
+        lanes = [strip for strip in roads.strips if strip.kind != "sidewalk"]
+        for strips, wider, kind in ((walks, 0.0, SIDEWALK), (lanes, 0.5, KERB), (lanes, 0.0, ROAD)):
+            for strip in strips:
+                self._paint(strip, 0.0, strip.width + wider, kind)
         for strip in roads.strips:
             for side, mark in zip((-0.5, 0.5), strip.marks, strict=True):
                 if mark:
@@ -83,9 +79,8 @@ class Ground:
         rng = np.random.default_rng(0)
         # a tile of 64 m is repeated, so that a large map takes no longer
         tile = rng.integers(-2, 3, (512, 512), np.int8)
-        tile += np.repeat(
-            np.repeat(rng.integers(-1, 2, (16, 16), np.int8), 32, axis=0), 32, axis=1
-        )  # patches of 4 m
+        # patches of 4 m
+        tile += np.repeat(np.repeat(rng.integers(-1, 2, (16, 16), np.int8), 32, axis=0), 32, axis=1)
         reps = (-(-self.height // 512), -(-self.width // 512))
         grain = np.tile(tile, reps)[: self.height, : self.width].astype(np.uint8) + 3
         # (6, 7, 4): each kind's colour at each brightness

@@ -23,6 +23,10 @@ class Light:
     """Duration of each state [s]; for red, of the time in which all have red."""
     frozen: bool = False
 
+    def show(self, state: int) -> None:
+        """Change to a state, for its usual duration."""
+        self.state, self.elapsed = state, 0.0
+
 
 class Lights:
     """The lights of a map in groups: those of one junction change together. `seed` picks the first to be
@@ -42,7 +46,7 @@ class Lights:
         for i, phases in enumerate(self._phases):
             self._turn[i] = self._first[i]
             for light in self._groups[i]:
-                _show(light, GREEN if light in phases[self._turn[i]] else RED)
+                light.show(GREEN if light in phases[self._turn[i]] else RED)
 
     def advance(self, dt: float) -> None:
         """Advance by `dt` seconds."""
@@ -58,11 +62,7 @@ class Lights:
                 shown = phases[self._turn[i]]
             following = {GREEN: YELLOW, YELLOW: RED, RED: GREEN}[leader.state]
             for light in shown:
-                _show(light, following)
-
-    def set(self, light: Light, state: int) -> None:
-        """Set the state of one light, for its usual duration."""
-        _show(light, state)
+                light.show(following)
 
     def group(self, light: Light) -> list[int]:
         """Ids of the lights at the same junction."""
@@ -98,7 +98,3 @@ def volume(signal: Signal) -> list[list[float]]:
 
 def _phases(group: list[Light]) -> list[list[Light]]:
     return [list(lights) for _, lights in itertools.groupby(group, lambda light: light.signal.approach)]
-
-
-def _show(light: Light, state: int) -> None:
-    light.state, light.elapsed = state, 0.0

@@ -153,12 +153,10 @@ def open_map(town: str, file: Path | None = None) -> RoadMap:
 
 def _limit(road: ElementTree.Element) -> float:
     speed = road.find("type/speed")
+    if speed is None:
+        return _DEFAULT_LIMIT
     try:
-        return (
-            float(speed.get("max", "")) * _UNITS[speed.get("unit", "m/s")]
-            if speed is not None
-            else _DEFAULT_LIMIT
-        )
+        return float(speed.get("max", "")) * _UNITS[speed.get("unit", "m/s")]
     except (ValueError, KeyError):  # "no limit", or an unknown unit
         return _DEFAULT_LIMIT
 
@@ -185,10 +183,8 @@ def _strips(waypoint: carla.Waypoint) -> list[Strip]:
 def _strip(waypoint: carla.Waypoint, kind: str, yaw: float) -> Strip:
     marks = ("", "")
     if not waypoint.is_junction and kind == "road":
-        marks = (
-            _mark(waypoint.left_lane_marking, waypoint.s),
-            _mark(waypoint.right_lane_marking, waypoint.s),
-        )
+        sides = waypoint.left_lane_marking, waypoint.right_lane_marking
+        marks = (_mark(sides[0], waypoint.s), _mark(sides[1], waypoint.s))
     place = waypoint.transform.location
     return Strip(place.x, place.y, yaw, waypoint.lane_width, kind, marks)
 

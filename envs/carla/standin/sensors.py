@@ -11,7 +11,6 @@ from envs.carla.standin.collisions import Hit
 from envs.carla.standin.ground import Ground
 from envs.carla.standin.roadmap import RoadMap
 from envs.carla.standin.scenery import Boxes, cars
-from envs.carla.standin.settings import Settings
 from envs.carla.standin.weather import Weather
 
 _GRAVITY = 9.81  # [m/s^2]
@@ -25,7 +24,7 @@ class Surroundings(Protocol):
     roads: RoadMap
     ground: Ground
     weather: Weather
-    settings: Settings
+    settings: protocol.Settings
     stream_port: int
 
     def vehicles(self) -> list[Vehicle]:
@@ -80,11 +79,9 @@ class Sensor(Actor):
             case "sensor.other.imu":
                 return [self._imu(parent if isinstance(parent, Vehicle) else None)]
             case _:
-                return (
-                    []
-                    if self.camera is None or world.settings.no_rendering
-                    else [self._picture(self.camera, world)]
-                )
+                if self.camera is None or world.settings.no_rendering:
+                    return []
+                return [self._picture(self.camera, world)]
 
     def _picture(self, camera: Camera, world: Surroundings) -> bytes:
         vehicles = [vehicle for vehicle in world.vehicles() if not self._inside(vehicle)]

@@ -92,13 +92,9 @@ class _Builder:
                 piece = xodr.Arc(start, length=length) if flat else xodr.Spiral(start, end, length=length)
             view.add_fixed_geometry(piece, x, y, math.radians(heading))
         plain = junction >= 0
-        mark = (
-            xodr.RoadMarkType.none
-            if plain
-            else xodr.RoadMarkType.broken
-            if two_way
-            else xodr.RoadMarkType.solid
-        )
+        mark = xodr.RoadMarkType.broken if two_way else xodr.RoadMarkType.solid
+        if plain:
+            mark = xodr.RoadMarkType.none
         colour = xodr.RoadMarkColor.yellow if two_way else xodr.RoadMarkColor.white
         centre = xodr.Lane(a=0.0)
         centre.add_roadmark(xodr.RoadMark(mark, width=0.15, color=colour))
@@ -136,9 +132,8 @@ class _Builder:
         for a, b in itertools.permutations(arms, 2):
             if a.inward and b.outward and abs((a.pose[2] - b.pose[2]) % 360) > 30:
                 x, y, heading = a.pose
-                connecting = self.street(
-                    [(x, y, heading + 180), b.pose], limit, False, width, junction=number
-                )
+                poses = [(x, y, heading + 180), b.pose]
+                connecting = self.street(poses, limit, False, width, junction=number)
                 road = self.roads[connecting]
                 road.add_predecessor(xodr.ElementType.road, a.road, a.contact)
                 road.add_successor(xodr.ElementType.road, b.road, b.contact)

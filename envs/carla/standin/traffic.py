@@ -17,7 +17,7 @@ class LightCalls:
         """Set the state of a light."""
         if state not in range(5):
             raise ValueError(f"traffic light state {state}: expected 0 to 4")
-        self._world.lights.set(self._light(identity), int(state))
+        self._light(identity).show(int(state))
 
     def set_traffic_light_green_time(self, identity: int, seconds: float) -> None:
         """Set the duration of green."""

@@ -11,10 +11,10 @@ from envs.carla.standin.actors import Actor, Description, Pose, Vehicle, attache
 from envs.carla.standin.blueprints import CARS, definitions
 from envs.carla.standin.ground import GRASS, SIDEWALK, Ground
 from envs.carla.standin.lights import Light, Lights, volume
+from envs.carla.standin.protocol import Settings
 from envs.carla.standin.roadmap import RoadMap, Signal
 from envs.carla.standin.scenery import Boxes, Scenery, lamps
 from envs.carla.standin.sensors import Sensor
-from envs.carla.standin.settings import Settings
 from envs.carla.standin.vehicle import BicycleState, advance
 from envs.carla.standin.weather import Weather
 

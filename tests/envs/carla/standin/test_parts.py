@@ -20,9 +20,9 @@ from envs.carla.standin.collisions import Rectangle, overlap
 from envs.carla.standin.ground import GRASS, ROAD, WHITE, YELLOW
 from envs.carla.standin.lights import GREEN, RED
 from envs.carla.standin.lights import YELLOW as AMBER
+from envs.carla.standin.protocol import Settings
 from envs.carla.standin.roadmap import TOWNS, MapError, RoadMap, town_text
 from envs.carla.standin.scenery import Boxes, cars
-from envs.carla.standin.settings import Settings
 from envs.carla.standin.vehicle import BicycleState, advance
 from envs.carla.standin.weather import Weather
 from envs.carla.standin.world import StaticScene, World
