@@ -73,7 +73,7 @@ def _parser() -> argparse.ArgumentParser:
         "`dreamdrive COMMAND --help` says more.",
         allow_abbrev=False,
     )
-    top.add_argument("--version", action=_Version, nargs=0, help="show the version and leave")
+    top.add_argument("--version", action=_Version, nargs=0, help="show the version and exit")
     commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for add in (
         add_collect,

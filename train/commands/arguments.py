@@ -21,7 +21,7 @@ Options: TypeAlias = "argparse._ActionsContainer"
 
 
 class FieldsHelp(argparse.Action):
-    """`--help` that goes on with every field of a config.
+    """`--help` that also lists every field of a config.
 
     `const` is a function that imports the config and returns its class: only `--help` pays for the import.
     """
@@ -85,7 +85,7 @@ def add_command(
     parser = group.add_parser(name, help=text, description=text, allow_abbrev=False, add_help=config is None)
     parser.set_defaults(command=command, dotted=dotted, parser=parser)
     if config is not None:
-        text = "show this, and every field of the config, and leave"
+        text = "show this help and every field of the config, and exit"
         parser.add_argument("-h", "--help", action=FieldsHelp, nargs=0, const=config, help=text)
     return parser
 
@@ -145,7 +145,7 @@ def add_first_seed(parser: Options, of: str) -> None:
 
 def add_json(parser: Options) -> None:
     """`--json`, where to write a result."""
-    option(parser, "--json", "PATH", "write the result there, too (default: not written)", Path)
+    option(parser, "--json", "PATH", "file to write the result to, too (default: not written)", Path)
 
 
 def add_output(parser: Options, what: str, metavar: str = "DIR") -> None:
@@ -160,7 +160,7 @@ def add_pictures(parser: Options) -> None:
 
 def add_episode_folder(parser: Options) -> None:
     """`--episodes` and `--output` of a collection that goes on, run again, to the number asked for."""
-    option(parser, "--episodes", "N", "how many episodes there shall be in the folder", count, required=True)
+    option(parser, "--episodes", "N", "number of episodes that the folder shall hold", count, required=True)
     add_output(parser, "folder for .npz files, made if missing")
 
 
@@ -213,7 +213,7 @@ def add_job(
     parser.add_argument(
         "--resume",
         action="store_true",
-        help="go on with the run in --run from its last checkpoint (default: begin a new run)",
+        help="continue the run in --run from its last checkpoint (default: begin a new run)",
     )
     return parser
 

@@ -28,29 +28,29 @@ if TYPE_CHECKING:
     from train.vla.imagined import ImaginedConfig
 
 _TOLD = (
-    "what to tell a policy of `train vla`; of several, each episode draws one (default: each episode draws "
-    "one of training's)"
+    "instruction for a policy of `train vla`; if given several times, each episode draws one (default: each "
+    "episode draws one of the training phrasings)"
 )
 
 
 def add_collect(group: Group) -> None:
     """Add `collect car-racing`, `collect carla`, `collect demonstrations` and `collect imagined`."""
-    simulators = add_group(group, "collect", "drive and keep the episodes", "simulators", "SIMULATOR")
-    text = "drive in CarRacing and keep the episodes"
+    simulators = add_group(group, "collect", "drive and record episodes", "simulators", "SIMULATOR")
+    text = "drive in CarRacing and record episodes"
     parser = add_command(simulators, "car-racing", _car_racing, text, dotted=True)
     parser.epilog = (
         "The environment's fields are options, too: --env.FIELD VALUE (see `dreamdrive train agent --help`)."
     )
     text = (
-        "what drives: random actions, brownian motion that gets somewhere, the agent of a run, or a policy "
-        "of `train vla`, as it is told"
+        "driver: random actions, Brownian motion in action space, the agent of a run, or a policy of "
+        "`train vla`, by --instruction"
     )
     option(parser, "--policy", "random|brownian|RUN", text, default="random")
     add_instruction(parser, _TOLD)
     option(parser, "--episodes", "N", "how many episodes", count, required=True)
     text = "folder for .npz files, or one HDF5 file if the name ends in .h5, made if missing"
     add_output(parser, text, "PATH")
-    add_seed(parser, "tracks and of chance")
+    add_seed(parser, "tracks and random numbers")
     _add_carla(simulators)
     _add_demonstrations(simulators)
     _add_imagined(simulators)
@@ -61,13 +61,13 @@ def _add_carla(simulators: Group) -> None:
         simulators,
         "carla",
         _carla,
-        "drive in CARLA, or in its stand-in where no CARLA runs, and keep the episodes; run again, goes on "
-        "to the number asked for",
+        "drive in CARLA, or in its stand-in where no CARLA runs, and record episodes; running it again "
+        "continues to the given number",
         config=_carla_config,
     )
     text = (
-        "what drives: CARLA's Traffic Manager with noise on its steering, random actions, brownian motion, "
-        "the agent of a run, or a policy of `train vla`, as it is told"
+        "driver: CARLA's Traffic Manager with perturbed steering, random actions, Brownian motion in action "
+        "space, the agent of a run, or a policy of `train vla`, by --instruction"
     )
     option(parser, "--policy", "autopilot|random|brownian|RUN", text, default="autopilot")
     add_instruction(parser, _TOLD)
@@ -78,7 +78,7 @@ def _add_carla(simulators: Group) -> None:
         "starts the real simulator, {port} standing for its port; env.servers.command (default: CarlaUE4.sh "
         "in CARLA_ROOT, else the simulator at 127.0.0.1:2000 if one is enough, else the stand-in)",
     )
-    add_seed(parser, "towns, weathers, routes and chance")
+    add_seed(parser, "towns, weathers, routes and random numbers")
 
 
 def _add_demonstrations(simulators: Group) -> None:
@@ -86,55 +86,57 @@ def _add_demonstrations(simulators: Group) -> None:
         simulators,
         "demonstrations",
         _demonstrations,
-        "drive in CarRacing at set speeds and places on the road, with mistakes that are put right, and keep "
-        "the episodes; run again, goes on to the number asked for",
+        "record scripted demonstrations in CarRacing at commanded speeds and places on the road, with "
+        "perturbations and recoveries; running it again continues to the given number",
     )
-    text = "agent that shows how to drive as fast as possible, such as pretrained/car_racing"
+    text = "agent that the demonstrator follows to drive as fast as possible, such as pretrained/car_racing"
     option(parser, "--agent", "RUN", text, Path, required=True)
     text = (
-        "policy of `train vla` that drives, told what is asked, while what the demonstrator would do in its "
-        "place is kept to learn from (default: the demonstrator drives)"
+        "policy of `train vla` that drives by the commands, while the demonstrator's actions in the same "
+        "states are recorded to learn from (DAgger) (default: the demonstrator drives)"
     )
     option(parser, "--learner", "RUN", text, Path)
     add_episode_folder(parser)
-    add_seed(parser, "tracks, of what is asked and of chance")
+    add_seed(parser, "tracks, commands and random numbers")
     text = "length of an episode (default: %(default)s, about 10 s)"
     option(parser, "--decisions", "N", text, count, 120)
-    text = "speeds that are asked for"
+    text = "speeds that are commanded"
     option(parser, "--speeds", "A,B,...", text, default="crawl,slow,brisk,fast,stop")
-    text = 'places on the road that are asked for; "" for none'
+    text = 'places on the road that are commanded; "" for none'
     option(parser, "--places", "A,B,...", text, default="left,centre,right")
     option(parser, "--simulators", "N", "driven at the same time, in one process", count, 8)
 
 
 def _add_imagined(simulators: Group) -> None:
-    text = "imagine variations of demonstrations, and keep them as episodes as far as they are to be trusted"
+    text = (
+        "imagine variations of demonstrations, and record them up to where the world model becomes uncertain"
+    )
     parser = add_command(simulators, "imagined", _imagined, text, config=_imagined_config)
     option(parser, "--model", "RUN", "run whose world model dreams", Path, required=True)
     drives = parser.add_mutually_exclusive_group(required=True)
     text = "folder of demonstrations, as `collect demonstrations` makes them (this or --learnt-by)"
     option(drives, "--episodes", "DIR", text, Path)
     text = (
-        "run of `train vla`: only the demonstrations that it learnt from, so that one with a small "
-        "data.fraction is not told of the rest (this or --episodes)"
+        "run of `train vla`: start only from demonstrations that it was trained on, so that with a small "
+        "data.fraction no others are used (this or --episodes)"
     )
     option(drives, "--learnt-by", "RUN", text, Path)
     add_output(parser, "folder for .npz files, made if missing, with the gauges and report.json")
     text = (
-        "run of a policy that drives a share of the dreams, as it is told at random (default: none, all vary "
-        "what the demonstrations did)"
+        "run of a policy that drives a share of the dreams by random instructions (default: none, all vary "
+        "the demonstrations' actions)"
     )
     option(parser, "--policy", "RUN", text, Path)
-    text = "folder with gauges of the world model, from an earlier collection (default: fitted anew)"
+    text = "folder of gauges of the world model, from an earlier collection (default: fitted again)"
     option(parser, "--gauges", "DIR", text, Path)
     option(parser, "--count", "N", "demonstrations to use, drawn by the seed (default: all)", count)
     parser.add_argument(
         "--env",
         choices=("car-racing", "carla"),
         default="car-racing",
-        help="where they were driven, which says what slow and fast mean (default: %(default)s)",
+        help="where they were driven, which defines the classes of speed (default: %(default)s)",
     )
-    add_seed(parser, "all chance")
+    add_seed(parser, "all random numbers")
 
 
 def _carla_config() -> type[BaseModel]:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 def add_convert(group: Group) -> None:
     """Add `convert kitti`, `nuscenes`, `waymo`, `commavq`, `hdf5`, `lerobot` and `to-lerobot`."""
-    text = "turn recorded driving into episodes, or episodes into a LeRobot data set"
+    text = "convert recorded driving to episodes, or episodes to a LeRobot data set"
     sets = add_group(group, "convert", text, "data sets", "DATASET")
     parser = _data_set(sets, "kitti", _kitti, "KITTI raw: cameras and an inertial navigation system")
     text = "00, 01 (grey), 02, 03 (colour); several become tiles of a picture (default: 02)"
@@ -54,16 +54,16 @@ def add_convert(group: Group) -> None:
 def _data_set(group: Group, name: str, command: Command, text: str) -> argparse.ArgumentParser:
     """A data set's command with what all have in common."""
     parser = add_command(group, name, command, text, config=_config)
-    parser.add_argument("source", type=Path, metavar="SOURCE", help="where the data set lies")
-    add_output(parser, "folder for .npz files, made if missing; what is there is kept")
+    parser.add_argument("source", type=Path, metavar="SOURCE", help="folder or file of the data set")
+    add_output(parser, "folder for .npz files, made if missing; existing files are kept")
     keep = "the recorded size" if name == "hdf5" else "64"
     text = f"side of the square pictures in pixels (default: {keep})"
     option(parser, "--image-size", "N", text, count)
-    option(parser, "--workers", "N", "processes side by side", count, 1)
+    option(parser, "--workers", "N", "parallel processes", count, 1)
     parser.add_argument(
         "--skip-bad",
         action="store_true",
-        help="go on after a broken recording, and tell at the end (default: stop)",
+        help="continue after a broken recording, and list these at the end (default: stop)",
     )
     return parser
 

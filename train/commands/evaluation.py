@@ -29,8 +29,8 @@ def add_evaluation(group: Group) -> None:
         group,
         "eval",
         _evaluate,
-        "score a run's agent: on the official CarRacing-v3, one track a seed, or on CARLA routes that it has "
-        "not seen, with the leaderboard's driving score",
+        "evaluate a run's agent: on the official CarRacing-v3, one track per seed, or on CARLA routes in "
+        "towns that it was not trained in, by the leaderboard's driving score",
         dotted=True,
     )
     parser.epilog = (
@@ -40,12 +40,12 @@ def add_evaluation(group: Group) -> None:
     parser.add_argument(
         "run",
         metavar="RUN",
-        help="folder of the run; in CARLA also autopilot, random, or constant (straight on at one speed)",
+        help="folder of the run; in CARLA also autopilot, random, or constant (speed, straight on)",
     )
     parser.add_argument(
         "--env",
         choices=(_CAR_RACING, _CARLA),
-        help="where to drive (default: where the run learnt)",
+        help="where to drive (default: where the run was trained)",
     )
     text = "episodes, each on another track or route (default: 100, in CARLA 50; 10 for each instruction)"
     option(parser, "--episodes", "N", text, count)
@@ -53,7 +53,7 @@ def add_evaluation(group: Group) -> None:
     add_json(parser)
     add_servers(
         parser,
-        "in CARLA, simulators at a time; env.num_envs (default: as the run learnt)",
+        "in CARLA, simulators at a time; env.num_envs (default: as in training)",
         "in CARLA, starts the real simulator, {port} standing for its port; env.servers.command (default: "
         "CarlaUE4.sh in CARLA_ROOT, else the stand-in)",
     )
@@ -63,39 +63,40 @@ def add_evaluation(group: Group) -> None:
 def _add_instructions(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("runs of `dreamdrive train vla`")
     text = (
-        "what to tell the policy, such as 'slowly, on the left', or in CARLA 'turn left at the junction'; "
+        "instruction for the policy, such as 'slowly, on the left', or in CARLA 'turn left at the junction'; "
         "may be repeated"
     )
     add_instruction(group, text)
     group.add_argument(
         "--suite",
         action="store_true",
-        help="instead of --instruction, every speed with every place, and in CARLA every way through a "
-        "junction, in words kept for testing",
+        help="instead of --instruction, all pairs of speed and place, and in CARLA all ways through a "
+        "junction, in phrasings held out from training",
     )
     group.add_argument(
         "--shuffle",
         action="store_true",
-        help="tell each episode what another one is asked for: the control, which must score worse",
+        help="give each episode another instruction than is scored: the control, which must score lower",
     )
     text = (
-        "let this run's world model choose among the policy's chunks (default: no choice, one chunk is drawn)"
+        "select among several chunks of the policy by imagining them in this run's world model (default: one "
+        "chunk is drawn)"
     )
     option(group, "--guided-by", "RUN", text, Path)
-    option(group, "--candidates", "K", "chunks to choose from with --guided-by", count, 16)
+    option(group, "--candidates", "K", "chunks to select from with --guided-by", count, 16)
     text = (
-        "gauges of that world model, which see in a dream whether the instruction is obeyed (default: none, "
-        "the best return is chosen)"
+        "folder of gauges, networks that predict from that world model's state whether the instruction is "
+        "fulfilled (default: none, the highest imagined return is selected)"
     )
     option(group, "--gauges", "DIR", text, Path)
-    text = "decisions driven of a chunk before the next is asked for (default: the policy's own)"
+    text = "decisions applied of a chunk before the next is drawn (default: the policy's own)"
     option(group, "--execute", "N", text, count)
     text = (
-        "scale of the noise that a driven chunk is drawn from; candidates of --guided-by keep 1 (default: "
-        "the policy's own)"
+        "scale of the noise that an applied chunk is drawn from; candidates of --guided-by are at 1 "
+        "(default: the policy's own)"
     )
     option(group, "--temperature", "T", text, float)
-    text = "draw the speed and place driven beside those asked for, there (default: not drawn)"
+    text = "picture to write: driven beside instructed speed and place (default: none)"
     option(group, "--picture", "PNG", text, png)
 
 

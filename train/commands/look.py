@@ -25,14 +25,14 @@ def add_look(group: Group) -> None:
     parser = add_command(group, "imagine", _imagine, "show a run's open-loop dream beside the truth")
     add_run(parser)
     option(parser, "--episode", "FILE", "episode to start from, .npz (default: the agent drives one)", Path)
-    option(parser, "--context", "N", "steps the model sees before it dreams", count, 5)
-    option(parser, "--horizon", "N", "steps it dreams", count, 50)
+    option(parser, "--context", "N", "steps observed before the dream", count, 5)
+    option(parser, "--horizon", "N", "steps dreamt", count, 50)
     add_pictures(parser)
 
     text = "write a run's config and weights, in half precision, to share"
     parser = add_command(group, "export", _export, text)
     add_run(parser)
-    add_output(parser, "folder to write, a RUN too")
+    add_output(parser, "folder to write, which is a RUN itself")
 
     _add_plan(group)
     _add_folder(add_command(group, "runs", _runs, "list the runs that MLflow knows"))
@@ -46,7 +46,7 @@ def add_look(group: Group) -> None:
     option(parser, "--output", "PNG", "picture to write (default: compare.png in --folder)", png)
     _add_folder(parser)
 
-    text = "the whole way in at most 15 minutes on 2 cores: collect, train, evaluate, imagine"
+    text = "collect, train, evaluate and imagine, in at most 15 minutes on 2 cores"
     parser = add_command(group, "demo", _demo, text)
     option(parser, "--run", "RUN", "folder to write", Path, Path("runs/demo"))
     option(parser, "--config", "FILE", "config of the training", Path, Path("configs/demo.yaml"))
@@ -60,25 +60,25 @@ def _add_plan(group: Group) -> None:
         "drive the official CarRacing-v3 by planning in a run's dreams, and show the imagined futures",
     )
     parser.epilog = (
-        "Drawn: what is seen, the best, the worst and some other candidates with their imagined returns, and "
-        "their actions. Milliseconds a decision are those of one car; up to 8 are planned for at once."
+        "The film shows the observation, the best, the worst and some other candidates with their imagined "
+        "returns, and their actions. Milliseconds per decision are those of one car; up to 8 plan at once."
     )
     add_run(parser)
     parser.add_argument(
         "--planner",
         choices=("shooting", "cem", "mppi", "policy"),
         default="cem",
-        help="random shooting, cross-entropy method, path integral; or policy: no planning, to compare with "
+        help="random shooting, cross-entropy method, model-predictive path integral; or policy: no planning "
         "(default: %(default)s)",
     )
-    option(parser, "--samples", "N", "candidates of an iteration (default: 128)", count)
+    option(parser, "--samples", "N", "candidates per iteration (default: 128)", count)
     option(parser, "--horizon", "N", "decisions imagined (default: 12)", count)
     option(parser, "--iterations", "N", "iterations of cem and mppi (default: 3)", count)
     parser.add_argument(
         "--policy",
         choices=("trained", "untrained"),
         default="trained",
-        help="the policy that some candidates follow: the run's, or one as before training "
+        help="the policy that some candidates follow: the run's, or one with random weights "
         "(default: %(default)s)",
     )
     text = "share of the candidates that follow it (default: 1 for shooting, else 0.25)"
@@ -86,7 +86,7 @@ def _add_plan(group: Group) -> None:
     parser.add_argument(
         "--no-value",
         action="store_true",
-        help="leave out what the critic expects after the horizon (default: it counts)",
+        help="leave out the value head's estimate after the horizon (default: included)",
     )
     option(parser, "--episodes", "N", "episodes, each on another track", count, 1)
     add_first_seed(parser, "track")
@@ -96,7 +96,7 @@ def _add_plan(group: Group) -> None:
 
 
 def _add_folder(parser: Options) -> None:
-    text = "folder whose runs MLflow tracks; MLFLOW_TRACKING_URI goes before it"
+    text = "folder whose runs MLflow tracks; MLFLOW_TRACKING_URI takes precedence"
     option(parser, "--folder", "DIR", text, Path, Path("runs"))
 
 

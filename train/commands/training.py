@@ -27,16 +27,16 @@ if TYPE_CHECKING:
 
 def add_training(group: Group) -> None:
     """Add `train agent`, `train world-model`, `train vla`, `train vla-teacher` and `train baseline`."""
-    jobs = add_group(group, "train", "train something from a config", "jobs", "JOB")
+    jobs = add_group(group, "train", "train a model or an agent", "jobs", "JOB")
     _add_world_model(jobs)
-    text = "learn to drive as a sentence says, from demonstrations"
+    text = "train a vision-language-action policy on demonstrations to drive as a sentence says"
     parser = add_job(jobs, "vla", _vla, text, _vla_config, "[--config FILE] ")
-    parser.epilog = "`dreamdrive eval RUN --instruction TEXT` scores how well the result does as it is told."
-    text = "fine-tune a policy that takes instructions, on what a world model dreams of its chunks"
+    parser.epilog = "`dreamdrive eval RUN --instruction TEXT` measures how well the policy follows it."
+    text = "fine-tune a policy of `train vla` in a world model, on imagined outcomes of its own chunks"
     usage = "--start RUN --world-model RUN --episodes '[DIR]' [--config FILE] "
     add_job(jobs, "vla-teacher", _teacher, text, _teacher_config, usage)
     _add_baseline(jobs)
-    text = "learn a world model and, in its dreams, to drive"
+    text = "train a world model and, in its dreams, an actor-critic, while driving"
     parser = add_job(jobs, "agent", _agent, text, _agent_config, "--config FILE ")
     parser.add_argument(
         "--size",
@@ -46,7 +46,7 @@ def add_training(group: Group) -> None:
 
 
 def _add_world_model(jobs: Group) -> None:
-    text = "learn a world model from recorded driving; torchrun starts it on many GPUs"
+    text = "train a world model on recorded driving; for many GPUs start it by torchrun"
     parser = add_command(jobs, "world-model", _world_model, text, config=_world_model_config)
     parser.usage = (
         "dreamdrive train world-model [--config FILE] [--any-config-field VALUE ...] [--run RUN] [--resume]"
@@ -56,24 +56,24 @@ def _add_world_model(jobs: Group) -> None:
     parser.add_argument(
         "--resume",
         action="store_true",
-        help="go on with the run in --output-dir from its last checkpoint (default: begin a new run)",
+        help="continue the run in --output-dir from its last checkpoint (default: begin a new run)",
     )
     parser.add_argument(
         "--auto-resume",
         action="store_true",
-        help="go on if there is a run in --output-dir, else begin it: for jobs that are queued again",
+        help="continue the run in --output-dir if there is one, else begin it: for requeued jobs",
     )
 
 
 def _add_baseline(jobs: Group) -> None:
-    text = "let stable-baselines3 learn to drive, in the real environment or in a run's dream"
+    text = "train an algorithm of stable-baselines3, in the real environment or in a run's dream"
     usage = "--algo ppo|sac [--in-dream RUN] [--frames N] [--config FILE] "
     parser = add_job(jobs, "baseline", _baseline, text, _baseline_config, usage)
     parser.epilog = "`dreamdrive eval RUN` scores the result on the official environment."
     parser.add_argument(
         "--algo", choices=("ppo", "sac"), help="the algorithm (default: the config's own, ppo)"
     )
-    text = "learn in the dreams of this run's world model (default: in the real environment)"
+    text = "train in the dreams of this run's world model (default: in the real environment)"
     option(parser, "--in-dream", "RUN", text, Path)
     text = "recorded episodes for dreams to begin in (default: some are driven first)"
     option(parser, "--episodes", "PATH", text, Path)

@@ -18,7 +18,7 @@ def add_world_models(group: Group) -> None:
         group,
         "world-models",
         _world_models,
-        "collect driving, learn to see it, to dream it, and to drive in the dream",
+        "train the World Models agent in stages: roll-outs, tokenizer, LSTM, controller",
         config=_config,
     )
     parser.usage = (
@@ -28,14 +28,14 @@ def add_world_models(group: Group) -> None:
         "--stage",
         choices=("collect", "vae", "world_model", "controller", "all"),
         required=True,
-        help="what to do; what is done and unchanged is skipped, what was stopped goes on (must be given)",
+        help="stage to run; one done and unchanged is skipped, a stopped one continues (must be given)",
     )
     text = (
         "YAML file, fields that differ from their defaults, or from those of the run if it is there, or else "
         "of the run in --base (default: none)"
     )
     option(parser, "--config", "FILE", text, Path)
-    text = "folder to write and to go on with (default: runs/<name of the config file>)"
+    text = "folder to write, or to continue (default: runs/<name of the config file>)"
     option(parser, "--run", "RUN", text, Path)
 
 
