@@ -39,7 +39,7 @@ def add_machine(to: argparse.ArgumentParser) -> None:
 
 
 def set_up(args: argparse.Namespace) -> torch.device:
-    """Seed, threads and the device asked for."""
+    """Sets the seed and the threads; returns the device."""
     if args.threads:
         torch.set_num_threads(args.threads)
     torch.manual_seed(0)
@@ -112,6 +112,6 @@ def table(title: str, *columns: str, names: int = 1) -> Table:
 
 
 def write(path: Path | None, result: Mapping[str, Any]) -> None:
-    """The figures as JSON, where that is asked for."""
+    """The figures as JSON, where there is a path."""
     if path is not None:
         write_json_aside(path, result)

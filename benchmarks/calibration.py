@@ -70,7 +70,7 @@ def measure(path: Path, horizon: int, samples: int, episodes: int) -> dict[str, 
 
 
 def main() -> None:
-    """Measure, print a line a step, write JSON where asked to."""
+    """Measure, print a line a step, write JSON if wanted."""
     parser = bench.parser(__doc__)
     parser.add_argument("run", type=Path, help="folder of a run of `train agent`, with its replay")
     bench.option(parser, "--horizon", 15, "decisions dreamt")

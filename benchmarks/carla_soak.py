@@ -4,8 +4,8 @@
 
 Faults come at random times, each to a random simulator: its server or its client process is killed, or
 stopped for longer than the time-out (half of them go on later), or its camera's pictures are lost. When time
-is up, the episodes that were begun are driven to their ends. Then every file is read back, and it is told how
-many episodes were begun, written, lost on the way and driven again; restarts; memory; processes left behind.
+is up, the episodes that were begun are driven to their ends, and every file is read back. The report counts
+episodes begun, written, lost on the way and driven again; restarts; memory; processes left behind.
 """
 
 import os

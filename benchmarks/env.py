@@ -22,11 +22,11 @@ from envs.car_racing.observation import CarRacingObservation, native_action
 from envs.car_racing.simulators import EnvPoolSimulators
 
 TARGET = 8.0
-"""How many times as many frames a second as Gymnasium's loop are asked for."""
+"""How many times as many frames a second as Gymnasium's loop are aimed at."""
 PLAIN, RAW, SKIPPING = "Gymnasium", "EnvPool", "ours on Gymnasium, repeat 4"
 
 Driver = Callable[[int], int]
-"""Drives about as many frames as asked and returns how many it was."""
+"""Drives about as many frames as its argument and returns how many it was."""
 
 
 def gently(random: np.random.Generator, count: int) -> NDArray[np.float32]:

@@ -3,7 +3,7 @@
 Each window shows the model some rows, then it dreams along the recorded actions. Its pictures are compared
 with the truth, beside two guesses that need no model: repeating the last picture seen, and the mean picture
 of the training episodes; its rewards beside the mean reward of the training episodes. Where the model paints
-dreams from the last picture seen, those of its decoder alone are told, too.
+dreams from the last picture seen, those of its decoder alone are compared, too.
 
 python benchmarks/open_loop.py RUN --episodes DIR --training DIR [--context 10] [--horizon 25] [--every 5]
 """

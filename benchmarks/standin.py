@@ -3,7 +3,7 @@
     python benchmarks/standin.py [--seconds 5] [--size 128] [--cars 0] [--json PATH]
 
 Every tick sets the car's controls, ticks, and waits for the picture of that tick. Server and client each take
-a core; ticks a second depend on what else the machine does, so the server's own CPU time is told, too.
+a core; ticks a second depend on what else the machine does, so the server's own CPU time is printed, too.
 """
 
 import os
@@ -20,7 +20,7 @@ import carla
 from envs.carla.ports import free_port
 
 TARGET = 1000.0
-"""Ticks a second asked for with one camera of 128 x 128 and no other cars."""
+"""Ticks a second aimed at with one camera of 128 x 128 and no other cars."""
 
 
 def cpu_seconds(process: int) -> float:
@@ -83,7 +83,7 @@ def main() -> None:
         finally:
             server.terminate()
     rate, used = result["ticks_per_second"], result["server_ms_per_tick"]
-    print(f"{rate:.0f} ticks/s (asked for: {TARGET:.0f}), {used:.2f} ms of the server's CPU a tick")
+    print(f"{rate:.0f} ticks/s (aimed at: {TARGET:.0f}), {used:.2f} ms of the server's CPU a tick")
     print(f"one camera {arguments.size} x {arguments.size}, {arguments.cars} other cars")
     print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}")
     about = {"machine": platform.processor() or platform.machine(), "cores": os.cpu_count()}

@@ -84,7 +84,7 @@ def measure(run: Path, tracks: int, noise: float, first_seed: int) -> dict[str, 
 
 
 def main() -> None:
-    """Measure, print a line a number, write JSON where asked to."""
+    """Measure, print a line a number, write JSON if wanted."""
     parser = bench.parser(__doc__)
     parser.add_argument("run", type=Path, help="folder of a run whose agent drives CarRacing")
     bench.option(parser, "--tracks", 24, "tracks driven")

@@ -9,8 +9,8 @@ import pytest
 from agent.world_model.lstm import LSTMWorldModel
 from agent.world_model.rssm import RSSM
 from train.drive.agents import load_agent
-from train.drive.courses import drive_tracks
 from train.drive.drivers import agent_driver
+from train.drive.rollout import drive_tracks
 
 ROOT = Path(__file__).parents[1]
 SHIPPED = {"car_racing": RSSM, "car_racing_lstm": LSTMWorldModel}

@@ -54,7 +54,7 @@ class Adapted(VecEnv):
     """A vector environment of ours as stable-baselines3 wants it.
 
     An episode that ends is reset in the same step: the last observation is in the infos, a time limit is
-    told apart from an end, and no action is wasted on a reset.
+    distinguished from an end, and no action is wasted on a reset.
 
     Args:
         env: resets what `options["reset_mask"]` says.
@@ -109,7 +109,7 @@ class Adapted(VecEnv):
         self.env.close()
 
     def get_attr(self, attr_name: str, indices: Any = None) -> list[Any]:
-        """The environment's attribute, once for each simulator asked for."""
+        """The environment's attribute, once for each simulator of `indices`."""
         return [getattr(self.env, attr_name)] * len(list(self._get_indices(indices)))
 
     def set_attr(self, attr_name: str, value: Any, indices: Any = None) -> None:

@@ -92,7 +92,7 @@ class BaselineLearner:
         Args:
             frames: length of the run.
             minutes: time between checkpoints.
-            monitor: shows how far it is, tracks scores and losses; asked after each decision whether to stop.
+            monitor: shows how far it is, tracks scores and losses; says after each decision whether to stop.
 
         Raises:
             DreamdriveError: what is learnt are no numbers any more; the last checkpoint stays.

@@ -63,24 +63,23 @@ class Bursts:
 
 
 class AutopilotCommandsConfig(CommandsConfig):
-    """What the autopilot is asked to do, and for how long."""
+    """Commands to the autopilot, and how long each holds."""
 
     shortest: int = Field(50, ge=1)
-    """Least that an order holds [decisions]."""
+    """Least time that a command holds [decisions]."""
     longest: int = Field(120, ge=1)
-    """Most that an order holds [decisions]; the last one ends with the episode."""
+    """Most time that a command holds [decisions]; the last one ends with the episode."""
     shortest_stop: int = Field(40, ge=1)
-    """Least that an order to stop holds [decisions]; the car may have to pull over first."""
+    """Least time that a command to stop holds [decisions]; the car may have to pull over first."""
     longest_stop: int = Field(80, ge=1)
-    """Most that an order to stop holds [decisions]."""
+    """Most time that a command to stop holds [decisions]."""
 
 
 class PerturbedAutopilot:
-    """The Traffic Manager drives, and now and then the wheel is pulled; a `train.drive.drivers.Driver` of one
-    simulator.
+    """The Traffic Manager with bursts of noise on its steering: a `Driver` of one simulator.
 
-    While the wheel is pulled, the Traffic Manager cannot be asked what it would do: its latest action from
-    before the pull, pedals included, counts as the expert's.
+    During a burst the Traffic Manager's own choice is not known: its latest action from before it,
+    pedals included, counts as the expert's.
 
     Args:
         env: the environment.
@@ -120,12 +119,12 @@ class PerturbedAutopilot:
         return self._wish
 
 
-def autopilot_target(asked: Labels) -> AutopilotTarget:
-    """The target of the autopilot where this speed and this place in the lane are asked for."""
-    speed = CARLA_SPEEDS.middle(asked.speed) if asked.speed is not None else None
-    if asked.speed == "fast":
+def autopilot_target(command: Labels) -> AutopilotTarget:
+    """The target of the autopilot for a commanded speed and place in the lane."""
+    speed = CARLA_SPEEDS.middle(command.speed) if command.speed is not None else None
+    if command.speed == "fast":
         speed = _FAST
-    return AutopilotTarget(speed, None if asked.place is None else lateral_target(asked.place))
+    return AutopilotTarget(speed, None if command.place is None else lateral_target(command.place))
 
 
 def native_choice(actions: Actions, action: NDArray[np.float32]) -> Any:

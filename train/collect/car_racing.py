@@ -76,7 +76,7 @@ class RolloutsConfig(BaseModel, extra="forbid", validate_assignment=True, use_at
 
 
 class DataCollector:
-    """Records rollouts until there are as many as asked for; run again, it goes on where it stopped.
+    """Records rollouts until there are as many as configured; run again, it goes on where it stopped.
 
     A continuation drives tracks of its own. Episodes are those of `dreamdrive collect car-racing` with the
     same seed, policy and environment. In a mixture the number of an episode says which policy drives: what is
@@ -96,14 +96,7 @@ class DataCollector:
     def collect(
         self, progress: Progress | None = None, stopping: Callable[[], bool] = lambda: False
     ) -> dict[str, float]:
-        """Record what is missing.
-
-        Args:
-            progress: shows the number of rollouts; None shows a bar of its own.
-            stopping: asked after each rollout whether to leave it at those that are there.
-
-        Returns:
-            What was driven now: "episodes", "frames" and, if there were any, "mean_score".
+        """Record what is missing; see `record_car_racing`.
 
         Raises:
             DreamdriveError: the policy is no run or learnt with another environment, the rollouts that are

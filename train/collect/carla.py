@@ -63,16 +63,8 @@ class _Slot:
 class CarlaCollector:
     """Drives several simulators, none of which ever waits for another.
 
-    Args:
-        files: where episodes go.
-        episodes: how many there shall be.
-        config: what is driven.
-        policy: what drives.
-        seed: of everything: episode N is drawn from the seed and N, whichever simulator drives it.
-        simulators: to drive in; the caller closes them.
-        progress: shows how far it is.
-        stopping: asked again and again whether to begin no more episodes; those begun are driven to their
-            ends.
+    Args as of `train.collect.carla_job.collect_episodes`, and the caller opens and closes `files` and
+    `simulators`. Episode N is drawn from the seed and N, whichever simulator drives it.
     """
 
     files: EpisodeFolder
@@ -121,7 +113,7 @@ class CarlaCollector:
             return slot.simulator.poll()
         except RuntimeError as error:
             self.progress.say(str(error))
-            return _Defect("its client failed, as told above")
+            return _Defect("its client failed, see above")
 
     def _begin(self, slot: _Slot, number: int) -> None:
         self._begun.add(number)

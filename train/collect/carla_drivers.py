@@ -31,10 +31,10 @@ class CarlaCollectConfig(BaseModel, extra="forbid", validate_assignment=True, us
     noise: NoiseConfig = NoiseConfig()
     """Perturbations of the autopilot's steering."""
     asked: bool = False
-    """Ask the autopilot for speeds and places in the lane, to learn instructions from, as `orders` says;
+    """Command speeds and places in the lane to the autopilot, to learn instructions from, as `orders` says;
     otherwise it drives as `env.traffic` says."""
     orders: AutopilotCommandsConfig = AutopilotCommandsConfig()
-    """What it is asked, with `asked`."""
+    """The commands, with `asked`."""
 
 
 @dataclass
@@ -46,9 +46,9 @@ class EpisodeDriver:
     autopilot: PerturbedAutopilot | None = None
     """The driver, where that is the simulator's autopilot."""
     instruction: str = ""
-    """What the driver is told; "" for nothing."""
+    """The instruction that the driver gets; "" for none."""
     commands: Sequence[Labels] = ()
-    """What the autopilot is asked for in each decision; empty for nothing."""
+    """The command to the autopilot in each decision; empty without commands."""
 
 
 @dataclass
@@ -126,7 +126,7 @@ def open_policy(name: str, instructions: Sequence[str] = ()) -> CarlaPolicy:
 
     Args:
         name: as the command line has it.
-        instructions: what a policy that takes them is told; see `InstructedPolicy`.
+        instructions: for a policy that takes them; see `InstructedPolicy`.
 
     Raises:
         DreamdriveError: there is no such run, it has no agent, or takes no instructions.

@@ -22,8 +22,8 @@ class CarlaRecorder:
     Args:
         actions: of the environment.
         observation, info: what `reset` gave.
-        instruction: what the driver is told; "" for nothing.
-        commands: what is asked in each step; empty for nothing.
+        instruction: that the driver gets; "" for none.
+        commands: one for each step; empty without commands.
     """
 
     def __init__(
@@ -39,8 +39,6 @@ class CarlaRecorder:
         self._observations, self._infos = [observation], [info]
         self._expert: list[NDArray[np.float32]] = []
         self._perturbed: list[bool] = []
-        self.frames = 0
-        """Driven so far."""
 
     def __len__(self) -> int:
         """Steps so far."""
@@ -67,7 +65,6 @@ class CarlaRecorder:
         self._perturbed.append(perturbed)
         self._observations.append(observation)
         self._infos.append(info)
-        self.frames += info["frames"]
 
     def episode(self, terminated: bool, seed: int) -> Episode:
         """The episode of T steps, at least one.
@@ -77,9 +74,9 @@ class CarlaRecorder:
         `half_widths` (T,) of it [m], `manoeuvres` (T,), what the route does ahead, "" for nothing,
         `semantic`, `birdseye` (T, C, S, S) where they are observed; and for the step that follows it
         `steering` (T,), `perturbed` (T,) bool, `expert_actions` (T, A) where an expert drives, `terms.NAME`
-        (T,) of the reward, `asked_speeds` and `asked_places` (T,), where the driver is asked for them, "" for
+        (T,) of the reward, `asked_speeds` and `asked_places` (T,), where the driver has commands, "" for
         nothing. Of the whole: `town`, `weather`, `reason`, text, and `instruction`, where the
-        driver was told one; `place`, the frame of the positions, which is the town; `route_completion`;
+        driver had one; `place`, the frame of the positions, which is the town; `route_completion`;
         `infractions.KIND`, counts; `seed` of the episode.
         """
         return self._builder.episode(terminated, self._extras(seed))

@@ -34,7 +34,7 @@ def collect_carla(
         output: the folder.
         seed: of everything.
         overrides: options of `CarlaCollectConfig`, as text.
-        instructions: what a run of train-vla is told; see `train.vla.instructed_driver.InstructedPolicy`.
+        instructions: for a run of train-vla; see `train.vla.instructed_driver.InstructedPolicy`.
 
     Raises:
         DreamdriveError: as `collect_episodes`; also for a run that is none, and options that do not fit.
@@ -82,7 +82,7 @@ def collect_episodes(
         seed: of everything: episode N is the same in any collection with this seed, as far as the simulator
             is.
         progress: shows how far it is; None shows a bar of its own.
-        stopping: asked again and again whether to begin no more episodes; those begun are driven to their
+        stopping: called again and again; True begins no more episodes, and those begun are driven to their
             ends.
         open_env: makes the environment in each client's process.
 

@@ -39,7 +39,7 @@ from train.vla.features import fork_policy
 from train.vla.instructed_driver import InstructedDriver, instructed_policy
 
 SETTLE = 12
-"""Decisions after which an order is expected to be obeyed; about a second."""
+"""Decisions after which a command is expected to be obeyed; about a second."""
 _LOST = 3.0  # half widths from the middle of the road, from where it may be out of the picture
 
 
@@ -117,21 +117,21 @@ class DemonstrationStatistics:
     episodes: int = 0
     decisions: int = 0
     settled: int = 0
-    """Decisions at least `SETTLE` after their order."""
+    """Decisions at least `SETTLE` after their command."""
     obeyed: int = 0
-    """Of those, the ones in which the car is as asked."""
+    """Of those, the ones in which the car does as commanded."""
     off_road: int = 0
     """Decisions with the middle of the car beyond the edge of the road."""
 
     def add(self, episode: Episode) -> None:
         """Count an episode of demonstrations."""
         extras = episode.extras
-        orders = commanded_rows(episode) or []
-        late = settled(orders, SETTLE)
+        commands = commanded_rows(episode) or []
+        late = settled(commands, SETTLE)
         self.episodes += 1
         self.decisions += len(episode)
         self.settled += int(late.sum())
-        self.obeyed += int((late & obeyed_rows(episode, orders)).sum())
+        self.obeyed += int((late & obeyed_rows(episode, commands)).sum())
         self.off_road += int((abs(extras["offsets"]) > extras["half_widths"]).sum())
 
     def __str__(self) -> str:
@@ -142,13 +142,13 @@ class DemonstrationStatistics:
         )
 
 
-def obeyed_rows(episode: Episode, orders: Sequence[Labels]) -> NDArray[np.bool_]:
-    """Which rows (T,) of an episode of CarRacing are as asked in them."""
+def obeyed_rows(episode: Episode, commands: Sequence[Labels]) -> NDArray[np.bool_]:
+    """Which rows (T,) of an episode of CarRacing do as commanded in them."""
     facts = [episode.extras[name] for name in ("speeds", "offsets", "half_widths")]
-    result = np.zeros(len(orders), bool)
-    for asked in set(orders):
-        rows = np.array([order == asked for order in orders])
-        result |= rows & obeys(asked, facts[0], facts[1], facts[2], CAR_RACING_SPEEDS)
+    result = np.zeros(len(commands), bool)
+    for command in set(commands):
+        rows = np.array([other == command for other in commands])
+        result |= rows & obeys(command, facts[0], facts[1], facts[2], CAR_RACING_SPEEDS)
     return result
 
 
@@ -167,18 +167,18 @@ def collect_demonstrations(
     and these extras, row t the moment of observation t: `speeds` (T,) m/s; `offsets` (T,) from the middle of
     the road, left positive, and `half_widths` (T,) m; `expert_actions` (T, 2), what the demonstrator wanted;
     `perturbed` (T,) bool, where a mistake was made instead; `learner_drove` (T,) bool; `asked_speeds`,
-    `asked_places` (T,), what was asked, "" for nothing; and `seed` of the track.
+    `asked_places` (T,), the command, "" for none; and `seed` of the track.
 
     Args:
         agent: a run that drives CarRacing with steering and a pedal.
         episodes: how many there shall be.
         output: the folder; made if missing.
         seed: of everything: episode N is drawn from the seed and N.
-        config: what is asked, and how often.
-        learner: a run with a policy that takes instructions. It drives, told what is asked, and what is kept
-            to learn is what the demonstrator would have done in its place (DAgger: Ross et al. 2011,
-            algorithm 3.1, with beta 0); no mistakes are added to its own. An episode ends where it is farther
-            from the middle of the road than three half widths.
+        config: the commands, and how often they change.
+        learner: a run with a policy that takes instructions. It drives by the commands in words, and what the
+            demonstrator would have done in its place is kept to learn (DAgger: Ross et al. 2011, algorithm 3.1,
+            with beta 0); no mistakes are added to its own. An episode ends where it is farther from the
+            middle of the road than three half widths.
 
     Raises:
         DreamdriveError: a run is none, or drives something else; the folder holds other episodes; or the

@@ -2,8 +2,8 @@
 
 The track is followed by pure pursuit (Coulter 1992, CMU-RI-TR-92-01): the front wheels are turned for the
 circle through a point on the wanted line some way ahead. It keeps an offset better than with a share of an
-agent's steering blended in: asked to be fast on the left, with mistakes, it was off by 0.06 half widths, with
-a quarter of the shipped agent's steering by 0.14, with a half by 0.21 (four tracks; slowly 0.02, 0.03, 0.08).
+agent's steering blended in: fast on the left, with mistakes, it was off by 0.06 half widths, with a quarter
+of the shipped agent's steering by 0.14, with a half by 0.21 (four tracks; slowly 0.02, 0.03, 0.08).
 So the agent drives only where it is the better demonstrator: as fast as possible, anywhere on the road.
 """
 
@@ -22,37 +22,37 @@ _HARDEST_BRAKE = 0.8  # from 0.9 on CarRacing locks the wheels
 _PULLS_OVER, _GENTLY = 12.0, 0.3  # to stop elsewhere on the road: speed on the way there [m/s], most gas
 # So near to the wanted line a car that is to stop there brakes, and one that stands stays [half widths].
 _STOPS_WITHIN, _STAYS_WITHIN = 0.1, 0.22
-_FASTEST_FOLLOWED = 62.0  # what the path is followed at when asked to be fast [m/s]
-_GRIP, _FULL_GRIP = 100.0, 180.0  # sideways acceleration in bends: at ease, and when asked to be fast [m/s2]
+_FASTEST_FOLLOWED = 62.0  # what the path is followed at when commanded to be fast [m/s]
+_GRIP, _FULL_GRIP = 100.0, 180.0  # sideways acceleration in bends: at ease, and commanded to be fast [m/s2]
 _LOOK, _LOOK_SECONDS = 5.0, 0.6  # bends are seen from so far [m], and so much of a speed [s]
 
 
 def demonstrate(
-    asked: Labels, car: CarOnTrack, track: CentreLine, agent: NDArray[np.float32]
+    command: Labels, car: CarOnTrack, track: CentreLine, agent: NDArray[np.float32]
 ) -> NDArray[np.float32]:
-    """The action (2,), steering and pedal in [-1, 1], of an expert that does what is asked.
+    """The action (2,), steering and pedal in [-1, 1], of an expert that does what is command.
 
-    Asked to stop at a place where the car is not, it pulls over: drives there slowly, and stops then.
+    Commanded to stop at a place where the car is not, it pulls over: drives there slowly, and stops then.
 
     Args:
-        asked: speed and place.
+        command: speed and place.
         car: now.
         track: that it is on.
         agent: (2,) what an agent that drives for the score would do.
     """
-    fast = asked.speed in (None, "fast")
-    if fast and asked.place is None:
+    fast = command.speed in (None, "fast")
+    if fast and command.place is None:
         return agent
-    offset = lateral_target(asked.place) * HALF_WIDTH
+    offset = lateral_target(command.place) * HALF_WIDTH
     steering = _steering(car, track, offset)
-    if asked.speed == "stop":
+    if command.speed == "stop":
         # Where a car comes to a stop is well within where it stays: a learner sees its place only roughly.
         near = _STAYS_WITHIN if car.speed < CAR_RACING_SPEEDS.stop else _STOPS_WITHIN
-        away = asked.place is not None and abs(car.offset - offset) > near * HALF_WIDTH
+        away = command.place is not None and abs(car.offset - offset) > near * HALF_WIDTH
         # A foot that stays on the brake also stops a learner that sometimes takes itself for away.
         pedal = min(_pedal(car, track, _PULLS_OVER, _GRIP), _GENTLY) if away else -_HARDEST_BRAKE
         return np.array([steering, pedal], np.float32)
-    target = None if asked.speed is None else CAR_RACING_SPEEDS.middle(asked.speed)
+    target = None if command.speed is None else CAR_RACING_SPEEDS.middle(command.speed)
     limit, grip = (_FASTEST_FOLLOWED, _FULL_GRIP) if target is None else (target, _GRIP)
     return np.array([steering, _pedal(car, track, limit, grip)], np.float32)
 

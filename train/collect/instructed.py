@@ -34,7 +34,7 @@ def collect_instructed(
     """Drive until there are `episodes` episodes in the folder `output`; run again, it goes on.
 
     The files are `train.data.episodes`'s, with the extras of `EpisodeRecorder.episode`, from which hindsight
-    tells what each row obeyed, and `instruction`, what the policy was told: it may have done something else.
+    tells what each row obeyed, and `instruction`, the policy's: it may have done something else.
 
     Args:
         policy: what drives, and its instructions.

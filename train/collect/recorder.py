@@ -116,7 +116,7 @@ def record_missing(
         simulators: closed at the end; no more than episodes are missing.
         step: makes a decision in each of those simulators whose episode is not over.
         progress: shows the number of episodes.
-        written: told of each episode that is written.
+        written: called with each episode that is written.
         figures: shown beside the number of episodes.
     """
     queue = deque(files.missing(episodes))

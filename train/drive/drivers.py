@@ -1,4 +1,4 @@
-"""Drivers choose the actions of N simulators: at random, by a trained agent, or several by turns."""
+"""Drivers, which choose the actions of N simulators: at random, by a trained agent, or several by turns."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
@@ -43,12 +43,8 @@ def act_alone(driver: Driver, observation: Mapping[str, NDArray[Any]], is_first:
     return driver.act(seen, np.array([is_first]))[0]
 
 
-class PartialDriver(Protocol):
-    """A `Driver` that can be asked for the actions of some of its simulators only."""
-
-    def reset(self, count: int) -> None:
-        """See `Driver`."""
-        ...
+class PartialDriver(Driver, Protocol):
+    """A `Driver` that also chooses for some of its simulators only."""
 
     def act(
         self,
@@ -122,7 +118,7 @@ class FilteredDriver:
         world_model: filters what is seen.
         choose: states (M) and `is_first` (M) -> actions (M, A).
         device: of the networks.
-        noise: added to each action, which is kept in [-1, 1]; the filter is told the sum.
+        noise: added to each action, which is kept in [-1, 1]; the filter gets the sum.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""The environments that an agent can learn in: a config each, told apart by `kind`, and what makes them."""
+"""The environments that an agent can learn in: a config each, distinguished by `kind`, and their makers."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager

@@ -38,7 +38,7 @@ def record_car_racing(
         config: the environment; fewer simulators than it says are made for fewer episodes.
         seed: of tracks and of chance.
         progress: shows the number of episodes; None shows a bar of its own.
-        stopping: asked after each episode whether to leave it at those that are there.
+        stopping: called after each episode; True ends the recording with those that are there.
 
     Returns:
         What was driven now: "episodes", "frames" and, if there were any, "mean_score".

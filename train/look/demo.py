@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 
 from envs.car_racing.observation import CarRacingObservation
 from train.drive.agents import Trained, load_agent
-from train.drive.courses import drive_tracks
 from train.drive.descriptions import AgentDescription
 from train.drive.drivers import agent_driver
 from train.drive.environments import require_car_racing
 from train.drive.open_loop import draw_dream, open_loop
+from train.drive.rollout import drive_tracks
 from train.look.evaluate import Scores, score_statistics
 from train.look.record import record_episode
 from train.online.config import OnlineConfig

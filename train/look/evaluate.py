@@ -8,10 +8,10 @@ import torch
 
 from envs.car_racing.env import CarRacingConfig
 from train.drive.agents import load_agent
-from train.drive.courses import drive_tracks, held_out_seeds
 from train.drive.descriptions import BASELINE_JOB
 from train.drive.drivers import Driver, agent_driver
 from train.drive.environments import require_car_racing
+from train.drive.rollout import drive_tracks, held_out_seeds
 from train.look.report import package_versions, versions_text, write_result
 from train.run.folder import Run
 from train.run.progress import Progress

@@ -27,7 +27,6 @@ from train.drive.carla_score import (
     print_route_scores,
     score_route,
 )
-from train.drive.courses import drive_course, held_out_seeds
 from train.drive.drivers import (
     CARLA_BASELINES,
     ConstantSpeedDriver,
@@ -36,6 +35,7 @@ from train.drive.drivers import (
     agent_driver,
 )
 from train.drive.environments import explain_simulator_errors, require_carla
+from train.drive.rollout import drive_course, held_out_seeds
 from train.look.report import package_versions, versions_text, write_result
 from train.run.errors import DreamdriveError, one_line
 from train.run.options import build

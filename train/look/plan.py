@@ -15,10 +15,10 @@ from agent.behaviour.actor_critic import ActorCritic
 from agent.behaviour.planner import Plan, Planner, PlannerConfig
 from agent.world_model.interface import State
 from train.drive.agents import Trained, load_agent
-from train.drive.courses import drive_tracks, held_out_seeds
 from train.drive.drivers import FilteredDriver, agent_driver
 from train.drive.environments import require_car_racing
 from train.drive.open_loop import to_pixels
+from train.drive.rollout import drive_tracks, held_out_seeds
 from train.look.evaluate import Scores, score_statistics
 from train.look.report import write_result
 from train.pictures.plans import PlannedDecision, draw_decisions, rank

@@ -1,7 +1,7 @@
 """Drive the simulators with the agent and put what happens into the replay, row by row."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 import gymnasium
@@ -22,8 +22,8 @@ MakeEnv = Callable[[int], VectorEnv[Any, Any, Any]]
 
 @runtime_checkable
 class _Asynchronous(Protocol):
-    """Vector environments that can be told what to do first and asked what it brought later, by the methods
-    of Gymnasium's AsyncVectorEnv."""
+    """Vector environments that begin a step and give its results later, by the methods of Gymnasium's
+    AsyncVectorEnv."""
 
     def step_async(self, actions: np.ndarray) -> None: ...
 
@@ -71,16 +71,6 @@ class Score:
     logged: dict[str, float]
 
 
-@dataclass
-class _Progress:
-    """What a checkpoint holds of the collector, beside the agent's state."""
-
-    segment: int = 0
-    frames: int = 0
-    decisions: int = 0
-    actions: list[np.ndarray] = field(default_factory=list)
-
-
 class Collector:
     """Steps N simulators, one decision at a time; all randomness is torch's generator's and the seed's.
 
@@ -96,7 +86,13 @@ class Collector:
         replay: gets every row.
         seed: the run's seed.
         device: where the agent is.
-        say: told, once each, which simulators went away and came back.
+        say: gets a line for each simulator that goes away or comes back.
+
+    Attributes:
+        frames: simulator frames so far.
+        decisions: over all simulators so far; first rows count as one.
+        finished: episodes that ended since this list was emptied.
+        resumed_exactly: whether `load` arrived where the run was.
     """
 
     def __init__(
@@ -105,7 +101,9 @@ class Collector:
         self.finished: list[Score] = []
         self.resumed_exactly = True
         self._make_env, self._replay, self._seed, self._device = make_env, replay, seed, device
-        self._at, self._say = _Progress(), say
+        self.frames, self.decisions = 0, 0
+        self._segment, self._say = 0, say
+        self._actions: list[np.ndarray] = []
         self._env: VectorEnv[Any, Any, Any] | None = None
         self._discrete = False
         self._filter: ObservationFilter | None = None
@@ -114,16 +112,6 @@ class Collector:
         self._ended: np.ndarray
         self._lender: np.ndarray
         self._away: set[int] = set()
-
-    @property
-    def frames(self) -> int:
-        """Simulator frames so far."""
-        return self._at.frames
-
-    @property
-    def decisions(self) -> int:
-        """Decisions so far, over all simulators; first rows count as one."""
-        return self._at.decisions
 
     def close(self) -> None:
         """Shut the simulators down."""
@@ -151,12 +139,12 @@ class Collector:
         )
         self._ended = np.zeros(count, bool)
         self._row = self._without_away(row, info)
-        self._at.actions.clear()
+        self._actions.clear()
 
     def restart(self, agent: Dreamer) -> None:
         """End the running segment, keeping its last row, and start the next one."""
-        self._remember(agent, explore=True)
-        self._at.segment += 1
+        self._remember(agent)
+        self._segment += 1
         self.start(agent)
 
     def step(self, agent: Dreamer, random: bool) -> None:
@@ -167,11 +155,11 @@ class Collector:
     def begin(self, agent: Dreamer, random: bool) -> None:
         """Store the row at hand and decide what follows; simulators in processes of their own are on their
         way then, until `end`."""
-        chosen = self._remember(agent, explore=True)
+        chosen = self._remember(agent)
         if random:
             chosen = self._any_action(chosen)
         action = chosen.cpu().numpy()
-        self._at.actions.append(action)
+        self._actions.append(action)
         self._send(action)
 
     def look(self) -> None:
@@ -192,13 +180,12 @@ class Collector:
 
     def state_dict(self) -> dict[str, Any]:
         """Plain tensors and numbers from which `load` goes on."""
-        at = self._at
         assert self._filter is not None
         return {
-            "segment": at.segment,
-            "frames": at.frames,
-            "decisions": at.decisions,
-            "actions": torch.from_numpy(np.stack(at.actions)) if at.actions else torch.zeros(0),
+            "segment": self._segment,
+            "frames": self.frames,
+            "decisions": self.decisions,
+            "actions": torch.from_numpy(np.stack(self._actions)) if self._actions else torch.zeros(0),
             "state": {name: value.cpu() for name, value in self._filter.state.items()},
             "observation": {name: torch.from_numpy(v.copy()) for name, v in self._row.observation.items()},
         }
@@ -209,37 +196,36 @@ class Collector:
         If they arrive elsewhere (a simulator that is not deterministic), the next segment is started instead,
         and `resumed_exactly` is false.
         """
-        at = self._at
-        at.segment = int(saved["segment"])
+        self._segment = int(saved["segment"])
         self.start(agent)
         recorded = saved["actions"].numpy()
         for action in recorded:
-            at.actions.append(action)
+            self._actions.append(action)
             self._send(action)
             self._receive(report=False)
-        at.frames, at.decisions = int(saved["frames"]), int(saved["decisions"])
+        self.frames, self.decisions = int(saved["frames"]), int(saved["decisions"])
         assert self._filter is not None
         for name, value in saved["state"].items():
             self._filter.state[name] = value.to(self._device)
         saved_row = saved["observation"].items()
         if not all(np.array_equal(self._row.observation[name], value.numpy()) for name, value in saved_row):
             self.resumed_exactly = False
-            at.segment += 1
+            self._segment += 1
             self.start(agent)
 
     def _segment_seed(self) -> int:
-        return int(np.random.SeedSequence([self._seed, self._at.segment]).generate_state(1)[0]) % 900_000
+        return int(np.random.SeedSequence([self._seed, self._segment]).generate_state(1)[0]) % 900_000
 
     @torch.no_grad()
-    def _remember(self, agent: Dreamer, explore: bool) -> Tensor:
-        """Filter the row at hand, store it with the agent's state, give the agent's next action (N, A)."""
+    def _remember(self, agent: Dreamer) -> Tensor:
+        """Store the row at hand with the agent's filtered state; returns its next action (N, A)."""
         row = self._row
         assert self._filter is not None
         seen = {name: torch.from_numpy(v).to(self._device) for name, v in row.observation.items()}
         observation = agent.world_model.digest(seen)
         self._filter.follow(row.action)
         state = self._filter.see(observation, row.is_first)
-        chosen = agent.choose(state, explore)
+        chosen = agent.choose(state, explore=True)
         if not torch.isfinite(chosen).all():
             raise diverged("an action of the agent")
         latent = {name: value.cpu() for name, value in agent.world_model.compress(state).items()}
@@ -252,7 +238,7 @@ class Collector:
             latent,
             row.cost,
         )
-        self._at.decisions += len(row.reward) - len(self._away)
+        self.decisions += len(row.reward) - len(self._away)
         return chosen
 
     def _send(self, action: np.ndarray) -> None:
@@ -286,12 +272,12 @@ class Collector:
         )
         self._ended = terminated | truncated
         self._row = self._without_away(row, info)
-        self._at.frames += int(info["frames"].sum())
+        self.frames += int(info["frames"].sum())
         if report and "episode" in info:
             for i in np.flatnonzero(info["_episode"]):
                 score, frames = float(info["episode"]["r"][i]), int(info["episode"]["l"][i])
                 logged = {name: float(values[i]) for name, values in info.get("logged", {}).items()}
-                self.finished.append(Score(score, frames, self._at.frames, logged))
+                self.finished.append(Score(score, frames, self.frames, logged))
 
     def _without_away(self, row: Arrival, info: Mapping[str, Any]) -> Arrival:
         """The row; a stream whose simulator is being replaced gets the row of the first that runs."""

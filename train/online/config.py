@@ -1,5 +1,6 @@
-"""The config of a run that learns online, put together from its parts' configs."""
+"""The config of a run that learns online, put together from its parts' configs, and its pace of updates."""
 
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, field_validator
@@ -71,3 +72,31 @@ class OnlineConfig(BaseModel, extra="forbid", validate_assignment=True, use_attr
     @classmethod
     def _kind(cls, values: Any) -> Any:
         return with_kind(values)
+
+
+@dataclass
+class Pace:
+    """How many updates are due: those of a starting point, and what the steps collected since ask for.
+
+    Attributes:
+        decisions: collected up to the starting point; at first the prefill, which asks for no updates.
+        updates: done up to the starting point.
+        ratio: replayed steps for each collected one.
+        batch_steps: steps in a batch, B * T.
+    """
+
+    decisions: int
+    updates: int
+    ratio: float
+    batch_steps: int
+
+    @classmethod
+    def of(cls, config: OnlineConfig, decisions: int = 0, updates: int = 0) -> "Pace":
+        """The pace of `config` for a run that has got so far."""
+        prefill = config.trainer.prefill_frames // config.env.action_repeat
+        steps = config.replay.batch_size * config.replay.sequence_length
+        return cls(max(prefill, decisions), updates, config.trainer.train_ratio, steps)
+
+    def due(self, decisions: int) -> int:
+        """Updates that should have been done after `decisions` collected steps."""
+        return self.updates + max(0, int((decisions - self.decisions) * self.ratio / self.batch_steps))

@@ -18,8 +18,7 @@ from train.drive.environments import decisions_per_second, explain_simulator_err
 from train.drive.open_loop import draw_newest
 from train.online.build import MakeConfiguredEnv, Parts, build_parts, warm_up
 from train.online.collector import Collector, Score
-from train.online.config import OnlineConfig
-from train.online.replay_ratio import Pace
+from train.online.config import OnlineConfig, Pace
 from train.online.warm_start import begin_with
 from train.run.checkpoint import load_checkpoint, rng_state, save_checkpoint, save_weights, set_rng_state
 from train.run.device import autocast, release_freed, usable_cores

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from train.drive.courses import held_out_seeds
+from train.drive.rollout import held_out_seeds
 from train.language.hindsight import PLACES, SPEEDS, Labels, SpeedScale, obeys
 from train.language.instructions import parse_instruction, sample_sentence
 from train.language.sentence_encoder import SentenceEncoder

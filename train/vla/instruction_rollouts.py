@@ -18,8 +18,8 @@ from envs.carla.env import OpenEnv, open_carla
 from envs.carla.servers.routes import RouteRunner, RouteTask
 from envs.course import Course
 from train.drive.carla_score import RouteScore, score_route
-from train.drive.courses import drive_course
 from train.drive.environments import EnvConfig, explain_simulator_errors
+from train.drive.rollout import drive_course
 from train.run.errors import DreamdriveError, one_line
 from train.run.progress import Progress
 from train.vla.checks import check_env

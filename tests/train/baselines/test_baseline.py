@@ -28,30 +28,10 @@ from train.run.tracking import read_metrics
 pytest.importorskip("stable_baselines3", reason="the extra baselines is not installed")
 
 SHIPPED = Path(__file__).parents[3] / "pretrained" / "car_racing"
-PPO = [
-    "--algo",
-    "ppo",
-    "--algo.steps",
-    "8",
-    "--algo.batch_size",
-    "16",
-    "--algo.epochs",
-    "1",
-    "--algo.units",
-    "16",
-]
-SAC = [
-    "--algo",
-    "sac",
-    "--algo.start",
-    "8",
-    "--algo.batch_size",
-    "8",
-    "--algo.buffer",
-    "100",
-    "--algo.units",
-    "16",
-]
+PPO = ["--algo", "ppo", "--algo.steps", "8", "--algo.batch_size", "16"]
+PPO += ["--algo.epochs", "1", "--algo.units", "16"]
+SAC = ["--algo", "sac", "--algo.start", "8", "--algo.batch_size", "8"]
+SAC += ["--algo.buffer", "100", "--algo.units", "16"]
 SMALL = ["--env.num_envs", "2", "--env.threads", "1", "--threads", "1", "--device", "cpu"]
 SHORT = ["--env.max_frames", "24"]
 
@@ -356,17 +336,8 @@ def test_dreams_begin_in_given_episodes(
     short = tmp_path / "short"
     words = ["collect", "car-racing", "--episodes", "1", "--output", str(short), "--env.max_frames", "4"]
     assert main([*words, "--env.instruments", "true"]) == 0
-    bad = [
-        "train",
-        "baseline",
-        "--in-dream",
-        str(SHIPPED),
-        "--episodes",
-        str(short),
-        "--run",
-        str(runs / "bad"),
-    ]
-    assert main(bad) == 1
+    words = ["train", "baseline", "--in-dream", str(SHIPPED), "--episodes", str(short)]
+    assert main([*words, "--run", str(runs / "bad")]) == 1
     assert "no episode has 5 rows" in capsys.readouterr().err and not (runs / "bad").exists()
 
 

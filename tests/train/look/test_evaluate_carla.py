@@ -13,8 +13,8 @@ from envs.carla.ends import SIMULATOR_LOST
 from envs.carla.servers.routes import RouteResult, RouteRunner, RouteTask
 from tests.envs.carla.fake_client import servers
 from tests.train.look.scored_env import BREAKS_ALWAYS, BREAKS_ONCE, open_scored
-from train.drive.courses import drive_course
 from train.drive.drivers import ConstantSpeedDriver, UniformDriver
+from train.drive.rollout import drive_course
 from train.look import evaluate_carla as evaluate
 from train.look.evaluate_carla import CarlaScores, evaluate_carla, scored_config, standin_towns
 from train.run.errors import DreamdriveError

@@ -14,8 +14,7 @@ import torch
 
 from tests.train.online.tiny_envs import Counting, counting, signalling, tiny_config
 from train.drive.environments import EnvConfig
-from train.online.config import OnlineConfig
-from train.online.replay_ratio import Pace
+from train.online.config import OnlineConfig, Pace
 from train.online.trainer import train_agent
 from train.run.checkpoint import load_checkpoint, load_weights
 from train.run.errors import DreamdriveError
