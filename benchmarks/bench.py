@@ -53,6 +53,14 @@ def machine(device: torch.device) -> dict[str, Any]:
     return {"threads": torch.get_num_threads(), "device": name}
 
 
+def begin(args: argparse.Namespace) -> tuple[torch.device, float, dict[str, Any]]:
+    """`set_up`, the fp32 `matrix_rate`, and the JSON's beginning: `--config`, the machine and that rate."""
+    device = set_up(args)
+    rate = matrix_rate(torch.float32, device)
+    about = {"config": str(args.config), **machine(device), "fp32_matrix_gflop_per_second": rate}
+    return device, rate, about
+
+
 def seconds(
     work: Callable[[], object], repeats: int, device: torch.device | None = None, warm_up: int = 2
 ) -> list[float]:

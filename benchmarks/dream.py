@@ -7,7 +7,6 @@ a step needs with what one large fp32 product reaches in the same run.
 """
 
 from pathlib import Path
-from typing import Any
 
 import bench
 import torch
@@ -82,19 +81,13 @@ def main() -> None:
     bench.add_machine(parser)
     args = parser.parse_args()
 
-    device = bench.set_up(args)
-    rate = bench.matrix_rate(torch.float32, device)
+    device, rate, result = bench.begin(args)
     rssm = build(OnlineConfig, args.config).agent
     lstm = LSTMConfig()
     agents = {"rssm": rssm, "lstm": DreamerConfig(world_model=lstm, behaviour=ActorCriticConfig())}
     if isinstance(rssm.behaviour, ActorCriticConfig):
         agents["lstm"].behaviour = rssm.behaviour
-    result: dict[str, Any] = {
-        "config": str(args.config),
-        "length": args.length,
-        **bench.machine(device),
-        "fp32_matrix_gflop_per_second": rate,
-    }
+    result["length"] = args.length
     table = bench.table(
         f"dreams, {result['threads']} threads, fp32 matrix rate {rate:.0f} GFLOP/s",
         *("what", "per second", "each [MFLOP]", "GFLOP/s", "share", "min-max [s]"),
@@ -104,9 +97,7 @@ def main() -> None:
         result[key] = figures
         table.add_row(
             text,
-            f"{figures['per_second']:,.0f}"
-            if figures["per_second"] >= 100
-            else f"{figures['per_second']:.1f}",
+            f"{figures['per_second']:,.{0 if figures['per_second'] >= 100 else 1}f}",
             f"{figures['mflop_each']:.2f}",
             f"{figures['gflop_per_second']:.1f}",
             f"{figures['share_of_fp32_matrix_rate']:.0%}",
@@ -118,16 +109,10 @@ def main() -> None:
             figures = dreams(config, batch, args.length, args.repeats, rate, device)
             add(f"{name}_steps_batch_{batch}", f"{name} steps, batch {batch}", figures)
     figures = fitness(lstm, args.population, args.dreams, args.fitness_length, args.repeats, rate, device)
-    result |= {
-        "population": args.population,
-        "dreams_each": args.dreams,
-        "fitness_length": args.fitness_length,
-    }
-    add(
-        "lstm_fitness",
-        f"lstm fitness, {args.population} controllers x {args.dreams} dreams x {args.fitness_length} steps",
-        figures,
-    )
+    sizes = {"population": args.population, "dreams_each": args.dreams, "fitness_length": args.fitness_length}
+    result |= sizes
+    text = "lstm fitness, {population} controllers x {dreams_each} dreams x {fitness_length} steps"
+    add("lstm_fitness", text.format(**sizes), figures)
     Console().print(table)
     bench.write(args.json, result)
 

@@ -7,7 +7,6 @@ share compares the matrix products a decision needs with what one large fp32 pro
 """
 
 from pathlib import Path
-from typing import Any
 
 import bench
 import torch
@@ -46,15 +45,9 @@ def main() -> None:
     bench.add_machine(parser)
     args = parser.parse_args()
 
-    device = bench.set_up(args)
-    rate = bench.matrix_rate(torch.float32, device)
+    device, rate, result = bench.begin(args)
+    result["cars"] = args.cars
     agent = build(OnlineConfig, args.config).agent
-    result: dict[str, Any] = {
-        "config": str(args.config),
-        "cars": args.cars,
-        **bench.machine(device),
-        "fp32_matrix_gflop_per_second": rate,
-    }
     table = bench.table(
         f"planning, {result['threads']} threads, fp32 matrix rate {rate:.0f} GFLOP/s",
         *("planner", "samples", "horizon", "decisions/s", "ms each", "imagined steps/s", "share"),

@@ -70,17 +70,11 @@ def main() -> None:
     bench.add_machine(parser)
     args = parser.parse_args()
 
-    device = bench.set_up(args)
+    device, rate, result = bench.begin(args)
     config = build(VLATrainConfig, args.config)
     vector = torch.nn.functional.normalize(torch.randn(1, config.policy.text_size), dim=1)
     policy = VLAPolicy(config.policy, lambda texts: vector.expand(len(texts), -1)).to(device).eval()
-    rate = bench.matrix_rate(torch.float32, device)
-    result: dict[str, Any] = {
-        "config": str(args.config),
-        "parameters": sum(p.numel() for p in policy.parameters()),
-        **bench.machine(device),
-        "fp32_matrix_gflop_per_second": rate,
-    }
+    result["parameters"] = sum(p.numel() for p in policy.parameters())
     for cars in args.cars:
         batch = random_batch(config.policy, cars, device)
         for samples in args.samples:

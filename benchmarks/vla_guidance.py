@@ -11,7 +11,6 @@ import statistics
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import bench
 import torch
@@ -97,17 +96,10 @@ def main() -> None:
     bench.add_machine(parser)
     args = parser.parse_args()
 
-    device = bench.set_up(args)
+    device, _, result = bench.begin(args)
     agent, vla = build(OnlineConfig, args.config), build(VLATrainConfig, args.vla)
-    result: dict[str, Any] = {
-        "config": str(args.config),
-        "vla": str(args.vla),
-        "cars": args.cars,
-        "horizon": args.horizon,
-        "execute": vla.policy.execute,
-        **bench.machine(device),
-        "fp32_matrix_gflop_per_second": bench.matrix_rate(torch.float32, device),
-    }
+    result |= {"vla": str(args.vla), "cars": args.cars, "horizon": args.horizon}
+    result["execute"] = vla.policy.execute
     table = bench.table(
         f"guidance, {result['threads']} threads, {args.cars} cars, horizon {args.horizon}",
         *("candidates", "ms a decision", "decisions/s", "imagined steps/s"),

@@ -175,10 +175,10 @@ def collect_demonstrations(
         output: the folder; made if missing.
         seed: of everything: episode N is drawn from the seed and N.
         config: the commands, and how often they change.
-        learner: a run with a policy that takes instructions. It drives by the commands in words, and what the
-            demonstrator would have done in its place is kept to learn (DAgger: Ross et al. 2011, algorithm 3.1,
-            with beta 0); no mistakes are added to its own. An episode ends where it is farther from the
-            middle of the road than three half widths.
+        learner: a run with a policy that takes instructions. It drives by the commands in words; learnt
+            is what the demonstrator would have done in its place (DAgger: Ross et al. 2011, algorithm 3.1,
+            with beta 0); no mistakes are added. An episode ends where it is farther from the middle
+            of the road than three half widths.
 
     Raises:
         DreamdriveError: a run is none, or drives something else; the folder holds other episodes; or the
