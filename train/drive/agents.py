@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
+from agent.behaviour.actor_critic import ActorCritic
 from agent.dreamer import Dreamer
 from agent.world_model.encoder import ObservationShapes
 from agent.world_model.interface import WorldModel
@@ -54,6 +55,12 @@ class TrainedModel:
     """Steps a second, for films."""
     trained: Trained | None
     """The whole agent, if the run holds one."""
+
+    @property
+    def actor_critic(self) -> ActorCritic | None:
+        """The agent's actor and critic; None of a run without an agent, or of an agent without them."""
+        behaviour = self.trained.agent.behaviour if self.trained is not None else None
+        return behaviour if isinstance(behaviour, ActorCritic) else None
 
 
 def load_agent(path: Path, device: str = "auto") -> Trained:

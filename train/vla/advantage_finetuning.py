@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from agent.behaviour.actor_critic import ActorCritic
 from agent.behaviour.vla.advantage import AdvantageLoss, advantage_loss, advantage_weights
 from agent.behaviour.vla.interface import FEATURES, TASK
 from agent.world_model.interface import State, WorldModel
@@ -80,12 +79,8 @@ class TeacherLearner(PolicyLearner):
         _check_sizes(self.original, self._model, config)
         check_policy_features(start, self._model, Path(config.world_model))
         self._by_features = self.original.config.vision == "features"
-        behaviour = found.trained.agent.behaviour if found.trained is not None else None
-        actor = behaviour.policy if isinstance(behaviour, ActorCritic) else None
-        changed: dict[str, float] = {"value": 0.0}
-        if isinstance(behaviour, ActorCritic):
-            changed = {"discount": behaviour.discount}
-        self.config = config.model_copy(update={"judge": config.judge.model_copy(update=changed)})
+        actor = found.actor_critic
+        self.config = config.model_copy(update={"judge": config.judge.of_critic(actor)})
         to_learn, to_test = split_dream_starts(config)
         scale = speed_scale(config.env)
         fitted = Path(config.gauges) if config.gauges else None
@@ -98,7 +93,7 @@ class TeacherLearner(PolicyLearner):
                 self._model, found.shapes, to_learn[: config.fit_episodes], config.fit, config.seed
             )
         )
-        self._scorer = ChunkScorer(self._model, self.config.judge, actor, self.probes, scale)
+        self._scorer = ChunkScorer(self._model, self.config.judge, actor and actor.policy, self.probes, scale)
         self._learnt = read_starts(self._model, list(found.shapes), to_learn, config, scale)
         self._tested = read_starts(self._model, list(found.shapes), to_test, config, scale)
         torch.manual_seed(config.seed)
@@ -155,7 +150,7 @@ class TeacherLearner(PolicyLearner):
         c = self.config
         rng = np.random.default_rng([c.seed, 53 if held_out else 52, number])
         index = rng.choice(starts.rows.usable, c.batch_size)
-        asked = [self._labels(starts.rows.found[i], rng) for i in index]
+        asked = [self._labels(starts.rows.labels[i], rng) for i in index]
         batch: dict[str, Any] = {name: column[index] for name, column in starts.rows.seen.items()}
         batch[TASK] = [sample_sentence(labels, rng, held_out) for labels in asked]
         where = next(self._model.parameters()).device

@@ -15,6 +15,7 @@ import torch
 from pydantic import BaseModel, Field
 from torch import Tensor
 
+from agent.behaviour.actor_critic import ActorCritic
 from agent.behaviour.planner import Prior, imagined_returns
 from agent.world_model.interface import State, Trajectory, WorldModel
 from train.language.hindsight import PLACES, SPEEDS, Labels, SpeedScale
@@ -45,6 +46,11 @@ class ChunkScoringConfig(BaseModel, extra="forbid", validate_assignment=True, us
     """Weight of obedience, which is 1 where each step is as instructed; needs probes and an instruction."""
     doubt: Annotated[float, "may change on resume"] = Field(1.0, ge=0)
     """Weight, subtracted, of the share of steps that the world model is uncertain of; needs probes."""
+
+    def of_critic(self, critic: ActorCritic | None) -> "ChunkScoringConfig":
+        """This config with the discount of the world model's critic; without one values do not count."""
+        changed = {"value": 0.0} if critic is None else {"discount": critic.discount}
+        return self.model_copy(update=changed)
 
 
 @dataclass

@@ -32,8 +32,8 @@ class LabelledRows:
         seen: IMAGE (N, 3, H, W) uint8 or FEATURES (N, F) float32, and STATE (N, S) float32.
         action: (N, A) float32, the demonstrator's action in each row.
         end: (N,) the row after the last one of the row's own episode.
-        found: N labels in hindsight.
-        asked: N labels of the command that the demonstration followed; empty ones where that is not known.
+        labels: N, in hindsight.
+        commands: N labels of the command that the demonstration followed; empty ones where that is not known.
         usable: (M,) the rows that have a label.
         episodes: how many.
     """
@@ -41,8 +41,8 @@ class LabelledRows:
     seen: dict[str, Tensor]
     action: Tensor
     end: NDArray[np.int64]
-    found: list[Labels]
-    asked: list[Labels]
+    labels: list[Labels]
+    commands: list[Labels]
     usable: NDArray[np.int64]
     episodes: int
 
@@ -78,13 +78,13 @@ def read_rows(
     """
     parts: dict[str, list[Tensor]] = {}
     end: list[NDArray[np.int64]] = []
-    found: list[Labels] = []
-    asked: list[Labels] = []
+    labels: list[Labels] = []
+    commands: list[Labels] = []
     limits = EpisodeLimits(max_bytes=data.max_bytes)
     for path in paths:
         episode = read_episode(path, limits)
         try:
-            labels, wanted = label_rows(episode, scale, data.window), commanded_rows(episode)
+            found, wanted = label_rows(episode, scale, data.window), commanded_rows(episode)
             own = row_columns(episode, features)
         except (DreamdriveError, ValueError) as error:
             raise DreamdriveError(f"{path}: {error}") from error
@@ -100,21 +100,20 @@ def read_rows(
                 f"{path}: {spent:,} bytes of demonstrations, expected at most data.max_bytes "
                 f"{data.max_bytes:,}: a smaller data.fraction takes less"
             )
-        begin = len(found)
-        found += labels
+        labels += found
         if wanted is None:
-            asked += [Labels()] * len(labels)
+            commands += [Labels()] * len(found)
         else:
             # Commands have no manoeuvres: those are the route's.
-            asked += [replace(a, manoeuvre=f.manoeuvre) for a, f in zip(wanted, labels, strict=True)]
-        end.append(np.full(len(labels), begin + len(labels), np.int64))
-    usable = np.flatnonzero([bool(a) or bool(b) for a, b in zip(found, asked, strict=True)])
+            commands += [replace(a, manoeuvre=f.manoeuvre) for a, f in zip(wanted, found, strict=True)]
+        end.append(np.full(len(found), len(labels), np.int64))
+    usable = np.flatnonzero([bool(a) or bool(b) for a, b in zip(labels, commands, strict=True)])
     if not len(usable):
         raise DreamdriveError(f"{paths[0].parent}: no row of {len(paths)} episodes obeys any instruction")
     # One column after the other, so that few bytes are there twice.
     columns = {name: torch.cat(parts.pop(name)) for name in list(parts)}
     action = columns.pop(ACTION)
-    return LabelledRows(columns, action, np.concatenate(end), found, asked, usable, len(paths))
+    return LabelledRows(columns, action, np.concatenate(end), labels, commands, usable, len(paths))
 
 
 def row_columns(episode: Episode, features: FeaturesOf | None = None) -> dict[str, Tensor]:
@@ -240,14 +239,14 @@ class InstructionBatches:
         batch: dict[str, Any] = {name: column[index] for name, column in rows.seen.items()}
         chunk = self._config.policy.chunk
         batch[ACTION], batch[PAD] = chunks_ahead(rows.action, index, rows.end[index], chunk)
-        batch[TASK] = [self._sentence(rows.found[i], rows.asked[i], rng) for i in index]
+        batch[TASK] = [self._sentence(rows.labels[i], rows.commands[i], rng) for i in index]
         return batch
 
-    def _sentence(self, found: Labels, asked: Labels, rng: np.random.Generator) -> str:
+    def _sentence(self, labels: Labels, command: Labels, rng: np.random.Generator) -> str:
         data = self._config.data
-        use_asked = bool(asked) and (rng.random() < data.asked_share or not found)
-        labels = asked if use_asked else found
-        return sample_sentence(sample_subset(labels, data.both_share, rng), rng, self._held_out)
+        use_command = bool(command) and (rng.random() < data.asked_share or not labels)
+        chosen = sample_subset(command if use_command else labels, data.both_share, rng)
+        return sample_sentence(chosen, rng, self._held_out)
 
 
 def sample_subset(labels: Labels, both_share: float, rng: np.random.Generator) -> Labels:

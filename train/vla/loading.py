@@ -7,7 +7,6 @@ from typing import Any
 
 from pydantic import BaseModel, Field, field_validator
 
-from agent.behaviour.actor_critic import ActorCritic
 from agent.behaviour.vla.interface import ChunkPolicy
 from agent.world_model.interface import WorldModel
 from envs.car_racing.env import CarRacingConfig
@@ -140,8 +139,6 @@ def _guided(
             raise DreamdriveError(
                 f"{run}: observes {name} {found.shapes[name]}, expected {shape}, the policy's"
             )
-    behaviour = found.trained.agent.behaviour if found.trained is not None else None
-    actor = behaviour if isinstance(behaviour, ActorCritic) else None
     probes = load_dream_probes(guidance.gauges, found.world_model) if guidance.gauges is not None else None
 
     @cache
@@ -151,9 +148,9 @@ def _guided(
     return WorldModelGuidedTrainer(
         driver,
         found.world_model,
-        actor,
+        found.actor_critic,
         guidance.candidates,
-        ChunkScoringConfig(value=0.0) if actor is None else ChunkScoringConfig(discount=actor.discount),
+        ChunkScoringConfig().of_critic(found.actor_critic),
         probes,
         scale,
         labels_of if probes is not None else None,

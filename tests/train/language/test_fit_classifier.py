@@ -42,7 +42,7 @@ def test_lessons_are_true_and_say_everything() -> None:
     assert labelled_sentences(3, held_out=False)[0] == texts != labelled_sentences(4, held_out=False)[0]
 
 
-def test_nothing_kept_for_testing_is_taught() -> None:
+def test_nothing_kept_for_testing_is_learnt() -> None:
     assert not set(labelled_sentences(0, held_out=False)[0]) & set(labelled_sentences(0, held_out=True)[0])
 
 
@@ -52,7 +52,7 @@ def test_classes_of_nothing_are_the_last_ones() -> None:
 
 
 @pytest.mark.slow
-def test_a_reader_reads_what_it_was_taught_and_most_of_what_it_was_not() -> None:
+def test_a_classifier_knows_what_it_learnt_and_most_of_what_it_did_not() -> None:
     torch.manual_seed(0)
     reader = InstructionClassifier(256, CLASS_COUNTS)
     kept = fit_instruction_classifier(reader, bag, 0)

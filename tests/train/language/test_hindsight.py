@@ -79,7 +79,7 @@ def test_manoeuvres_are_those_in_the_window() -> None:
     assert label_rows(_episode([15.0] * 26, manoeuvres=words), _SCALE, 20)[5].manoeuvre is None
 
 
-def test_who_leaves_the_route_does_not_do_its_manoeuvre() -> None:
+def test_a_car_that_leaves_the_route_does_not_do_its_manoeuvre() -> None:
     offsets = np.where(np.arange(20) < 12, 1.0, 6.0)  # on a road 10 m wide
     episode = _episode([15.0] * 20, offsets, manoeuvres=np.array(["left"] * 20))
     labels = [one.manoeuvre for one in label_rows(episode, _SCALE, 5)]
@@ -106,7 +106,7 @@ def test_labels_are_obeyed_by_most_of_their_window(driven: list[tuple[float, flo
             assert not part or done.mean() >= 0.8
 
 
-def test_obeying_is_told_row_by_row() -> None:
+def test_obedience_is_found_row_by_row() -> None:
     speeds = np.array([0.0, 5.0, 15.0, 30.0, 60.0])
     offsets, widths = np.array([3.0, 0.0, -3.0, np.nan, 3.0]), np.full(5, 5.0)
     for index, speed in enumerate(SPEEDS):

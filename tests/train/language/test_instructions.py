@@ -86,7 +86,7 @@ def test_other_words_are_understood_by_the_nearest_phrasing(text: str, labels: L
     assert parse_instruction(text, WordCounts()) == labels
 
 
-def test_sides_are_told_apart_whatever_the_encoder_says() -> None:
+def test_sides_are_kept_apart_whatever_the_encoder_says() -> None:
     def blind(texts: Sequence[str]) -> Tensor:
         return WordCounts()([re.sub("left|right", "there", text) for text in texts])
 

@@ -66,7 +66,7 @@ def test_opposite_sides_lie_further_apart_than_as_sentences_alone() -> None:
     assert words[0, 1] < whole[0, 1] - 0.05
 
 
-def test_words_are_told_beside_the_sentence(network: Counting) -> None:
+def test_words_are_embedded_beside_the_sentence(network: Counting) -> None:
     vector = SentenceEncoder()(["go left now now"])[0]
     torch.testing.assert_close(vector.norm(), torch.tensor(1.0))
     assert vector[:384].argmax() == 15

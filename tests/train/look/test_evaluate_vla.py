@@ -7,10 +7,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor
 
-from agent.behaviour.vla.interface import IMAGE, STATE, TASK, VLABatch
+from agent.behaviour.vla.interface import IMAGE, STATE, TASK
 from envs.car_racing.env import CarRacingConfig
+from tests.train.vla.tiny_demonstrations import ConstantPolicy
 from train.language.hindsight import CAR_RACING_SPEEDS, Labels
 from train.language.instructions import lookup_labels, phrasings
 from train.look.evaluate_vla import evaluate_policy
@@ -34,25 +34,6 @@ from train.vla.instruction_metrics import (
 FIRST = 1_000_000
 
 
-class Constant:
-    """Steers straight on with one pedal; notes what it was shown. It is no module, and no policy of ours."""
-
-    def __init__(self, pedal: float) -> None:
-        self.pedal = pedal
-        self.batches: list[VLABatch] = []
-        self.resets: list[int] = []
-
-    def reset(self) -> None:
-        self.resets.append(len(self.batches))
-
-    def select_action(self, batch: VLABatch) -> Tensor:
-        self.batches.append(batch)
-        return torch.tensor([0.0, self.pedal]).expand(len(batch[TASK]), 2)
-
-    def predict_action_chunk(self, batch: VLABatch) -> Tensor:
-        raise AssertionError("who drives asks for actions, never for chunks")
-
-
 def driven(trial: Trial, speeds: Sequence[float], offset: float = 0.0) -> TrialRecord:
     count = len(speeds)
     return TrialRecord(trial, list(speeds), [offset] * count, [40 / 6] * count)
@@ -74,7 +55,7 @@ def test_obedience_is_the_share_of_the_decisions_after_settling() -> None:
     assert (other.obedience, other.speed_obedience, other.place_obedience) == (0.0, 1.0, 0.0)
 
 
-def test_who_leaves_the_road_or_ends_early_does_not_obey() -> None:
+def test_a_car_that_leaves_the_road_or_ends_early_does_not_obey() -> None:
     trial = Trial(FIRST, Labels(place="right"), "")
     off = score_trial(driven(trial, [10.0] * 20, -9.0), 0.0, CAR_RACING_SPEEDS, 5)
     assert off.off_road == 1.0 and off.speed_obedience is None
@@ -82,7 +63,7 @@ def test_who_leaves_the_road_or_ends_early_does_not_obey() -> None:
     assert early.obedience == 0.0 and early.mean_speed == 0.0
 
 
-def test_a_manoeuvre_is_done_by_who_gets_through_in_the_lane() -> None:
+def test_a_manoeuvre_is_done_by_a_car_that_gets_through_in_the_lane() -> None:
     words = ["", "left", "left", "left", "", "right", "left", "left"]
     near, widths = np.array([0.0, 0.0, 9.0, 0.0, 0.0, 0.0, 0.0, 0.0]), np.full(8, 2.0)
     wanted, done = manoeuvre_decisions("left", words, near, widths)
@@ -124,7 +105,7 @@ def test_the_suite_has_every_cell_in_words_kept_for_testing() -> None:
 
 
 @given(st.lists(st.integers(0, 4), min_size=1, max_size=30))
-def test_shuffled_trials_are_told_what_others_are_asked(groups: list[int]) -> None:
+def test_shuffled_trials_get_instructions_of_others(groups: list[int]) -> None:
     names = ["stop", "crawl", "slow", "brisk", "fast"]
     trials = [Trial(FIRST + i, Labels(names[g]), f"{g} {i}") for i, g in enumerate(groups)]
     if max(groups.count(g) for g in groups) > len(groups) // 2:
@@ -181,7 +162,7 @@ def test_the_difference_between_cells_is_no_spread() -> None:
 
 def test_any_policy_with_lerobots_methods_is_scored() -> None:
     env = CarRacingConfig(max_frames=24)
-    policy = Constant(0.0)
+    policy = ConstantPolicy(0.0)
     asked = [("wait", Labels("stop")), ("go", Labels("fast"))]
     # Three episodes in two places: the second one's partner waits for the third.
     scores = evaluate_policy(policy, asked, [FIRST, FIRST + 1, FIRST + 2], env, settle=2, slots=2, workers=1)
@@ -202,15 +183,15 @@ def test_what_cannot_be_scored_is_refused() -> None:
     with pytest.raises(DreamdriveError, match="no method select_action"):
         evaluate_policy(type("None", (), {"reset": print})(), asked, [FIRST], env, 2)
     with pytest.raises(DreamdriveError, match="expected more than 160"):
-        evaluate_policy(Constant(0.0), asked, [FIRST], env)
+        evaluate_policy(ConstantPolicy(0.0), asked, [FIRST], env)
     with pytest.raises(DreamdriveError, match="different ones"):
-        evaluate_policy(Constant(0.0), asked, [FIRST, FIRST], env, 2)
+        evaluate_policy(ConstantPolicy(0.0), asked, [FIRST, FIRST], env, 2)
     with pytest.raises(DreamdriveError, match="1000000 or more"):
-        evaluate_policy(Constant(0.0), asked, [5], env, 2)
+        evaluate_policy(ConstantPolicy(0.0), asked, [5], env, 2)
     with pytest.raises(DreamdriveError, match="neither speed nor place"):
-        evaluate_policy(Constant(0.0), [("turn", Labels(manoeuvre="left"))], [FIRST], env, 2)
+        evaluate_policy(ConstantPolicy(0.0), [("turn", Labels(manoeuvre="left"))], [FIRST], env, 2)
     with pytest.raises(DreamdriveError, match="at least one instruction"):
-        evaluate_policy(Constant(0.0), [], [FIRST], env, 2)
+        evaluate_policy(ConstantPolicy(0.0), [], [FIRST], env, 2)
 
 
 def test_each_environment_has_its_speeds() -> None:

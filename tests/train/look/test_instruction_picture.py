@@ -37,7 +37,7 @@ def test_a_line_for_each_episode_in_the_colour_of_its_place(tmp_path: Path) -> N
     assert above[1] < above[0] and below[0] < below[1]
 
 
-def test_who_is_asked_for_no_speed_and_where_there_is_no_road(tmp_path: Path) -> None:
+def test_no_speed_asked_for_and_where_there_is_no_road(tmp_path: Path) -> None:
     turning = drive(Labels(manoeuvre="left"), 5.0, 0.0)
     turning.half_widths[10:20] = [0.0] * 10
     draw_trials(tmp_path / "driven.png", [turning], CAR_RACING_SPEEDS, "turning")

@@ -81,7 +81,7 @@ def pedal(policy: VLAPolicy) -> float:
     return float(policy.predict_action_chunks(batch, 16, generator)[..., 1].mean())
 
 
-def test_what_the_dreams_reward_becomes_likelier_and_the_leash_holds(config: TeacherConfig) -> None:
+def test_what_the_dreams_reward_becomes_likelier_and_the_kl_term_holds_it(config: TeacherConfig) -> None:
     gained = {}
     for leash in (0.0, 20.0):
         changed = config.model_copy(
@@ -101,7 +101,7 @@ def test_what_the_dreams_reward_becomes_likelier_and_the_leash_holds(config: Tea
     assert gained[20.0] < 0.5 * gained[0.0]
 
 
-def test_a_policy_of_features_is_taught_by_the_world_model_that_it_reads(
+def test_a_policy_of_features_is_fine_tuned_by_the_world_model_that_it_reads(
     config: TeacherConfig, tmp_path: Path
 ) -> None:
     sizes = load_policy(Path(config.start), encoder).config
@@ -122,7 +122,7 @@ def test_a_policy_of_features_is_taught_by_the_world_model_that_it_reads(
         TeacherLearner(config.model_copy(update={"start": str(tmp_path / "many")}), encoder=encoder)
 
 
-def test_a_policy_of_another_world_models_features_is_not_taught(
+def test_a_policy_of_another_world_models_features_is_not_fine_tuned(
     config: TeacherConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sizes = load_policy(Path(config.start), encoder).config

@@ -66,7 +66,7 @@ def test_a_row_gets_its_own_picture_and_a_sentence_it_obeys(tmp_path: Path) -> N
     for picture, state, text in zip(batch[IMAGE], batch[STATE], batch[TASK], strict=True):
         row = next(i for i in range(len(rows.end)) if torch.equal(rows.seen[IMAGE][i], picture))
         assert torch.equal(rows.seen[STATE][row], state)
-        said, true = lookup_labels(text), rows.found[row]
+        said, true = lookup_labels(text), rows.labels[row]
         assert said is not None and said.speed in (None, true.speed) and said.place in (None, true.place)
 
 
@@ -174,7 +174,7 @@ def test_rows_without_any_label_are_left_out(tmp_path: Path) -> None:
     assert len(rows.end) == 48 and rows.usable.min() >= 24 and 10 < len(rows) < 24
 
 
-def test_what_is_wrong_with_a_file_is_told(tmp_path: Path) -> None:
+def test_what_is_wrong_with_a_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "d").mkdir()
     bad = tmp_path / "d" / "episode_000000.npz"
     run = config(tmp_path / "d")

@@ -52,7 +52,7 @@ def test_one_candidate_is_the_policy_itself() -> None:
     assert torch.equal(both.select_action(seen), alone.select_action(seen))
 
 
-def test_guidance_obeys_where_the_policy_does_not_listen() -> None:
+def test_guidance_obeys_where_the_policy_ignores_its_instruction() -> None:
     alone = [drives(Random(), "fast")[0] for _ in range(3)]
     faster, _ = drives(guided(), "fast")
     slower, _ = drives(guided(obedience=20.0), "crawl")
@@ -61,7 +61,7 @@ def test_guidance_obeys_where_the_policy_does_not_listen() -> None:
     assert slower < 18 and left > 0.25 * HALF
 
 
-def test_guidance_without_gauges_looks_for_returns() -> None:
+def test_guidance_without_probes_maximises_returns() -> None:
     trainer = WorldModelGuidedTrainer(Random(), Road(), candidates=16)
     assert drives(trainer, "crawl")[0] > 70
     assert trainer.last is not None and (trainer.last.obedience == 1).all()

@@ -60,7 +60,7 @@ def test_dreams_are_episodes_that_begin_in_real_rows_and_obey_the_world() -> Non
         assert abs(shown[1] * MOST - float(true)) < 2.0
 
 
-def test_who_sees_by_the_same_world_model_learns_from_the_features_it_dreamt_in() -> None:
+def test_features_of_imagined_episodes_are_kept_for_the_same_world_model() -> None:
     road, other = Road(), Road()
     other.load_state_dict(road.state_dict())
     assert weights_fingerprint(road) == weights_fingerprint(other)

@@ -41,7 +41,7 @@ class Counting:
         return torch.tensor([[self.count / 100, 0.5]])
 
     def predict_action_chunk(self, batch: VLABatch) -> Tensor:
-        raise AssertionError("who drives asks for actions, never for chunks")
+        raise AssertionError("a driver asks for actions, never for chunks")
 
 
 def one_action(driver: InstructedDriver, seen: Mapping[str, Any], first: bool) -> np.ndarray:
@@ -53,7 +53,7 @@ def tiny(state_size: int = 4) -> VLAPolicy:
     return VLAPolicy(TINY.model_copy(update={"state_size": state_size, "action_size": 2}), encode).eval()
 
 
-def test_what_is_drawn_to_be_told_is_told_in_training() -> None:
+def test_drawn_instructions_are_those_of_training() -> None:
     rng = np.random.default_rng(0)
     texts = [draw_instruction(rng, junctions=True) for _ in range(300)]
     meant = [lookup_labels(text) for text in texts]
@@ -147,7 +147,7 @@ def test_bad_input_is_one_line(tmp_path: Path) -> None:
         collect_instructed(InstructedPolicy(tiny(22), learnt=ENV), "tiny", 1, tmp_path)
 
 
-def test_a_policy_drives_carla_as_it_is_told() -> None:
+def test_a_policy_drives_carla_as_instructed() -> None:
     env = CarlaConfig(image_size=16)
     config = CarlaCollectConfig(env=env)
     policy = CarlaPolicy("tiny", instructed=InstructedPolicy(tiny(22), ["crawl along"], learnt=env))

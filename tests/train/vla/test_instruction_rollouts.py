@@ -3,14 +3,12 @@
 from pathlib import Path
 
 import pytest
-import torch
-from torch import Tensor
 
-from agent.behaviour.vla.interface import STATE, TASK, VLABatch
+from agent.behaviour.vla.interface import STATE, TASK
 from envs.carla.config import CarlaConfig
 from tests.envs.carla.fake_client import servers
 from tests.train.look.scored_env import BREAKS_ALWAYS, BREAKS_ONCE, open_scored
-from tests.train.vla.tiny_demonstrations import TINY, encode
+from tests.train.vla.tiny_demonstrations import TINY, ConstantPolicy, encode
 from train.language.hindsight import Labels
 from train.run.errors import DreamdriveError
 from train.vla.checks import check_env
@@ -21,24 +19,6 @@ from train.vla.policy import VLAPolicy
 pytestmark = pytest.mark.usefixtures("nothing_left_behind")
 FIRST = 1_000_000
 SLOW, FAST, LEFT = Labels("slow"), Labels("fast"), Labels(manoeuvre="left")
-
-
-class Straight:
-    """Does nothing; notes what it was shown. No policy of ours."""
-
-    def __init__(self) -> None:
-        self.batches: list[VLABatch] = []
-        self.resets: list[int] = []
-
-    def reset(self) -> None:
-        self.resets.append(len(self.batches))
-
-    def select_action(self, batch: VLABatch) -> Tensor:
-        self.batches.append(batch)
-        return torch.zeros(len(batch[TASK]), 2)
-
-    def predict_action_chunk(self, batch: VLABatch) -> Tensor:
-        raise AssertionError("who drives asks for actions, never for chunks")
 
 
 def fake(tmp_path: Path, count: int) -> CarlaConfig:
@@ -56,8 +36,8 @@ def drive(tmp_path: Path, policy: object, trials: list[Trial], count: int = 2) -
     return drive_carla_trials(policy, trials, fake(tmp_path, count), settle=1, open_env=open_scored)
 
 
-def test_each_route_is_told_its_own_and_scored_by_what_was_driven(tmp_path: Path) -> None:
-    policy = Straight()
+def test_each_route_has_its_own_instruction_and_is_scored_by_what_was_driven(tmp_path: Path) -> None:
+    policy = ConstantPolicy()
     trials = [Trial(FIRST, SLOW, "a"), Trial(FIRST + 1, LEFT, "b"), Trial(FIRST + 2, FAST, "c")]
     found = drive(tmp_path, policy, trials)
     assert [(one.seed, one.asked, one.told) for one in found.scores] == [
@@ -80,7 +60,7 @@ def test_each_route_is_told_its_own_and_scored_by_what_was_driven(tmp_path: Path
 
 def test_a_lost_route_is_noted_anew_and_one_that_never_ends_is_left_out(tmp_path: Path) -> None:
     trials = [Trial(seed, SLOW, "a") for seed in (FIRST, BREAKS_ONCE, BREAKS_ALWAYS)]
-    found = drive(tmp_path, Straight(), trials)
+    found = drive(tmp_path, ConstantPolicy(), trials)
     assert [one.seed for one in found.scores] == [FIRST, BREAKS_ONCE] and found.lost == 1
     assert [one.decisions for one in found.scores] == [5, 5]
 
@@ -91,11 +71,11 @@ def test_what_cannot_be_driven_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(DreamdriveError, match="no method select_action"):
         drive_carla_trials(object.__new__(type("None", (), {"reset": print})), one, env)
     with pytest.raises(DreamdriveError, match="different ones"):
-        drive_carla_trials(Straight(), one * 2, env)
+        drive_carla_trials(ConstantPolicy(), one * 2, env)
     with pytest.raises(DreamdriveError, match="1000000 or more"):
-        drive_carla_trials(Straight(), [Trial(5, SLOW, "a")], env)
+        drive_carla_trials(ConstantPolicy(), [Trial(5, SLOW, "a")], env)
     with pytest.raises(DreamdriveError, match="none of 50 routes does 'change'"):
-        drive(tmp_path, Straight(), [Trial(FIRST, Labels(manoeuvre="change"), "a")], 1)
+        drive(tmp_path, ConstantPolicy(), [Trial(FIRST, Labels(manoeuvre="change"), "a")], 1)
 
 
 @pytest.mark.parametrize(

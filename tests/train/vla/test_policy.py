@@ -214,7 +214,7 @@ def test_inference_mode_changes_nothing() -> None:
             assert torch.equal(drive(policy, 7), expected)
 
 
-def test_an_error_in_the_background_is_told() -> None:
+def test_an_error_in_the_background_is_raised() -> None:
     policy = make(chunk=6, execute=3, delay=2, background=True)
     for seed in range(3):
         policy.select_action(batch(seed=seed))

@@ -29,7 +29,7 @@ def fitted(seed: int = 0) -> DreamProbes:
     return fit_dream_probes(model, drives, CONFIG, seed)
 
 
-def test_gauges_read_what_is_true_and_say_how_well() -> None:
+def test_probes_read_true_quantities_and_report_their_r2() -> None:
     gauges = fitted()
     assert gauges.state_size == 4
     assert gauges.scores["speed"] > 0.9 and gauges.scores["offset"] > 0.8
@@ -47,7 +47,7 @@ def test_gauges_read_what_is_true_and_say_how_well() -> None:
     assert float((gauges.relative_disagreement(features[:-1] + 8.0, actions) > 1.0).float().mean()) > 0.9
 
 
-def test_saved_gauges_come_back_as_they_were(tmp_path: Path) -> None:
+def test_saved_probes_come_back_as_they_were(tmp_path: Path) -> None:
     gauges = fitted()
     gauges.save(tmp_path)
     back = load_dream_probes(tmp_path, Road())
@@ -59,7 +59,7 @@ def test_saved_gauges_come_back_as_they_were(tmp_path: Path) -> None:
     assert back.scores == gauges.scores and back.limit == gauges.limit
 
 
-def test_gauges_of_another_world_model_are_refused(tmp_path: Path) -> None:
+def test_probes_of_another_world_model_are_refused(tmp_path: Path) -> None:
     fitted().save(tmp_path)
     with pytest.raises(DreamdriveError, match="feature_size 2: expected 28, as the world model's"):
         load_dream_probes(tmp_path, tiny_rssm())

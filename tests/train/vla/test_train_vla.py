@@ -89,7 +89,7 @@ def test_a_resumed_run_is_bit_identical(
 
 
 @pytest.mark.slow
-def test_a_reader_is_taught_first_and_never_again(tmp_path: Path, runs: Path) -> None:
+def test_an_instruction_classifier_is_fitted_first_and_never_again(tmp_path: Path, runs: Path) -> None:
     data = write(tmp_path / "d")
     policy = {**TINY.model_dump(), "reading": [6, 4, 5]}
     train_vla(config(data, policy=policy, updates=2), runs / "vla", encoder=encode)
@@ -189,7 +189,7 @@ def test_imagined_episodes_are_mixed_in(tmp_path: Path) -> None:
     assert bool(torch.isfinite(learner.update()["loss"]))
 
 
-def test_what_does_not_fit_is_told(tmp_path: Path, runs: Path) -> None:
+def test_what_does_not_fit_is_named(tmp_path: Path, runs: Path) -> None:
     folder = write(tmp_path / "d")
     run = config(folder)
     wrong = {**TINY.model_dump(), "image_size": 32}

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from agent.behaviour.vla.interface import TASK, VLABatch
 from agent.behaviour.vla.model import VLAConfig
 from train.data.episodes import Episode, write_episode
 from train.vla.config import VLATrainConfig
@@ -44,6 +45,25 @@ class Sentences:
 
     def __call__(self, texts: Sequence[str]) -> Tensor:
         return encode(texts)
+
+
+class ConstantPolicy:
+    """Steers straight on with one pedal; records batches and resets. No module, no `VLAPolicy`."""
+
+    def __init__(self, pedal: float = 0.0) -> None:
+        self.pedal = pedal
+        self.batches: list[VLABatch] = []
+        self.resets: list[int] = []
+
+    def reset(self) -> None:
+        self.resets.append(len(self.batches))
+
+    def select_action(self, batch: VLABatch) -> Tensor:
+        self.batches.append(batch)
+        return torch.tensor([0.0, self.pedal]).expand(len(batch[TASK]), 2)
+
+    def predict_action_chunk(self, batch: VLABatch) -> Tensor:
+        raise AssertionError("a driver asks for actions, never for chunks")
 
 
 def episode(seed: int, rows: int = 24, side: int = 16, speed: str = "slow", **more: Any) -> Episode:
