@@ -15,7 +15,6 @@ from train.run.errors import DreamdriveError
 from train.run.options import build, parse_overrides
 
 ROOT = Path(__file__).parents[1]
-README = (ROOT / "README.md").read_text()
 GUIDES = [
     "docs/world_models.md",
     "docs/planning.md",
@@ -48,9 +47,9 @@ PLACEHOLDERS = {"DATASET": "kitti", "N": "1", "T": "1"}
 
 
 def inline_commands(text: str) -> list[list[str]]:
-    """The commands with options that stand within a sentence: `dreamdrive eval RUN --episodes N`."""
+    """The commands within sentences: scripts, and dreamdrive's that have options."""
     prose = re.sub(r"```.*?```", "", text, flags=re.DOTALL)
-    lines = [line for line in re.findall(r"`((?:dreamdrive|python|torchrun) [^`]+)`", prose) if " --" in line]
+    lines = re.findall(r"`(python [^`]+|(?:dreamdrive|torchrun) [^`]* --[^`]+)`", prose)
     return [[PLACEHOLDERS.get(word, word) for word in shlex.split(line)] for line in lines]
 
 
@@ -148,16 +147,23 @@ def test_a_command_that_is_none_is_found(line: str) -> None:
 
 
 def test_there_are_commands_and_ci_runs_the_two() -> None:
-    assert len(commands(README)) > 8
+    assert len(COMMANDS["README.md"]) > 8 and len(COMMANDS["docs/results.md"]) > 50
     ci = (ROOT / ".ci" / "run").read_text()
     assert "make test" in ci and "make demo" in ci
 
 
-@pytest.mark.parametrize(
-    "page",
-    ["docs/shapes.md", *PAGES],
-)
+def headings(text: str) -> set[str]:
+    """The names by which links lead to a page's headings, as GitHub makes them."""
+    lines = re.findall(r"^#+ (.*)$", re.sub(r"```.*?```", "", text, flags=re.DOTALL), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", line.lower()).replace(" ", "-") for line in lines}
+
+
+@pytest.mark.parametrize("page", ["docs/shapes.md", *PAGES])
 def test_links_lead_somewhere(page: str) -> None:
     path = ROOT / page
-    links = [link for link in re.findall(r"\]\(([^)#]+)\)", path.read_text()) if "://" not in link]
-    assert [link for link in links if not (path.parent / link).exists()] == []
+    for link in re.findall(r"\]\(([^)]+)\)", path.read_text()):
+        name, _, heading = link.partition("#")
+        if "://" not in link:
+            to = path.parent / name if name else path
+            assert to.exists(), link
+            assert not heading or heading in headings(to.read_text()), link
