@@ -118,7 +118,7 @@ class CarlaEnv(gymnasium.Env[Any, Any]):
         )
         simulator.settle()
         if self._autopilot:
-            simulator.enable_autopilot()
+            simulator.traffic.enable_autopilot(simulator.car)
         self._above = None
         if self.config.birdseye:
             self._above = Birdseye(self.config.above, self.config.image_size, simulator.graph, route)
@@ -152,20 +152,20 @@ class CarlaEnv(gymnasium.Env[Any, Any]):
         if control is None and not self._autopilot:
             raise ValueError("CARLA action: `hands_off`, but no autopilot drives this episode")
         terms: dict[str, float] = {}
-        first = episode.frames
+        simulator, first = self._simulator, episode.frames
         if self._targets:
             self._set_target(episode, self._targets[min(self._decisions, len(self._targets) - 1)])
         self._decisions += 1
         for _ in range(self.config.action_repeat):
             if self._autopilot and episode.frames % _PATH_EVERY == 0:
-                self._simulator.set_autopilot_path(episode.route, episode.place.s)
+                simulator.traffic.set_path(simulator.car, episode.route, episode.place.s)
             if control is not None:
-                self._simulator.apply(control)
-            self._frame = self._simulator.tick()
-            collisions = self._simulator.collisions()
-            car = self._simulator.state()
-            light = self._simulator.light()
-            gap = gap_to_car_ahead(car, self._simulator.others())
+                simulator.apply(control)
+            self._frame = simulator.tick()
+            collisions = simulator.collisions()
+            car = simulator.state()
+            light = simulator.light()
+            gap = gap_to_car_ahead(car, simulator.others())
             for name, value in episode.advance(car, light, gap, collisions).items():
                 terms[name] = terms.get(name, 0.0) + value
             if episode.reason is not None:
@@ -191,7 +191,7 @@ class CarlaEnv(gymnasium.Env[Any, Any]):
         offset = -episode.place.lateral / width
         wanted = target.target_speed(episode.car.speed, offset), target.target_offset(offset) * width
         if wanted != self._target:
-            self._simulator.set_autopilot_target(*wanted)
+            self._simulator.traffic.set_target(self._simulator.car, *wanted)
             self._target = wanted
 
     def _spawn(self, start: Any, goal: Any) -> Route:

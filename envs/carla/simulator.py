@@ -2,8 +2,6 @@
 
 import math
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -11,7 +9,7 @@ from numpy.typing import NDArray
 
 from envs.carla.actions import Control
 from envs.carla.config import CarlaConfig
-from envs.carla.errors import CarlaSetupError, SimulatorLost
+from envs.carla.errors import CarlaSetupError, SimulatorLost, simulator_calls
 from envs.carla.ports import Address
 from envs.carla.route import RoadGraph, Route
 from envs.carla.sensors import CAMERAS, CameraSensor, CollisionSensor
@@ -37,19 +35,6 @@ def check_version(server: str, client: str, address: Address) -> None:
             f"the server at {address} is CARLA {server}, the client is {client}: expected the same "
             "version of both (pip install carla==VERSION changes the client's)"
         )
-
-
-@contextmanager
-def simulator_calls() -> Iterator[None]:
-    """Turn the RuntimeError that CARLA's client raises for any failure of the server into SimulatorLost."""
-    try:
-        yield
-    except SimulatorLost:
-        raise
-    except RuntimeError as error:
-        raise SimulatorLost(
-            " ".join(str(error).split()) or "the simulator failed without a message"
-        ) from error
 
 
 class Simulator:
@@ -86,7 +71,7 @@ class Simulator:
         with simulator_calls():
             self._client = carla.Client(address.host, address.port)
             self._client.set_timeout(config.timeout_seconds)
-            self._traffic = Traffic(self._client, config.traffic, address.traffic_port)
+            self.traffic = Traffic(self._client, config.traffic, address.traffic_port)
             # Before any other call: with another version, the next one may crash the process.
             check_version(self._client.get_server_version(), self._client.get_client_version(), address)
             self._world = self._client.get_world()
@@ -134,7 +119,7 @@ class Simulator:
         with simulator_calls():
             if town and town != self.town:
                 self._client.set_timeout(max(_LOAD_SECONDS, self.config.timeout_seconds))
-                self._traffic.shut_down()
+                self.traffic.shut_down()
                 self._world = self._client.load_world(self._maps.get(town, town))
                 self._client.set_timeout(self.config.timeout_seconds)
                 self.town = _last(self._world.get_map().name)
@@ -149,8 +134,8 @@ class Simulator:
             if self.car is None:
                 return False
             self._measure(self.car)
-            self._traffic.spawn(self._world, (route.points[0, 0], route.points[0, 1]), rng)
-            for car in self._traffic.cars:
+            self.traffic.spawn(self._world, (route.points[0, 0], route.points[0, 1]), rng)
+            for car in self.traffic.cars:
                 self._measure(car)
             self._collisions = CollisionSensor(self._world, self.car, self._carla)
             for name in CAMERAS:
@@ -177,22 +162,6 @@ class Simulator:
         extent = actor.bounding_box.extent
         self._extents[actor.id] = (extent.x, extent.y)
 
-    def enable_autopilot(self) -> None:
-        """Let the Traffic Manager drive our car."""
-        with simulator_calls():
-            self._traffic.enable_autopilot(self.car)
-
-    def set_autopilot_path(self, route: Route, s: float) -> None:
-        """Have the autopilot follow the route, of which `s` metres are behind the car."""
-        with simulator_calls():
-            self._traffic.set_path(self.car, route, s, self._carla.Location)
-
-    def set_autopilot_target(self, speed: float | None, offset: float) -> None:
-        """Have the autopilot drive at `speed` [m/s], None for that of the traffic, and `offset` left of the
-        middle of its lane [m]."""
-        with simulator_calls():
-            self._traffic.set_target(self.car, speed, offset)
-
     def apply(self, control: Control) -> None:
         """Set the control of our car for the next frame, in place of the autopilot's."""
         command = self._carla.VehicleControl(
@@ -206,7 +175,7 @@ class Simulator:
     def tick(self) -> int:
         """Advance one frame; returns its number."""
         with simulator_calls():
-            return self._traffic.tick(self._world, self.config.timeout_seconds)
+            return self.traffic.tick(self._world, self.config.timeout_seconds)
 
     def settle(self) -> None:
         """Advance some frames, in which the car settles on the road and the cameras start to send."""
@@ -225,7 +194,7 @@ class Simulator:
         """The other cars in the last frame."""
         found: list[OtherCar] = []
         with simulator_calls():
-            for actor in self._traffic.cars:
+            for actor in self.traffic.cars:
                 pose = actor.get_transform()
                 yaw = math.radians(pose.rotation.yaw)
                 found.append((pose.location.x, pose.location.y, yaw, *self._extents[actor.id]))
@@ -250,7 +219,7 @@ class Simulator:
             for sensor in sensors:
                 sensor.stop()
             self._destroy(sensors)
-            self._traffic.destroy(car, self._destroy, self.tick)
+            self.traffic.destroy(car, self._destroy, self.tick)
 
     def _destroy(self, actors: list[Any]) -> None:
         """Destroy actors in this order, each confirmed: CARLA crashes if sensors outlive their car."""
@@ -264,7 +233,7 @@ class Simulator:
             self.clear()
         finally:
             with simulator_calls():
-                self._traffic.shut_down()
+                self.traffic.shut_down()
                 settings = self._world.get_settings()
                 settings.synchronous_mode = False
                 settings.no_rendering_mode = False

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from envs.carla.config import TrafficConfig
+from envs.carla.errors import simulator_calls
 from envs.carla.route import Route
 from envs.carla.traffic_watchdog import TrafficWatchdog
 
@@ -62,22 +63,27 @@ class Traffic:
                 car.set_autopilot(True, manager.get_port())
                 manager.ignore_lights_percentage(car, self._config.ignore_lights)
 
+    @simulator_calls()
     def enable_autopilot(self, car: Any) -> None:
         """Let the Traffic Manager drive our car, too; `set_path` gives the way."""
         manager = self._start()
         car.set_autopilot(True, manager.get_port())
         manager.auto_lane_change(car, False)
 
-    def set_path(self, car: Any, route: Route, s: float, location: Callable[..., Any]) -> None:
+    @simulator_calls()
+    def set_path(self, car: Any, route: Route, s: float) -> None:
         """Have our car follow its route, of which `s` metres are behind it.
 
         To be repeated about every second: when the car slows down, the Traffic Manager drops the far end of
-        its plan, including points that it has removed from the path. `location` is `carla.Location`.
+        its plan, including points that it has removed from the path.
         """
+        import carla
+
         points = path_points(route, s + _PASSED)
         if len(points):
-            self._start().set_path(car, [location(*map(float, point)) for point in points])
+            self._start().set_path(car, [carla.Location(*map(float, point)) for point in points])
 
+    @simulator_calls()
     def set_target(self, car: Any, speed: float | None, offset: float) -> None:
         """Have our car drive at `speed` [m/s], None for that of the traffic, and `offset` to the left of the
         middle of its lane [m]."""
