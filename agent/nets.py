@@ -1,12 +1,13 @@
 """Layers shared by every network: normalisation, linear maps and perceptrons; pictures as numbers."""
 
 import math
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 NormName = Literal["rms", "layer"]
+LayerT = TypeVar("LayerT", nn.Linear, nn.Conv2d, nn.ConvTranspose2d)
 
 # Standard deviation of a standard normal truncated to [-2, 2].
 _TRUNCATED_STD = 0.87962566103423978
@@ -24,22 +25,22 @@ def init_fan_in(weight: Tensor, fan_in: int, scale: float = 1.0) -> None:
         nn.init.trunc_normal_(weight, std=std, a=-2 * std, b=2 * std)
 
 
-def linear(inputs: int, outputs: int, bias: bool = True, scale: float = 1.0) -> nn.Linear:
-    """A linear layer with the fan-in initialisation and a zero bias."""
-    layer = nn.Linear(inputs, outputs, bias=bias)
-    init_fan_in(layer.weight, inputs, scale)
-    if bias:
+def initialised(layer: LayerT, fan_in: int, scale: float = 1.0) -> LayerT:
+    """The layer itself, with weights by `init_fan_in` and a zero bias, if it has one."""
+    init_fan_in(layer.weight, fan_in, scale)
+    if layer.bias is not None:
         nn.init.zeros_(layer.bias)
     return layer
 
 
+def linear(inputs: int, outputs: int, bias: bool = True, scale: float = 1.0) -> nn.Linear:
+    """A linear layer with the fan-in initialisation and a zero bias."""
+    return initialised(nn.Linear(inputs, outputs, bias=bias), inputs, scale)
+
+
 def conv(inputs: int, outputs: int, kernel: int, stride: int = 1, padding: int = 0) -> nn.Conv2d:
     """A 2-D convolution with the fan-in initialisation and a zero bias."""
-    layer = nn.Conv2d(inputs, outputs, kernel, stride, padding)
-    init_fan_in(layer.weight, inputs * kernel * kernel)
-    assert layer.bias is not None
-    nn.init.zeros_(layer.bias)
-    return layer
+    return initialised(nn.Conv2d(inputs, outputs, kernel, stride, padding), inputs * kernel * kernel)
 
 
 def norm(size: int, name: NormName) -> nn.Module:

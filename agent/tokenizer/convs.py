@@ -5,7 +5,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from agent.nets import ChannelNorm, PixelError, conv, init_fan_in, linear
+from agent.nets import ChannelNorm, PixelError, conv, initialised, linear
 
 MAP_SIDE = 4
 
@@ -76,11 +76,7 @@ class ConvDecoder(nn.Module):
 
 def _double(before: int, after: int) -> nn.ConvTranspose2d:
     """A transposed convolution that doubles height and width; 4 of its 16 weights reach an output pixel."""
-    layer = nn.ConvTranspose2d(before, after, 4, 2, 1)
-    init_fan_in(layer.weight, before * 4)
-    assert layer.bias is not None
-    nn.init.zeros_(layer.bias)
-    return layer
+    return initialised(nn.ConvTranspose2d(before, after, 4, 2, 1), before * 4)
 
 
 def painted(painting: Tensor) -> Tensor:

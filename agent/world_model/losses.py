@@ -120,21 +120,9 @@ def weighted_terms(
     }
 
 
-def reconstruction_losses(
-    decoder: Decoder, predicted: Mapping[str, Tensor], observation: Observation
-) -> dict[str, Tensor]:
-    """Squared error of each observation, summed over its elements (vectors as symlog).
-
-    Args:
-        decoder: features to observations.
-        predicted: what it predicts for B*T features.
-        observation: name -> (B, T, ...); pictures are bytes, and count as numbers in [0, 1].
-
-    Returns:
-        name -> (B*T,).
-    """
-    flat = {name: value.flatten(0, 1) for name, value in observation.items()}
-    return decoder.losses(predicted, flat)
+def as_rows(observation: Observation) -> dict[str, Tensor]:
+    """The rows of sequences one after the other: name -> (B, T, ...) to name -> (B*T, ...)."""
+    return {name: value.flatten(0, 1) for name, value in observation.items()}
 
 
 def picture_structure(
@@ -186,7 +174,7 @@ def error_per_element(losses: Mapping[str, Tensor], observation: Observation) ->
     """Mean squared error of one element, a scalar: of pictures, or of vectors where there is no picture.
 
     Args:
-        losses: name -> (B*T,), from `reconstruction_losses`.
+        losses: name -> (B*T,), from `Decoder.losses`.
         observation: name -> (B, T, ...).
     """
     names = picture_names(observation) or list(observation)

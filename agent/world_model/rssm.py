@@ -21,6 +21,7 @@ from agent.world_model.losses import (
     ObjectiveConfig,
     Terms,
     advection_loss,
+    as_rows,
     consistency_loss,
     continue_loss,
     elements,
@@ -28,7 +29,6 @@ from agent.world_model.losses import (
     kl_losses,
     masked_mean,
     picture_structure,
-    reconstruction_losses,
     reward_loss,
     value_loss,
     weighted_terms,
@@ -132,9 +132,8 @@ class RSSM(WorldModel):
         self, observations: Observation, actions: Tensor, is_first: Tensor, state: State
     ) -> tuple[State, Tensor]:
         """Filter a sequence, as `observe` does: states (B, T) and the posterior's stats (B, T, *)."""
-        flat = {name: value.flatten(0, 1) for name, value in observations.items()}
         # (B, T, E)
-        embed = self.encoder(flat).unflatten(0, is_first.shape)
+        embed = self.encoder(as_rows(observations)).unflatten(0, is_first.shape)
         h, z, posterior = self.dynamics.observe(embed, actions, is_first, state["deter"], self._stoch(state))
         return self._state(h, z), posterior
 
@@ -181,8 +180,8 @@ class RSSM(WorldModel):
         if self.config.encoder.patch != self.config.decoder.patch:
             return dict(observation)
         b_t = next(iter(observation.values())).shape[:2]
-        flat = {name: value.flatten(0, 1) for name, value in observation.items()}
-        return {name: value.unflatten(0, b_t) for name, value in self.encoder.in_patches(flat).items()}
+        cut = self.encoder.in_patches(as_rows(observation))
+        return {name: value.unflatten(0, b_t) for name, value in cut.items()}
 
     def terms(self, batch: Batch, state: State) -> Terms:
         """What the losses on a batch are made of; `state` (B) is the one before its first rows."""
@@ -198,7 +197,7 @@ class RSSM(WorldModel):
             posterior,
             prior,
             predicted,
-            reconstruction_losses(self.decoder, predicted, observation),
+            self.decoder.losses(predicted, as_rows(observation)),
             *kl_losses(self.dynamics.latent, posterior, prior, self.config.free_nats),
             reward_loss(self.reward_head, features, batch.reward),
             continue_loss(self.continue_head, features, batch.is_terminal),

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from agent.distributions import sample_index
 from agent.fsq import FSQ
-from agent.nets import init_fan_in, linear
+from agent.nets import initialised, linear
 
 
 class JointHeadConfig(BaseModel, extra="forbid", validate_assignment=True, use_attribute_docstrings=True):
@@ -54,8 +54,7 @@ class JointHead(nn.Linear):
     def __init__(self, hidden_size: int, tokens: int, levels: list[int]) -> None:
         self.tokens, self.noise_size = tokens, tokens
         super().__init__(hidden_size, tokens * FSQ(levels).codes)
-        init_fan_in(self.weight, hidden_size)
-        nn.init.zeros_(self.bias)
+        initialised(self, hidden_size)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Hidden states (..., R) -> logits (..., G, K)."""

@@ -10,12 +10,12 @@ from torch import Tensor
 from agent.distributions import symlog
 from agent.world_model.latents import CategoricalLatent, GaussianLatentConfig
 from agent.world_model.losses import (
+    as_rows,
     consistency_loss,
     continue_loss,
     error_per_element,
     kl_losses,
     masked_mean,
-    reconstruction_losses,
     reward_loss,
     value_loss,
 )
@@ -78,7 +78,7 @@ def test_reconstruction_is_the_squared_error_of_what_is_decoded() -> None:
     model, data = tiny_rssm(), batch(2, 3)
     features = torch.randn(2, 3, model.feature_size)
     predicted = model.decoder.predict(features.flatten(0, 1))
-    losses = reconstruction_losses(model.decoder, predicted, data.observation)
+    losses = model.decoder.losses(predicted, as_rows(data.observation))
     decoder = model.decoder.images["image"]
     # unclamped, unlike what `decode` gives
     painted = decoder(features.flatten(0, 1)) + 0.5
