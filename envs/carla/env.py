@@ -1,6 +1,5 @@
 """CARLA as a Gymnasium environment: one car on a route, with reward and ends, in one simulator."""
 
-import math
 import time
 import weakref
 from collections.abc import Callable, Sequence
@@ -228,22 +227,7 @@ class CarlaEnv(gymnasium.Env[Any, Any]):
         return seen
 
     def _info(self, episode: RouteEpisode) -> dict[str, Any]:
-        car = episode.car
-        return {
-            "frame": episode.frames,
-            "position": (car.x, car.y, car.z, math.degrees(car.yaw)),
-            "speed": car.speed,
-            "route_completion": 1.0 if episode.reason == "goal" else episode.place.completion,
-            "route_length": episode.route.length,
-            "in_lane": episode.in_lane,
-            "lane_offset": -episode.place.lateral,
-            "half_width": episode.half_width,
-            "manoeuvre": episode.manoeuvre,
-            "route_manoeuvres": episode.route_manoeuvres,
-            "infractions": {kind: count for kind, count in episode.infractions.items() if count},
-            "town": self._simulator.town,
-            "weather": self._weather,
-        }
+        return {**episode.info(), "town": self._simulator.town, "weather": self._weather}
 
 
 @dataclass(frozen=True)

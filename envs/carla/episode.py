@@ -3,6 +3,7 @@
 import math
 from collections import Counter
 from collections.abc import Sequence
+from typing import Any
 
 from envs.carla.config import CarlaConfig
 from envs.carla.ends import Reason, StuckClock, end_reason
@@ -103,24 +104,26 @@ class RouteEpisode:
         return self.reason == "time"
 
     @property
-    def in_lane(self) -> bool:
-        """Whether the centre of the car is in the lane of its route."""
-        return abs(self.place.lateral) <= self.half_width
-
-    @property
     def half_width(self) -> float:
         """Half the width of the route's lane at the car [m]."""
         return float(self.route.width[self.place.index]) / 2
 
-    @property
-    def manoeuvre(self) -> str:
-        """The present or next manoeuvre of the route, see `manoeuvre_at`."""
-        return manoeuvre_at(self._manoeuvres, self.place.s)
-
-    @property
-    def route_manoeuvres(self) -> list[str]:
-        """All manoeuvres from the start of the route to its goal, see `Manoeuvre.word`."""
-        return [one.word for one in self._manoeuvres]
+    def info(self) -> dict[str, Any]:
+        """State of the episode in this frame, see `envs.carla.env.CarlaEnv`."""
+        car, place = self.car, self.place
+        return {
+            "frame": self.frames,
+            "position": (car.x, car.y, car.z, math.degrees(car.yaw)),
+            "speed": car.speed,
+            "route_completion": 1.0 if self.reason == "goal" else place.completion,
+            "route_length": self.route.length,
+            "in_lane": abs(place.lateral) <= self.half_width,
+            "lane_offset": -place.lateral,
+            "half_width": self.half_width,
+            "manoeuvre": manoeuvre_at(self._manoeuvres, place.s),
+            "route_manoeuvres": [one.word for one in self._manoeuvres],
+            "infractions": {kind: count for kind, count in self.infractions.items() if count},
+        }
 
     def _split_speed(self, car: CarState) -> tuple[float, float]:
         """Speed along the route, backwards negative, and absolute speed across it [m/s]."""
