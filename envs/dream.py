@@ -12,6 +12,7 @@ import gymnasium
 import numpy as np
 import torch
 from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector.utils import batch_space, iterate
 from numpy.typing import NDArray
 from pydantic import BaseModel, Field
 
@@ -111,12 +112,11 @@ class DreamVectorEnv(VectorEnv[Any, NDArray[np.float32], Any]):
             picture = gymnasium.spaces.Box(0, 255, shape, np.uint8)
             self.single_observation_space = gymnasium.spaces.Dict({"image": picture})
         else:
-            bound = np.float32(np.inf)
-            features = gymnasium.spaces.Box(-bound, bound, (model.feature_size,), np.float32)
-            self.single_observation_space = features
+            size = (model.feature_size,)
+            self.single_observation_space = gymnasium.spaces.Box(-np.inf, np.inf, size, np.float32)
         self.single_action_space = gymnasium.spaces.Box(-1.0, 1.0, (model.action_size,), np.float32)
-        self.observation_space = gymnasium.vector.utils.batch_space(self.single_observation_space, num_envs)
-        self.action_space = gymnasium.vector.utils.batch_space(self.single_action_space, num_envs)
+        self.observation_space = batch_space(self.single_observation_space, num_envs)
+        self.action_space = batch_space(self.single_action_space, num_envs)
         self._device = next(model.parameters()).device
         self._state: State | None = None
         self._ended = np.zeros(num_envs, bool)
@@ -246,18 +246,15 @@ class DreamEnv(gymnasium.Env[Any, NDArray[np.float32]]):
         """Begin a new dream; options are not used."""
         super().reset(seed=seed)
         seen, _ = self._dream.reset(seed=int(self.np_random.integers(2**31)))
-        return self._first(seen), {}
+        return next(iterate(self._dream.observation_space, seen)), {}
 
     def step(self, action: NDArray[np.float32]) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         """One imagined decision. Raises ValueError for an action of another shape, or not finite."""
         seen, reward, terminated, truncated, _ = self._dream.step(np.asarray(action, np.float32)[None])
-        return self._first(seen), float(reward[0]), bool(terminated[0]), bool(truncated[0]), {}
+        one = next(iterate(self._dream.observation_space, seen))
+        return one, float(reward[0]), bool(terminated[0]), bool(truncated[0]), {}
 
     def render(self) -> NDArray[np.uint8] | None:
         """The picture of the dream, (H, W, 3) uint8; None without a render mode."""
         frames = self._dream.render()
         return None if frames is None else frames[0]
-
-    @staticmethod
-    def _first(seen: DreamObservation) -> Any:
-        return {name: value[0] for name, value in seen.items()} if isinstance(seen, dict) else seen[0]

@@ -43,14 +43,11 @@ class CategoricalLatent:
     unimix: float
 
     @property
-    def outputs(self) -> int:
-        """V*K, the numbers that the network gives for one distribution."""
+    def size(self) -> int:
+        """V*K, the numbers of a flat sample, and those that the network gives for one distribution."""
         return self.variables * self.classes
 
-    @property
-    def size(self) -> int:
-        """V*K, the numbers of a flat sample."""
-        return self.variables * self.classes
+    outputs = size
 
     @property
     def shape(self) -> tuple[int, ...]:
