@@ -136,16 +136,13 @@ def _evaluate_instructions(arguments: argparse.Namespace, options: dict[str, str
     guidance = GuidanceOptions(
         arguments.guided_by, arguments.candidates, arguments.gauges, arguments.execute, arguments.temperature
     )
-    if (arguments.env or training_env(run).kind.replace("_", "-")) == _CARLA:
-        from train.look.evaluate_vla import evaluate_vla_in_carla
-
-        evaluate_vla_in_carla(run, asked, guidance, arguments.json, arguments.picture, options)
-        return
-    if options:
+    carla = (arguments.env or training_env(run).kind.replace("_", "-")) == _CARLA
+    if options and not carla:
         raise DreamdriveError(f"--env.{min(options)}: for CARLA; CarRacing is scored as the run learnt it")
     from train.look.evaluate_vla import evaluate_vla
 
-    evaluate_vla(run, asked, guidance, arguments.json, arguments.picture)
+    picture = arguments.picture
+    evaluate_vla(run, asked, guidance, arguments.json, picture, options if carla else None)
 
 
 def _env_options(arguments: argparse.Namespace) -> dict[str, str]:

@@ -11,10 +11,8 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from agent.behaviour.vla.model import VLAConfig
 from envs.car_racing.env import CarRacingConfig
 from envs.carla.config import CarlaConfig
-from envs.carla.env import OpenEnv, open_carla
 from train.drive.carla_score import (
     PENALTIES,
     RouteScore,
@@ -24,7 +22,7 @@ from train.drive.carla_score import (
     print_route_scores,
 )
 from train.drive.environments import EnvConfig, require_car_racing, require_carla
-from train.language.hindsight import Labels, SpeedScale
+from train.language.hindsight import Labels
 from train.language.instructions import parse_instruction
 from train.language.sentence_encoder import SentenceEncoder
 from train.look.evaluate_carla import VERSIONS, check_steps, choose_evaluation, simulator_name
@@ -41,12 +39,11 @@ from train.vla.instruction_metrics import (
     InstructionOptions,
     Interval,
     Trial,
-    TrialRecord,
     mean_obedience,
     score_cells,
 )
 from train.vla.instruction_rollouts import TrialResults, drive_car_racing_trials, drive_carla_trials
-from train.vla.loading import GuidanceOptions, load_driver
+from train.vla.loading import GuidanceOptions, PolicyDriver, load_driver
 
 _INTERVAL = "95% percentile bootstrap over episodes, stratified by what is asked"
 
@@ -148,78 +145,89 @@ def evaluate_vla(
     guidance: GuidanceOptions | None = None,
     json_path: Path | None = None,
     picture_path: Path | None = None,
+    carla: Mapping[str, str] | None = None,
 ) -> ObedienceScores:
-    """Evaluate a run's policy in CarRacing and print its scores.
+    """Evaluate a run's policy in CarRacing or CARLA and print its scores.
+
+    CARLA's routes are those of `train.look.evaluate_carla`: in towns that the run was not trained in, with
+    the leaderboard's ends and time.
 
     Args:
         run: of the job that trains such policies.
-        asked: what is asked of it, on which tracks.
+        asked: instructions, and tracks or routes.
         guidance: by which world model; None drives alone.
         json_path: where to write the result, too.
         picture_path: where to draw what was driven; see `draw_trials`.
+        carla: options of `CarlaConfig`, as text, to drive in CARLA; None drives in CarRacing.
 
     Raises:
-        DreamdriveError: no such run, or one of another job or environment; see `InstructionOptions.trials`
-            and `drive_car_racing_trials` as well.
+        DreamdriveError: no such run, or one of another job or environment; options that do not fit; as
+            `InstructionOptions.trials`, `drive_car_racing_trials` or `drive_carla_trials`.
     """
     guidance = guidance or GuidanceOptions()
     driver = load_driver(run, guidance)
-    env = require_car_racing(driver.env, str(run))
-    trials = asked.trials()
-    # Chunks are drawn from noise: the same run on the same tracks shall get the same scores.
-    torch.manual_seed(asked.first_seed)
-    slots = min(8, len(trials))
-    with Progress(f"evaluating {run} on CarRacing-v3", len(trials), "episodes") as progress:
-        found = drive_car_racing_trials(driver.policy, trials, env, slots=slots, progress=progress)
-    versions = package_versions("gymnasium", "box2d", "torch")
-    result = _scores(run, "CarRacing-v3", asked, guidance, found, driver.own.config, versions)
-    return _report(result, found.records, speed_scale(env), json_path, picture_path)
+    figures = None
+    if carla is None:
+        env = require_car_racing(driver.env, str(run))
+        trials = asked.trials()
+        # Chunks are drawn from noise: the same run on the same tracks shall get the same scores.
+        torch.manual_seed(asked.first_seed)
+        with Progress(f"evaluating {run} on CarRacing-v3", len(trials), "episodes") as progress:
+            slots = min(8, len(trials))
+            found = drive_car_racing_trials(driver.policy, trials, env, slots=slots, progress=progress)
+    else:
+        found, figures = _drive_in_carla(run, driver, asked, carla)
+    scores = found.scores
+    result = ObedienceScores(
+        run=str(run),
+        environment="CarRacing-v3" if figures is None else f"CARLA ({figures.simulator})",
+        guided_by=str(guidance.by or ""),
+        candidates=guidance.candidates if guidance.by is not None else 1,
+        execute=driver.own.config.execute,
+        temperature=driver.own.config.temperature,
+        shuffled=asked.shuffle,
+        episodes=len(scores),
+        settle=SETTLE,
+        first_seed=asked.first_seed,
+        last_seed=max(one.seed for one in scores),
+        obedience=mean_obedience(scores),
+        interval=_INTERVAL,
+        score=float(np.mean([one.score for one in scores])),
+        off_road=float(np.mean([one.off_road for one in scores])),
+        ms_per_decision=found.ms_per_decision,
+        cars_at_once=found.cars_at_once,
+        versions=package_versions(*(("gymnasium", "box2d", "torch") if figures is None else VERSIONS)),
+        cells=score_cells(scores),
+        drives=scores,
+        in_carla=figures,
+    )
+    write_result(json_path, result)
+    print_instruction_scores(result)
+    if picture_path is not None:
+        guide = f", guided by {result.guided_by}" if result.guided_by else ""
+        other = ", told what another was asked for" if result.shuffled else ""
+        title = f"{result.run}{guide}{other}: {result.obedience.mean:.0%} of the decisions as asked"
+        draw_trials(picture_path, found.records, speed_scale(driver.env), title)
+    return result
 
 
-def evaluate_vla_in_carla(
-    run: Path,
-    asked: InstructionOptions,
-    guidance: GuidanceOptions | None = None,
-    json_path: Path | None = None,
-    picture_path: Path | None = None,
-    overrides: Mapping[str, str] | None = None,
-    open_env: OpenEnv = open_carla,
-) -> ObedienceScores:
-    """Evaluate a run's policy on CARLA routes and print its scores.
-
-    The routes are those of `train.look.evaluate_carla`: in towns that the run was not trained in, with the
-    leaderboard's ends and time.
-
-    Args:
-        run: of the job that trains such policies, in CARLA.
-        asked: what is asked of it, on which routes.
-        guidance: by which world model; None drives alone.
-        json_path: where to write the result, too.
-        picture_path: where to draw what was driven; see `draw_trials`.
-        overrides: options of `CarlaConfig`, as text.
-        open_env: makes the environment in each client's process.
-
-    Raises:
-        DreamdriveError: no such run, or one of another job or environment; options that do not fit; see
-            `InstructionOptions.trials` and `drive_carla_trials` as well.
-    """
-    guidance = guidance or GuidanceOptions()
-    driver = load_driver(run, guidance)
+def _drive_in_carla(
+    run: Path, driver: PolicyDriver, asked: InstructionOptions, options: Mapping[str, str]
+) -> tuple[TrialResults, CarlaFigures]:
+    """What a run's policy drove on CARLA routes, and CARLA's own figures of it."""
     learnt = require_carla(driver.env, str(run))
     trials = asked.trials(junctions=True)
-    config, words = choose_evaluation(learnt, overrides or {})
+    config, words = choose_evaluation(learnt, options)
     check_steps(str(run), learnt, config)
     check_env(driver.own, config, str(run))
     print(words, flush=True)
-    # Chunks are drawn from noise: the same run on the same routes shall get the same scores.
+    # As in CarRacing.
     torch.manual_seed(asked.first_seed)
     with Progress(f"scoring {run} in CARLA", len(trials), "routes") as progress:
-        found = drive_carla_trials(
-            driver.policy, trials, config, progress=progress, open_env=open_env, name=str(run)
-        )
+        found = drive_carla_trials(driver.policy, trials, config, progress=progress, name=str(run))
     if not found.scores:
         raise DreamdriveError(f"no route was driven to its end: the simulator was lost on all {found.lost}")
-    figures = CarlaFigures(
+    return found, CarlaFigures(
         simulator=simulator_name(config, words),
         towns=config.towns,
         trained_in=learnt.towns,
@@ -230,67 +238,6 @@ def evaluate_vla_in_carla(
         by_town=mean_scores_by_town(found.routes, config.towns),
         routes=found.routes,
     )
-    place, versions = f"CARLA ({figures.simulator})", package_versions(*VERSIONS)
-    result = _scores(run, place, asked, guidance, found, driver.own.config, versions, figures)
-    return _report(result, found.records, speed_scale(learnt), json_path, picture_path)
-
-
-def _scores(
-    run: Path,
-    environment: str,
-    asked: InstructionOptions,
-    guidance: GuidanceOptions,
-    found: TrialResults,
-    policy: VLAConfig,
-    versions: dict[str, str],
-    in_carla: CarlaFigures | None = None,
-) -> ObedienceScores:
-    """The result of an evaluation: means over what was driven, at least one, and what the others say."""
-    drives = found.scores
-    return ObedienceScores(
-        run=str(run),
-        environment=environment,
-        guided_by=str(guidance.by or ""),
-        candidates=guidance.candidates if guidance.by is not None else 1,
-        execute=policy.execute,
-        temperature=policy.temperature,
-        shuffled=asked.shuffle,
-        episodes=len(drives),
-        settle=SETTLE,
-        first_seed=asked.first_seed,
-        last_seed=max(drive.seed for drive in drives),
-        obedience=mean_obedience(drives),
-        interval=_INTERVAL,
-        score=float(np.mean([drive.score for drive in drives])),
-        off_road=float(np.mean([drive.off_road for drive in drives])),
-        ms_per_decision=found.ms_per_decision,
-        cars_at_once=found.cars_at_once,
-        versions=versions,
-        cells=score_cells(drives),
-        drives=drives,
-        in_carla=in_carla,
-    )
-
-
-def _report(
-    result: ObedienceScores,
-    records: Sequence[TrialRecord],
-    scale: SpeedScale,
-    json_path: Path | None,
-    picture_path: Path | None,
-) -> ObedienceScores:
-    """Write the result to `json_path`, print it, and draw what was driven to `picture_path`; each if given.
-
-    Gives it back.
-    """
-    write_result(json_path, result)
-    print_instruction_scores(result)
-    if picture_path is not None:
-        guide = f", guided by {result.guided_by}" if result.guided_by else ""
-        told = ", told what another was asked for" if result.shuffled else ""
-        title = f"{result.run}{guide}{told}: {result.obedience.mean:.0%} of the decisions as asked"
-        draw_trials(picture_path, records, scale, title)
-    return result
 
 
 def print_instruction_scores(result: ObedienceScores) -> None:
