@@ -137,7 +137,7 @@ class BaselineConfig(BaseModel, extra="forbid", validate_assignment=True, use_at
     starts: DreamStartsConfig = DreamStartsConfig()
     """Where dreams begin."""
     stack: Annotated[int, "fixed on resume: the policy sees this many pictures"] = Field(3, ge=1)
-    """Pictures that the policy sees at once; features have a memory of their own, and are seen alone."""
+    """Number of last pictures that the policy observes; features contain memory and are not stacked."""
     reward_scale: Annotated[float, "fixed on resume: what was learnt so far is on this scale"] = Field(
         0.1, gt=0
     )

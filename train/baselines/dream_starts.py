@@ -28,13 +28,13 @@ class DreamStartsConfig(BaseModel, extra="forbid", validate_assignment=True, use
     episodes: str = ""
     """Recorded episodes: a folder of .npz files, or an HDF5 file; empty drives some first."""
     policy: Literal["agent", "brownian", "random"] = "agent"
-    """What drives those: the dreaming run's agent, exploring, brownian motion, or chance."""
+    """Policy that drives those: the dreaming run's agent, exploring, Brownian motion, or random actions."""
     count: int = Field(64, ge=1)
     """How many episodes to drive; of given ones, the most that are used."""
     where: Literal["first", "any"] = "first"
     """Dreams begin after the first rows of an episode, or anywhere in it."""
     context: int = Field(5, ge=1)
-    """Recorded rows that are seen before a dream goes on from them [decisions]."""
+    """Recorded rows that are observed before a dream continues from them [decisions]."""
 
 
 def dream_starts(config: DreamStartsConfig, trained: Trained, folder: Path, seed: int) -> tuple[State, int]:

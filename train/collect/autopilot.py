@@ -24,7 +24,7 @@ class NoiseConfig(BaseModel, extra="forbid", validate_assignment=True, use_attri
     """Bursts of noise on the autopilot's steering."""
 
     strength: float = Field(0.2, ge=0, le=1)
-    """Strongest pull at the wheel, whose range is [-1, 1]; 0: none."""
+    """Largest offset added to the steering, whose range is [-1, 1]; 0: none."""
     seconds: float = Field(0.6, gt=0)
     """Length of a burst [s]."""
     every_seconds: float = Field(6.0, gt=0)

@@ -67,9 +67,9 @@ class RolloutsConfig(BaseModel, extra="forbid", validate_assignment=True, use_at
     policy: str = "brownian"
     """What drives: `brownian`, `random`, or the folder of a run, whose agent then explores."""
     mixture: list[ShareConfig] = []
-    """Several that drive by turns, in the place of `policy`: [{policy: ..., share: ..., noise: ...}, ...]."""
+    """Several policies that alternate, instead of `policy`: [{policy: ..., share: ..., noise: ...}, ...]."""
     brownian: BrownianConfig = BrownianConfig()
-    """How the brownian policy wanders."""
+    """The Brownian policy."""
     file: Annotated[str, "only its user may say a path here"] = "rollouts.h5"
     """Where the rollouts are, seen from the run's folder: a .h5 file, or a folder of .npz files. Those at an
     absolute path are only read by the stages: nothing is collected."""

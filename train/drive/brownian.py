@@ -1,4 +1,4 @@
-"""Brownian motion in action space: random driving that gets somewhere."""
+"""Brownian motion in action space: a random policy whose actions are correlated in time."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -19,9 +19,9 @@ class BrownianConfig(BaseModel, extra="forbid", validate_assignment=True, use_at
     deviation: float = Field(0.3, gt=0)
     """Standard deviation of the change of each action in one decision; the range is 2."""
     gas: float = Field(0.2, gt=-1, lt=1)
-    """Where the pedal is drawn to; 1 is full gas, -1 full brake."""
+    """Mean position of the pedal; 1 is full gas, -1 full brake."""
     pull: float = Field(0.3, ge=0, le=1)
-    """Share of the way back to straight on, and to `gas`, that is made in one decision; 0 wanders freely."""
+    """Mean reversion: share of the way back to straight on, and to `gas`, in one decision; 0 has none."""
 
 
 class OrnsteinUhlenbeck:

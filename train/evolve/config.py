@@ -38,8 +38,8 @@ class EvolveConfig(BaseModel, extra="forbid", validate_assignment=True, use_attr
     dream_from: Literal["first", "any"] = "first"
     """Which rows these are: the first of an episode, or any that follow each other."""
     start: str = ""
-    """Run whose evolved controller, of the same inputs and sizes, the evolution begins at (it means what it
-    did only with the same VAE and world model); without one it begins at zero, where every action is zero."""
+    """Warm start: run whose evolved controller, of the same inputs and sizes, the evolution begins at (useful
+    only with the same VAE and world model); empty begins at zero, where every action is zero."""
     sigma: float = Field(0.1, gt=0)
     """First standard deviation of the candidates, in every direction."""
     reevaluate_every: int = Field(10, ge=1)

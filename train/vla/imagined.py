@@ -43,7 +43,7 @@ class ImaginedConfig(BaseModel, extra="forbid", validate_assignment=True, use_at
     correlation: float = Field(0.9, ge=0, lt=1)
     """Correlation of that noise from one decision to the next."""
     alive: float = Field(0.8, ge=0, lt=1)
-    """A dream ends where the chance that the episode has gone on so far falls below this."""
+    """A dream ends where the probability that the episode has continued so far falls below this."""
     least: int = Field(8, ge=1)
     """Shorter dreams are thrown away [decisions]."""
     skip: int = Field(4, ge=0)

@@ -26,8 +26,8 @@ class TrainingConfig(
     batch_size: int = Field(32, ge=1)
     """Pictures in a batch of the VAE, and sequences in one of the world model."""
     world_model_start: str = ""
-    """Run whose world model the stage begins with, over the same tokenizer: one of other rollouts, or one
-    that an agent learnt online (`dreamdrive train agent`)."""
+    """Warm start: run with the same tokenizer whose world model the stage begins with, trained on other
+    roll-outs or online by an agent (`dreamdrive train agent`)."""
     threads: Annotated[int, "may change on resume"] = Field(0, ge=0)
     """CPU threads of the networks; 0 is one for each core."""
 
@@ -40,7 +40,7 @@ class WorldModelAgentConfig(
     seed: int = Field(0, ge=0, lt=1_000_000)
     """Seed of everything random in the run: networks, batches, evolution, simulators."""
     base: str = ""
-    """Another run, whose finished stages count where this one has none of its own; it is only read."""
+    """Another run, whose finished stages are used where this one has none of its own; it is only read."""
     env: CarRacingConfig = CarRacingConfig(action="3d")
     """The environment to drive."""
     collect: RolloutsConfig = RolloutsConfig()

@@ -1,4 +1,4 @@
-"""The sentence of each row: what the episode was told, or what it turned out to obey."""
+"""The task sentence of each row: the recorded one, or one found by hindsight relabelling."""
 
 from typing import Literal
 
@@ -16,22 +16,22 @@ class TaskConfig(BaseModel, extra="forbid", validate_assignment=True, use_attrib
     """Where sentences come from: an extra `task`, else extras `asked_*`, else hindsight, else `otherwise`."""
 
     hindsight: bool = True
-    """Whether episodes with `speeds` but without a sentence are told what they turned out to obey."""
+    """Label episodes with `speeds` but without a sentence by hindsight relabelling."""
     speeds: Literal["car-racing", "carla"] = "car-racing"
-    """Whose classes of speed hindsight goes by."""
+    """Environment whose classes of speed hindsight relabelling uses."""
     window: int = Field(8, ge=1)
-    """Decisions after a row that hindsight looks at."""
+    """Decisions after a row from which hindsight relabelling finds its label."""
     otherwise: str = Field("drive", min_length=1)
-    """The sentence of rows that nothing is known about."""
+    """The sentence of rows without a label."""
     seed: int = Field(0, ge=0)
-    """Chooses among phrasings."""
+    """Seed of the choice of phrasings."""
 
 
 def row_tasks(where: str, episode: Episode, number: int, config: TaskConfig) -> list[str]:
     """A sentence for each of the T rows; rows of an episode with equal labels have the same.
 
     Args:
-        where: begins every complaint.
+        where: begins every error message.
         episode: of T actions.
         number: of the episode, so that each chooses phrasings of its own.
         config: where sentences come from.
