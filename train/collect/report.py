@@ -1,5 +1,6 @@
 """What collected episodes hold: how they are spread over towns, weathers, speeds and steering."""
 
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import pairwise
@@ -57,6 +58,7 @@ def balance(folder: Path) -> Balance:
     """
     found = Balance()
     speeds, steering = np.zeros(len(SPEEDS), np.int64), np.zeros(len(STEERING), np.int64)
+    counts: defaultdict[str, Counter[str]] = defaultdict(Counter)
     returns, completions = [], []
     for _, path in numbered(folder):
         try:
@@ -70,16 +72,16 @@ def balance(folder: Path) -> Balance:
         found.perturbed_steps += int(arrays["perturbed"].sum())
         returns.append(float(arrays["rewards"].sum()))
         completions.append(float(arrays["route_completion"]))
-        for counts, key in ((found.towns, "town"), (found.weathers, "weather")):
-            _count(counts, str(arrays[key]), steps)
-        _count(found.reasons, str(arrays["reason"]), 1)
+        counts["towns"][str(arrays["town"])] += steps
+        counts["weathers"][str(arrays["weather"])] += steps
+        counts["reasons"][str(arrays["reason"])] += 1
         for key in arrays:
             if key.startswith("infractions."):
-                _count(found.infractions, key.removeprefix("infractions."), int(arrays[key]))
+                counts["infractions"][key.removeprefix("infractions.")] += int(arrays[key])
         speeds += _binned(arrays["speeds"], SPEEDS)
         steering += _binned(arrays["steering"], STEERING)
-    for name in ("towns", "weathers", "reasons", "infractions"):
-        setattr(found, name, dict(sorted(getattr(found, name).items())))
+    for name, counter in counts.items():
+        setattr(found, name, dict(sorted(counter.items())))
     if returns:
         found.mean_return, found.mean_route_completion = float(np.mean(returns)), float(np.mean(completions))
     found.speeds = dict(zip(_ranges(SPEEDS, "or more"), speeds.tolist(), strict=True))
@@ -159,10 +161,6 @@ def _small(path: Path) -> dict[str, NDArray[Any]]:
 def _read(path: Path, keys: Sequence[str]) -> dict[str, NDArray[Any]]:
     limit = EpisodeLimits().max_bytes
     return read_npz(path, limit, lambda key: key in keys or key.startswith("infractions."))
-
-
-def _count(counts: dict[str, int], name: str, more: int) -> None:
-    counts[name] = counts.get(name, 0) + more
 
 
 def _binned(values: NDArray[Any], begins: Sequence[float]) -> NDArray[np.int64]:

@@ -49,14 +49,6 @@ def action_numbers(space: gymnasium.Space[Any]) -> int:
     raise ValueError(f"action space {space}: expected Box (A,) or Discrete")
 
 
-def _check_actions(space: gymnasium.Space[Any], agent: Dreamer) -> None:
-    """Raise ValueError where the policy's actions are of another kind than the environment's."""
-    wanted = "discrete" if isinstance(space, gymnasium.spaces.Discrete) else "continuous"
-    found = agent.actor_critic.config.actions
-    if found != wanted:
-        raise ValueError(f"agent.behaviour.actions {found}: expected {wanted}, as the environment's")
-
-
 def build_parts(config: OnlineConfig, make_env: MakeConfiguredEnv) -> Parts:
     """Seed torch and build everything.
 
@@ -75,7 +67,10 @@ def build_parts(config: OnlineConfig, make_env: MakeConfiguredEnv) -> Parts:
         probe.close()
         torch.manual_seed(config.seed)
         agent = config.agent.build(shapes, action_size).to(device)
-        _check_actions(probe.single_action_space, agent)
+        discrete = isinstance(probe.single_action_space, gymnasium.spaces.Discrete)
+        wanted, found = "discrete" if discrete else "continuous", agent.actor_critic.config.actions
+        if found != wanted:
+            raise ValueError(f"agent.behaviour.actions {found}: expected {wanted}, as the environment's")
         optimizer = config.optimizer.build(agent)
     except ValueError as error:
         raise DreamdriveError(f"config: {one_line(error)}") from error

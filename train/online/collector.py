@@ -167,10 +167,6 @@ class Collector:
         if isinstance(self._env, _Watched):
             self._env.poll()
 
-    def end(self) -> None:
-        """Take what the decision brought as the row at hand."""
-        self._receive(report=True)
-
     def _any_action(self, like: Tensor) -> Tensor:
         """Actions (N, A) drawn uniformly: from the box, or one of the choices."""
         noise = torch.rand_like(like)
@@ -202,7 +198,7 @@ class Collector:
         for action in recorded:
             self._actions.append(action)
             self._send(action)
-            self._receive(report=False)
+            self.end(report=False)
         self.frames, self.decisions = int(saved["frames"]), int(saved["decisions"])
         assert self._filter is not None
         for name, value in saved["state"].items():
@@ -253,8 +249,8 @@ class Collector:
         """Actions (N, A) as the environment takes them."""
         return action.argmax(-1) if self._discrete else action
 
-    def _receive(self, report: bool) -> None:
-        """The row that arrives becomes the one at hand."""
+    def end(self, report: bool = True) -> None:
+        """Take what the decision brought as the row at hand; `report` adds to `finished`."""
         env, action, ended = self._env, self._action, self._ended
         if isinstance(env, _Asynchronous):
             observation, reward, terminated, truncated, info = env.step_wait()

@@ -1,5 +1,6 @@
-"""Who drives: the actions that go to the simulator for what is seen."""
+"""What drives in CARLA: the actions that go to the simulator; mistakes on the command line are one line."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 
 from envs.carla.actions import Actions
 from envs.carla.config import CarlaConfig
+from train.cli import main
 from train.collect.autopilot import native_choice
 from train.collect.carla_drivers import CarlaCollectConfig, CarlaPolicy, open_policy
 from train.drive.drivers import Driver
@@ -14,6 +16,7 @@ from train.language.hindsight import Labels
 from train.run.errors import DreamdriveError
 
 FIRST = np.array([True])
+COLLECT = ["collect", "carla", "--episodes", "1"]
 
 
 def act(driver: Driver, actions: Actions) -> Any:
@@ -67,3 +70,29 @@ def test_the_autopilot_is_asked_for_speeds_and_places_of_each_decision() -> None
 def test_orders_are_for_the_autopilot() -> None:
     with pytest.raises(DreamdriveError, match="--asked: random takes no such orders"):
         open_policy("random").check(CarlaCollectConfig(asked=True))
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--policy", "nobody"], "nobody"),
+        (["--env.image_size", "3"], "--env.image_size: "),
+        (["--env.towns", "x"], "--env.towns"),
+        (
+            ["--servers", "2", "--env.num_envs", "3"],
+            "--env.num_envs: given twice, the other time as --servers",
+        ),
+        (["--server-command", "carla"], "expected {port} where its port belongs"),
+        (["--server-command", "/no/such {port}"], "no program '/no/such', expected one to start CARLA"),
+        (
+            ["--env.image", "false", "--env.state", "false", "--env.birdseye", "true"],
+            "expected one of them on",
+        ),
+    ],
+)
+def test_a_mistake_is_one_line(
+    words: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*COLLECT, "--output", str(tmp_path / "data"), "--servers", "2", *words]) == 1
+    error = capsys.readouterr().err
+    assert said in error and len(error.splitlines()) == 1

@@ -125,16 +125,8 @@ def test_an_agent_may_drive(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     agent = config.agent.build({"image": (3, 64, 64)}, 2)
     run = Run.create(tmp_path / "run", "train-agent", config)
     save_weights(run.path, agent.state_dict(), {"observations": {"image": [3, 64, 64]}, "action_size": 2})
-    words = [
-        "collect",
-        "carla",
-        "--policy",
-        str(run.path),
-        "--episodes",
-        "1",
-        "--output",
-        str(tmp_path / "data"),
-    ]
+    words = ["collect", "carla", "--policy", str(run.path), "--episodes", "1"]
+    words += ["--output", str(tmp_path / "data")]
     assert main([*words, *OWN, "--env.max_frames", "3"]) == 0
     assert read_episode(tmp_path / "data" / "episode_000000.npz").observations["image"].shape[-1] == 64
     shutil.rmtree(tmp_path / "data")

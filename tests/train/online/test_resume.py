@@ -70,16 +70,8 @@ def assert_same_end(run: Path, reference: Path) -> None:
 
 def in_a_process(run: Path, how: str, number: str, *steps: int) -> subprocess.CompletedProcess[str]:
     """Train in another process, which gets the signal in the given steps."""
-    words = [
-        sys.executable,
-        "-m",
-        "tests.train.online.driver",
-        str(run),
-        str(FRAMES),
-        how,
-        number,
-        *map(str, steps),
-    ]
+    words = [sys.executable, "-m", "tests.train.online.driver", str(run), str(FRAMES), how, number]
+    words += map(str, steps)
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     return subprocess.run(
         words, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120, check=False
@@ -154,24 +146,8 @@ def test_a_small_replay_saves_between_and_is_killed_exactly(runs: Path) -> None:
     class Killed(Exception):
         pass
 
-    steps = 0
-
-    def fragile(config: EnvConfig, seed: int) -> Counting:
-        env = counting(config, seed)
-        step = env.step
-
-        def stepped(actions: np.ndarray) -> Any:
-            nonlocal steps
-            steps += 1
-            if steps == 50:
-                raise Killed
-            return step(actions)
-
-        env.step = stepped  # type: ignore[method-assign]
-        return env
-
     with pytest.raises(Killed):
-        train_agent(config(), runs / "b", make_env=fragile)
+        train_agent(config(), runs / "b", make_env=signalling(counting, Killed, [50]))
     assert load_checkpoint(runs / "b" / "checkpoint.pt", "cpu")["collector"]["frames"] > 0
     train_agent(config(), runs / "b", True, counting)
     assert_same_end(runs / "b", whole.path)

@@ -167,9 +167,9 @@ def choices(config: EnvConfig, seed: int) -> Choices:
 
 
 def signalling(
-    make: Callable[[EnvConfig, int], TinyEnv], number: signal.Signals, at: list[int]
+    make: Callable[[EnvConfig, int], TinyEnv], what: signal.Signals | type[Exception], at: list[int]
 ) -> Callable[[EnvConfig, int], TinyEnv]:
-    """The same environments, but this process gets the signal `number` in each of the steps `at`.
+    """The same environments, but this process gets the signal, or raises the exception, in the steps `at`.
 
     Steps are counted over all environments that are made, beginning with 1.
     """
@@ -183,7 +183,9 @@ def signalling(
             nonlocal steps
             steps += 1
             if steps in at:
-                os.kill(os.getpid(), number)
+                if not isinstance(what, signal.Signals):
+                    raise what
+                os.kill(os.getpid(), what)
             return step(actions)
 
         env.step = stepped  # type: ignore[method-assign]
