@@ -23,7 +23,7 @@ from train.drive.descriptions import BASELINE_JOB
 from train.drive.drivers import Driver, FilteredDriver
 from train.run.checkpoint import load_checkpoint, load_weights
 from train.run.device import pick_device, set_up_cpu
-from train.run.errors import DreamdriveError, one_line
+from train.run.errors import DreamdriveError, explain_value_errors, one_line
 from train.run.folder import Run, run_to_resume
 from train.run.monitor import monitored
 from train.run.options import Change, refuse_changes
@@ -106,10 +106,8 @@ def _open(config: BaselineConfig, run_path: Path | None) -> tuple[Run, dict[str,
 
 
 def _car_racing(config: BaselineConfig, seed: int) -> VectorEnv[Any, Any, Any]:
-    try:
+    with explain_value_errors("config: "):
         return make_car_racing(config.env, seed)
-    except ValueError as error:
-        raise DreamdriveError(f"config: {one_line(error)}") from error
 
 
 def _dream(config: BaselineConfig, dreamer: Trained, run: Run) -> tuple[VectorEnv[Any, Any, Any], int]:
@@ -117,10 +115,8 @@ def _dream(config: BaselineConfig, dreamer: Trained, run: Run) -> tuple[VectorEn
     torch.manual_seed(config.seed)
     starts, driven = dream_starts(config.starts, dreamer, run.path / "starts", config.seed)
     model, count = dreamer.agent.world_model, config.env.num_envs
-    try:
+    with explain_value_errors("config: "):
         return DreamVectorEnv(model, starts, count, config.dream), dreamer.frames + driven
-    except ValueError as error:
-        raise DreamdriveError(f"config: {one_line(error)}") from error
 
 
 class PicturePolicy:

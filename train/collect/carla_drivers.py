@@ -17,7 +17,7 @@ from train.drive.drivers import Driver
 from train.drive.environments import require_carla
 from train.language.command_sampling import sample_commands
 from train.language.hindsight import Labels
-from train.run.errors import DreamdriveError, one_line
+from train.run.errors import DreamdriveError, explain_value_errors
 from train.vla.checks import check_env
 from train.vla.instructed_driver import InstructedPolicy, instructed_policy
 from train.vla.loading import has_policy
@@ -113,10 +113,8 @@ class CarlaPolicy:
         if self.instructed is not None:
             instructed = self.instructed.driver(seed)
             return EpisodeDriver(instructed, instruction=instructed.instructions[0])
-        try:
+        with explain_value_errors(f"--policy {self.name}: "):
             driver = make_driver(self.single, env.action_size, seed)
-        except ValueError as error:
-            raise DreamdriveError(f"--policy {self.name}: {one_line(error)}") from error
         driver.reset(1)
         return EpisodeDriver(driver)
 

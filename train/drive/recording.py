@@ -13,7 +13,7 @@ from train.data.episodes import Episode
 from train.data.hdf5 import open_episodes
 from train.drive.behaviour_policy import BehaviourPolicy, make_driver
 from train.drive.rollout import roll_out_side_by_side
-from train.run.errors import DreamdriveError, one_line
+from train.run.errors import DreamdriveError, explain_value_errors
 from train.run.progress import Progress
 
 
@@ -54,10 +54,8 @@ def record_car_racing(
         # Each continuation drives other tracks than those of the episodes that are there.
         track_seed, chance_seed = np.random.SeedSequence([seed, done]).generate_state(2).tolist()
         config = config.model_copy(update={"num_envs": min(config.num_envs, episodes - done)})
-        try:
+        with explain_value_errors():
             env = make_car_racing(config, track_seed % 900_000)
-        except ValueError as error:
-            raise DreamdriveError(one_line(error)) from error
         own = Progress(f"collecting {path}", episodes, "episodes", done=done)
         frames, scores = 0, []
         try:

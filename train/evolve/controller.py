@@ -24,7 +24,7 @@ from train.evolve.in_dream import DreamLearner, learn_in_dream
 from train.run.checkpoint import load_weights
 from train.run.device import pick_device
 from train.run.epochs import StageCheckpoint
-from train.run.errors import DreamdriveError, one_line
+from train.run.errors import DreamdriveError, explain_value_errors
 from train.run.loop import Cadence, TrainingLoop
 from train.run.monitor import JobMonitor
 from train.world_model.token_trainer import TokenModelTrainConfig
@@ -62,10 +62,8 @@ class ControllerTrainer:
         world_model.tokenizer.load_state_dict(vae.state_dict())
         self.world_model = world_model.to(self.device).eval()
         torch.manual_seed(seed)
-        try:
+        with explain_value_errors("controller."):
             self.behaviour = self.config.controller.build(self.world_model).to(self.device)
-        except ValueError as error:
-            raise DreamdriveError(f"controller.{one_line(error)}") from error
         self.frames = 0
         """Frames driven in the real environment, those of the run that the evolution begins at included."""
         if self.config.start:
@@ -138,10 +136,8 @@ class ControllerTrainer:
             states, _ = self.world_model.observe(batch.observation, batch.action, batch.is_first, start)
             # The memory of the first rows knows little yet.
             seen.append(self.world_model.features(states)[:, t.sequence_length // 2 :].flatten(0, 1))
-        try:
+        with explain_value_errors("controller."):
             return controller.fit_components(torch.cat(seen))
-        except ValueError as error:
-            raise DreamdriveError(f"controller.{one_line(error)}") from error
 
     @staticmethod
     def _required(tokens: EpisodeColumns | None) -> EpisodeColumns:

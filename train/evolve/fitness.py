@@ -15,7 +15,7 @@ from envs.dream import states_after
 from train.data.columns import EpisodeColumns
 from train.data.windows import cut, sequence_batch
 from train.drive.filtering import ObservationFilter
-from train.run.errors import DreamdriveError, one_line
+from train.run.errors import DreamdriveError, explain_value_errors
 
 MakeSingleEpisodes = Callable[[CarRacingConfig, int, int], VectorEnv[Any, Any, Any]]
 
@@ -122,10 +122,8 @@ class RealFitness:
         p, n = len(population), len(population) * episodes
         first = int(np.random.SeedSequence(seed).generate_state(1)[0]) % 900_000
         device = population.genomes.device
-        try:
+        with explain_value_errors():
             env = self.make_env(self.env.model_copy(update={"num_envs": n}), first, episodes)
-        except ValueError as error:
-            raise DreamdriveError(one_line(error)) from error
         try:
             observation, _ = env.reset()
             filtered = ObservationFilter(self.world_model, device)

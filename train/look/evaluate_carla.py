@@ -37,7 +37,7 @@ from train.drive.drivers import (
 from train.drive.environments import explain_simulator_errors, require_carla
 from train.drive.rollout import drive_course, held_out_seeds
 from train.look.report import package_versions, versions_text, write_result
-from train.run.errors import DreamdriveError, one_line
+from train.run.errors import DreamdriveError, explain_value_errors
 from train.run.options import build
 from train.run.progress import Progress
 
@@ -157,10 +157,8 @@ def evaluate_carla(
     print(words, flush=True)
     towns = config.towns
     tasks = [RouteTask(seed, towns[i % len(towns)]) for i, seed in enumerate(seeds)]
-    try:
+    with explain_value_errors():
         chosen = _baseline(driver, config, first_seed) if trained is None else agent_driver(trained)
-    except ValueError as error:
-        raise DreamdriveError(one_line(error)) from error
     # The filter samples its latent states: the same run on the same routes shall get the same scores.
     torch.manual_seed(first_seed)
     scored, lost = _drive(driver, config, tasks, chosen, open_env)

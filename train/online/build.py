@@ -19,7 +19,7 @@ from train.drive.descriptions import AgentDescription
 from train.drive.environments import EnvConfig
 from train.online.config import OnlineConfig
 from train.run.device import autocast, pick_device, set_up_cpu
-from train.run.errors import DreamdriveError, one_line
+from train.run.errors import explain_value_errors
 
 MakeConfiguredEnv = Callable[[EnvConfig, int], VectorEnv[Any, Any, Any]]
 
@@ -58,7 +58,7 @@ def build_parts(config: OnlineConfig, make_env: MakeConfiguredEnv) -> Parts:
     """
     device = pick_device(config.trainer.device)
     set_up_cpu(config.trainer.threads)
-    try:
+    with explain_value_errors("config: "):
         probe = make_env(config.env.model_copy(update={"num_envs": 1}), config.seed)
         spaces = probe.single_observation_space.spaces  # type: ignore[attr-defined]
         shapes = {name: tuple(space.shape) for name, space in spaces.items()}
@@ -72,8 +72,6 @@ def build_parts(config: OnlineConfig, make_env: MakeConfiguredEnv) -> Parts:
         if found != wanted:
             raise ValueError(f"agent.behaviour.actions {found}: expected {wanted}, as the environment's")
         optimizer = config.optimizer.build(agent)
-    except ValueError as error:
-        raise DreamdriveError(f"config: {one_line(error)}") from error
     model = agent.world_model
     nothing = {n: torch.zeros(1, *shapes[n], dtype=getattr(torch, dtypes[n]), device=device) for n in shapes}
     with torch.no_grad():

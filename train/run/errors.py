@@ -36,6 +36,15 @@ def warn(text: str) -> None:
 
 
 @contextmanager
+def explain_value_errors(prefix: str = "") -> Iterator[None]:
+    """Turn a `ValueError` inside into a `DreamdriveError` with its text in one line, after `prefix`."""
+    try:
+        yield
+    except ValueError as error:
+        raise DreamdriveError(f"{prefix}{one_line(error)}") from error
+
+
+@contextmanager
 def explain_os_errors(doing: str, path: Path) -> Iterator[None]:
     """Turn an `OSError` raised inside into a `DreamdriveError` that says what was done to which file."""
     try:

@@ -16,7 +16,7 @@ from agent.behaviour.vla.interface import ACTION, IMAGE, PAD, STATE, TASK, requi
 from train.data.episodes import Episode
 from train.language.hindsight import Labels, SpeedScale, label_rows
 from train.language.instructions import sample_sentence
-from train.run.errors import DreamdriveError, one_line
+from train.run.errors import DreamdriveError, explain_value_errors
 from train.run.loop import diverged
 from train.vla.dataset import chunks_ahead, row_columns
 
@@ -111,10 +111,8 @@ def train_on_rows(
     Raises:
         DreamdriveError: such a policy it is not, there are no rows, or the loss is no number.
     """
-    try:
+    with explain_value_errors():
         require_policy(policy, "forward", "parameters")
-    except ValueError as error:
-        raise DreamdriveError(one_line(error)) from error
     if not isinstance(policy, nn.Module):
         raise DreamdriveError(f"policy: a {type(policy).__name__}: expected a torch module to teach")
     count = len(dataset)  # type: ignore[arg-type]

@@ -29,7 +29,7 @@ from agent.world_model.interface import State, WorldModel
 from train.data.episodes import Episode
 from train.drive.filtering import ObservationFilter
 from train.language.hindsight import CAR_RACING_SPEEDS, SpeedScale
-from train.run.errors import DreamdriveError, one_line
+from train.run.errors import DreamdriveError, explain_value_errors
 from train.vla.chunk_scoring import ChunkScorer, ChunkScores, ChunkScoringConfig, InstructionParser
 from train.vla.episode_rows import InstructionDataset, train_on_rows
 from train.vla.features import FeatureExtractor, FeaturePolicy, check_same_world_model, propose_chunks
@@ -81,10 +81,8 @@ class WorldModelGuidedTrainer:
         observations: Sequence[str] = ("image",),
         seed: int = 0,
     ) -> None:
-        try:
+        with explain_value_errors():
             self.policy = require_policy(policy)
-        except ValueError as error:
-            raise DreamdriveError(one_line(error)) from error
         for name in _METHODS:
             if not callable(getattr(world_model, name, None)):
                 raise DreamdriveError(

@@ -15,7 +15,7 @@ from agent.behaviour.vla.interface import IMAGE, TASK, ChunkPolicy, observation_
 from train.drive.environments import EnvConfig
 from train.language.hindsight import MANOEUVRES, PLACES, SPEEDS, Labels
 from train.language.instructions import sample_sentence
-from train.run.errors import DreamdriveError, one_line
+from train.run.errors import DreamdriveError, explain_value_errors
 from train.vla.dataset import sample_subset
 from train.vla.features import fork_policy
 from train.vla.loading import load_driver
@@ -43,10 +43,8 @@ class InstructedPolicy:
     _policy: ChunkPolicy = field(init=False)
 
     def __post_init__(self) -> None:
-        try:
+        with explain_value_errors():
             self._policy = require_policy(self.policy)
-        except ValueError as error:
-            raise DreamdriveError(one_line(error)) from error
         self.own = self.own or self.policy
         if any(not text.strip() for text in self.instructions):
             raise DreamdriveError("--instruction: empty, expected what to tell the policy")

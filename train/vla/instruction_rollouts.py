@@ -20,7 +20,7 @@ from envs.course import Course
 from train.drive.carla_score import RouteScore, score_route
 from train.drive.environments import EnvConfig, explain_simulator_errors
 from train.drive.rollout import drive_course
-from train.run.errors import DreamdriveError, one_line
+from train.run.errors import DreamdriveError, explain_value_errors
 from train.run.progress import Progress
 from train.vla.checks import check_env
 from train.vla.config import speed_scale
@@ -138,10 +138,8 @@ def _check_trials(policy: object, trials: Sequence[Trial], env: EnvConfig, settl
 
 @contextmanager
 def _explain_value_errors() -> Iterator[None]:
-    try:
+    with explain_value_errors():
         yield
-    except ValueError as error:
-        raise DreamdriveError(one_line(error)) from error
 
 
 def drive_car_racing_trials(
