@@ -1,4 +1,4 @@
-"""Who drives: shares of a mixture, agents that err, and a pedal turned into gas and brake."""
+"""What drives: shares of a mixture, agents that err, and a pedal turned into gas and brake."""
 
 from pathlib import Path
 from types import SimpleNamespace
