@@ -18,7 +18,7 @@ from train.collect.demonstrator import SteeringMistakes, demonstrate
 from train.collect.recorder import EpisodeRecorder, record_missing
 from train.data.episode_store import EpisodeFolder
 from train.data.episodes import Episode
-from train.drive.agents import Trained, load_agent
+from train.drive.agents import load_agent
 from train.drive.drivers import act_alone
 from train.drive.environments import require_car_racing
 from train.drive.filtering import ObservationFilter
@@ -55,7 +55,7 @@ class DemonstrationsConfig(CommandsConfig):
     """Driven at the same time."""
 
 
-class _Demonstrations(EpisodeRecorder):
+class _DemonstrationRecorder(EpisodeRecorder):
     """A simulator, and the demonstration that is driven in it, by the learner where there is one.
 
     The episode of a number depends on the seed and the number only.
@@ -197,40 +197,27 @@ def collect_demonstrations(
         check_env(instructed.own, env, str(learner))
         driver = require_policy(instructed.policy)
     with EpisodeFolder(output, "a", made=made) as files:
-        return _record(trained, env, config, files, episodes, seed, driver)
+        count = min(config.simulators, len(files.missing(episodes)))
+        simulators = [_DemonstrationRecorder(config, env, driver, seed) for _ in range(count)]
+        shown, done = DemonstrationStatistics(), len(files)
+        torch.manual_seed(seed)
+        filtered = ObservationFilter(trained.agent.world_model, trained.device)
+        filtered.reset(count)
 
+        def step(going: Sequence[_DemonstrationRecorder]) -> None:
+            """The agent sees what was done, and chooses what it would do (M, 2)."""
+            rows = np.flatnonzero([one in going for one in simulators])
+            seen = {name: np.stack([one.seen[name] for one in simulators]) for name in simulators[0].seen}
+            state = filtered.see(seen, np.array([len(one) == 0 for one in simulators]), rows)
+            actions = trained.agent.choose(state, explore=False).cpu().numpy()
+            for one, action in zip(going, actions, strict=True):
+                one.decide(action)
+            filtered.follow(np.stack([one.action for one in simulators]))
 
-def _record(
-    trained: Trained,
-    env: CarRacingConfig,
-    config: DemonstrationsConfig,
-    files: EpisodeFolder,
-    episodes: int,
-    seed: int,
-    learner: ChunkPolicy | None,
-) -> DemonstrationStatistics:
-    """Record the episodes that are missing in `files`."""
-    count = min(config.simulators, len(files.missing(episodes)))
-    simulators = [_Demonstrations(config, env, learner, seed) for _ in range(count)]
-    shown, done = DemonstrationStatistics(), len(files)
-    torch.manual_seed(seed)
-    filtered = ObservationFilter(trained.agent.world_model, trained.device)
-    filtered.reset(count)
+        def figures() -> dict[str, float]:
+            return {"decisions": shown.decisions + sum(len(one) for one in simulators if not one.over)}
 
-    def step(going: Sequence[_Demonstrations]) -> None:
-        """The agent sees what was done, and chooses what it would do (M, 2)."""
-        rows = np.flatnonzero([one in going for one in simulators])
-        seen = {name: np.stack([one.seen[name] for one in simulators]) for name in simulators[0].seen}
-        state = filtered.see(seen, np.array([len(one) == 0 for one in simulators]), rows)
-        actions = trained.agent.choose(state, explore=False).cpu().numpy()
-        for one, action in zip(going, actions, strict=True):
-            one.decide(action)
-        filtered.follow(np.stack([one.action for one in simulators]))
-
-    def figures() -> dict[str, float]:
-        return {"decisions": shown.decisions + sum(len(one) for one in simulators if not one.over)}
-
-    title = f"demonstrating {files.path}"
-    with Progress(title, episodes, "episodes", ("decisions",), done=done) as progress:
-        record_missing(files, episodes, simulators, step, progress, shown.add, figures)
-    return shown
+        title = f"demonstrating {files.path}"
+        with Progress(title, episodes, "episodes", ("decisions",), done=done) as progress:
+            record_missing(files, episodes, simulators, step, progress, shown.add, figures)
+        return shown

@@ -69,13 +69,13 @@ def collect_instructed(
     made["env"] |= {"action_repeat": env.action_repeat, "max_frames": env.max_frames}
     with EpisodeFolder(output, "a", made=made) as files:
         wanted = len(files.missing(episodes))
-        simulators = [_InstructedEpisodes(policy, env, seed) for _ in range(min(_SIMULATORS, wanted))]
+        simulators = [_InstructedRecorder(policy, env, seed) for _ in range(min(_SIMULATORS, wanted))]
         with Progress(f"collecting {files.path}", episodes, "episodes", done=len(files)) as progress:
             record_missing(files, episodes, simulators, _step, progress)
     return wanted
 
 
-class _InstructedEpisodes(EpisodeRecorder):
+class _InstructedRecorder(EpisodeRecorder):
     """A simulator whose episodes an instructed policy drives; episode N is drawn from the seed and N."""
 
     def __init__(self, policy: InstructedPolicy, env: CarRacingConfig, seed: int) -> None:
@@ -93,6 +93,6 @@ class _InstructedEpisodes(EpisodeRecorder):
         return {"instruction": np.array(self.driver.instructions[0])}
 
 
-def _step(simulators: Sequence[_InstructedEpisodes]) -> None:
+def _step(simulators: Sequence[_InstructedRecorder]) -> None:
     for one in simulators:
         one.step(act_alone(one.driver, one.observation, len(one) == 0))

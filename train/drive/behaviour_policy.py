@@ -25,7 +25,7 @@ _RANDOM, _BROWNIAN = "random", "brownian"
 
 @dataclass
 class NoisyAgent:
-    """A trained agent that takes its best action with noise added: mistakes, and how they are mended."""
+    """A trained agent that takes its best action with noise added: mistakes and their corrections."""
 
     trained: Trained
     deviation: float
