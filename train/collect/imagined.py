@@ -1,4 +1,4 @@
-"""The job that imagines variations of recorded drives, and keeps them as episodes to learn from."""
+"""The job that imagines variations of recorded episodes as training data."""
 
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -31,24 +31,24 @@ def collect_imagined(
     config: ImaginedConfig | None = None,
     seed: int = 0,
 ) -> ImaginedReport:
-    """Imagine variations of recorded drives.
+    """Imagine variations of recorded episodes.
 
-    Beside the episodes the output gets `gauges.safetensors` and `gauges.json`, by which the dreams were read,
-    and `report.json`: what was kept and why not all.
+    Beside the episodes the output gets the probes, `gauges.safetensors` and `gauges.json`, and `report.json`:
+    how much was kept, and the reasons for the rest.
 
     Args:
-        model: run whose world model dreams.
+        model: run of the world model.
         paths: files of demonstrations, at least one.
         output: folder for the imagined episodes; it must hold none yet.
-        policy: run of a policy that drives a share of the dreams.
-        gauges: folder with gauges of the world model; None fits them on the drives.
+        policy: run of a policy that acts in a share of the dreams.
+        gauges: folder with probes of the world model; None fits them on the episodes.
         count: demonstrations to use, drawn by the seed; None uses all.
-        carla: whether the drives are CARLA's, whose speeds are others.
-        config: how many, how far, how wild, and how gauges are fitted.
+        carla: whether the episodes are CARLA's, which has other classes of speed.
+        config: how many, how long, how noisy, and how probes are fitted.
         seed: of everything random.
 
     Raises:
-        DreamdriveError: no such run, it does not fit the drives, or the output holds episodes; the policy
+        DreamdriveError: no such run, it does not fit the episodes, or the output holds episodes; the policy
             sees by another world model's features.
     """
     config = config or ImaginedConfig()
@@ -70,7 +70,7 @@ def collect_imagined(
     names = sorted(found.shapes)
     with Progress(f"imagining {output}", len(paths), "drives") as progress:
         if gauges is None:
-            progress.say(f"fitting gauges on {min(len(paths), _FIT_EPISODES)} drives")
+            progress.say(f"fitting probes on {min(len(paths), _FIT_EPISODES)} drives")
             read = fit_dream_probes_on(found.world_model, names, paths[:_FIT_EPISODES], config.fit, seed)
         else:
             read = load_dream_probes(gauges, found.world_model)

@@ -83,7 +83,7 @@ class VLALearner(PolicyLearner):
             for what, rows in parts.items()
             if rows is not None
         ]
-        words = "" if self.classified is None else f"; reads {self.classified:.1%} of the kept sentences"
+        words = "" if self.classified is None else f"; reads {self.classified:.1%} of the test sentences"
         return f"{size:,} parameters on {self.device}; {', '.join(counts)}{words}"
 
     def loss(self) -> tuple[Tensor, dict[str, float]]:

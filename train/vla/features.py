@@ -48,7 +48,7 @@ class FeatureExtractor:
         self._fingerprint = weights_fingerprint(self.world_model)
 
     def same(self, other: "FeatureExtractor") -> bool:
-        """Whether the other one gives the same features of the same observations, on the same device."""
+        """Whether another extractor gives the same features of the same observations, on the same device."""
         mine, theirs = ((one._fingerprint, one._names, one.device) for one in (self, other))
         return mine == theirs
 

@@ -47,9 +47,9 @@ class PolicyDriver:
     policy: ChunkPolicy
     """As it drives: behind guidance or a feature extractor, if it has any."""
     own: VLAPolicy
-    """The policy that was learnt."""
+    """The policy itself."""
     env: EnvConfig
-    """What it learnt in."""
+    """The environment that it was trained in."""
 
 
 class _Learnt(BaseModel, extra="ignore"):
@@ -70,7 +70,7 @@ def has_policy(path: Path) -> bool:
 
 
 def training_env(path: Path) -> EnvConfig:
-    """The environment that the policy of the run in `path` learnt in.
+    """The environment that the policy of the run in `path` was trained in.
 
     Raises:
         DreamdriveError: no such run, or one without such a policy.
