@@ -224,7 +224,8 @@ def _tell(output: Path, total: Outcome, say: Callable[[str], None] = print) -> N
     for line in total.bad[:_SHOWN]:
         say(f"skipped: {line}")
     if total.unmoved:
-        say(f"{total.unmoved} episodes have actions of zeros only: no motion was recorded, or it was steady")
+        count = f"{total.unmoved} episode{'s have' if total.unmoved > 1 else ' has'}"
+        say(f"{count} actions of zeros only: no motion was recorded, or it was steady")
     more = f" ({len(total.bad)} skipped)" if total.bad else ""
     say(
         f"{output}: {total.written + total.kept} episodes{more}, {total.written} of them written now with "

@@ -102,6 +102,8 @@ def monitored(
             yield monitor
         except Stopped:
             if run is not None:
-                monitor.say(f"stopped and saved: go on with {again or f'--run {run.path} --resume'}")
+                command = f"dreamdrive {run.record.job.replace('-', ' ', 1)}"
+                options = again or f"--run {run.path} --resume"
+                monitor.say(f"stopped and saved: go on with {command} {options}")
             if monitor.tracker is not None:
                 monitor.tracker.finish("KILLED")

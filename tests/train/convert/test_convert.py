@@ -197,7 +197,7 @@ def test_the_command_converts_each_data_set(tmp_path: Path, capsys: pytest.Captu
             assert episode.observations["image"].shape[1:] == (3, 8, 8)
             assert len(episode.extras["positions"]) == len(episode)
     told = capsys.readouterr().out
-    assert told.count("0 of them written now") == 4 and "1 episodes have actions of zeros only" in told
+    assert told.count("0 of them written now") == 4 and "1 episode has actions of zeros only" in told
     made = json.loads((tmp_path / "out" / "waymo" / "convert.json").read_text())
     assert made["options"] == {"metres": 48.0} and made["config"]["reward"]["headway"] == 3
 
