@@ -104,6 +104,6 @@ def monitored(
             if run is not None:
                 command = f"dreamdrive {run.record.job.replace('-', ' ', 1)}"
                 options = again or f"--run {run.path} --resume"
-                monitor.say(f"stopped and saved: go on with {command} {options}")
+                monitor.say(f"stopped and saved: go on with {options} ({command})")
             if monitor.tracker is not None:
                 monitor.tracker.finish("KILLED")

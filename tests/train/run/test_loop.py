@@ -157,7 +157,7 @@ def test_a_signal_saves_first_and_a_resumed_run_is_one_never_stopped(
     job(run, learner)
     state = load_checkpoint(run.checkpoint_path)
     assert state["step"] == done
-    said = f"stopped and saved: go on with dreamdrive job --run {run.path} --resume"
+    said = f"stopped and saved: go on with --run {run.path} --resume (dreamdrive job)"
     assert (said in capsys.readouterr().out) == (done < 6)
     resumed, again = Stub(), Run.resume(run.path)
     resumed.step, resumed.weight = state["step"], state["weight"]
