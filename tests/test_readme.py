@@ -92,7 +92,7 @@ def known(words: list[str]) -> bool:
             return script.is_file()
         return script.is_file() and parsed_by(script, words[2:])
     if words[0] != "dreamdrive":
-        extras = [["pip", "install", f"dreamdrive[{extra}]"] for extra in ("baselines", "vla")]
+        extras = [["pip", "install", f"dreamdrive[{extra}]"] for extra in ("baselines", "tokenizer", "vla")]
         return words[0] == "mlflow" or words in extras
     try:
         arguments, rest = _parser().parse_known_args(words[1:])
