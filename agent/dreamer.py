@@ -15,6 +15,7 @@ from agent.world_model.encoder import ObservationShapes
 from agent.world_model.interface import Batch, Metrics, Observation, State
 from agent.world_model.lstm import LSTMConfig
 from agent.world_model.rssm import RSSMConfig
+from agent.world_model.transformer import TransformerConfig
 
 
 def _kind(usual: str) -> Callable[[object], str | None]:
@@ -29,7 +30,10 @@ def _kind(usual: str) -> Callable[[object], str | None]:
 
 
 WorldModelConfig = Annotated[
-    Annotated[RSSMConfig, Tag("rssm")] | Annotated[LSTMConfig, Tag("lstm")], Discriminator(_kind("rssm"))
+    Annotated[RSSMConfig, Tag("rssm")]
+    | Annotated[LSTMConfig, Tag("lstm")]
+    | Annotated[TransformerConfig, Tag("transformer")],
+    Discriminator(_kind("rssm")),
 ]
 BehaviourConfig = Annotated[
     Annotated[ActorCriticConfig, Tag("actor_critic")] | Annotated[ControllerConfig, Tag("controller")],

@@ -20,6 +20,7 @@ from agent.world_model.encoder import ObservationShapes
 from agent.world_model.interface import Batch, Metrics, Observation, State, WorldModel
 from agent.world_model.losses import continue_loss, masked_mean, reward_loss
 from agent.world_model.token_heads import DigitHeadConfig, JointHeadConfig, TokenHead
+from agent.world_model.token_sampling import Sampling
 
 
 class LSTMConfig(BaseModel, extra="forbid", validate_assignment=True, use_attribute_docstrings=True):
@@ -185,7 +186,7 @@ class LSTMWorldModel(WorldModel):
         """Tokens (..., G) drawn for hidden states (..., R), at the dream's temperature."""
         if noise is None:
             noise = self.noise(*hidden.shape[:-1])
-        return self.predict.draw(hidden.detach(), self.config.temperature, noise)
+        return self.predict.draw(hidden.detach(), Sampling(self.config.temperature), noise)
 
     def _filter(self, tokens: Tensor, actions: Tensor, is_first: Tensor, state: State) -> State:
         """States (B, T) of tokens (B, T, G); no hidden part knows the token of its own row."""

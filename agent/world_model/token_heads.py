@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from agent.distributions import sample_index
 from agent.fsq import FSQ
 from agent.nets import initialised, linear
+from agent.world_model.token_sampling import Sampling
 
 
 class JointHeadConfig(BaseModel, extra="forbid", validate_assignment=True, use_attribute_docstrings=True):
@@ -66,9 +67,9 @@ class JointHead(nn.Linear):
         logits = self.logits(hidden)
         return _cross_entropy(logits, tokens), logits.argmax(-1) == tokens
 
-    def draw(self, hidden: Tensor, temperature: float, noise: Tensor) -> Tensor:
+    def draw(self, hidden: Tensor, sampling: Sampling, noise: Tensor) -> Tensor:
         """Tokens (..., G) for hidden states (..., R), drawn with uniform numbers (..., noise_size)."""
-        return sample_index((self.logits(hidden) / temperature).softmax(-1), noise)
+        return sample_index(sampling.probabilities(self.logits(hidden)), noise)
 
 
 class DigitHead(nn.Module):
@@ -78,7 +79,7 @@ class DigitHead(nn.Module):
     of NADE (Larochelle & Murray 2011, equations 1 to 4). W has rows for each place in the grid; E and V are
     the same at all places, since a code means the same there.
 
-    At a temperature other than 1 each digit is tempered, which is not quite to temper the whole code.
+    Temperature, top-k and top-p are applied to each digit, which is not quite to apply them to whole codes.
     """
 
     def __init__(self, hidden_size: int, tokens: int, levels: list[int], units: int) -> None:
@@ -113,14 +114,14 @@ class DigitHead(nn.Module):
             x = self._tell(number, x, digit)
         return nats, right
 
-    def draw(self, hidden: Tensor, temperature: float, noise: Tensor) -> Tensor:
+    def draw(self, hidden: Tensor, sampling: Sampling, noise: Tensor) -> Tensor:
         """See `JointHead.draw`."""
         # (..., G, units)
         x = self.read(hidden).unflatten(-1, (self.tokens, -1))
         digits = []
         # D times (..., G)
         for number, uniform in enumerate(noise.unflatten(-1, (self.tokens, -1)).unbind(-1)):
-            digits.append(sample_index((self._logits(number, x) / temperature).softmax(-1), uniform))
+            digits.append(sample_index(sampling.probabilities(self._logits(number, x)), uniform))
             x = self._tell(number, x, digits[-1])
         return self.code.from_digits(torch.stack(digits, -1))
 

@@ -8,15 +8,18 @@ from tensordict import TensorDict
 from torch import Tensor, nn
 
 from agent.tokenizer.fsq_vae import FSQVAEConfig
+from agent.world_model.attention import BlockConfig
 from agent.world_model.decoder import DecoderConfig
 from agent.world_model.dynamics import DynamicsConfig
 from agent.world_model.encoder import EncoderConfig
+from agent.world_model.frame_heads import FrameHeadConfig
 from agent.world_model.heads import TwoHotHead
 from agent.world_model.interface import Batch, Metrics, Observation, State, WorldModel
 from agent.world_model.latents import GaussianLatentConfig
 from agent.world_model.lstm import LSTMConfig, LSTMWorldModel
 from agent.world_model.rssm import RSSM, RSSMConfig
 from agent.world_model.token_heads import DigitHeadConfig
+from agent.world_model.transformer import TransformerConfig, TransformerWorldModel
 
 SHAPES = {"image": (1, 16, 16), "speed": (2,)}
 CONFIG = RSSMConfig(
@@ -46,6 +49,14 @@ def tiny_rssm(actions: int = 2, gaussian: bool = False) -> RSSM:
 
 TOKENIZER = FSQVAEConfig(image_size=16, channels=[4, 8], latent_dim=8, fsq_levels=[4, 3])
 LSTM = LSTMConfig(tokenizer=TOKENIZER, embedding=8, hidden_size=16, units=8, value_layers=1)
+TRANSFORMER = TransformerConfig(
+    kind="transformer",
+    tokenizer=TOKENIZER.model_copy(update={"grid": 4}),
+    blocks=BlockConfig(width=16, layers=3, heads=2),
+    window=4,
+    units=8,
+    value_layers=1,
+)
 PICTURES = {"image": (3, 16, 16)}
 
 
@@ -57,6 +68,15 @@ def tiny_lstm(
     config = LSTM.model_copy(update={"tokenizer": tokenizer, "reads": reads})
     if digits:
         config.token_head = DigitHeadConfig(units=8)
+    model = config.build(PICTURES, actions)
+    wake(model.reward_head)
+    wake(model.value_head)
+    return model
+
+
+def tiny_transformer(head: FrameHeadConfig | None = None, actions: int = 2) -> TransformerWorldModel:
+    """A small transformer world model whose heads are awake; it sees four frames."""
+    config = TRANSFORMER if head is None else TRANSFORMER.model_copy(update={"head": head})
     model = config.build(PICTURES, actions)
     wake(model.reward_head)
     wake(model.value_head)

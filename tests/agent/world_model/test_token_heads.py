@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from agent.world_model.token_heads import DigitHead, DigitHeadConfig, JointHead, JointHeadConfig
+from agent.world_model.token_sampling import Sampling
 
 HIDDEN = 6
 
@@ -53,8 +54,10 @@ def test_draws_have_these_probabilities(config: JointHeadConfig | DigitHeadConfi
     hidden = 0.5 * torch.randn(HIDDEN)
     count = 40_000
     noise = torch.rand(count, head.noise_size)
-    drawn = head.draw(hidden.expand(count, -1), 1.0, noise)
-    assert drawn.shape == (count, 2) and torch.equal(drawn, head.draw(hidden.expand(count, -1), 1.0, noise))
+    drawn = head.draw(hidden.expand(count, -1), Sampling(), noise)
+    assert drawn.shape == (count, 2) and torch.equal(
+        drawn, head.draw(hidden.expand(count, -1), Sampling(), noise)
+    )
     expected = (-all_nats(head, hidden, 12)).exp()
     for place in range(2):
         share = drawn[:, place].bincount(minlength=12) / count
@@ -66,7 +69,7 @@ def test_digits_are_guessed_one_after_the_other() -> None:
     head = shaken(DigitHeadConfig(units=5), 1, [4, 3])
     hidden = torch.randn(1, HIDDEN)
     # Nothing is left to chance when it is very cold.
-    coldest = head.draw(hidden, 1e-6, torch.rand(1, head.noise_size))
+    coldest = head.draw(hidden, Sampling(1e-6), torch.rand(1, head.noise_size))
     guessed = [code for code in range(12) if head.score(hidden, torch.tensor([[code]]))[1].item()]
     assert guessed == coldest[0].tolist()
 
@@ -78,7 +81,7 @@ def test_heat_evens_the_digits_out() -> None:
     noise = torch.rand(20_000, head.noise_size)
     spread = []
     for temperature in (0.3, 1.0, 1.3, 100.0):
-        share = head.draw(hidden, temperature, noise)[:, 0].bincount(minlength=12) / 20_000
+        share = head.draw(hidden, Sampling(temperature), noise)[:, 0].bincount(minlength=12) / 20_000
         spread.append(torch.special.entr(share).sum().item())
     assert spread == sorted(spread) and spread[0] < spread[1] < spread[2]
     assert spread[3] == pytest.approx(math.log(12), abs=0.01)
@@ -113,4 +116,4 @@ def test_any_number_of_dimensions_leads() -> None:
     nats, right = head.score(hidden, tokens)
     assert nats.shape == right.shape == tokens.shape
     torch.testing.assert_close(nats[1, 2], head.score(hidden[1, 2], tokens[1, 2])[0])
-    assert head.draw(hidden, 1.0, torch.rand(2, 5, head.noise_size)).shape == tokens.shape
+    assert head.draw(hidden, Sampling(), torch.rand(2, 5, head.noise_size)).shape == tokens.shape
