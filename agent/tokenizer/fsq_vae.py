@@ -5,6 +5,8 @@ Scalar Quantization: VQ-VAE Made Simple"). There is no codebook to learn, and no
 bonus, if asked for.
 """
 
+from typing import Literal
+
 import torch
 from pydantic import BaseModel, Field
 from torch import Tensor, nn
@@ -19,8 +21,10 @@ _CHUNK = 256
 
 
 class FSQVAEConfig(BaseModel, extra="forbid", validate_assignment=True, use_attribute_docstrings=True):
-    """The tokenizer of pictures."""
+    """The FSQ-VAE of square pictures."""
 
+    kind: Literal["fsq_vae"] = "fsq_vae"
+    """Which tokenizer."""
     image_size: int = Field(64, ge=8)
     """Side of the square RGB pictures [px]: 4 times two to the number of `channels`."""
     channels: list[int] = Field([32, 64, 128, 256], min_length=1)
@@ -45,6 +49,7 @@ class FSQVAE(nn.Module):
 
     Attributes:
         tokens: G.
+        grid_shape: (the grid's side, twice).
         codebook_size: number of codes of one token.
         code_size: D, the numbers of one code.
         image_shape: (3, S, S).
@@ -58,6 +63,7 @@ class FSQVAE(nn.Module):
         check_sides("FSQ-VAE", config.image_size, config.channels, config.grid)
         self.config = config
         self.quantizer = FSQ(config.fsq_levels)
+        self.grid_shape = (config.grid, config.grid)
         self.tokens = config.grid**2
         self.codebook_size, self.code_size = self.quantizer.codes, self.quantizer.dim
         self.image_shape = (3, config.image_size, config.image_size)

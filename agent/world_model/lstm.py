@@ -15,6 +15,7 @@ from tensordict import TensorDict
 from torch import Tensor, nn
 
 from agent.nets import NormName, linear, mlp
+from agent.tokenizer.choices import TokenizerConfig
 from agent.tokenizer.fsq_vae import FSQVAEConfig
 from agent.world_model.encoder import ObservationShapes
 from agent.world_model.interface import Batch, Metrics, Observation, State, WorldModel
@@ -30,7 +31,7 @@ class LSTMConfig(BaseModel, extra="forbid", validate_assignment=True, use_attrib
 
     kind: Literal["lstm"] = "lstm"
     """Which world model."""
-    tokenizer: FSQVAEConfig = FSQVAEConfig()
+    tokenizer: TokenizerConfig = FSQVAEConfig()
     """The tokenizer of pictures, trained before and frozen here."""
     embedding: int = Field(128, ge=1)
     """Size of the embedded tokens, and of the embedded action."""

@@ -17,6 +17,7 @@ from tensordict import TensorDict
 from torch import Tensor
 
 from agent.nets import NormName
+from agent.tokenizer.choices import TokenizerConfig
 from agent.tokenizer.fsq_vae import FSQVAEConfig
 from agent.world_model.attention import BlockConfig
 from agent.world_model.encoder import ObservationShapes
@@ -34,7 +35,7 @@ class TransformerConfig(BaseModel, extra="forbid", validate_assignment=True, use
 
     kind: Literal["transformer"]
     """Which world model."""
-    tokenizer: FSQVAEConfig = FSQVAEConfig(grid=4)
+    tokenizer: TokenizerConfig = FSQVAEConfig(grid=4)
     """The tokenizer of pictures, trained before and frozen here."""
     blocks: BlockConfig = BlockConfig()
     """Sizes of the transformer."""

@@ -47,10 +47,9 @@ class DreamLearner:
         self.world_model, self.behaviour, self.tokens = world_model, behaviour, tokens
         self.config, self.recorded, self.seed = config, recorded, seed
         self.episodes, _ = split_rollouts(len(tokens), recorded.validation_share, seed)
-        side = world_model.tokenizer.config.image_size
         whole = DreamerConfig(world_model=world_model.config, behaviour=behaviour.config)
         # Only for its parts' parameters, which the optimiser's config knows how to group.
-        agent = whole.build({"image": (3, side, side)}, world_model.action_size)
+        agent = whole.build({"image": world_model.tokenizer.image_shape}, world_model.action_size)
         agent.world_model, agent.behaviour = world_model, behaviour
         self.optimizer = config.optimizer.build(agent)
         self.state = EpochState(

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from agent.dreamer import DreamerConfig
-from agent.tokenizer.fsq_vae import FSQVAE
+from agent.tokenizer.fsq_vae import FSQVAE, FSQVAEConfig
 from tests.agent.tiny import LSTM
 from tests.train.online.tiny_envs import SIDE, Sides, sides, tiny_config
 from tests.train.world_models.small import small_config
@@ -50,7 +50,7 @@ def _without_mlflow(monkeypatch: pytest.MonkeyPatch) -> None:
 def learnt_tokenizer() -> FSQVAE:
     """One that tells left from right."""
     torch.manual_seed(1)
-    vae = LSTM.tokenizer.build()
+    vae = FSQVAEConfig.model_validate(LSTM.tokenizer.model_dump()).build()
     optimizer = torch.optim.Adam(vae.parameters(), 3e-3)
     env = Colours(32, 7)
     for _ in range(60):
