@@ -176,8 +176,8 @@ def joint_gradient(
 
     VQGAN's adaptive weight (Esser et al. 2021, equation 7): the ratio of the two losses' gradient norms at
     the decoder's last layer. Both losses are differentiated up to the pictures once, and from there only to
-    that layer: no network is passed twice. Go on with `painted.backward(gradient)`, or, where there are losses
-    of anything but the pictures, `torch.autograd.backward([painted, others], [gradient, None])`.
+    that layer: no network is passed twice. Go on with `painted.backward(gradient)`; where there are losses of
+    anything but the pictures, with `torch.autograd.backward([painted, others], [gradient, None])`.
 
     Args:
         painted: what the decoder painted, with its graph.
