@@ -62,6 +62,15 @@ def perceptual_distance(network: EfficientNetLite0, painted: Tensor, seen: Tenso
     return feature_distance(network(painted, SHALLOW_STAGES), target)
 
 
+@torch.no_grad()
+def pooled_features(network: EfficientNetLite0, pictures: Tensor) -> Tensor:
+    """Features after all blocks, averaged over places: pictures (N, 3, H, W) in [0, 1] -> (N, 320) float32.
+
+    What the Frechet distance of pictures is taken of.
+    """
+    return network(pictures)[-1].float().mean((2, 3))
+
+
 class FeatureDistillation(nn.Module):
     """Pull a map of latents towards deep features of the picture, by their cosine after a 1x1 projection.
 

@@ -9,6 +9,7 @@ from pydantic import BaseModel, Field
 from torch import Tensor
 
 from agent.image_quality import psnr_of_error
+from agent.tokenizer.codebook_use import codebook_metrics
 from agent.tokenizer.fsq_vae import FSQVAE
 from agent.tokenizer.vae import VAE, VAEConfig
 from train.data.episode_store import EpisodeStore
@@ -159,12 +160,3 @@ def validation(
     if isinstance(vae, FSQVAE):
         metrics |= codebook_metrics(uses)
     return metrics
-
-
-def codebook_metrics(uses: Tensor) -> dict[str, float]:
-    """Of how often each code was used (K): the share of codes used at all, and the perplexity of the use."""
-    share = uses / uses.sum()
-    return {
-        "codebook_use": float((uses > 0).float().mean()),
-        "codebook_perplexity": float(torch.special.entr(share).sum().exp()),
-    }

@@ -8,6 +8,7 @@ import torch
 from numpy.typing import NDArray
 from pydantic import BaseModel, Field
 
+from agent.tokenizer.codebook_use import codebook_metrics
 from agent.tokenizer.fsq_vae import FSQVAE
 from agent.world_model.lstm import LSTMWorldModel
 from train.data.columns import EpisodeColumns
@@ -20,7 +21,6 @@ from train.run.epochs import StageCheckpoint, TrainingTask, fit
 from train.run.errors import DreamdriveError
 from train.run.folder import Run
 from train.run.monitor import JobMonitor
-from train.tokenizer.train_tokenizer import codebook_metrics
 
 _LANES = 16  # held-out episodes are laid end to end in this many rows of a batch
 

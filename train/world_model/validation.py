@@ -7,8 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from agent.image_quality import psnr, sharpness
-from agent.world_model.image_losses import ssim
+from agent.image_quality import psnr, sharpness, ssim
 from agent.world_model.interface import Batch
 from agent.world_model.losses import picture_names
 from agent.world_model.rssm import RSSM

@@ -11,6 +11,7 @@ from agent.tokenizer.perceptual import (
     FeatureDistillation,
     feature_distance,
     perceptual_distance,
+    pooled_features,
     unit_features,
 )
 
@@ -114,3 +115,9 @@ def test_distillation_takes_latents_of_another_grid(network: EfficientNetLite0) 
 def test_a_stage_that_there_is_not() -> None:
     with pytest.raises(ValueError, match="stage 8: expected 1 to 7"):
         FeatureDistillation(3, stage=8)
+
+
+def test_pooled_features_are_those_of_the_last_stage(network: EfficientNetLite0) -> None:
+    pictures = torch.rand(2, 3, 64, 96)
+    found = pooled_features(network, pictures)
+    assert found.shape == (2, 320) and torch.allclose(found, network(pictures)[6].mean((2, 3)))

@@ -10,7 +10,7 @@ from train.data.episode_store import EpisodeStore
 from train.run.epochs import StageCheckpoint
 from train.run.errors import DreamdriveError
 from train.run.monitor import JobMonitor, Stopped
-from train.tokenizer.train_tokenizer import TokenizerTrainer, codebook_metrics
+from train.tokenizer.train_tokenizer import TokenizerTrainer
 from train.world_models.config import WorldModelAgentConfig
 
 
@@ -78,8 +78,3 @@ def test_a_loss_that_is_no_number_stops(rollouts: EpisodeStore) -> None:
         next(vae.parameters()).fill_(torch.nan)
     with pytest.raises(DreamdriveError, match="the VAE diverged: .* is not finite"):
         trainer_of(vae, small_config()).train(rollouts)
-
-
-def test_the_use_of_a_codebook() -> None:
-    found = codebook_metrics(torch.tensor([5.0, 5.0, 0.0, 0.0]))
-    assert found["codebook_use"] == 0.5 and found["codebook_perplexity"] == pytest.approx(2.0)
