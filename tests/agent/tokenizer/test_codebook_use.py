@@ -40,6 +40,7 @@ def test_two_numbers_that_always_agree_use_all_levels_and_few_codes() -> None:
     digits = FSQ(levels).digits(torch.arange(9))
     uses = (digits[:, 0] == digits[:, 1]).long()
     assert level_metrics(uses, levels)["level_perplexity"] == pytest.approx(1.0)
+    assert codebook_metrics(uses)["codebook_perplexity"] == pytest.approx(3.0)
 
 
 def test_uses_that_do_not_fit_are_refused() -> None:
