@@ -35,9 +35,9 @@ def discriminator_learns(step: int, start: int, warm_up: int) -> bool:
 class DivergenceConfig(BaseModel, extra="forbid", validate_assignment=True, use_attribute_docstrings=True):
     """What counts as diverged, judged while the discriminator pulls, on running means."""
 
-    collapsed_below: float = Field(0.01, ge=0, lt=1)
-    """Hinge loss of the discriminator below which it has won: it is right everywhere by a margin, learns no
-    more, and what it asks for can't be reached. 0 never says so."""
+    collapsed_below: float = Field(1e-3, ge=0, lt=1)
+    """Hinge loss of the discriminator below which it has collapsed: it is right everywhere by a margin, so it
+    learns no more. Judged from the end of the ramp on, as it wins while it pulls little; 0 never says so."""
     lost_above: float = Field(1.5, gt=1)
     """Hinge loss above which it is worse than one that gives everything the score 0, which has 1."""
     ruined_above: float = Field(1.5, gt=1)
@@ -55,9 +55,9 @@ class DivergenceGuard:
 
     It has diverged when its loss or the reconstruction error is not finite, when the running mean of its loss
     is below `collapsed_below` or above `lost_above`, or when that of the reconstruction error is more than
-    `ruined_above` times the lowest that it had. The last three are judged only while it pulls, and from
-    `memory` updates after the first pull on. A restart takes the last good weights, forgets the optimiser's
-    averages, and begins the warm-up anew, so that the autoencoder first recovers without it.
+    `ruined_above` times the lowest that it had. The last three are judged only while it pulls. A restart
+    takes the last good weights, forgets the optimiser's averages, and begins the warm-up anew, so that the
+    autoencoder first recovers without it.
 
     Args:
         config: the criteria.
@@ -111,10 +111,10 @@ class DivergenceGuard:
             self._lowest = self._lowest_error(step)
             return None
         self._loss = _mixed(self._loss, loss, c.memory)
-        if self.pull(step) > 0.0 and step >= self.start + c.memory:
-            if self._loss < c.collapsed_below:
+        if self.pull(step) > 0.0:
+            if self._loss < c.collapsed_below and step >= self.start + self.ramp + c.memory:
                 return f"discriminator loss {self._loss:.3g}: collapsed, below {c.collapsed_below:g}"
-            if self._loss > c.lost_above:
+            if self._loss > c.lost_above and step >= self.start + c.memory:
                 return f"discriminator loss {self._loss:.3g}: above {c.lost_above:g}, worse than guessing"
             if self._error > c.ruined_above * self._lowest:
                 return (

@@ -17,6 +17,7 @@ from agent.tokenizer.efficientnet import STAGES, EfficientNetLite0
 SHALLOW_STAGES = 3
 """Stages for the perceptual distance: 5 blocks, features at 1/2, 1/4 and 1/8 of the picture's side."""
 _EPS = 1e-8
+_HIDDEN = 256
 
 
 def unit_features(features: Tensor) -> Tensor:
@@ -72,10 +73,10 @@ def pooled_features(network: EfficientNetLite0, pictures: Tensor) -> Tensor:
 
 
 class FeatureDistillation(nn.Module):
-    """Pull a map of latents towards deep features of the picture, by their cosine after a 1x1 projection.
+    """Pull a map of latents towards deep features of the picture: a small network guesses these from those.
 
     So the codes say what is in the picture besides what colour it has; GAIA-1 (Hu et al. 2023) does this with
-    DINO. The projection learns with the tokenizer and is used in training only.
+    DINO. The network, a 3x3 convolution and a 1x1 one, learns with the tokenizer and serves training only.
 
     Args:
         channels: C of the latents.
@@ -90,7 +91,9 @@ class FeatureDistillation(nn.Module):
         if not 1 <= stage <= len(STAGES):
             raise ValueError(f"feature distillation: stage {stage}: expected 1 to {len(STAGES)}")
         self.stage = stage
-        self.project = conv(channels, STAGES[stage - 1].channels, 1)
+        self.project = nn.Sequential(
+            conv(channels, _HIDDEN, 3, 1, 1), nn.SiLU(), conv(_HIDDEN, STAGES[stage - 1].channels, 1)
+        )
 
     def forward(self, network: EfficientNetLite0, latents: Tensor, seen: Tensor) -> Tensor:
         """Distance (N,) float32, one minus the cosine averaged over places, 0 to 2.

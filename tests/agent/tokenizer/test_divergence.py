@@ -87,6 +87,22 @@ def test_one_odd_update_is_no_divergence(error: float, loss: float) -> None:
     assert go(watched, 61, 120) is None
 
 
+def test_a_discriminator_may_win_while_it_pulls_little() -> None:
+    watched = guard(ramp=30)
+    assert go(watched, 0, 20) is None
+    # The ramp ends at 50, and a running mean takes 4 updates more.
+    assert go(watched, 20, 54, loss=0.0) is None
+    said = go(watched, 54, 100, loss=0.0)
+    assert said is not None and "collapsed" in said
+
+
+def test_ruined_pictures_are_seen_on_the_ramp() -> None:
+    watched = guard(ramp=1000)
+    assert go(watched, 0, 21) is None
+    said = go(watched, 21, 40, error=0.4)
+    assert said is not None and "ruined" in said
+
+
 def test_nothing_but_what_is_not_finite_is_judged_before_the_pull() -> None:
     watched = guard()
     assert go(watched, 0, 10) is None
