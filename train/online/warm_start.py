@@ -5,7 +5,7 @@ from pathlib import Path
 from agent.dreamer import Dreamer
 from envs.car_racing.env import CarRacingConfig
 from train.drive.agents import learnt_by, weights_file
-from train.drive.descriptions import WORLD_MODEL_JOB, describe_agent
+from train.drive.descriptions import WORLD_MODEL_JOB, describe_agent, describe_model
 from train.online.config import OnlineConfig
 from train.run.checkpoint import fit_weights
 from train.run.errors import DreamdriveError
@@ -19,9 +19,11 @@ _SAME = ("image_size", "crop_hud", "instruments", "action", "action_repeat")
 def begin_with(agent: Dreamer, config: OnlineConfig) -> str:
     """Give the agent the weights of the run `config.start`; says what was taken, or nothing without a start.
 
+    Of a run whose world model is of another kind it gets the tokenizer alone.
+
     Raises:
         DreamdriveError: there is no such run, it learnt with other observations or actions, its world model
-            is another one, or something that never learns is left at its random start.
+            has other sizes, or something that never learns is left at its random start.
     """
     model = agent.world_model
     frozen = {_MODEL + name for name, p in model.named_parameters() if not p.requires_grad}
@@ -40,7 +42,9 @@ def begin_with(agent: Dreamer, config: OnlineConfig) -> str:
     if missing:
         raise DreamdriveError(f"start {path}: has no {missing[0]}, expected a trained tokenizer")
     own = agent.state_dict()
-    taken = {name: value for name, value in tensors.items() if name.startswith(_MODEL)}
+    # Of a world model of another kind only the tokenizer can be meant.
+    usable = own.keys() & frozen if _another_kind(run, config) else tensors.keys()
+    taken = {n: value for n, value in tensors.items() if n.startswith(_MODEL) and n in usable}
     behaviour = {name: value for name, value in own.items() if name.startswith(_BEHAVIOUR)}
     fits = all(name in tensors and tensors[name].shape == value.shape for name, value in behaviour.items())
     if fits:
@@ -49,6 +53,15 @@ def begin_with(agent: Dreamer, config: OnlineConfig) -> str:
     model_names = {name for name in own if name.startswith(_MODEL)}
     what = "world model" if model_names <= taken.keys() else "tokenizer"
     return f"begins with the {what}{' and the behaviour' if fits else ''} of {path}"
+
+
+def _another_kind(run: Run, config: OnlineConfig) -> bool:
+    """The run's world model is of another kind than the config's, which has a tokenizer."""
+    if run.record.job == WORLD_MODEL_JOB:
+        source = describe_model(run).world_model
+    else:
+        source = describe_agent(run, weights_file(run).stem).agent.world_model
+    return hasattr(config.agent.world_model, "tokenizer") and source.kind != config.agent.world_model.kind
 
 
 def _check_source(run: Run, config: OnlineConfig) -> None:
