@@ -68,11 +68,15 @@ class FSQ(nn.Module):
         the second term of the entropy penalty of lookup-free quantisation (Yu et al. 2023, "Language Model
         Beats Diffusion", equation 5). The first, the doubt about a single vector, rounding leaves out.
         """
-        bounded = self.bound(z.float()).flatten(0, -2)
+        return self.spread_of(self.bound(z.float()))
+
+    def spread_of(self, bounded: Tensor) -> Tensor:
+        """`spread` of vectors (..., D) that `bound` has squashed already."""
+        bounded = bounded.flatten(0, -2)
         # (N, K1) and (N, K2), where K1 K2 = K: no code has to be looked at for each of the N vectors.
         left, right = torch.ones_like(bounded[:, :1]), torch.ones_like(bounded[:, :1])
         for d, count in enumerate(self.levels.tolist()):
-            level = torch.arange(count, device=z.device) - count // 2
+            level = torch.arange(count, device=bounded.device) - count // 2
             number = bounded[:, d : d + 1].clamp(-(count // 2), (count - 1) // 2)
             # (N, count)
             share = (1.0 - (number - level).abs()).clamp(min=0.0)

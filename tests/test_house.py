@@ -12,6 +12,7 @@ from pydantic import BaseModel
 from train.online.config import OnlineConfig
 from train.run.errors import DreamdriveError
 from train.run.options import build
+from train.tokenizer.image_config import ImageTokenizerTrainConfig
 from train.vla.config import VLATrainConfig
 from train.world_model.config import WorldModelTrainConfig
 from train.world_models.config import WorldModelAgentConfig
@@ -29,7 +30,11 @@ CONFIGS: dict[str, type[BaseModel]] = {
     "carla_cardreamer.yaml": OnlineConfig,
     "carla_gym_carla.yaml": OnlineConfig,
     "carla_roach.yaml": OnlineConfig,
+    "car_racing_transformer.yaml": OnlineConfig,
     "demo.yaml": OnlineConfig,
+    "tokenizer_car_racing.yaml": ImageTokenizerTrainConfig,
+    "tokenizer_driving_f16_15360.yaml": ImageTokenizerTrainConfig,
+    "tokenizer_roads.yaml": ImageTokenizerTrainConfig,
     "vla_car_racing.yaml": VLATrainConfig,
     "vla_carla.yaml": VLATrainConfig,
     "world_model_carla.yaml": WorldModelTrainConfig,

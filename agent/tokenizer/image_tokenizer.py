@@ -87,6 +87,11 @@ class ImageTokenizer(nn.Module):
         self.decoder = config.net.decoder(f, self.code_size, config.save_memory)
         self.register_buffer("latent_scale", torch.ones(self.code_size))
 
+    @property
+    def last_layer(self) -> Tensor:
+        """Weight of the decoder's last convolution, where adversarial gradients are measured."""
+        return [m for m in self.decoder.modules() if isinstance(m, nn.Conv2d)][-1].weight
+
     def bounded(self, images: Tensor) -> Tensor:
         """Pictures (N, 3, H, W) uint8 -> the numbers that are rounded to levels, (N, G, D).
 

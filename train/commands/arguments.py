@@ -105,6 +105,7 @@ def option(
     default: Any = None,
     required: bool = False,
     many: bool = False,
+    names: tuple[str, ...] = (),
 ) -> None:
     """Add an option with a value; `--help` tells its default, and whether it must be given.
 
@@ -117,6 +118,7 @@ def option(
         default: where the option is not given.
         required: whether it must be given.
         many: it may be given several times; the value is a list.
+        names: other names of it.
     """
     if required:
         text += " (must be given)"
@@ -124,7 +126,7 @@ def option(
         text += " (default: %(default)s)"
     action, default = ("append", []) if many else ("store", default)
     parser.add_argument(
-        name, action=action, type=kind, default=default, required=required, metavar=metavar, help=text
+        name, *names, action=action, type=kind, default=default, required=required, metavar=metavar, help=text
     )
 
 
@@ -190,10 +192,10 @@ def with_servers(arguments: argparse.Namespace, overrides: Mapping[str, str]) ->
     return result
 
 
-def add_config(parser: Options) -> None:
-    """`--config` of a job that can be resumed."""
+def add_config(parser: Options, names: tuple[str, ...] = ()) -> None:
+    """`--config` of a job that can be resumed; `names` are other names of it."""
     text = "YAML file, fields that differ from their defaults (default: none; on --resume the run's own)"
-    option(parser, "--config", "FILE", text, Path)
+    option(parser, "--config", "FILE", text, Path, names=names)
 
 
 def add_job(
@@ -203,12 +205,13 @@ def add_job(
     text: str,
     config: Callable[[], type[BaseModel]],
     usage: str = "",
+    names: tuple[str, ...] = (),
 ) -> argparse.ArgumentParser:
     """A job of `train` that writes a run: `--help` with the fields of its config, `--config`, `--run` and
-    `--resume`; `usage` is what else is typed before them."""
+    `--resume`; `usage` is what else is typed before them, `names` are other names of `--config`."""
     parser = add_command(group, name, command, text, config=config)
     parser.usage = f"dreamdrive train {name} {usage}[--any.config.field VALUE ...] [--run RUN] [--resume]"
-    add_config(parser)
+    add_config(parser, names)
     option(parser, "--run", "RUN", f"folder to write (default: runs/train-{name}-<date>-<time>)", Path)
     parser.add_argument(
         "--resume",

@@ -21,14 +21,16 @@ from train.commands.arguments import (
 if TYPE_CHECKING:
     from train.baselines.config import BaselineConfig
     from train.online.config import OnlineConfig
+    from train.tokenizer.image_config import ImageTokenizerTrainConfig
     from train.vla.config import TeacherConfig, VLATrainConfig
     from train.world_model.config import WorldModelTrainConfig
 
 
 def add_training(group: Group) -> None:
-    """Add `train agent`, `train world-model`, `train vla`, `train vla-teacher` and `train baseline`."""
+    """Add the jobs `train agent`, `world-model`, `tokenizer`, `vla`, `vla-teacher` and `baseline`."""
     jobs = add_group(group, "train", "train a model or an agent", "jobs", "JOB")
     _add_world_model(jobs)
+    _add_tokenizer(jobs)
     text = "train a vision-language-action policy on demonstrations to drive as a sentence says"
     parser = add_job(jobs, "vla", _vla, text, _vla_config, "[--config FILE] ")
     parser.epilog = "`dreamdrive eval RUN --instruction TEXT` measures how well the policy follows it."
@@ -65,6 +67,15 @@ def _add_world_model(jobs: Group) -> None:
     )
 
 
+def _add_tokenizer(jobs: Group) -> None:
+    text = "train an image tokenizer on pictures, videos or episodes"
+    usage = "[--images PATH] [--config FILE] "
+    parser = add_job(jobs, "tokenizer", _tokenizer, text, _tokenizer_config, usage, names=("--config_path",))
+    parser.epilog = "`dreamdrive tokenise RUN` makes tokens of recorded episodes with the result."
+    text = "folder or file of pictures, videos or episodes (default: the config's own)"
+    option(parser, "--images", "PATH", text, Path, names=("--train_image_root_path",))
+
+
 def _add_baseline(jobs: Group) -> None:
     text = "train an algorithm of stable-baselines3, in the real environment or in a run's dream"
     usage = "--algo ppo|sac [--in-dream RUN] [--frames N] [--config FILE] "
@@ -95,6 +106,20 @@ def _agent(arguments: argparse.Namespace) -> None:
 
         sizes = {f"agent.{name}": value for name, value in size_options(arguments.size).items()}
     train_agent(job_config(arguments, _agent_config(), sizes), arguments.run, arguments.resume)
+
+
+def _tokenizer_config() -> type[ImageTokenizerTrainConfig]:
+    from train.tokenizer.image_config import ImageTokenizerTrainConfig
+
+    return ImageTokenizerTrainConfig
+
+
+def _tokenizer(arguments: argparse.Namespace) -> None:
+    from train.tokenizer.train_image_tokenizer import train_image_tokenizer
+
+    options = {"images": arguments.images}
+    config = job_config(arguments, _tokenizer_config(), options, resumed_config(arguments))
+    train_image_tokenizer(config, arguments.run, arguments.resume)
 
 
 def _vla_config() -> type[VLATrainConfig]:

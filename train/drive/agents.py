@@ -14,7 +14,13 @@ from agent.behaviour.actor_critic import ActorCritic
 from agent.dreamer import Dreamer
 from agent.world_model.encoder import ObservationShapes
 from agent.world_model.interface import WorldModel
-from train.drive.descriptions import WORLD_MODEL_JOB, AgentDescription, describe_agent, describe_model
+from train.drive.descriptions import (
+    TOKENIZER_JOB,
+    WORLD_MODEL_JOB,
+    AgentDescription,
+    describe_agent,
+    describe_model,
+)
 from train.drive.environments import decisions_per_second
 from train.run.checkpoint import fit_weights, load_weights, save_weights, write_text_aside
 from train.run.device import pick_device
@@ -136,7 +142,8 @@ def learnt_by(run: Run) -> dict[str, torch.Tensor]:
     """All that a run has learnt, by the names of an agent's parts. Raises `DreamdriveError` for nothing."""
     name = weights_file(run).stem
     tensors, _ = load_weights(run.path, name=name)
-    prefix = _MODEL if run.record.job == WORLD_MODEL_JOB else _STAGES.get(name, "")
+    bare = run.record.job in (WORLD_MODEL_JOB, TOKENIZER_JOB)
+    prefix = _MODEL if bare else _STAGES.get(name, "")
     return {prefix + key: value for key, value in tensors.items()}
 
 

@@ -12,6 +12,7 @@ from pydantic import BaseModel, Field, field_validator
 from agent.behaviour.actor_critic import ActorCriticConfig
 from agent.behaviour.evolution import ControllerConfig
 from agent.dreamer import DreamerConfig, WorldModelConfig
+from agent.tokenizer.choices import TokenizerConfig
 from agent.tokenizer.fsq_vae import FSQVAEConfig
 from agent.world_model.lstm import LSTMConfig
 from agent.world_model.rssm import RSSMConfig
@@ -28,6 +29,8 @@ WORLD_MODEL_JOB = "train-world-model"
 """The job whose runs hold a world model without a behaviour; `load_world_model` loads them."""
 BASELINE_JOB = "train-baseline"
 """The job whose runs hold a stable-baselines3 policy; `train.baselines.job` loads them."""
+TOKENIZER_JOB = "train-tokenizer"
+"""The job whose runs hold an image tokenizer alone; `train.drive.tokenizers` loads them."""
 VLA_JOB = "train-vla"
 """The job whose runs hold a policy that takes instructions; `train.vla.loading` loads them."""
 
@@ -74,6 +77,19 @@ class ModelDescription(BaseModel, extra="ignore", use_attribute_docstrings=True)
         return {"kind": "world_model", **self.model_dump(mode="json")}
 
 
+class TokenizerDescription(BaseModel, extra="ignore", use_attribute_docstrings=True):
+    """What the weights of a tokenizer say of themselves."""
+
+    seed: int = 0
+    """Seed of the run that made them."""
+    tokenizer: TokenizerConfig = FSQVAEConfig()
+    """The tokenizer."""
+
+    def meta(self) -> dict[str, Any]:
+        """The description as plain values for `save_weights`."""
+        return {"kind": "tokenizer", **self.model_dump(mode="json")}
+
+
 class _ControllerPart(BaseModel, extra="ignore"):
     controller: ControllerConfig | ActorCriticConfig = Field(ControllerConfig(), discriminator="kind")
 
@@ -118,6 +134,7 @@ def describe_agent(run: Run, name: str = "weights") -> AgentDescription:
         hints = {
             BASELINE_JOB: " (a baseline drives, `dreamdrive eval`, but has no dreams)",
             WORLD_MODEL_JOB: " (a world model dreams, `dreamdrive imagine`, but does not drive)",
+            TOKENIZER_JOB: " (a tokenizer sees, `dreamdrive tokenise`, but neither dreams nor drives)",
             VLA_JOB: " (it drives as it is told: `dreamdrive eval RUN --instruction TEXT`)",
         }
         raise DreamdriveError(
@@ -143,3 +160,26 @@ def describe_model(run: Run) -> ModelDescription:
 def _meta(run: Run, name: str) -> tuple[Path, dict[str, Any]]:
     path = run.path / f"{name}.json"
     return path, read_meta(path) if path.is_file() else {}
+
+
+def describe_tokenizer(run: Run) -> TokenizerConfig:
+    """The tokenizer of a run of any job that has one: a tokenizer's own, or that of a world model.
+
+    Raises `DreamdriveError` where there is none, or a description that does not fit.
+    """
+    if run.record.job == TOKENIZER_JOB:
+        where, meta = _meta(run, "weights")
+        if "tokenizer" in meta:
+            return validate(TokenizerDescription, meta, str(where)).tokenizer
+        return run.config(TokenizerDescription).tokenizer
+    if run.record.job == WORLD_MODEL_JOB:
+        model = describe_model(run).world_model
+    else:
+        name = "weights" if (run.path / "weights.json").exists() else "vae"
+        model = describe_agent(run, name).agent.world_model
+    if isinstance(model, RSSMConfig):
+        raise DreamdriveError(
+            f"{run.path}: its world model, an {model.kind}, has no tokenizer: expected a run of `train "
+            "tokenizer`, or a world model over tokens"
+        )
+    return model.tokenizer

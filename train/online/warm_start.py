@@ -5,13 +5,21 @@ from pathlib import Path
 from agent.dreamer import Dreamer
 from envs.car_racing.env import CarRacingConfig
 from train.drive.agents import learnt_by, weights_file
-from train.drive.descriptions import WORLD_MODEL_JOB, describe_agent, describe_model
+from train.drive.descriptions import (
+    TOKENIZER_JOB,
+    WORLD_MODEL_JOB,
+    describe_agent,
+    describe_model,
+    describe_tokenizer,
+)
 from train.online.config import OnlineConfig
 from train.run.checkpoint import fit_weights
 from train.run.errors import DreamdriveError
 from train.run.folder import Run
 
 _MODEL, _BEHAVIOUR = "world_model.", "behaviour."
+# Of a tokenizer's config: what its weights do not depend on.
+_NOT_OF_WEIGHTS = {"entropy_weight", "save_memory"}
 # What a picture shows, and what an action does.
 _SAME = ("image_size", "crop_hud", "instruments", "action", "action_repeat")
 
@@ -31,13 +39,13 @@ def begin_with(agent: Dreamer, config: OnlineConfig) -> str:
         if frozen:
             raise DreamdriveError(
                 "start: expected a run with a trained tokenizer, which does not learn here: "
-                "`dreamdrive world-models --stage vae` makes one"
+                "`dreamdrive train tokenizer` makes one"
             )
         return ""
     path = Path(config.start)
     run = Run.open(path)
-    _check_source(run, config)
     tensors = learnt_by(run)
+    _check_source(run, config)
     missing = sorted(frozen - tensors.keys())
     if missing:
         raise DreamdriveError(f"start {path}: has no {missing[0]}, expected a trained tokenizer")
@@ -57,6 +65,8 @@ def begin_with(agent: Dreamer, config: OnlineConfig) -> str:
 
 def _another_kind(run: Run, config: OnlineConfig) -> bool:
     """The run's world model is of another kind than the config's, which has a tokenizer."""
+    if run.record.job == TOKENIZER_JOB:
+        return True
     if run.record.job == WORLD_MODEL_JOB:
         source = describe_model(run).world_model
     else:
@@ -66,16 +76,19 @@ def _another_kind(run: Run, config: OnlineConfig) -> bool:
 
 def _check_source(run: Run, config: OnlineConfig) -> None:
     """Raise `DreamdriveError` where the run learnt with other tokens, observations or actions."""
-    if run.record.job == WORLD_MODEL_JOB:
+    ours = getattr(config.agent.world_model, "tokenizer", None)
+    if ours is not None:
+        theirs = describe_tokenizer(run)
+        found, expected = (c.model_dump(exclude=_NOT_OF_WEIGHTS) for c in (ours, theirs))
+        for name in expected.keys() | found.keys():
+            if found.get(name) != expected.get(name):
+                raise DreamdriveError(
+                    f"agent.world_model.tokenizer.{name} {found.get(name)}: expected {expected.get(name)}, "
+                    f"as in start {run.path}"
+                )
+    if run.record.job in (WORLD_MODEL_JOB, TOKENIZER_JOB):
         return
-    source = describe_agent(run, weights_file(run).stem)
-    theirs, ours = (getattr(c.agent.world_model, "tokenizer", None) for c in (source, config))
-    if theirs is not None and ours is not None and theirs.fsq_levels != ours.fsq_levels:
-        raise DreamdriveError(
-            f"agent.world_model.tokenizer.fsq_levels {ours.fsq_levels}: expected {theirs.fsq_levels}, "
-            f"as in start {run.path}"
-        )
-    learnt = source.env
+    learnt = describe_agent(run, weights_file(run).stem).env
     if isinstance(learnt, CarRacingConfig) and isinstance(config.env, CarRacingConfig):
         for name in _SAME:
             found, expected = getattr(config.env, name), getattr(learnt, name)
