@@ -49,6 +49,17 @@ def test_sizes_of_the_default() -> None:
     assert default(torch.rand(1, 3, 24, 24)).shape == (1, 1, 1)
 
 
+def test_filters_double_up_to_eight_times() -> None:
+    deep = AdversarialConfig(filters=8, halvings=5).build()
+    widths = [m.out_channels for m in deep.body if isinstance(m, nn.Conv2d)]
+    assert widths == [8, 16, 32, 64, 64, 64, 1]
+
+
+def test_grey_is_zero() -> None:
+    # Nothing is added to zeros before training: pictures enter as numbers in [-1, 1].
+    assert (discriminator()(torch.full((1, 3, 24, 24), 0.5)) == 0).all()
+
+
 def test_a_score_sees_70_pixels() -> None:
     default = AdversarialConfig(filters=8).build()
     # Without the normalisation, which is over the whole picture, a score depends on its patch alone.
@@ -87,6 +98,16 @@ def test_lecam_by_hand() -> None:
     found = lecam_regularisation(torch.tensor([1.0, 3.0]), torch.tensor([0.0]), torch.tensor([2.0, -1.0]))
     # ((1 + 1)^2 + (3 + 1)^2) / 2 + (0 - 2)^2
     assert found == 14.0
+
+
+def test_the_discriminators_loss_is_the_sum_of_its_parts() -> None:
+    d = discriminator()
+    d.anchors.copy_(torch.tensor([0.7, -0.4]))
+    anchors, (painted, seen) = d.anchors.clone(), (pictures(0), pictures(1))
+    loss, metrics = discriminator_loss(d, painted, seen, 0.3)
+    hinge = hinge_discriminator_loss(d(seen), d(painted))
+    assert torch.isclose(metrics["loss/discriminator"], hinge)
+    assert torch.isclose(loss, hinge + 0.3 * lecam_regularisation(d(seen), d(painted), anchors))
 
 
 def test_anchors_follow_the_scores_and_are_saved() -> None:

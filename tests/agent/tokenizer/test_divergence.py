@@ -124,7 +124,13 @@ def test_restart_takes_the_last_good_state_and_warms_up_anew() -> None:
     assert watched.start == 80 and watched.restarts == 1
     assert not adam.state and all(p.grad is None for p in watched.discriminator.parameters())
     assert watched.learns(70) and watched.pull(79) == 0.0 and 0.0 < watched.pull(80) < 1.0
-    assert go(watched, 70, 150) is None
+    assert math.isnan(watched.state_dict()["means"][0])
+    # What was kept while it diverged is forgotten: only the state of 80 has been kept since.
+    assert go(watched, 71, 85) is None
+    assert watched.watch(85, 0.1, math.nan) is not None
+    watched.restart(85, adam)
+    assert marked(watched.discriminator) == 50
+    assert go(watched, 85, 150) is None
 
 
 def test_weights_that_are_not_finite_are_never_kept() -> None:
