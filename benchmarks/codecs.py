@@ -5,36 +5,43 @@ made smaller before coding and enlarged after. The setting is one for all pictur
 them. Bytes are those of whole files, headers too. The perceptual and the Frechet distance are on features of
 EfficientNet-Lite0; the Frechet distance depends on the number of pictures.
 
-python benchmarks/codecs.py PICTURES [--first 0] [--count 0] [--every 1] [--bytes 222] [--json PATH]
+python benchmarks/codecs.py PICTURES [--run RUN] [--size 128 256] [--first 0] [--count 0] [--every 1]
 
-PICTURES is a folder of pictures or a video.
+PICTURES is a folder of pictures, videos and episodes, or one of these. A tokenizer's bytes are those of its
+tokens at equal lengths, the logarithm of the number of codes; its pictures have its own size.
 """
 
 import io
-from collections.abc import Iterator
+import math
+import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import bench
-import imageio_ffmpeg
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from numpy.typing import NDArray
+from PIL import Image
 from rich.console import Console
 from torch import Tensor
 
 from agent.image_quality import psnr
+from agent.tokenizer.choices import AnyTokenizer
 from agent.tokenizer.efficientnet import EfficientNetLite0
+from agent.tokenizer.image_tokenizer import ImageTokenizer
 from agent.tokenizer.reconstruction_metrics import ReconstructionMetrics
-from train.run.errors import DreamdriveError, one_line
+from train.drive.tokenizers import TrainedTokenizer, load_tokenizer
+from train.run.errors import DreamdriveError
 from train.tokenizer.feature_network import load_feature_network
+from train.tokenizer.pictures import open_pictures
 
-_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp"}
 _QUALITIES = (0, 1, 2, 5, 10, 20, 30, 40)
 _SCALES = (1.0, 0.75, 0.5, 0.375, 0.25, 0.125)
 _CHOSEN_ON = 16  # pictures
 _TOGETHER = 16  # pictures compared at once
+_DECIMALS = {"psnr": 2, "ssim": 3, "perceptual": 3, "frechet": 1}
 
 
 @dataclass(frozen=True)
@@ -78,58 +85,30 @@ SMALLEST = (
 )
 
 
-def pictures_of(path: Path, first: int, count: int, every: int) -> list[Image.Image]:
-    """Pictures of a folder, by name, or of a video: each `every`-th of `count` from `first` on; 0 is all.
-
-    Raises:
-        DreamdriveError: there are none, one cannot be read, or they are not all of one size.
-    """
-    last = first + count if count else None
-    found: list[Image.Image] = []
-    if path.is_dir():
-        files = sorted(file for file in path.iterdir() if file.suffix.lower() in _SUFFIXES)
-        for file in files[first:last:every]:
-            try:
-                with Image.open(file) as opened:
-                    found.append(opened.convert("RGB"))
-            except (OSError, UnidentifiedImageError) as error:
-                raise DreamdriveError(f"{file}: {one_line(error)}: expected a picture") from error
-    else:
-        for number, picture in enumerate(frames(path)):
-            if last is not None and number >= last:
-                break
-            if number >= first and (number - first) % every == 0:
-                found.append(picture)
-    if not found or len({picture.size for picture in found}) > 1:
-        sizes = ", ".join(sorted(f"{p.height}x{p.width}" for p in {p.size: p for p in found}.values()))
-        raise DreamdriveError(f"{path}: pictures of {sizes or 'no'} size: expected one size")
-    return found
+def read(path: Path, height: int, width: int, rows: slice) -> list[Image.Image]:
+    """The pictures of these numbers at a path, in their order, of this size."""
+    with tempfile.TemporaryDirectory() as cache:
+        found = open_pictures(path, height, width, Path(cache))
+        chosen = np.arange(len(found))[rows]
+        if not len(chosen):
+            raise DreamdriveError(f"{path}: {len(found)} pictures: expected some from {rows.start} on")
+        return [Image.fromarray(np.ascontiguousarray(p.transpose(1, 2, 0))) for p in found.read(chosen)]
 
 
-def frames(path: Path) -> Iterator[Image.Image]:
-    """All frames of a video.
-
-    Raises:
-        DreamdriveError: it cannot be read.
-    """
-    try:
-        reader = imageio_ffmpeg.read_frames(str(path), output_params=["-fps_mode", "passthrough"])
-        width, height = next(reader)["size"]
-        for data in reader:
-            yield Image.fromarray(np.frombuffer(data, np.uint8).reshape(height, width, 3))
-    except (OSError, RuntimeError, StopIteration, ValueError) as error:
-        raise DreamdriveError(f"{path}: {one_line(error)[:200]}: expected a folder or a video") from error
+def as_bytes(pictures: Sequence[Image.Image]) -> NDArray[np.uint8]:
+    """Pictures of one size as (N, 3, H, W)."""
+    return np.stack([np.asarray(picture).transpose(2, 0, 1) for picture in pictures])
 
 
-def numbers(pictures: list[Image.Image]) -> Tensor:
+def as_numbers(pictures: Sequence[Image.Image]) -> Tensor:
     """Pictures of one size as (N, 3, H, W) in [0, 1]."""
-    return torch.from_numpy(np.stack([np.asarray(p) for p in pictures])).permute(0, 3, 1, 2) / 255.0
+    return torch.from_numpy(as_bytes(pictures)) / 255.0
 
 
 def mean_bytes_and_psnr(setting: Setting, pictures: list[Image.Image]) -> tuple[float, float]:
     """Mean bytes and mean PSNR [dB] of a codec."""
     sizes, decoded = zip(*(setting.coded(picture) for picture in pictures), strict=True)
-    return float(np.mean(sizes)), float(psnr(numbers(list(decoded)), numbers(pictures)).mean())
+    return float(np.mean(sizes)), float(psnr(as_numbers(decoded), as_numbers(pictures)).mean())
 
 
 def best_within(codec: Setting, pictures: list[Image.Image], budget: float) -> Setting | None:
@@ -149,18 +128,45 @@ def best_within(codec: Setting, pictures: list[Image.Image], budget: float) -> S
 def measured(setting: Setting, pictures: list[Image.Image], network: EfficientNetLite0) -> dict[str, float]:
     """Mean bytes of a codec, and how near its pictures are to those coded."""
     metrics, total = ReconstructionMetrics(network), 0
+    device = network.stem.weight.device
     for start in range(0, len(pictures), _TOGETHER):
         part = pictures[start : start + _TOGETHER]
         sizes, decoded = zip(*(setting.coded(picture) for picture in part), strict=True)
-        metrics.add(numbers(list(decoded)), numbers(part))
+        metrics.add(as_numbers(decoded).to(device), as_numbers(part).to(device))
         total += sum(sizes)
     return {"bytes": total / len(pictures), **metrics.result()}
+
+
+def token_bytes(tokenizer: AnyTokenizer) -> float:
+    """Bytes of a picture's tokens, each as long as the logarithm of the number of codes.
+
+    Of an autoencoder that does not round, those of its numbers with 16 bits each.
+    """
+    if isinstance(tokenizer, ImageTokenizer) and not tokenizer.config.rounds:
+        return 2.0 * tokenizer.tokens * tokenizer.code_size
+    return tokenizer.tokens * math.log2(tokenizer.codebook_size) / 8
+
+
+@torch.no_grad()
+def reconstructed(
+    trained: TrainedTokenizer, pictures: list[Image.Image], network: EfficientNetLite0
+) -> dict[str, float]:
+    """The same as `measured` of a tokenizer, whose pictures are rounded to bytes, too."""
+    metrics, tokenizer = ReconstructionMetrics(network), trained.tokenizer
+    device = network.stem.weight.device
+    for start in range(0, len(pictures), _TOGETHER):
+        images = torch.from_numpy(as_bytes(pictures[start : start + _TOGETHER])).to(device)
+        painted = tokenizer.decode(tokenizer.encode(images)).mul(255.0).round() / 255.0
+        metrics.add(painted, images / 255.0)
+    return {"bytes": token_bytes(tokenizer), **metrics.result()}
 
 
 def main() -> None:
     """Measure and print."""
     parser = bench.parser(__doc__)
-    parser.add_argument("pictures", type=Path, help="folder of pictures, or video")
+    parser.add_argument("pictures", type=Path, help="folder of pictures, videos or episodes, or one of these")
+    parser.add_argument("--run", type=Path, help="run with a tokenizer; sets --size and --bytes")
+    bench.option(parser, "--size", [128, 256], "height and width that pictures are brought to [px]")
     bench.option(parser, "--first", 0, "number of the first picture")
     bench.option(parser, "--count", 0, "how many pictures are looked at from there on; 0 is all")
     bench.option(parser, "--every", 1, "takes each so-many-th of them")
@@ -168,29 +174,29 @@ def main() -> None:
     bench.add_machine(parser)
     args = parser.parse_args()
     device = bench.set_up(args)
-    pictures = pictures_of(args.pictures, args.first, args.count, args.every)
     network = load_feature_network(device)
+    trained = load_tokenizer(args.run, args.device) if args.run else None
+    height, width = args.size if trained is None else trained.tokenizer.image_shape[1:]
+    budget = args.bytes if trained is None else token_bytes(trained.tokenizer)
+    last = args.first + args.count if args.count else None
+    pictures = read(args.pictures, height, width, slice(args.first, last, args.every))
     settings = list(SMALLEST)
-    if args.bytes:
+    if budget:
         some = pictures[:: max(1, len(pictures) // _CHOSEN_ON)]
         for codec in SMALLEST:
-            found = best_within(codec, some, args.bytes)
+            found = best_within(codec, some, budget)
             if found is None:
-                print(f"{codec.name}: no setting with {args.bytes} bytes a picture or fewer")
+                print(f"{codec.name}: no setting with {budget:.0f} bytes a picture or fewer")
             else:
                 settings.append(found)
     rows = {str(setting): measured(setting, pictures, network) for setting in settings}
-    height, width = pictures[0].height, pictures[0].width
+    if trained is not None:
+        rows[f"tokenizer {args.run}"] = reconstructed(trained, pictures, network)
     title = f"{args.pictures}: {len(pictures)} pictures of {height}x{width}"
     table = bench.table(title, "codec", "bytes", "PSNR dB", "SSIM", "perceptual", "Frechet")
     for name, row in rows.items():
-        cells = [
-            f"{row['bytes']:,.0f}",
-            f"{row['psnr']:.2f}",
-            f"{row['ssim']:.3f}",
-            f"{row['perceptual']:.3f}",
-        ]
-        table.add_row(name, *cells, f"{row['frechet']:.2f}" if "frechet" in row else "")
+        cells = [f"{row['bytes']:,.0f}", *(f"{row[n]:.{d}f}" for n, d in _DECIMALS.items() if n in row)]
+        table.add_row(name, *cells)
     Console().print(table)
     bench.write(args.json, {"pictures": len(pictures), "height": height, "width": width, "codecs": rows})
 

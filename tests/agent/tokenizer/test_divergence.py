@@ -103,6 +103,20 @@ def test_ruined_pictures_are_seen_on_the_ramp() -> None:
     assert said is not None and "ruined" in said
 
 
+def test_ruined_is_measured_by_the_lowest_error_that_there_was() -> None:
+    watched = guard()
+    assert go(watched, 0, 40) is None
+    assert go(watched, 40, 80, error=0.05) is None
+    said = go(watched, 80, 120, error=0.09)
+    assert said is not None and "the lowest, 0.05" in said
+
+
+def test_an_odd_first_update_is_no_lowest_error() -> None:
+    watched = guard()
+    assert watched.watch(0, 0.01) is None
+    assert go(watched, 1, 100) is None
+
+
 def test_nothing_but_what_is_not_finite_is_judged_before_the_pull() -> None:
     watched = guard()
     assert go(watched, 0, 10) is None
