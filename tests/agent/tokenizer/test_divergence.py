@@ -111,6 +111,20 @@ def test_ruined_is_measured_by_the_lowest_error_that_there_was() -> None:
     assert said is not None and "the lowest, 0.05" in said
 
 
+def test_running_means_reach_back_as_far_as_they_are_told_to() -> None:
+    watched = guard()
+    assert go(watched, 0, 40) is None
+    # 0.16 - 0.06 (1 - 1/4)^k is above 1.5 times 0.1 from k = 7 on.
+    assert go(watched, 40, 46, error=0.16) is None
+    assert go(watched, 46, 47, error=0.16) is not None
+
+
+def test_a_discriminator_that_has_just_begun_has_not_lost() -> None:
+    watched = guard(start=0, warm_up=0)
+    assert go(watched, 0, 4, loss=3.0) is None
+    assert go(watched, 4, 5, loss=3.0) is not None
+
+
 def test_an_odd_first_update_is_no_lowest_error() -> None:
     watched = guard()
     assert watched.watch(0, 0.01) is None
