@@ -13,11 +13,12 @@ from pydantic import BaseModel, Field
 from torch import Tensor
 
 from agent.nets import colours
+from agent.returns import replay_returns
 from agent.world_model.advection import Advection
 from agent.world_model.decoder import Decoder
 from agent.world_model.heads import ContinueHead, TwoHotHead
 from agent.world_model.image_losses import structure_losses
-from agent.world_model.interface import Metrics, Observation, State
+from agent.world_model.interface import Batch, Metrics, Observation, State
 from agent.world_model.latents import Latent
 
 
@@ -247,6 +248,31 @@ def value_loss(head: TwoHotHead, logits: Tensor, returns: Tensor, valid: Tensor)
         valid: (B, T-1) bool, false where a row is the last of its episode.
     """
     return masked_mean(head.loss(logits[:, :-1], returns), valid)
+
+
+def recorded_value_loss(
+    head: TwoHotHead, features: Tensor, batch: Batch, config: ObjectiveConfig, slow: TwoHotHead | None = None
+) -> tuple[Tensor, Metrics]:
+    """The value head's loss on lambda-returns of recorded rewards (Hafner et al. 2023, equation 7).
+
+    Args:
+        head: the value head.
+        features: (B, T, F), T at least 2.
+        batch: the rows.
+        config: discount and lambda.
+        slow: gives the values that the returns bootstrap from; without it the value head itself.
+
+    Returns:
+        The scalar loss and its metrics.
+    """
+    # (B, T, 255)
+    logits = head(features)
+    with torch.no_grad():
+        bootstrap = head.mean(logits if slow is None else slow(features))
+    rows = batch.reward, batch.is_first, batch.is_terminal
+    returns, valid = replay_returns(*rows, bootstrap, config.discount, config.lambda_)
+    loss = value_loss(head, logits, returns, valid)
+    return loss, {"loss/value": loss.detach(), "value/return": masked_mean(returns, valid)}
 
 
 def masked_mean(x: Tensor, mask: Tensor) -> Tensor:

@@ -9,7 +9,6 @@ from tensordict import TensorDict
 from torch import Tensor
 
 from agent.nets import NormName
-from agent.returns import replay_returns
 from agent.schedules import linear_rise
 from agent.world_model.advection import Advection
 from agent.world_model.decoder import Decoder, DecoderConfig
@@ -29,8 +28,8 @@ from agent.world_model.losses import (
     kl_losses,
     masked_mean,
     picture_structure,
+    recorded_value_loss,
     reward_loss,
-    value_loss,
     weighted_terms,
 )
 
@@ -242,13 +241,7 @@ class RSSM(WorldModel):
             raise ValueError(f"objective: sequences of {batch.reward.shape[1]} rows: expected at least 2")
         terms, latent = self.terms(batch, state), self.dynamics.latent
         kl = linear_rise(step, config.kl_anneal_steps)
-        # (B, T, 255)
-        logits = self.value_head(terms.features)
-        with torch.no_grad():
-            bootstrap = self.value_head.mean(logits if slow_value is None else slow_value(terms.features))
-        rows = batch.reward, batch.is_first, batch.is_terminal
-        returns, valid = replay_returns(*rows, bootstrap, config.discount, config.lambda_)
-        value = value_loss(self.value_head, logits, returns, valid)
+        value, of_value = recorded_value_loss(self.value_head, terms.features, batch, config, slow_value)
         # In a first row there is nothing to predict from. (B, T)
         consistency = consistency_loss(latent, terms.posterior, terms.prior)
         consistent = masked_mean(consistency, ~batch.is_first)
@@ -269,11 +262,10 @@ class RSSM(WorldModel):
         kl_weight = kl * (self.config.prior_weight + self.config.representation_weight)
         metrics |= {
             "loss/reconstruction": error_per_element(terms.reconstruction, batch.observation).detach(),
-            "loss/value": value.detach(),
+            **of_value,
             "loss/dynamics": consistent.detach() / latent.size,
             "loss/world_model": loss.detach(),
             "kl_weight": loss.detach().new_tensor(kl_weight),
-            "value/return": masked_mean(returns, valid),
         }
         return loss, metrics, terms.states
 
