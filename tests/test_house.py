@@ -37,6 +37,7 @@ CONFIGS: dict[str, type[BaseModel]] = {
     "tokenizer_roads.yaml": ImageTokenizerTrainConfig,
     "vla_car_racing.yaml": VLATrainConfig,
     "vla_carla.yaml": VLATrainConfig,
+    "transformer_car_racing.yaml": WorldModelTrainConfig,
     "world_model_carla.yaml": WorldModelTrainConfig,
     "world_model_nuscenes.yaml": WorldModelTrainConfig,
     "world_models_car_racing.yaml": WorldModelAgentConfig,

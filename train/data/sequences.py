@@ -12,6 +12,7 @@ from torch.utils.data import Dataset
 from train.run.errors import DreamdriveError
 from train.data.columns import EpisodeColumns, cached_columns
 from train.data.driving_columns import DrivingColumns
+from train.data.episodes import Episode
 from train.data.episode_store import GROUPS
 from train.data.hdf5 import open_episodes
 from train.data.windows import cut
@@ -227,8 +228,26 @@ class SequenceDataset(Dataset[dict[str, Tensor]]):
         return names + (f" and {more} more" if more > 0 else "")
 
 
-def open_data(path: str | Path, config: SequenceOptions) -> EpisodeColumns:
-    """The decoded episodes of `path`. Raises `DreamdriveError`; see `open_episodes` and `cached_columns`."""
+class IdentifiedTransform(Protocol):
+    """Makes columns of an episode, and says which columns."""
+
+    @property
+    def identity(self) -> str:
+        """Text that differs for another transform."""
+        ...
+
+    def __call__(self, where: str, episode: Episode) -> dict[str, NDArray[Any]]:
+        """The columns of an episode that messages name by `where`."""
+        ...
+
+
+def open_data(
+    path: str | Path, config: SequenceOptions, transform: IdentifiedTransform | None = None
+) -> EpisodeColumns:
+    """The decoded episodes of `path`; `transform` makes their columns, those of driving unless it is given.
+
+    Raises `DreamdriveError`; see `open_episodes` and `cached_columns`.
+    """
     try:
         store = open_episodes(Path(path), grouped=True)
         if not len(store):
@@ -237,7 +256,8 @@ def open_data(path: str | Path, config: SequenceOptions) -> EpisodeColumns:
         raise DreamdriveError(f"data_path {error}") from error
     base = Path(path) if Path(path).is_dir() else Path(path).parent
     cache = Path(config.cache_dir) if config.cache_dir else base / ".cache"
-    transform = DrivingColumns(config.image_size, tuple(config.observations), config.fps)
+    if transform is None:
+        transform = DrivingColumns(config.image_size, tuple(config.observations), config.fps)
     return cached_columns(cache, store, transform, transform.identity)
 
 

@@ -4,8 +4,10 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
+from agent.dreamer import WorldModelConfig
 from agent.world_model.losses import ObjectiveConfig
-from agent.world_model.rssm import RSSMConfig
+from agent.world_model.lstm import LSTMConfig
+from agent.world_model.transformer import TransformerConfig
 from train.drive.rssm_sizes import RSSMSizes
 
 HELD_OUT = "fixed on resume: it decides what is held out"
@@ -21,6 +23,10 @@ class WorldModelTrainConfig(
 
     fixed_on_resume: ClassVar[str] = "the checkpoint's weights would not fit"
 
+    model: LSTMConfig | TransformerConfig | None = Field(None, discriminator="kind")
+    """A world model over tokens, in the place of the RSSM that the other sizes are of."""
+    tokenizer: Annotated[str, "fixed on resume: the tokens were made by it"] = ""
+    """Run whose tokenizer makes the tokens of `model`; empty for a folder of tokens, which has its own."""
     batch_size: Annotated[int, "may change on resume"] = Field(32, ge=1)
     """Sequences in a batch of each process."""
     sequence_length: Annotated[int, "may change on resume", ORDERS] = Field(50, ge=2)
@@ -35,6 +41,12 @@ class WorldModelTrainConfig(
     """Largest norm of the whole gradient; larger ones are scaled down to it."""
     warmup_steps: Annotated[int, "may change on resume"] = Field(1000, ge=0)
     """Updates over which the learning rate rises from zero."""
+    decay_from: Annotated[float, "may change on resume"] = Field(1.0, ge=0, le=1)
+    """Share of all updates after which the learning rate falls, linearly, to a twentieth; 1 never lets it."""
+    base_width: Annotated[int, "may change on resume"] = Field(0, ge=0)
+    """Width of a transformer that `learning_rate` is meant for. One of width D learns at learning_rate times
+    base_width / D: the rule of muP for Adam's hidden layers (Yang et al. 2022, table 3), kept for all layers.
+    0 takes the learning rate as it is."""
 
     reconstruction_weight: Annotated[float, "may change on resume"] = Field(1.0, ge=0)
     """Weight of the reconstruction loss."""
@@ -133,6 +145,8 @@ class WorldModelTrainConfig(
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
+        if self.tokenizer and self.model is None:
+            raise ValueError(f"tokenizer {self.tokenizer}: expected a `model` that reads tokens, too")
         if self.val_fraction + self.test_fraction >= 1:
             raise ValueError("val_fraction and test_fraction: expected less than 1 together")
         return self
@@ -140,8 +154,10 @@ class WorldModelTrainConfig(
     # The two that follow are where the names that users know meet those of the agent.
 
     @property
-    def world_model(self) -> RSSMConfig:
+    def world_model(self) -> WorldModelConfig:
         """The world model: its sizes, and the weights of its own losses."""
+        if self.model is not None:
+            return self.model
         weights = {
             "free_nats": self.kl_free_bits,
             "prior_weight": self.kl_weight * self.kl_balance,

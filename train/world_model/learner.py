@@ -9,15 +9,19 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from agent.schedules import linear_warm_up
-from agent.world_model.interface import Batch, Metrics
+from agent.schedules import linear_decay, linear_warm_up
+from agent.world_model.interface import Batch, Metrics, State, WorldModel
+from agent.world_model.losses import ObjectiveConfig, recorded_value_loss
 from agent.world_model.rssm import RSSM
+from agent.world_model.transformer import TransformerConfig
 from train.data.augment import augment
 from train.data.loader import Share
 from train.run.device import autocast
 from train.run.loop import diverged
 from train.world_model.config import WorldModelTrainConfig
 from train.world_model.distributed import Team
+
+_FINAL_RATE = 0.05  # of the learning rate is left at the end, where it falls
 
 
 class Loss(nn.Module):
@@ -28,15 +32,37 @@ class Loss(nn.Module):
         config: of the run.
     """
 
-    def __init__(self, world_model: RSSM, config: WorldModelTrainConfig) -> None:
+    def __init__(self, world_model: WorldModel, config: WorldModelTrainConfig) -> None:
         super().__init__()
         self.world_model, self.config = world_model, config.objective
 
     def forward(self, batch: Batch, step: int) -> tuple[Tensor, Metrics]:
         """The loss of a batch, a scalar, and its metrics, after `step` updates."""
         start = self.world_model.initial(batch.reward.shape[0])
-        loss, metrics, _ = self.world_model.objective(batch, start, self.config, step)
+        loss, metrics, _ = recorded_loss(self.world_model, batch, start, self.config, step)
         return loss, metrics
+
+
+def recorded_loss(
+    model: WorldModel, batch: Batch, start: State, config: ObjectiveConfig, step: int
+) -> tuple[Tensor, Metrics, State]:
+    """The loss of any world model on recorded driving alone, its metrics, and the states with their graph.
+
+    Models over tokens have their own loss and that of the value; what else `config` weighs is of an RSSM.
+
+    Args:
+        model: what learns.
+        batch: B sequences of T >= 2 rows.
+        start: (B), the state before the first rows.
+        config: weights beside the model's own.
+        step: updates done before this one.
+    """
+    if isinstance(model, RSSM):
+        return model.objective(batch, start, config, step)
+    loss, metrics, states = model.loss_and_states(batch, start)
+    value, of_value = recorded_value_loss(model.value_head, model.features(states), batch, config)
+    loss = loss + config.value_weight * value
+    return loss, {**metrics, **of_value, "loss/world_model": loss.detach()}, states
 
 
 class WorldModelLearner:
@@ -54,11 +80,12 @@ class WorldModelLearner:
 
     Attributes:
         step: updates done.
+        total: updates of the whole run, as far as known, which the learning rate falls by.
     """
 
     def __init__(
         self,
-        world_model: RSSM,
+        world_model: WorldModel,
         config: WorldModelTrainConfig,
         team: Team,
         seen: Callable[[int, float], None],
@@ -66,8 +93,11 @@ class WorldModelLearner:
     ) -> None:
         self.world_model, self.config, self.team = world_model, config, team
         self.step = 0
+        self.total = 0
         self.optimizer = torch.optim.AdamW(
-            world_model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
+            [p for p in world_model.parameters() if p.requires_grad],
+            lr=config.learning_rate,
+            weight_decay=config.weight_decay,
         )
         self.loss: nn.Module = Loss(world_model, config)
         if team.world > 1:
@@ -78,9 +108,15 @@ class WorldModelLearner:
 
     @property
     def learning_rate(self) -> float:
-        """The learning rate of the next update: a linear warm-up, then constant."""
+        """The learning rate of the next update: a linear warm-up, then constant, then linear decay."""
         c = self.config
-        return c.learning_rate * linear_warm_up(self.step, c.warmup_steps)
+        rate = c.learning_rate * linear_warm_up(self.step, c.warmup_steps)
+        if c.base_width and isinstance(c.model, TransformerConfig):
+            rate *= c.base_width / c.model.blocks.width
+        falls = c.decay_from * self.total
+        if self.step > falls:
+            rate *= linear_decay(self.step - falls, self.total - falls, _FINAL_RATE)
+        return rate
 
     def update(self, part: Share, batch: Batch) -> Metrics:
         """One update of the weights; its metrics. Raises `DreamdriveError` as `settle`."""

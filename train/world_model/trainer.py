@@ -7,11 +7,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from agent.tokenizer.choices import AnyTokenizer
 from agent.world_model.heads import TwoHotHead
 from agent.world_model.interface import Metrics, State, Trajectory
+from train.data.columns import EpisodeColumns
 from train.data.loader import Loader, shares
 from train.data.sequences import SequenceDataset, open_data
 from train.drive.descriptions import WORLD_MODEL_JOB, ModelDescription
+from train.drive.tokenizers import load_tokenizer
 from train.pictures.filmstrip import filmstrip
 from train.run.checkpoint import load_checkpoint, save_checkpoint, save_weights
 from train.run.device import release_freed, set_up_cpu
@@ -25,7 +28,10 @@ from train.world_model.config import WorldModelTrainConfig
 from train.world_model.distributed import Team
 from train.world_model.learner import WorldModelLearner
 from train.world_model.saving import check_sizes, order_of
+from train.world_model.token_data import TokenColumns, threads_for, with_tokenizer
 from train.world_model.validation import OpenLoopFilm, mean_picture, validate_world_model
+
+_SHOWN = ("reconstruction", "kl", "token", "reward", "dynamics")
 
 
 class WorldModelTrainer:
@@ -46,13 +52,14 @@ class WorldModelTrainer:
     resumable = True
 
     def __init__(self, config: WorldModelTrainConfig) -> None:
-        self.config = config.model_copy(deep=True)
+        self.config = config = with_tokenizer(config.model_copy(deep=True))
         self.team = Team.join(config.device)
-        set_up_cpu(config.threads)
+        set_up_cpu(config.threads or (0 if config.model is None else threads_for(config.model)))
+        self._tokenizer: AnyTokenizer | None = None
         if not self.team.leads:
             # The first one decodes; the others find it done.
             self.team.wait()
-        cache = open_data(config.data_path, config)
+        cache = self._open_data()
         if self.team.leads:
             self.team.wait()
         self.train_data = SequenceDataset(config.data_path, config, "train", cache)
@@ -64,6 +71,8 @@ class WorldModelTrainer:
             self.world_model = config.world_model.build(self.train_data.shapes, config.action_dim)
         except ValueError as error:
             raise DreamdriveError(f"the world model cannot be built: {error}") from error
+        if self._tokenizer is not None:
+            self.world_model.get_submodule("tokenizer").load_state_dict(self._tokenizer.state_dict())
         self.world_model.to(self.team.device)
         if config.compile:
             self.world_model.compile_steps()
@@ -83,6 +92,14 @@ class WorldModelTrainer:
         self._training_loss, self._better = math.inf, False
         self._loaded: Path | None = None
         self.notes: list[str] = []
+
+    def _open_data(self) -> EpisodeColumns:
+        """The decoded episodes; for a world model over tokens, those of their tokens."""
+        c = self.config
+        if c.model is None:
+            return open_data(c.data_path, c)
+        self._tokenizer = load_tokenizer(Path(c.tokenizer), str(self.team.device)).tokenizer
+        return open_data(c.data_path, c, TokenColumns(self._tokenizer))
 
     @property
     def reward_predictor(self) -> TwoHotHead:
@@ -139,7 +156,9 @@ class WorldModelTrainer:
         self._loader = Loader(self.train_data, c.workers, team.device)
         run = self._open_run() if team.leads else None
         each = self._batch * team.world
-        left = (c.num_epochs - self.epoch) * max(1, len(self.train_data) // each) - self.taken // each
+        of_epoch = max(1, len(self.train_data) // each)
+        left = (c.num_epochs - self.epoch) * of_epoch - self.taken // each
+        self.learner.total = c.num_epochs * of_epoch
         again = f"--output-dir {c.output_dir} --resume"
         self._metrics, self.stopped = {}, False
         with monitored(run, self.step + max(0, left), done=self.step, again=again) as monitor:
@@ -231,7 +250,7 @@ class WorldModelTrainer:
         tracked["time/wait_share"] = min(1.0, self._loader.waited / max(seconds, 1e-9))
         self._loader.waited = 0.0
         self._training_loss = means["loss/world_model"]
-        losses = {name: means[f"loss/{name}"] for name in ("reconstruction", "kl", "reward", "dynamics")}
+        losses = {name: means[f"loss/{name}"] for name in _SHOWN if f"loss/{name}" in means}
         return LearnerReport(tracked, {"epoch": self.epoch, **losses})
 
     def validate(self) -> LearnerReport:
@@ -252,6 +271,7 @@ class WorldModelTrainer:
         self.best = min(self.best, loss)
         self._metrics = {f"validation/{name}": value for name, value in found.items()}
         shown = {"dream dB": found["psnr"], "repeat dB": found["psnr_repeat"]} if "psnr" in found else {}
+        shown |= {"nats a token": found["loss/token"]} if "loss/token" in found else {}
         told = {"epoch": self.epoch, "validation": loss, **shown} if found else {}
         return LearnerReport({**self._metrics, **checked}, told)
 
@@ -283,6 +303,9 @@ class WorldModelTrainer:
         """Write the weights that other commands use; only the first process does."""
         if self.run is not None:
             shapes = {name: list(shape) for name, shape in self.train_data.shapes.items()}
+            if self._tokenizer is not None:
+                # What dreams of tokens looks at pictures, too.
+                shapes = {"image": list(self._tokenizer.image_shape)}
             c = self.config
             meta = ModelDescription(seed=c.seed, fps=c.fps, world_model=c.world_model).meta() | {
                 "observations": shapes,
@@ -324,6 +347,7 @@ def train_world_model(
     Raises:
         DreamdriveError: as `WorldModelTrainer`; or there is no run, or no checkpoint, to resume.
     """
+    config = with_tokenizer(config)
     folder = Path(config.output_dir)
     checkpoint = folder / "checkpoint.pt"
     begun = (folder / "run.json").exists()

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from agent.image_quality import psnr, sharpness, ssim
-from agent.world_model.interface import Batch
+from agent.world_model.interface import Batch, WorldModel
 from agent.world_model.losses import picture_names
 from agent.world_model.rssm import RSSM
 from train.data.loader import shares
@@ -18,6 +18,7 @@ from train.drive.open_loop import psnr_curves, to_pixels
 from train.run.device import autocast
 from train.world_model.config import WorldModelTrainConfig
 from train.world_model.distributed import Team
+from train.world_model.learner import recorded_loss
 
 _STEPS = (1, 2, 3, 5, 10, 15, 20, 25, 30, 40, 50)  # horizons that are tracked, and the last one
 
@@ -39,7 +40,11 @@ class OpenLoopFilm:
 
 @torch.no_grad()
 def validate_world_model(
-    model: RSSM, dataset: SequenceDataset, config: WorldModelTrainConfig, mean_picture: Tensor, team: Team
+    model: WorldModel,
+    dataset: SequenceDataset,
+    config: WorldModelTrainConfig,
+    mean_picture: Tensor,
+    team: Team,
 ) -> tuple[dict[str, float], OpenLoopFilm | None]:
     """Validate on sequences spread evenly over the held-out episodes, with the same random numbers each time.
 
@@ -73,7 +78,7 @@ def validate_world_model(
         with autocast(team.device, config.precision):
             done = config.kl_anneal_steps
             start = model.initial(len(part.starts))
-            _, metrics, states = model.objective(batch, start, config.objective, done)
+            _, metrics, states = recorded_loss(model, batch, start, config.objective, done)
             predicted = model.reward(states).float()
         for name, value in metrics.items():
             sums[name] = sums.get(name, 0.0) + float(value) * len(part.starts)
@@ -102,32 +107,42 @@ def validate_world_model(
 
 @torch.no_grad()
 def open_loop_metrics(
-    model: RSSM, batch: Batch, config: WorldModelTrainConfig, mean_picture: Tensor
+    model: WorldModel, batch: Batch, config: WorldModelTrainConfig, mean_picture: Tensor
 ) -> tuple[dict[str, float], OpenLoopFilm | None]:
     """Imagine on from the first rows of sequences (B, T), along the recorded actions: metrics and film."""
     b, t = batch.reward.shape
     context = min(config.imagination_context, t - 1)
     horizon = min(config.imagination_horizon, t - context)
-    states, posterior = model.filter(batch.observation, batch.action, batch.is_first, model.initial(b))
+    rows = batch.observation, batch.action, batch.is_first, model.initial(b)
+    curves: dict[str, Tensor] = {}
     actions = batch.action[:, context : context + horizon]
-    imagined = model.imagine_along(states[:, context - 1], actions).states[:, 1:]
-    # (B, H)
-    kl = model.dynamics.latent.kl(posterior[:, context : context + horizon], model.prior(imagined))
-    curves: dict[str, Tensor] = {"kl": kl.float().mean(0)}
-    pictures = picture_names(batch.observation)
+    if isinstance(model, RSSM):
+        states, posterior = model.filter(*rows)
+        imagined = model.imagine_along(states[:, context - 1], actions).states[:, 1:]
+        # (B, H)
+        kl = model.dynamics.latent.kl(posterior[:, context : context + horizon], model.prior(imagined))
+        curves["kl"] = kl.float().mean(0)
+    else:
+        states, _ = model.observe(*rows)
+        imagined = model.imagine_along(states[:, context - 1], actions).states[:, 1:]
+    seen_then = batch.observation
+    if "token" in seen_then:
+        # What the tokens stand for: a world model over tokens can dream of nothing else.
+        seen_then = {"image": (model.decode(states)["image"] * 255.0).round().byte()}
+    pictures = picture_names(seen_then)
     film = None
     result: dict[str, float] = {}
     if pictures:
         name = "image" if "image" in pictures else sorted(pictures)[0]
         # (B, T, C, S, S)
-        truth = batch.observation[name].float() / 255.0
+        truth = seen_then[name].float() / 255.0
         future = truth[:, context : context + horizon]
         last = truth[:, context - 1]
         painted = model.paint(imagined, {name: last})[name].float()
         mean = mean_picture if mean_picture.shape == future.shape[2:] else None
         compared = psnr_curves(painted, future, last, mean) | {"ssim": ssim(painted, future)}
         curves |= {key: curve.mean(0) for key, curve in compared.items()}
-        if model.advection is not None and name in model.advection.names:
+        if isinstance(model, RSSM) and model.advection is not None and name in model.advection.names:
             curves["psnr_decoded"] = psnr(model.decode(imagined)[name].float(), future).mean(0)
         seen = model.decode(states[:, :context])[name].float()
         result["sharpness"] = float(

@@ -22,7 +22,9 @@ def setup(tmp_path: Path, **changed: object) -> tuple[RSSM, SequenceDataset, Wor
     options = config(data, val_fraction=0.0, **changed)  # type: ignore[arg-type]
     drives = SequenceDataset(data, options)
     torch.manual_seed(0)
-    return options.world_model.build(drives.shapes, 3).eval(), drives, options
+    model = options.world_model.build(drives.shapes, 3).eval()
+    assert isinstance(model, RSSM)
+    return model, drives, options
 
 
 @pytest.mark.parametrize("latent", ["categorical", "gaussian"])
