@@ -114,7 +114,7 @@ class WorldModelLearner:
         if c.base_width and isinstance(c.model, TransformerConfig):
             rate *= c.base_width / c.model.blocks.width
         falls = c.decay_from * self.total
-        if self.step > falls:
+        if c.decay_from < 1.0 and self.step > falls:
             rate *= linear_decay(self.step - falls, self.total - falls, _FINAL_RATE)
         return rate
 

@@ -16,6 +16,7 @@ from train.run.folder import Run
 from train.run.options import build, changes, refuse_changes, to_yaml
 from train.run.options.fields import options
 from train.run.options.marks import FIXED, MAY_CHANGE, USERS
+from train.tokenizer.image_config import ImageTokenizerTrainConfig
 from train.vla.config import TeacherConfig, VLATrainConfig
 from train.world_model.config import WorldModelTrainConfig
 from train.world_models.config import WorldModelAgentConfig
@@ -40,6 +41,7 @@ READ_OR_NAMED = {
     "CarlaConfig.vehicle",
     "TrainerConfig.device",
     "WorldModelTrainConfig.data_path",
+    "WorldModelTrainConfig.tokenizer",
     "WorldModelTrainConfig.observations",
     "WorldModelTrainConfig.device",
     "WorldModelAgentConfig.base",
@@ -116,6 +118,7 @@ def may_change() -> str:
         VLATrainConfig,
         TeacherConfig,
         BaselineConfig,
+        ImageTokenizerTrainConfig,
     ]
     lines = {
         f"{job.__name__}: {option.name}"
