@@ -35,7 +35,7 @@ def discriminator_learns(step: int, start: int, warm_up: int) -> bool:
 class DivergenceConfig(BaseModel, extra="forbid", validate_assignment=True, use_attribute_docstrings=True):
     """What counts as diverged, judged while the discriminator pulls, on running means."""
 
-    collapsed_below: float = Field(1e-3, ge=0, lt=1)
+    collapsed_below: float = Field(1e-4, ge=0, lt=1)
     """Hinge loss of the discriminator below which it has collapsed: it is right everywhere by a margin, so it
     learns no more. Judged from the end of the ramp on, as it wins while it pulls little; 0 never says so."""
     lost_above: float = Field(1.5, gt=1)

@@ -20,7 +20,7 @@ class ReconstructionLossConfig(
     """Weight of the absolute error."""
     squared_weight: float = Field(0.0, ge=0)
     """Weight of the squared error, for the highest PSNR."""
-    perceptual_weight: float = Field(0.5, ge=0)
+    perceptual_weight: float = Field(0.1, ge=0)
     """Weight of the perceptual distance by features of EfficientNet-Lite0; 0 needs no features."""
     distillation_weight: float = Field(0.0, ge=0)
     """Weight of the cosine distance of the latents, projected, from deep features of the picture."""
