@@ -2,7 +2,8 @@
 
 ```
 data-0000.tar.gz          shards as published, with ID.token.npy and ID.pose.npy; or unpacked:
-ID.token.npy              (T, 8, 16) or (T, 128) whole numbers, 0 to 1023; also tokens.npy
+ID.token.npy              (T, 8, 16) or (T, 128) whole numbers, 0 to 1023, or the stream that commaVQ's GPT
+                          reads (`commavq_tokens`); also tokens.npy
 ID.pose.npy               (T, 6), optional; also pose.npy
 ID.mp4                    the same pictures as video, optional; also decoded.mp4
 ```
@@ -16,7 +17,6 @@ positive to the RIGHT, which is turned round here. Positions are summed from the
 segment begins; each segment is a place of its own. Without poses, actions and rewards are zeros.
 """
 
-import io
 import re
 import tarfile
 from collections.abc import Iterator
@@ -27,19 +27,22 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from train.convert.recorded.commavq_tokens import (
+    MOST_BYTES,
+    RATE,
+    array_of_bytes,
+    file_bytes,
+    token_frames,
+)
 from train.convert.recorded.motion import Floats, Motion, between
 from train.convert.recorded.pictures import tiled
 from train.convert.recorded.recording import Broken, ConvertConfig, Named, Recording, assemble, kept_rows
 from train.convert.recorded.video import video_pictures
 from train.data.episodes import Episode
-from train.run.errors import DreamdriveError, explain_os_errors, one_line
-
-PLACES, KINDS, RATE = 128, 1024, 20.0
-"""Tokens of a picture; values of a token; pictures a second."""
+from train.run.errors import DreamdriveError, one_line
 
 _TOKENS = re.compile(r"(?P<id>.+)\.tokens?\.npy|tokens\.npy|(?P<old>[0-9a-f]{32}_\d+)\.npy")
 _SHARD = re.compile(r".+\.tar(\.gz)?")
-_MOST_BYTES = 64 * 1024**2  # of a member of a shard; a minute of tokens has 1.2 MB at most
 _FASTEST = 120.0  # m/s
 
 
@@ -57,8 +60,8 @@ class Segment:
         yield self.name, partial(self._episode, config)
 
     def _episode(self, config: ConvertConfig) -> Episode:
-        pose = None if self.pose is None else _array(str(self.pose), _bytes(self.pose))
-        tokens = _array(str(self.tokens), _bytes(self.tokens))
+        pose = None if self.pose is None else array_of_bytes(str(self.pose), file_bytes(self.pose))
+        tokens = array_of_bytes(str(self.tokens), file_bytes(self.tokens))
         return segment_episode(str(self.tokens), self.name, tokens, pose, self.video, config)
 
 
@@ -85,7 +88,7 @@ class Shard:
                     if found != name and parts:
                         yield name, partial(self._episode, name, parts, config)
                         parts = {}
-                    if member.size > _MOST_BYTES:
+                    if member.size > MOST_BYTES:
                         raise DreamdriveError(
                             f"{self.path}: {member.name}: {member.size} bytes, expected few"
                         )
@@ -101,7 +104,7 @@ class Shard:
         where = f"{self.path}: {name}"
         if "token.npy" not in parts:
             raise DreamdriveError(f"{where}.token.npy: missing, expected the tokens of {name}.pose.npy")
-        arrays = {part: _array(f"{where}.{part}", data) for part, data in parts.items()}
+        arrays = {part: array_of_bytes(f"{where}.{part}", data) for part, data in parts.items()}
         return segment_episode(where, name, arrays["token.npy"], arrays.get("pose.npy"), None, config)
 
 
@@ -142,7 +145,7 @@ def segment_episode(
     Args:
         where: begins every complaint.
         name: of the segment, and of its place.
-        tokens: (R, 128) or (R, 8, 16), whole numbers below 1024.
+        tokens: of R pictures, see `token_frames`.
         pose: (R, 6), or None.
         video: of R pictures, or None.
         config: see `ConvertConfig`.
@@ -150,16 +153,8 @@ def segment_episode(
     Raises:
         DreamdriveError: an array or the video does not fit.
     """
-    rows = len(tokens) if tokens.ndim else 0
-    if tokens.dtype.kind not in "iu" or tokens.shape not in ((rows, PLACES), (rows, 8, 16)):
-        raise DreamdriveError(
-            f"{where}: {tokens.shape} {tokens.dtype}, expected tokens, (T, 128) or (T, 8, 16) whole numbers"
-        )
-    if rows and not 0 <= tokens.min() <= tokens.max() < KINDS:
-        raise DreamdriveError(
-            f"{where}: tokens from {tokens.min()} to {tokens.max()}, expected 0 to {KINDS - 1}"
-        )
-    flat = tokens.reshape(rows, PLACES).astype(np.int16)
+    flat = token_frames(where, tokens)
+    rows = len(flat)
     times = np.arange(rows) / RATE
     keep = kept_rows(where, times, config)
     motion = None if pose is None else _motion(where, pose, times).rows(keep)
@@ -203,19 +198,3 @@ def _motion(where: str, pose: NDArray[np.generic], times: Floats) -> Motion:
     moved = (velocity[1:] + velocity[:-1]) / 2 * steps[:, None]
     positions = np.concatenate([np.zeros((1, 2)), np.cumsum(moved, axis=0)])
     return Motion(times, speeds, yaw_rates, np.gradient(speeds, times), positions)
-
-
-def _bytes(path: Path) -> bytes:
-    with explain_os_errors("cannot read", path):
-        if path.stat().st_size > _MOST_BYTES:
-            raise DreamdriveError(f"{path}: {path.stat().st_size} bytes, expected at most {_MOST_BYTES}")
-        return path.read_bytes()
-
-
-def _array(where: str, data: bytes) -> NDArray[np.generic]:
-    """The array of an .npy file."""
-    try:
-        return np.asarray(np.load(io.BytesIO(data), allow_pickle=False))
-    except (ValueError, EOFError, OSError, MemoryError) as error:
-        reason = one_line(error)[:200]
-        raise DreamdriveError(f"{where}: broken, expected an array of numbers, .npy ({reason})") from error
