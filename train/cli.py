@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from train.commands.arguments import Command
 from train.commands.carla import add_carla
 from train.commands.collect import add_collect
+from train.commands.compression import add_compression
 from train.commands.convert import add_convert
 from train.commands.evaluation import add_evaluation
 from train.commands.look import add_look
@@ -78,6 +79,7 @@ def _parser() -> argparse.ArgumentParser:
     for add in (
         add_collect,
         add_convert,
+        add_compression,
         add_carla,
         add_training,
         add_world_models,

@@ -1,0 +1,146 @@
+"""Compressing and decompressing tokens, end to end through the command line."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from train.cli import main
+from train.tokenizer.compression.compress import compress_tokens, decompress_tokens, square_grid
+from train.tokenizer.compression.token_file import read_token_file
+
+DTYPES = ["|u1", "|i1", "<u2", ">u2", "<i2", "<i4", ">i4", "<u4", "<i8", "<u8"]
+
+
+@st.composite
+def token_arrays(draw: st.DrawFn) -> NDArray[np.integer]:
+    """Arrays (T, G) or (T, rows, columns) of integers."""
+    shape = draw(st.lists(st.integers(1, 4), min_size=1, max_size=2))
+    count = draw(st.integers(0, 6))
+    codes = draw(st.sampled_from([1, 2, 3, 100]))
+    random = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    array = random.integers(0, codes, (count, *shape)).astype(draw(st.sampled_from(DTYPES)))
+    return np.asfortranarray(array) if draw(st.booleans()) else array
+
+
+@settings(max_examples=25, deadline=None)
+@given(array=token_arrays())
+def test_round_trip_of_any_small_array(
+    tmp_path_factory: pytest.TempPathFactory, array: NDArray[np.integer]
+) -> None:
+    folder = tmp_path_factory.mktemp("trip")
+    made = compress_tokens(array, folder / "a.dd")
+    assert made.tokens == array.size and made.bytes == (folder / "a.dd").stat().st_size
+    assert decompress_tokens(folder / "a.dd", folder / "b.npy") == array.shape
+    back = np.load(folder / "b.npy")
+    assert np.array_equal(back, array) and back.dtype == array.dtype
+
+
+@pytest.mark.parametrize(("places", "grid"), [(128, (8, 16)), (16, (4, 4)), (7, (1, 7)), (1, (1, 1))])
+def test_square_grid(places: int, grid: tuple[int, int]) -> None:
+    assert square_grid(places) == grid
+
+
+@pytest.fixture
+def tokens(tmp_path: Path) -> Path:
+    """A file of tokens (20, 12) of 50 codes."""
+    path = tmp_path / "tokens.npy"
+    np.save(path, np.random.default_rng(0).integers(0, 50, (20, 12)).astype(np.uint16))
+    return path
+
+
+def test_commands(tokens: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    small, back = tmp_path / "small.dd", tmp_path / "back.npy"
+    words = ["compress", "portable", "--tokens", str(tokens), "--output", str(small)]
+    assert main([*words, "--grid", "2x6", "--codes", "64", "--rate", "20"]) == 0
+    assert "240 tokens in" in capsys.readouterr().out
+    header, _ = read_token_file(small)
+    assert (header.kind, header.grid, header.codes, header.rate) == ("portable", (2, 6), 64, 20.0)
+    assert main(["decompress", str(small), "--output", str(back)]) == 0
+    assert back.read_bytes() == tokens.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("array", "options", "said"),
+    [
+        (np.zeros((2, 3)), [], "dtype float64, expected integers"),
+        (np.zeros((2, 3), bool), [], "dtype bool, expected integers"),
+        (np.zeros(4, np.int64), [], "expected (frames, tokens)"),
+        (np.array([[1, -2]]), [], "a token of -2, expected codes from 0"),
+        (np.array([[1, 64]]), ["--codes", "64"], "a token of 64, expected codes from 0 to 63"),
+        (np.array([[1, 70000]]), [], "a token of 70000, expected codes from 0 to 65534"),
+        (np.zeros((2, 12), int), ["--grid", "2x5"], "12 tokens do not fit a grid of 2x5"),
+        (np.zeros((2, 3, 4), int), ["--grid", "4x3"], "frames of 3x4 tokens, but --grid"),
+        (np.zeros((3, 0), int), [], "frames of no tokens"),
+        (np.zeros((1, 70000), int), [], "70,000 tokens, expected at most"),
+        (b"no array", [], "not a .npy file of tokens"),
+        (None, [], "cannot read"),
+    ],
+)
+def test_bad_tokens_are_one_line_and_leave_nothing(
+    array: NDArray[np.integer] | bytes | None,
+    options: list[str],
+    said: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    path = tmp_path / "a.npy"
+    if isinstance(array, bytes):
+        path.write_bytes(array)
+    elif array is not None:
+        np.save(path, array)
+    words = ["compress", "portable", "--tokens", str(path), "--output", str(tmp_path / "a.dd"), *options]
+    assert main(words) == 1
+    error = capsys.readouterr().err
+    assert said in error and error.count("\n") == 1
+    assert [one.name for one in tmp_path.iterdir() if one != path] == []
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (lambda whole: whole[:-4], "checksum"),
+        (lambda whole: whole[:-1], "checksum"),
+        (lambda whole: whole[:40], "its header is missing"),
+        (lambda whole: whole[:9], "its header is missing"),
+        (lambda whole: b"RIFF" + whole[4:], "not a file of compressed tokens"),
+        (lambda whole: b"", "not a file of compressed tokens"),
+        (lambda whole: whole[:-6] + bytes([whole[-6] ^ 1]) + whole[-5:], "checksum"),
+        (lambda whole: whole.replace(b'"version":1', b'"version":9'), "header: version"),
+        (lambda whole: whole.replace(b'"grid":[3,4]', b'"grid":[4,4]'), "does not fit grid"),
+        (lambda whole: whole.replace(b'"codes":50', b'"codes":51'), "damaged"),
+        (lambda whole: whole.replace(b'"kind"', b'"sort"'), "header: sort"),
+        (lambda whole: whole.replace(b'{"', b'["', 1), "no JSON"),
+    ],
+)
+def test_damaged_files_are_one_line_and_leave_nothing(
+    damage: object, said: str, tokens: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "a.dd"
+    compress_tokens(np.load(tokens), path)
+    assert callable(damage)
+    path.write_bytes(damage(path.read_bytes()))
+    assert main(["decompress", str(path), "--output", str(tmp_path / "b.npy")]) == 1
+    error = capsys.readouterr().err
+    assert said in error and str(path) in error and error.count("\n") == 1
+    assert not (tmp_path / "b.npy").exists()
+
+
+def test_bad_outputs_are_found_before_the_work(
+    tokens: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for output in (tmp_path, tmp_path / "nowhere" / "a.dd"):
+        assert main(["compress", "portable", "--tokens", str(tokens), "--output", str(output)]) == 1
+        assert "expected a file in a folder" in capsys.readouterr().err
+    assert main(["compress", "zip", "--tokens", str(tokens), "--output", str(tmp_path / "a.dd")]) == 1
+    assert "unknown kind" in capsys.readouterr().err
+
+
+def test_two_seconds_of_commavq(recorded_data: Path, tmp_path: Path) -> None:
+    """The first two seconds of the minute, as much as a test has time for."""
+    array = np.load(recorded_data / "commavq" / "tokens.npy")[:40]
+    made = compress_tokens(array, tmp_path / "a.dd", codes=1024, rate=20)
+    assert made.ratio > 1.7
