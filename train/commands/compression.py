@@ -7,17 +7,19 @@ import re
 from pathlib import Path
 
 from train.commands.arguments import Group, add_command, add_output, count, option
-from train.run.errors import DreamdriveError
-
-_KINDS = "portable"
+from train.run.errors import DreamdriveError, warn
 
 
 def add_compression(group: Group) -> None:
     """Add `compress` and `decompress`."""
     text = "compress tokens without loss, and verify it by decompressing them"
     parser = add_command(group, "compress", _compress, text)
-    text = "portable: context mixing in integers, which any machine decodes"
-    parser.add_argument("kind", metavar="KIND", help=text)
+    text = (
+        "portable: context mixing in integers, which any machine decodes; network: with a transformer that "
+        "learns while it codes, which takes minutes and only the same build of PyTorch on the same processor "
+        "decodes"
+    )
+    parser.add_argument("kind", metavar="portable|network", choices=("portable", "network"), help=text)
     text = ".npy file of tokens, (frames, tokens) or (frames, rows, columns)"
     option(parser, "--tokens", "FILE", text, Path, required=True)
     add_output(parser, "the compressed file", "FILE")
@@ -67,14 +69,19 @@ def _needs_range_coder() -> None:
 
 
 def _compress(arguments: argparse.Namespace) -> None:
-    if arguments.kind != _KINDS:
-        raise DreamdriveError(f"compress {arguments.kind}: unknown kind, expected {_KINDS}")
     _writable(arguments.output)
     _needs_range_coder()
     from train.run.progress import Progress
     from train.tokenizer.compression.compress import compress_tokens, read_tokens
+    from train.tokenizer.compression.machine import MachineNotes
+    from train.tokenizer.compression.online_transformer import OnlineTransformerConfig
+    from train.tokenizer.compression.predictor import Predictor
 
     tokens = read_tokens(arguments.tokens)
+    predictor = Predictor()
+    if arguments.kind == "network":
+        predictor = Predictor(OnlineTransformerConfig())
+        warn(f"the file will decode only with {MachineNotes.here()}")
     total = 2 * len(tokens) if tokens.ndim else 0
     with Progress(f"compressing {arguments.tokens}", total, "frames") as progress:
 
@@ -84,6 +91,7 @@ def _compress(arguments: argparse.Namespace) -> None:
         made = compress_tokens(
             tokens,
             arguments.output,
+            predictor,
             str(arguments.tokens),
             arguments.grid,
             arguments.codes,
@@ -100,12 +108,11 @@ def _decompress(arguments: argparse.Namespace) -> None:
     _writable(arguments.output)
     _needs_range_coder()
     from train.run.progress import Progress
-    from train.tokenizer.compression.compress import decompress_tokens
+    from train.tokenizer.compression.compress import check_machine, decompress_tokens
     from train.tokenizer.compression.token_file import read_token_file
 
-    frames = read_token_file(arguments.file)[0].shape[0]
-    with Progress(f"decompressing {arguments.file}", frames, "frames") as progress:
-        shape = decompress_tokens(
-            arguments.file, arguments.output, lambda doing, done, of: progress.update(done)
-        )
+    header, _ = read_token_file(arguments.file)
+    check_machine(arguments.file, header)
+    with Progress(f"decompressing {arguments.file}", header.shape[0], "frames") as progress:
+        shape = decompress_tokens(arguments.file, arguments.output, each=progress.update)
     print(f"{arguments.output}: tokens of shape {shape}")

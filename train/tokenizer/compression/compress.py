@@ -1,6 +1,7 @@
 """Compress an array of tokens into a file, verified by decoding it, and decompress such a file."""
 
 import zlib
+from base64 import b64encode
 from collections.abc import Callable
 from math import isqrt
 from pathlib import Path
@@ -12,11 +13,13 @@ from numpy.typing import NDArray
 from train.run.checkpoint import write_aside
 from train.run.errors import DreamdriveError, one_line
 from train.tokenizer.compression.fixed_point import Ints
-from train.tokenizer.compression.portable import PortableModel
+from train.tokenizer.compression.machine import MachineNotes, one_thread
+from train.tokenizer.compression.predictor import Predictor
 from train.tokenizer.compression.range_coding import decode_frames, encode_frames
 from train.tokenizer.compression.token_file import (
     MOST_CODES,
     TokenFileHeader,
+    checks,
     checksum,
     read_token_file,
     write_token_file,
@@ -102,6 +105,7 @@ def _checked(
 def compress_tokens(
     tokens: _Tokens,
     output: Path,
+    predictor: Predictor | None = None,
     where: str = "tokens",
     grid: tuple[int, int] | None = None,
     codes: int | None = None,
@@ -113,6 +117,7 @@ def compress_tokens(
     Args:
         tokens: (T, G) or (T, rows, columns) of integers.
         output: the file.
+        predictor: what predicts them; None: context mixing alone, which decodes on any machine.
         where: names the tokens in errors.
         grid: rows and columns of a frame; None: the array's, or as nearly square as it goes.
         codes: K; None: one more than the largest token.
@@ -123,10 +128,14 @@ def compress_tokens(
         DreamdriveError: tokens that do not fit, or a disk that refuses.
     """
     grid, codes = _checked(where, tokens, grid, codes)
+    predictor = predictor or Predictor()
     frames = tokens.reshape(len(tokens), grid[0] * grid[1]).astype(np.int64)
-    of = len(frames)
-    words = encode_frames(_model(grid, codes), frames, lambda done: each("compressed", done, of))
+    every = max(round(rate or 20), 1)
+    with one_thread():
+        model = predictor.build(grid, codes)
+        words = encode_frames(model, frames, lambda done: each("compressed", done, len(frames)))
     header = TokenFileHeader(
+        kind=predictor.kind,
         shape=tokens.shape,
         dtype=tokens.dtype.str,
         grid=grid,
@@ -134,8 +143,13 @@ def compress_tokens(
         rate=rate,
         tokens_crc=checksum(frames),
         words_crc=zlib.crc32(words.astype("<u4").tobytes()),
+        network=predictor.network,
+        run_sha256=predictor.run_sha256,
+        machine=None if predictor.kind == "portable" else MachineNotes.here(),
+        checks_every=every,
+        checks=b"" if predictor.kind == "portable" else b64encode(checks(frames, every)),
     )
-    back = _decoded(header, words, each, "verified")
+    back = _decoded(header, words, predictor, lambda done: each("verified", done, len(frames)))
     if not np.array_equal(back, tokens) or back.dtype != tokens.dtype:
         raise DreamdriveError(f"{where}: what was compressed decodes to other tokens; nothing was written")
     size = write_token_file(output, header, words)
@@ -144,18 +158,26 @@ def compress_tokens(
 
 
 def decompress_tokens(
-    path: Path, output: Path, each: _Each = lambda doing, done, of: None
+    path: Path, output: Path, run: Path | None = None, each: Callable[[int], None] = lambda done: None
 ) -> tuple[int, ...]:
     """Write the array of a compressed file to a .npy file, and return its shape.
 
+    Args:
+        path: the file.
+        output: the .npy file.
+        run: of kind `run`, the run whose network predicted the tokens.
+        each: hears how many frames are done.
+
     Raises:
-        DreamdriveError: a damaged file, or one that this program cannot decode.
+        DreamdriveError: a damaged file, or one that this program, machine or run cannot decode.
     """
     header, words = read_token_file(path)
+    check_machine(path, header)
+    predictor = Predictor.of(path, header, run)
     try:
-        tokens = _decoded(header, words, each, "decompressed")
+        tokens = _decoded(header, words, predictor, each)
     except ValueError as error:
-        raise DreamdriveError(f"{path}: {one_line(error)}") from error
+        raise DreamdriveError(f"{path}: {one_line(error)}; nothing was written") from error
     if checksum(tokens) != header.tokens_crc:
         raise DreamdriveError(
             f"{path}: damaged: the decoded tokens have another checksum; nothing was written"
@@ -164,17 +186,41 @@ def decompress_tokens(
     return tokens.shape
 
 
-def _model(grid: tuple[int, int], codes: int) -> PortableModel:
-    return PortableModel(*grid, codes)
+def check_machine(path: Path, header: TokenFileHeader) -> None:
+    """Raise `DreamdriveError` where the network that a file needs would have other numbers."""
+    if header.machine is not None:
+        found = MachineNotes.here().differences(header.machine)
+        if found:
+            raise DreamdriveError(
+                f"{path}: predicted by a network, whose numbers are the same only with the same build, "
+                f"threads and processor: made with {', '.join(found)}"
+            )
 
 
-def _decoded(header: TokenFileHeader, words: NDArray[np.uint32], each: _Each, doing: str) -> _Tokens:
-    """The array that a header and its words stand for."""
-    count = header.shape[0]
+def _decoded(
+    header: TokenFileHeader, words: NDArray[np.uint32], predictor: Predictor, each: Callable[[int], None]
+) -> _Tokens:
+    """The array that a header and its words stand for.
+
+    Raises:
+        ValueError: the words are damaged, or a check fails.
+    """
+    count, every = header.shape[0], header.checks_every
     frames: list[Ints] = []
-    model = _model(header.grid, header.codes)
-    for frame in decode_frames(model, words, count):
-        frames.append(frame)
-        each(doing, len(frames), count)
+    with one_thread():
+        model = predictor.build(header.grid, header.codes)
+        for frame in decode_frames(model, words, count):
+            frames.append(frame)
+            if header.checks and (len(frames) % every == 0 or len(frames) == count):
+                group = (len(frames) - 1) // every
+                if (
+                    checks(np.array(frames[group * every :]), every)
+                    != header.checks[2 * group : 2 * group + 2]
+                ):
+                    raise ValueError(
+                        f"the tokens of frames {group * every} to {len(frames) - 1} fail their check: "
+                        "the network's numbers are others here"
+                    )
+            each(len(frames))
     tokens = np.array(frames, np.int64).reshape(header.shape)
     return tokens.astype(np.dtype(header.dtype))

@@ -4,12 +4,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from train.cli import main
 from train.tokenizer.compression.compress import compress_tokens, decompress_tokens, square_grid
+from train.tokenizer.compression.fixed_point import Ints
+from train.tokenizer.compression.machine import MachineNotes
+from train.tokenizer.compression.online_transformer import OnlineTransformer, OnlineTransformerConfig
+from train.tokenizer.compression.predictor import Predictor
 from train.tokenizer.compression.token_file import read_token_file
 
 DTYPES = ["|u1", "|i1", "<u2", ">u2", "<i2", "<i4", ">i4", "<u4", "<i8", "<u8"]
@@ -135,8 +140,61 @@ def test_bad_outputs_are_found_before_the_work(
     for output in (tmp_path, tmp_path / "nowhere" / "a.dd"):
         assert main(["compress", "portable", "--tokens", str(tokens), "--output", str(output)]) == 1
         assert "expected a file in a folder" in capsys.readouterr().err
-    assert main(["compress", "zip", "--tokens", str(tokens), "--output", str(tmp_path / "a.dd")]) == 1
-    assert "unknown kind" in capsys.readouterr().err
+
+
+TINY = OnlineTransformerConfig(width=16, layers=2, heads=2, every=4, steps=1, sequences=2, frames=4, window=4)
+
+
+@pytest.fixture
+def networked(tokens: Path, tmp_path: Path) -> Path:
+    """The tokens, compressed with a network."""
+    compress_tokens(np.load(tokens), tmp_path / "n.dd", Predictor(TINY), rate=5)
+    return tmp_path / "n.dd"
+
+
+def test_with_a_network(networked: Path, tokens: Path, tmp_path: Path) -> None:
+    header, _ = read_token_file(networked)
+    assert header.kind == "network" and header.machine == MachineNotes.here()
+    assert header.checks_every == 5 and len(header.checks) == 2 * 4
+    decompress_tokens(networked, tmp_path / "b.npy")
+    assert (tmp_path / "b.npy").read_bytes() == tokens.read_bytes()
+
+
+def test_the_network_command(tokens: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    few = tmp_path / "few.npy"
+    np.save(few, np.load(tokens)[:3])
+    assert main(["compress", "network", "--tokens", str(few), "--output", str(tmp_path / "few.dd")]) == 0
+    assert f"decode only with PyTorch {torch.__version__}" in capsys.readouterr().err
+    assert main(["decompress", str(tmp_path / "few.dd"), "--output", str(tmp_path / "b.npy")]) == 0
+    assert (tmp_path / "b.npy").read_bytes() == few.read_bytes()
+
+
+def test_another_machine_is_said_before_it_begins(
+    networked: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    there = MachineNotes(torch="1.0 abc", threads=2, processor=MachineNotes.here().processor)
+    monkeypatch.setattr(MachineNotes, "here", lambda: there)
+    monkeypatch.setattr(OnlineTransformer, "probability", lambda self: pytest.fail("it began"))
+    assert main(["decompress", str(networked), "--output", str(tmp_path / "b.npy")]) == 1
+    said = capsys.readouterr().err
+    assert "(here 1.0 abc)" in said and "threads 1 (here 2)" in said and said.count("\n") == 1
+    assert not (tmp_path / "b.npy").exists()
+
+
+def test_the_first_second_that_differs_stops_it(
+    networked: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    probability, frames = OnlineTransformer.probability, set[int]()
+
+    def other(self: OnlineTransformer) -> Ints:
+        frames.add(self.count)
+        return np.roll(probability(self), self.count >= 7, 1)
+
+    monkeypatch.setattr(OnlineTransformer, "probability", other)
+    assert main(["decompress", str(networked), "--output", str(tmp_path / "b.npy")]) == 1
+    said = capsys.readouterr().err
+    assert "frames 5 to 9 fail their check" in said and max(frames) <= 9
+    assert not (tmp_path / "b.npy").exists()
 
 
 def test_two_seconds_of_commavq(recorded_data: Path, tmp_path: Path) -> None:

@@ -1,8 +1,11 @@
 """Context mixing in integers: counts, copies and a log-bilinear model, mixed by learnt weights.
 
 Nothing in it is a floating-point number, so that any machine makes the same probabilities. All experts learn
-after each frame; within a frame only what is known of it changes.
+after each frame; within a frame only what is known of it changes. A network may be one more expert: then
+the whole is as portable as the network.
 """
+
+from typing import Protocol
 
 import numpy as np
 
@@ -52,15 +55,26 @@ _FRAMES = 8
 _UNIT = 1 << 12
 
 
-class PortableModel:
+class FrameExpert(Protocol):
+    """Predicts all tokens of a frame from the frames before."""
+
+    def probability(self) -> Ints:
+        """Of the next frame's tokens, (G, K) in units of 2^-18, with a sum of at most 2^18 in each row."""
+
+    def learn(self, tokens: Ints) -> None:
+        """The next frame's tokens (G) are known."""
+
+
+class ContextMixing:
     """Probabilities of the tokens of a frame, given those before; see the module.
 
     Args:
         rows, columns: of a frame.
         codes: K.
+        network: one more expert, if any.
     """
 
-    def __init__(self, rows: int, columns: int, codes: int) -> None:
+    def __init__(self, rows: int, columns: int, codes: int, network: FrameExpert | None = None) -> None:
         places = rows * columns
         self.codes = codes
         self.waves = waves(rows, columns)
@@ -69,7 +83,9 @@ class PortableModel:
         self._bilinear = LogBilinear(len(_EMBEDDED), places, codes)
         self._counts = Counts(len(_COUNTED), places, codes)
         self._memory = Memory(_REMEMBERED, codes)
-        self._dense = self._counts.experts + 1
+        self._network = network
+        self._counted = self._counts.experts
+        self._dense = self._counted + 1 + (network is not None)
         copies = len(_COPIED) + 2 * len(_REMEMBERED)
         first = np.concatenate([np.full(self._dense, _UNIT // 10), np.full(copies, _UNIT // 50)])
         self._by_state, self._by_place = ExpertWeights(64, first), ExpertWeights(places, first)
@@ -89,6 +105,13 @@ class PortableModel:
         self._state = same * 8 + often
         self._weights = self._by_state.weights(self._state), self._by_place.weights(places)
 
+    def _learnt(self) -> list[Ints]:
+        """What networks predict at the places looked at, (n, K) each in units of 2^-18."""
+        learnt = [self._predicted.probability]
+        if self._network is not None:
+            learnt.append(self._network.probability()[self._found.places])
+        return learnt
+
     def reveal(self, places: Ints, tokens: Ints) -> None:
         """Tokens (n) at places (n) of the present frame become known."""
         self.history.reveal(places, tokens)
@@ -100,11 +123,12 @@ class PortableModel:
         dense, copies = weights[: self._dense], weights[self._dense :]
         known = self._named < self.codes
         # What cannot be copied is left to the counts overall.
-        counts = dense[:-1].copy()
+        counts = dense[: self._counted].copy()
         counts[0] += (copies * ~known).sum(0)
         mixed = self._counts.mix(self._found, counts).astype(np.int64)
         # units of 2^-16 and 2^-18
-        mixed += (dense[-1][:, None] * self._predicted.probability) >> 4
+        for weight, probability in zip(dense[self._counted :], self._learnt(), strict=True):
+            mixed += (weight[:, None] * probability) >> 4
         row = np.broadcast_to(np.arange(len(places)), known.shape)
         np.add.at(mixed, (row[known], self._named[known]), copies[known] << 14)
         return mixed + 1
@@ -115,14 +139,16 @@ class PortableModel:
         self.reveal(places, tokens)
         self._look(places)
         counted = self._counts.probability(self._found, tokens)
-        embedded = self._predicted.probability[places, tokens][None] << 12
+        learnt = np.stack([one[places, tokens] << 12 for one in self._learnt()])
         named = np.where(
             self._named < self.codes, (self._named == tokens).astype(np.int64) << 30, counted[:1]
         )
-        probability = np.concatenate([counted, embedded, named])
+        probability = np.concatenate([counted, learnt, named])
         self._by_state.learn(self._state, self._weights[0], probability)
         self._by_place.learn(places, self._weights[1], probability)
         self._bilinear.learn(self._predicted, tokens)
         self._counts.count(self._found, tokens)
         self._memory.remember(self._slots, tokens)
+        if self._network is not None:
+            self._network.learn(tokens)
         self.history.end_frame()

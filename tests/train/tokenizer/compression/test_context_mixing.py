@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from train.tokenizer.compression.context_mixing import ContextMixing
 from train.tokenizer.compression.counting import Counts
 from train.tokenizer.compression.neighbourhood import ABOVE_AND_LEFT, waves
-from train.tokenizer.compression.portable import PortableModel
 from train.tokenizer.compression.range_coding import encode_frames
 
 
@@ -36,7 +36,7 @@ def test_waves_follow_what_they_look_at(rows: int, columns: int) -> None:
 
 def test_predictions_of_a_wave_know_no_later_tokens() -> None:
     frames = drive(6, 3, 4, 9)
-    known, unknown = PortableModel(3, 4, 9), PortableModel(3, 4, 9)
+    known, unknown = ContextMixing(3, 4, 9), ContextMixing(3, 4, 9)
     every = np.arange(12)
     for tokens in frames:
         known.reveal(every, tokens)
@@ -51,7 +51,7 @@ def test_predictions_of_a_wave_know_no_later_tokens() -> None:
 
 def test_it_learns() -> None:
     frames = drive(120, 4, 6, 16)
-    bits = 32 * len(encode_frames(PortableModel(4, 6, 16), frames)) / frames.size
+    bits = 32 * len(encode_frames(ContextMixing(4, 6, 16), frames)) / frames.size
     # each token is drawn anew with probability 0.2 and is another then with 15 of 16
     entropy = -(0.8125 * np.log2(0.8125) + 0.1875 * np.log2(0.0125))
     # of 4 bits without learning
@@ -77,4 +77,4 @@ def test_counts_mix_as_probabilities_do() -> None:
 def test_the_bits_of_a_file_are_pinned() -> None:
     """Files made before must decode: a change of the model needs another version in the file's header."""
     frames = drive(40, 4, 6, 30)
-    assert zlib.crc32(encode_frames(PortableModel(4, 6, 30), frames).astype("<u4").tobytes()) == 4080522601
+    assert zlib.crc32(encode_frames(ContextMixing(4, 6, 30), frames).astype("<u4").tobytes()) == 4080522601
