@@ -18,6 +18,7 @@ from train.commands.compression import add_compression
 from train.commands.convert import add_convert
 from train.commands.evaluation import add_evaluation
 from train.commands.look import add_look
+from train.commands.tokens import add_tokens
 from train.commands.training import add_training
 from train.commands.world_models import add_world_models
 from train.run.errors import DreamdriveError, describe_os_error, one_line
@@ -80,6 +81,7 @@ def _parser() -> argparse.ArgumentParser:
         add_collect,
         add_convert,
         add_compression,
+        add_tokens,
         add_carla,
         add_training,
         add_world_models,

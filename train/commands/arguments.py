@@ -70,6 +70,7 @@ def add_command(
     text: str,
     dotted: bool = False,
     config: Callable[[], type[BaseModel]] | None = None,
+    names: tuple[str, ...] = (),
 ) -> argparse.ArgumentParser:
     """Add one command.
 
@@ -80,9 +81,12 @@ def add_command(
         text: what it does, for `--help`.
         dotted: whether it takes `--config.field VALUE` options as well, in `arguments.rest`.
         config: imports and returns the config whose fields these are: `--help` shows them all.
+        names: other names of it.
     """
     dotted = dotted or config is not None
-    parser = group.add_parser(name, help=text, description=text, allow_abbrev=False, add_help=config is None)
+    parser = group.add_parser(
+        name, aliases=names, help=text, description=text, allow_abbrev=False, add_help=config is None
+    )
     parser.set_defaults(command=command, dotted=dotted, parser=parser)
     if config is not None:
         text = "show this help and every field of the config, and exit"

@@ -1,4 +1,4 @@
-"""`dreamdrive convert DATASET SOURCE --output DIR`: recorded driving into episodes; LeRobot's sets, too."""
+"""`dreamdrive convert DATASET SOURCE --output DIR`: recorded driving to episodes; LeRobot sets; tokens."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from train.commands.arguments import (
     option,
     words,
 )
+from train.commands.tokens import add_convert_tokens
 
 if TYPE_CHECKING:
     from train.convert.lerobot.config import ExportConfig
@@ -24,8 +25,8 @@ if TYPE_CHECKING:
 
 
 def add_convert(group: Group) -> None:
-    """Add `convert kitti`, `nuscenes`, `waymo`, `commavq`, `hdf5`, `lerobot` and `to-lerobot`."""
-    text = "convert recorded driving to episodes, or episodes to a LeRobot data set"
+    """Add `convert kitti`, `nuscenes`, `waymo`, `commavq`, `hdf5`, `lerobot`, `to-lerobot` and `tokens`."""
+    text = "convert recorded driving to episodes, episodes to a LeRobot data set, or tokens"
     sets = add_group(group, "convert", text, "data sets", "DATASET")
     parser = _data_set(sets, "kitti", _kitti, "KITTI raw: cameras and an inertial navigation system")
     text = "00, 01 (grey), 02, 03 (colour); several become tiles of a picture (default: 02)"
@@ -49,6 +50,7 @@ def add_convert(group: Group) -> None:
     text = "the feature whose pictures to take (default: observation.images.front, or the only one)"
     option(parser, "--camera", "KEY", text)
     _to_lerobot(sets)
+    add_convert_tokens(sets)
 
 
 def _data_set(group: Group, name: str, command: Command, text: str) -> argparse.ArgumentParser:

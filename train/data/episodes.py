@@ -8,12 +8,14 @@ action that led to it and the reward that arrived with it, so T actions make T +
 |---|---|---|---|
 | observations | (T, C, H, W), C is 1, 3 or 4 | uint8 | entry "image"; may be absent when there are vectors |
 | vectors, vectors.NAME | (T, D) | float32 | entries "vector" and NAME |
+| token | (T, G) | uint16 or int32 | entry "token": codes of a picture by a tokenizer |
 | actions | (T, A) | float32 | |
 | rewards | (T,) | float32 | |
 | dones | (T,) | bool | only the last may be true; equals terminated or truncated |
 | terminated, truncated | (T,) | bool | optional: without them a done is taken as terminated |
 | final_observation | (C, H, W) | uint8 | optional: without it the last observation is repeated |
 | final_vectors, final_vectors.NAME | (D,) | float32 | likewise |
+| final_token | (G,) | as token | likewise |
 
 Any other key is an extra: it is kept as it is. Files are not trusted: nothing is unpickled, and nothing is loaded
 before its size is known.
@@ -52,7 +54,7 @@ class Episode:
     """One episode of T actions in arrival alignment, T + 1 rows."""
 
     observations: dict[str, np.ndarray]
-    """"image": (T+1, C, H, W) uint8; every other entry: a vector, (T+1, D) float32."""
+    """"image": (T+1, C, H, W) uint8; "token": (T+1, G) int32; any other entry: a vector, (T+1, D) float32."""
     actions: np.ndarray
     """(T+1, A) float32: the action that led to the row; zeros in row 0."""
     rewards: np.ndarray
@@ -113,7 +115,10 @@ def from_file_order(where: str, arrays: dict[str, np.ndarray]) -> Episode:
     observations: dict[str, np.ndarray] = {}
     for key, final_key, name in _observation_keys(arrays):
         final = arrays.get(final_key, arrays[key][-1])
-        observations[name] = np.concatenate([arrays[key], final[None]])  # (T+1, ...)
+        # (T+1, ...)
+        observations[name] = np.concatenate([arrays[key], final[None]])
+        if name == "token":
+            observations[name] = observations[name].astype(np.int32)
     known = {*_OURS, *(key for keys in _observation_keys(arrays) for key in keys[:2])}
     return Episode(
         observations=observations,
@@ -134,7 +139,9 @@ def _observation_keys(arrays: dict[str, np.ndarray]) -> list[tuple[str, str, str
     """(key, key of its final value, entry of the observation) for each observation in the file."""
     keys = [("observations", "final_observation", "image")] if "observations" in arrays else []
     for key in arrays:
-        if key == "vectors":
+        if key == "token":
+            keys.append((key, "final_token", "token"))
+        elif key == "vectors":
             keys.append((key, "final_vectors", "vector"))
         elif key.startswith("vectors."):
             keys.append((key, f"final_{key}", key.removeprefix("vectors.")))
@@ -152,6 +159,9 @@ def to_file_order(where: str, episode: Episode) -> dict[str, np.ndarray]:
     for name, values in episode.observations.items():
         if name == "image":
             key, final_key = "observations", "final_observation"
+        elif name == "token":
+            key, final_key = "token", "final_token"
+            values = _fewest_bytes(where, values)
         else:
             key = "vectors" if name == "vector" else f"vectors.{name}"
             final_key = f"final_{key}"
@@ -167,7 +177,7 @@ def to_file_order(where: str, episode: Episode) -> dict[str, np.ndarray]:
     arrays |= {"terminated": episode.is_terminal[1:], "truncated": ends & ~episode.is_terminal[1:]}
     for key in episode.extras:
         plain = all(part.isidentifier() for part in key.split("."))
-        if key in arrays or not plain or key.startswith(("final_", "vectors")):
+        if key in arrays or not plain or key == "token" or key.startswith(("final_", "vectors")):
             raise DreamdriveError(f"{where}: extra {key!r}: expected a plain name not used by the format")
     return _check(where, arrays | episode.extras)
 
@@ -219,16 +229,41 @@ def _observation(where: str, arrays: dict[str, np.ndarray], key: str, final_key:
             raise DreamdriveError(f"{where}: {key!r}: dtype {dtype}, expected uint8")
         if len(shape) != 4 or shape[1] not in (1, 3, 4) or 0 in shape:
             raise DreamdriveError(f"{where}: {key!r}: shape {shape}, expected (T, C, H, W) with C 1, 3 or 4")
+    elif key == "token":
+        _check_tokens(where, key, arrays[key], 2)
     else:
         arrays[key] = _floats(where, arrays, key, 2)
     if final_key in arrays:
-        if key != "observations":
+        if key == "token":
+            _check_tokens(where, final_key, arrays[final_key], 1)
+        elif key != "observations":
             arrays[final_key] = _floats(where, arrays, final_key, 1)
         final, rows = arrays[final_key], arrays[key]
         if final.shape != rows.shape[1:] or final.dtype != rows.dtype:
             raise DreamdriveError(
                 f"{where}: {final_key!r}: {final.shape} {final.dtype}, expected {rows.shape[1:]} {rows.dtype}"
             )
+
+
+def _fewest_bytes(where: str, tokens: np.ndarray) -> np.ndarray:
+    """Tokens as uint16 where all fit, else as int32."""
+    if tokens.dtype.kind not in "iu":
+        raise DreamdriveError(f"{where}: 'token': dtype {tokens.dtype}, expected whole numbers")
+    if tokens.size and not 0 <= tokens.min() <= tokens.max() < 2**31:
+        raise DreamdriveError(f"{where}: 'token': {tokens.min()} to {tokens.max()}, expected 0 to {2**31 - 1}")
+    return tokens.astype(np.uint16 if tokens.size and tokens.max() < 2**16 else np.int32)
+
+
+def _check_tokens(where: str, key: str, array: np.ndarray, ndim: int) -> None:
+    """Check that an array is one of codes, the last dimension being a picture's."""
+    if array.dtype not in (np.uint16, np.int32):
+        raise DreamdriveError(f"{where}: {key!r}: dtype {array.dtype}, expected uint16 or int32")
+    if array.ndim != ndim or 0 in array.shape[-1:]:
+        raise DreamdriveError(
+            f"{where}: {key!r}: shape {array.shape}, expected {'(T, G)' if ndim == 2 else '(G,)'}"
+        )
+    if array.size and array.min() < 0:
+        raise DreamdriveError(f"{where}: {key!r}: {array.min()}, expected codes from 0 on")
 
 
 def _floats(where: str, arrays: dict[str, np.ndarray], key: str, ndim: int) -> np.ndarray:

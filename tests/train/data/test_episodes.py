@@ -66,6 +66,9 @@ def episodes(draw: st.DrawFn) -> Episode:
     )
     for name in names:
         observations[name] = rng.normal(size=(steps + 1, draw(st.integers(1, 4)))).astype(np.float32)
+    if draw(st.booleans()):
+        codes = draw(st.sampled_from([2, 2**16, 2**31 - 1]))
+        observations["token"] = rng.integers(codes, size=(steps + 1, draw(st.integers(1, 4)))).astype(np.int32)
     actions = rng.normal(size=(steps + 1, draw(st.integers(1, 3)))).astype(np.float32)
     rewards = rng.normal(size=steps + 1).astype(np.float32)
     actions[0], rewards[0] = 0, 0
@@ -157,6 +160,11 @@ BAD = [
     ("vectors", np.zeros((3, 2), bool), "float32"),
     ("vectors", np.zeros((3,), np.float32), "(T, D)"),
     ("vectors", np.full((3, 1), np.inf, np.float32), "finite"),
+    ("token", np.zeros((3, 2), np.int64), "uint16 or int32"),
+    ("token", np.full((3, 2), -1, np.int32), "from 0 on"),
+    ("token", np.zeros(3, np.uint16), "(T, G)"),
+    ("token", np.zeros((3, 0), np.uint16), "(T, G)"),
+    ("token", np.zeros((2, 2), np.uint16), "expected 3 as in 'actions'"),
     ("actions", None, "(T, A) float32"),
     ("actions", np.zeros(3, np.float32), "(T, A)"),
     ("actions", np.zeros((0, 2), np.float32), "at least 1"),
@@ -262,6 +270,31 @@ def test_a_full_disk_leaves_the_old_file_and_nothing_else(
     with pytest.raises(DreamdriveError, match="disk is full"):
         write_episode(path, episode)
     assert os.listdir(tmp_path) == ["e.npz"] and path.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("final", "expectation"),
+    [
+        (np.zeros(3, np.uint16), "(3,) uint16, expected (2,) uint16"),
+        (np.zeros(2, np.int32), "(2,) int32, expected (2,) uint16"),
+        (np.zeros((1, 2), np.uint16), "(G,)"),
+        (np.zeros(2, np.float32), "uint16 or int32"),
+    ],
+)
+def test_final_tokens_are_like_the_others(tmp_path: Path, final: np.ndarray, expectation: str) -> None:
+    arrays = gym_arrays() | {"token": np.ones((3, 2), np.uint16), "final_token": final}
+    with pytest.raises(DreamdriveError) as caught:
+        read_episode(save(tmp_path / "e.npz", arrays))
+    assert "e.npz: 'final_token': " in str(caught.value) and expectation in str(caught.value)
+
+
+@pytest.mark.parametrize("tokens", [np.zeros((4, 2), np.float32), np.full((4, 2), -1), np.full((4, 2), 2**31)])
+def test_what_is_no_token_is_not_written(tmp_path: Path, tokens: np.ndarray) -> None:
+    episode = read_episode(save(tmp_path / "e.npz", gym_arrays()))
+    episode.observations["token"] = tokens
+    with pytest.raises(DreamdriveError, match="f.npz: 'token'"):
+        write_episode(tmp_path / "f.npz", episode)
+    assert not (tmp_path / "f.npz").exists()
 
 
 def test_an_episode_that_breaks_the_alignment_is_not_written(tmp_path: Path) -> None:
