@@ -134,10 +134,13 @@ def draw_newest(model: WorldModel, replay: Replay, folder: Path, fps: float) -> 
 
 
 def fit_pictures(episode: Episode, shapes: Mapping[str, Any]) -> Episode:
-    """The episode with its pictures scaled to the sizes that a model knows, name -> (C, S, S) or (D,)."""
-    sizes = {name: shape[1] for name, shape in shapes.items() if len(shape) == 3}
+    """The episode with its pictures scaled to the sizes that a model knows, name -> (C, H, W) or (D,).
+
+    Those of a size that is not square are left as they are: a tokenizer's do not fit or they do.
+    """
+    sides = {name: shape[1] for name, shape in shapes.items() if len(shape) == 3 and shape[1] == shape[2]}
     observations = {
-        name: scaled(values, sizes[name]) if name in sizes and values.ndim == 4 else values
+        name: scaled(values, sides[name]) if name in sides and values.ndim == 4 else values
         for name, values in episode.observations.items()
     }
     return replace(episode, observations=observations)

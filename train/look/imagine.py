@@ -4,12 +4,12 @@ from pathlib import Path
 
 import torch
 
-from train.data.episodes import read_episode
 from train.drive.agents import load_world_model
 from train.drive.open_loop import draw_dream, fit_pictures, open_loop
 from train.look.record import record_episode
 from train.pictures.filmstrip import frame_psnr
 from train.run.errors import DreamdriveError
+from train.tokenizer.token_folder import read_for_model
 
 
 def imagine_run(
@@ -30,7 +30,7 @@ def imagine_run(
     loaded = load_world_model(run)
     torch.manual_seed(loaded.seed)
     if episode is not None:
-        recorded = fit_pictures(read_episode(episode), loaded.shapes)
+        recorded = fit_pictures(read_for_model(episode, loaded.world_model), loaded.shapes)
     elif loaded.trained is not None:
         recorded = record_episode(loaded.trained, seed=1_000_000, decisions=context + horizon)
     else:

@@ -23,7 +23,7 @@ from train.drive.tokenizers import load_tokenizer
 from train.pictures.video import write_mp4
 from train.run.errors import DreamdriveError, explain_os_errors, one_line
 from train.run.progress import Progress
-from train.tokenizer.token_folder import TokenFolder, TokenNotes, summary, written_tokens
+from train.tokenizer.token_folder import TokenFolder, TokenNotes, written_line, written_tokens
 
 _NUMBERS = 256 * 3 * 64 * 64  # of pictures that are decoded at once
 _COMMAVQ_GRID = (8, 16)
@@ -168,7 +168,7 @@ def import_tokens(
                 _check_grid(name, shape, notes)
                 folder.write(name, episode)
                 written, rows = written + 1, rows + len(episode.rewards)
-    print(summary(output, len(names), written, rows, notes))
+    print(written_line(output, len(names), written, rows, notes))
     if tokenizer is None:
         print("their tokenizer is not known: --decode will need --tokenizer RUN")
 

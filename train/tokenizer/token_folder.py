@@ -84,6 +84,13 @@ class TokenNotes(BaseModel, extra="forbid", frozen=True, use_attribute_docstring
         """G, tokens of a picture."""
         return self.grid[0] * self.grid[1]
 
+    def require_tokenizer(self, where: str) -> None:
+        """Raise `DreamdriveError`, beginning with `where`, unless the tokenizer is known."""
+        if self.fingerprint is None:
+            raise DreamdriveError(
+                f"{where}: tokens without a tokenizer, expected one to read them with: --tokenizer RUN"
+            )
+
     def check(self, where: str, episode: Episode) -> None:
         """Raise `DreamdriveError`, beginning with `where`, unless the episode is of such tokens."""
         check_tokens(where, episode, self.tokens, self.codebook_size, f"as {NOTES} says")
@@ -149,10 +156,7 @@ class TokenFolder:
         Raises:
             DreamdriveError: there is none, it is damaged, or it is another one than `tokens.json` names.
         """
-        if self.notes.fingerprint is None:
-            raise DreamdriveError(
-                f"{self.path}: tokens without a tokenizer, expected one to decode them with: --tokenizer RUN"
-            )
+        self.notes.require_tokenizer(str(self.path))
         tokenizer = load_saved_tokenizer(self.path, device)
         self.notes.check_tokenizer(str(self.path), tokenizer, "the tokenizer in it")
         return tokenizer
@@ -215,10 +219,15 @@ class TokenWriter:
         return self.path / f"{name}.npz"
 
 
+def is_token_folder(path: Path) -> bool:
+    """Whether `path` is a folder of tokens."""
+    return (path / NOTES).is_file()
+
+
 def folder_of(file: Path) -> Path | None:
     """The folder of tokens that an episode's file lies in; None if it lies in none."""
     parents = (file.parent, file.parent.parent)
-    return next((folder for folder in parents if (folder / NOTES).is_file()), None)
+    return next((folder for folder in parents if is_token_folder(folder)), None)
 
 
 def read_for_model(path: Path, model: WorldModel, limits: EpisodeLimits | None = None) -> Episode:
@@ -265,7 +274,7 @@ def check_tokens(where: str, episode: Episode, tokens: int, codebook_size: int, 
         )
 
 
-def summary(output: Path, episodes: int, written: int, rows: int, notes: TokenNotes) -> str:
+def written_line(output: Path, episodes: int, written: int, rows: int, notes: TokenNotes) -> str:
     """The line that says what was written: `written` of the `episodes` in `output`, with `rows` pictures."""
     return (
         f"{output}: {episodes} episode{'s' * (episodes != 1)}, {written} of them written now with {rows:,} "

@@ -3,8 +3,9 @@
 `dreamdrive tokenise` writes the folder; the stages of a World Models run read the columns.
 """
 
+import json
 import re
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +20,12 @@ from train.data.episodes import Episode
 from train.data.hdf5 import open_episodes
 from train.drive.descriptions import TOKENIZER_JOB, WORLD_MODEL_JOB, describe_agent, describe_model
 from train.drive.environments import decisions_per_second
-from train.drive.tokenizers import load_tokenizer
+from train.drive.tokenizers import load_tokenizer, tokenizer_fingerprint
 from train.run.errors import DreamdriveError
 from train.run.folder import Run
 from train.run.monitor import JobMonitor, Stopped
 from train.run.progress import Progress
-from train.tokenizer.token_folder import TokenNotes, summary, written_tokens
+from train.tokenizer.token_folder import TokenNotes, check_tokens, written_line, written_tokens
 
 _SHOWN = 50  # episodes after which it is shown how far the work is
 _AT_ONCE = 1024  # pictures
@@ -52,6 +53,34 @@ def tokens_of_pictures(tokenizer: AnyTokenizer, where: str, episode: Episode) ->
     parts = [tokenizer.tokenize(part.to(device)).cpu() for part in torch.from_numpy(images).split(_AT_ONCE)]
     tokens: NDArray[np.int32] = torch.cat(parts).numpy().astype(np.int32)
     return tokens
+
+
+@dataclass(frozen=True)
+class TokenColumns:
+    """Makes columns of an episode, of pictures or of tokens: `observation.token` (R, G) int32.
+
+    Attributes:
+        tokenizer: reads the pictures; the tokens are its own.
+    """
+
+    tokenizer: AnyTokenizer
+
+    @property
+    def identity(self) -> str:
+        """Text that differs for another tokenizer."""
+        return json.dumps(["tokens", tokenizer_fingerprint(self.tokenizer)])
+
+    def __call__(self, where: str, episode: Episode) -> dict[str, NDArray[Any]]:
+        """Columns of an episode that messages name by `where`.
+
+        Raises:
+            DreamdriveError: it has no pictures of the tokenizer's size, or tokens that cannot be its own.
+        """
+        if "token" in episode.observations:
+            t = self.tokenizer
+            check_tokens(where, episode, t.tokens, t.codebook_size, "as the tokenizer has")
+            return {"observation.token": episode.observations["token"]}
+        return {"observation.token": tokens_of_pictures(self.tokenizer, where, episode)}
 
 
 def tokenise(
@@ -99,12 +128,12 @@ def tokenise(
                 folder.write(name, replace(episode, observations={**others, "token": token}))
                 written, rows = written + 1, rows + len(token)
             shown.update(number + 1, {"tokens": rows * notes.tokens})
-    print(summary(output, len(store), written, rows, notes))
+    print(written_line(output, len(store), written, rows, notes))
 
 
 def _file_stem(listed: str) -> str:
-    """The name of a file of tokens: that of the episode's file; of one in an HDF5 file with its number padded,
-    so that files sort as episodes do."""
+    """The name of the file of an episode's tokens: that of its own file, or of it in an HDF5 file with its
+    number padded, so that files sort as episodes do."""
     if listed.endswith(".npz"):
         return listed.removesuffix(".npz")
     return re.sub(r"\d+$", lambda number: number[0].zfill(6), listed)
@@ -142,13 +171,10 @@ def tokenize_rollouts(
     """
     monitor = monitor or JobMonitor()
 
-    def tokens(where: str, episode: Episode) -> dict[str, NDArray[Any]]:
-        return {"observation.token": tokens_of_pictures(tokenizer, where, episode)}
-
     def report(done: int, rows: int) -> None:
         if done < len(rollouts) and monitor.stopping:
             raise Stopped
         if done and done % _SHOWN == 0:
             monitor.show(0, {"tokenised": f"{done:,} of {len(rollouts):,} rollouts"})
 
-    return open_columns(folder, rollouts, tokens, fingerprint, report)
+    return open_columns(folder, rollouts, TokenColumns(tokenizer), fingerprint, report)

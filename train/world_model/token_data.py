@@ -1,68 +1,19 @@
-"""Episodes as tokens for a world model that reads those: made by a run's tokenizer, once, into the cache."""
+"""The tokenizer and the tokens that a world model over tokens learns from."""
 
-import hashlib
-import json
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-import torch
-from numpy.typing import NDArray
 
 from agent.tokenizer.choices import AnyTokenizer
 from agent.world_model.lstm import LSTMConfig
 from agent.world_model.transformer import TransformerConfig
-from train.data.episodes import Episode
 from train.drive.descriptions import describe_tokenizer
+from train.drive.tokenizers import load_saved_tokenizer, load_tokenizer
 from train.run.device import usable_cores
 from train.run.errors import DreamdriveError
 from train.run.folder import Run
+from train.tokenizer.token_folder import TokenFolder, TokenNotes, is_token_folder
 from train.world_model.config import WorldModelTrainConfig
 
-_ROWS = 256  # pictures that are tokenised at once
 _SMALL = 256  # width up to which two threads wait for each other longer than they help
-
-
-@dataclass(frozen=True)
-class TokenColumns:
-    """Makes columns of an episode: `observation.token` (R, G) int32.
-
-    Attributes:
-        tokenizer: of its pictures.
-    """
-
-    tokenizer: AnyTokenizer
-
-    @property
-    def identity(self) -> str:
-        """Text that differs for another tokenizer."""
-        return json.dumps(["tokens", tokenizer_fingerprint(self.tokenizer)])
-
-    def __call__(self, where: str, episode: Episode) -> dict[str, NDArray[Any]]:
-        """Columns of an episode that messages name by `where`.
-
-        Raises:
-            DreamdriveError: it has no pictures of the tokenizer's size.
-        """
-        found = {name: values.shape[1:] for name, values in episode.observations.items()}
-        if found.get("image") != self.tokenizer.image_shape:
-            raise DreamdriveError(
-                f"{where}: observations {found}: expected image {self.tokenizer.image_shape}, by tokenizer"
-            )
-        device = next(self.tokenizer.parameters()).device
-        images = torch.from_numpy(episode.observations["image"])
-        tokens = [self.tokenizer.tokenize(part.to(device)).cpu() for part in images.split(_ROWS)]
-        return {"observation.token": torch.cat(tokens).numpy().astype(np.int32)}
-
-
-def tokenizer_fingerprint(tokenizer: AnyTokenizer) -> str:
-    """SHA-256 of a tokenizer's config and weights: equal for those that make the same tokens."""
-    digest = hashlib.sha256(tokenizer.config.model_dump_json().encode())
-    for name, value in sorted(tokenizer.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()
 
 
 def with_tokenizer(config: WorldModelTrainConfig) -> WorldModelTrainConfig:
@@ -73,12 +24,32 @@ def with_tokenizer(config: WorldModelTrainConfig) -> WorldModelTrainConfig:
     """
     if config.model is None:
         return config
-    if not config.tokenizer:
+    if config.tokenizer:
+        sizes = describe_tokenizer(Run.open(Path(config.tokenizer)))
+    elif is_token_folder(Path(config.data_path)):
+        TokenNotes.read(Path(config.data_path)).require_tokenizer(f"data_path {config.data_path}")
+        sizes = load_saved_tokenizer(Path(config.data_path), "cpu").config
+    else:
         raise DreamdriveError(
-            "tokenizer: missing, expected a run of `dreamdrive train tokenizer`: the `model` reads tokens"
+            "tokenizer: missing, expected a run of `dreamdrive train tokenizer`, or a folder of tokens as "
+            "data_path: the `model` reads tokens"
         )
-    sizes = describe_tokenizer(Run.open(Path(config.tokenizer)))
     return config.model_copy(update={"model": config.model.model_copy(update={"tokenizer": sizes})})
+
+
+def tokenizer_of_data(config: WorldModelTrainConfig, device: str) -> AnyTokenizer:
+    """The tokenizer of a world model over tokens: that of the run named, or of the folder of tokens.
+
+    Raises:
+        DreamdriveError: see `with_tokenizer`; or the folder's tokens are of another one than the run's.
+    """
+    data = Path(config.data_path)
+    if not config.tokenizer:
+        return TokenFolder(data).tokenizer(device)
+    tokenizer = load_tokenizer(Path(config.tokenizer), device).tokenizer
+    if is_token_folder(data):
+        TokenNotes.read(data).check_tokenizer(f"data_path {data}", tokenizer, config.tokenizer)
+    return tokenizer
 
 
 def threads_for(model: LSTMConfig | TransformerConfig) -> int:

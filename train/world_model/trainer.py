@@ -14,7 +14,6 @@ from train.data.columns import EpisodeColumns
 from train.data.loader import Loader, shares
 from train.data.sequences import SequenceDataset, open_data
 from train.drive.descriptions import WORLD_MODEL_JOB, ModelDescription
-from train.drive.tokenizers import load_tokenizer
 from train.pictures.filmstrip import filmstrip
 from train.run.checkpoint import load_checkpoint, save_checkpoint, save_weights
 from train.run.device import release_freed, set_up_cpu
@@ -23,12 +22,13 @@ from train.run.folder import Run
 from train.run.loop import Cadence, LearnerReport, TrainingLoop
 from train.run.monitor import JobMonitor, Stopped, monitored
 from train.run.options import refuse_changes
+from train.tokenizer.tokenise import TokenColumns
 from train.world_model.checks import Checks
 from train.world_model.config import WorldModelTrainConfig
 from train.world_model.distributed import Team
 from train.world_model.learner import WorldModelLearner
 from train.world_model.saving import check_sizes, order_of
-from train.world_model.token_data import TokenColumns, threads_for, with_tokenizer
+from train.world_model.token_data import threads_for, tokenizer_of_data, with_tokenizer
 from train.world_model.validation import OpenLoopFilm, mean_picture, validate_world_model
 
 _SHOWN = ("reconstruction", "kl", "token", "reward", "dynamics")
@@ -98,7 +98,7 @@ class WorldModelTrainer:
         c = self.config
         if c.model is None:
             return open_data(c.data_path, c)
-        self._tokenizer = load_tokenizer(Path(c.tokenizer), str(self.team.device)).tokenizer
+        self._tokenizer = tokenizer_of_data(c, str(self.team.device))
         return open_data(c.data_path, c, TokenColumns(self._tokenizer))
 
     @property

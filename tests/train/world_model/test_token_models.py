@@ -8,16 +8,18 @@ import torch
 
 from agent.tokenizer.fsq_vae import FSQVAEConfig
 from agent.world_model.transformer import TransformerWorldModel
+from tests.train.tokenizer.token_runs import episode_folder, tokenizer_run
 from tests.train.world_model.small import config, write_drives
 from train.cli import main
 from train.drive.agents import load_world_model
 from train.drive.descriptions import TOKENIZER_JOB, TokenizerDescription
-from train.drive.tokenizers import load_tokenizer
+from train.drive.tokenizers import load_tokenizer, tokenizer_fingerprint
 from train.run.checkpoint import load_checkpoint, save_weights
 from train.run.errors import DreamdriveError
 from train.run.folder import Run
+from train.tokenizer.tokenise import tokenise
 from train.world_model.config import WorldModelTrainConfig
-from train.world_model.token_data import threads_for, tokenizer_fingerprint
+from train.world_model.token_data import threads_for
 from train.world_model.trainer import WorldModelTrainer, train_world_model
 
 TOKENIZER = FSQVAEConfig(image_size=16, channels=[4, 8], latent_dim=8, fsq_levels=[4, 3], grid=4)
@@ -124,8 +126,36 @@ def test_what_does_not_fit_is_one_line(
 
 def test_pictures_of_another_size_are_named(tokenizer: Path, tmp_path: Path) -> None:
     data = write_drives(tmp_path / "large", [20, 24], size=32)
-    with pytest.raises(DreamdriveError, match=r"drive_000.npz: observations .*expected image \(3, 16, 16\)"):
+    with pytest.raises(
+        DreamdriveError, match="drive_000.npz: RGB pictures of 32x32 px, expected RGB of 16x16 px"
+    ):
         train_world_model(options(tmp_path, tokenizer, "transformer", data_path=str(data)))
+
+
+def test_a_folder_of_tokens_has_its_own_tokenizer(tokenizer: Path, tmp_path: Path) -> None:
+    data, tokens = write_drives(tmp_path / "data", [20, 24, 28]), tmp_path / "tokens"
+    tokenise(tokenizer, data, tokens, 10.0, "cpu")
+    train_world_model(options(tmp_path, tokenizer, "transformer", name="pictures"))
+    from_tokens = {"tokenizer": "", "data_path": str(tokens)}
+    train_world_model(options(tmp_path, tokenizer, "transformer", name="tokens", **from_tokens))
+    one, other = (
+        load_checkpoint(tmp_path / name / "checkpoint.pt")["world_model"] for name in ("pictures", "tokens")
+    )
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    # Its dreams begin at files of either.
+    for episode in (data / "drive_002.npz", tokens / "drive_002.npz"):
+        words = ["imagine", str(tmp_path / "tokens"), "--episode", str(episode), "--context", "4"]
+        assert main([*words, "--horizon", "6", "--output", str(tmp_path / "dream")]) == 0
+
+
+def test_tokens_of_another_tokenizer_are_refused(tokenizer: Path, tmp_path: Path) -> None:
+    tokens = tmp_path / "tokens"
+    tokenise(tokenizer_run(tmp_path / "other"), episode_folder(tmp_path / "data"), tokens, 10.0, "cpu")
+    with pytest.raises(DreamdriveError, match="data_path .*tokens of another tokenizer"):
+        train_world_model(options(tmp_path, tokenizer, "transformer", data_path=str(tokens)))
+    (tokens / "tokenizer.json").unlink()
+    with pytest.raises(DreamdriveError, match="tokenizer.json is missing"):
+        train_world_model(options(tmp_path, tokenizer, "transformer", data_path=str(tokens), tokenizer=""))
 
 
 def test_a_tokenizer_without_a_model_over_tokens_is_refused() -> None:
