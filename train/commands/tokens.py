@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from train.commands.arguments import Group, add_command, add_output, add_run, count, option
+from train.commands.compression import frame_rate, grid_size
 from train.run.errors import DreamdriveError
 
 
@@ -21,7 +22,7 @@ def add_tokens(group: Group) -> None:
     text = "folder with .npz episodes, or an HDF5 file"
     option(parser, "--episodes", "PATH", text, Path, required=True)
     add_output(parser, "folder of tokens, made if missing")
-    option(parser, "--fps", "RATE", "pictures a second (default: what the run says)", rate)
+    option(parser, "--fps", "RATE", "pictures a second (default: what the run says)", frame_rate)
     _add_device(parser)
 
 
@@ -43,31 +44,12 @@ def add_convert_tokens(group: Group) -> None:
     text = "run whose tokenizer the tokens are of (default: with --decode the one in SOURCE, else none)"
     option(parser, "--tokenizer", "RUN", text, Path)
     text = "grid of a picture's tokens, such as 8x16 (default: the tokenizer's, or as in the files)"
-    option(parser, "--grid", "ROWSxCOLUMNS", text, grid)
+    option(parser, "--grid", "ROWSxCOLUMNS", text, grid_size)
     text = "codes that a token may have (default: the tokenizer's, or 1024)"
     option(parser, "--codes", "N", text, count)
     text = "pictures a second (default: with --decode what SOURCE says, else 20)"
-    option(parser, "--fps", "RATE", text, rate)
+    option(parser, "--fps", "RATE", text, frame_rate)
     _add_device(parser)
-
-
-def rate(text: str) -> float:
-    """Pictures a second: a number above 0."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0 < value <= 1000:
-        raise argparse.ArgumentTypeError(f"expected a number above 0, at most 1000, not {text!r}")
-    return value
-
-
-def grid(text: str) -> tuple[int, int]:
-    """Rows and columns, such as 8x16."""
-    rows, x, columns = text.partition("x")
-    if not (x and rows.isdecimal() and columns.isdecimal() and int(rows) * int(columns)):
-        raise argparse.ArgumentTypeError(f"expected rows and columns such as 8x16, not {text!r}")
-    return int(rows), int(columns)
 
 
 def _add_device(parser: argparse.ArgumentParser) -> None:

@@ -1,6 +1,5 @@
 """Tokens back to pictures, and tokens from outside into a folder of tokens: `dreamdrive convert tokens`."""
 
-import io
 import math
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -14,19 +13,27 @@ import torch
 from numpy.typing import NDArray
 
 from agent.tokenizer.choices import AnyTokenizer
-from train.convert.recorded.commavq import KINDS, PLACES, RATE, Segment, find_segments
+from train.convert.recorded.commavq import Segment, find_segments
+from train.convert.recorded.commavq_tokens import (
+    GRID,
+    KINDS,
+    PLACES,
+    RATE,
+    array_of_bytes,
+    file_bytes,
+    token_frames,
+)
 from train.convert.recorded.recording import ConvertConfig, assemble
 from train.data.episode_store import EpisodeFolder
-from train.data.episodes import Episode, EpisodeLimits, write_episode
+from train.data.episodes import Episode, write_episode
 from train.drive.open_loop import to_pixels
 from train.drive.tokenizers import load_tokenizer
 from train.pictures.video import write_mp4
-from train.run.errors import DreamdriveError, explain_os_errors, one_line
+from train.run.errors import DreamdriveError, explain_os_errors
 from train.run.progress import Progress
 from train.tokenizer.token_folder import TokenFolder, TokenNotes, written_line, written_tokens
 
 _NUMBERS = 256 * 3 * 64 * 64  # of pictures that are decoded at once
-_COMMAVQ_GRID = (8, 16)
 _USUAL_RATE = 10.0  # films of tokens whose rate is not known [pictures/s]
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]*")
 
@@ -121,7 +128,7 @@ class TokensFrom:
         if grid is None and len(shape) == 2:
             grid = (shape[0], shape[1])
         elif grid is None and shape == (PLACES,):
-            grid = _COMMAVQ_GRID
+            grid = GRID
         if grid is None:
             raise DreamdriveError(f"{where}: {shape[0]} tokens a picture, expected --grid ROWSxCOLUMNS, too")
         notes = TokenNotes(grid=grid, codebook_size=codes, fps=fps)
@@ -138,9 +145,9 @@ def import_tokens(
     """Write tokens from outside into a folder of tokens, an episode for each file.
 
     Args:
-        sources: .npy files of whole numbers (T, rows, columns) or (T, G); or commaVQ's shards, and folders of
-            its files. Where commaVQ's poses lie beside its tokens, they become actions and rewards (see
-            `train.convert.recorded.commavq`).
+        sources: .npy files of whole numbers, (T, rows, columns), (T, G) or a stream of commaVQ's GPT; or
+            commaVQ's shards, and folders of its files. Where its poses lie beside its tokens, they become
+            actions and rewards (see `train.convert.recorded.commavq`).
         output: the folder, made if missing; episodes that are there are kept.
         known: what the files do not say.
         device: of the tokenizer.
@@ -211,16 +218,9 @@ def _commavq_episode(read: Callable[[], Episode]) -> tuple[tuple[int, ...], Epis
 
 def _plain_episode(path: Path, name: str) -> tuple[tuple[int, ...], Episode]:
     """The episode of an .npy file; its actions and rewards are zeros."""
-    with explain_os_errors("cannot read", path):
-        size, limit = path.stat().st_size, EpisodeLimits().max_bytes
-        if size > limit:
-            raise DreamdriveError(f"{path}: {size} bytes, expected at most {limit}")
-        data = path.read_bytes()
-    try:
-        array = np.asarray(np.load(io.BytesIO(data), allow_pickle=False))
-    except (ValueError, EOFError, OSError, MemoryError) as error:
-        reason = one_line(error)[:200]
-        raise DreamdriveError(f"{path}: broken, expected an array of whole numbers ({reason})") from error
+    array = array_of_bytes(str(path), file_bytes(path))
+    if array.ndim == 1:
+        array = token_frames(str(path), array)
     if array.dtype.kind not in "iu" or array.ndim not in (2, 3) or 0 in array.shape[1:]:
         raise DreamdriveError(
             f"{path}: {array.shape} {array.dtype}, expected whole numbers (T, rows, columns) or (T, tokens)"

@@ -115,7 +115,7 @@ def tokenise(
         raise DreamdriveError(f"{episodes}: no episodes, expected at least one")
     # The first complaint comes before anything is written.
     tokens_of_pictures(tokenizer, store.where(0), store.read(0))
-    notes = TokenNotes.of(tokenizer, fps or frame_rate(trained.run))
+    notes = TokenNotes.of(tokenizer, fps or rate_of_run(trained.run))
     written = rows = 0
     own = progress or Progress(f"tokenising {episodes}", len(store), "episodes")
     with written_tokens(output, notes, tokenizer) as folder, own as shown:
@@ -139,7 +139,7 @@ def _file_stem(listed: str) -> str:
     return re.sub(r"\d+$", lambda number: number[0].zfill(6), listed)
 
 
-def frame_rate(run: Run) -> float | None:
+def rate_of_run(run: Run) -> float | None:
     """Decisions a second of what a run learnt from; None where it does not say."""
     if run.record.job == TOKENIZER_JOB:
         return None

@@ -185,7 +185,7 @@ def test_poses_beside_tokens_become_actions(tmp_path: Path, capsys: pytest.Captu
     ("array", "options", "complaint"),
     [
         (np.zeros((5, 8, 16)), [], "(5, 8, 16) float64, expected whole numbers"),
-        (np.zeros(5, np.int32), [], "(5,) int32, expected whole numbers"),
+        (np.zeros(5, np.int32), [], "a stream of 5 tokens, expected a BOS"),
         (np.zeros((1, 8, 16), np.int32), [], "1 pictures, expected at least 2"),
         (np.full((5, 8, 16), -1), [], "-1 to -1, expected codes from 0 on"),
         (np.full((5, 8, 16), 1024), [], "'token': 1024 in row 0, expected codes from 0 to 1023"),
@@ -194,7 +194,7 @@ def test_poses_beside_tokens_become_actions(tmp_path: Path, capsys: pytest.Captu
         (np.zeros((5, 4, 2), np.int32), ["--grid", "2x4"], "4x2 tokens a picture, expected 2x4"),
         (np.zeros((5, 2, 4), np.int32), ["--video"], "--video: needs --decode"),
         (np.zeros((5, 2, 4), np.int32), ["--decode", "--grid", "2x4"], "--grid: not with --decode"),
-        (np.array([[None] * 4] * 5), [], "broken, expected an array of whole numbers"),
+        (np.array([[None] * 4] * 5), [], "broken, expected an array of numbers"),
     ],
 )
 def test_files_that_do_not_fit(
