@@ -24,6 +24,7 @@ LAYERS = (
     "baselines",
     "collect",
     "world_models",
+    "scaling",
     "look",
     "commands",
     "cli",

@@ -18,6 +18,7 @@ from train.commands.compression import add_compression
 from train.commands.convert import add_convert
 from train.commands.evaluation import add_evaluation
 from train.commands.look import add_look
+from train.commands.scaling import add_scaling
 from train.commands.tokens import add_tokens
 from train.commands.training import add_training
 from train.commands.world_models import add_world_models
@@ -84,6 +85,7 @@ def _parser() -> argparse.ArgumentParser:
         add_tokens,
         add_carla,
         add_training,
+        add_scaling,
         add_world_models,
         add_evaluation,
         add_look,

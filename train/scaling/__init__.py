@@ -1,0 +1,1 @@
+"""Scaling laws: a ladder of sizes, trained on equal data, and the power law through it."""
