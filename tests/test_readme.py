@@ -23,6 +23,7 @@ GUIDES = [
     "docs/carla.md",
     "docs/vla.md",
     "docs/lerobot.md",
+    "docs/compression.md",
     "docs/tokenizer.md",
 ]
 TARGETS = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))

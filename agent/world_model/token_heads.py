@@ -67,6 +67,10 @@ class JointHead(nn.Linear):
         logits = self.logits(hidden)
         return _cross_entropy(logits, tokens), logits.argmax(-1) == tokens
 
+    def log_probabilities(self, hidden: Tensor) -> Tensor:
+        """Of all codes [nats], from hidden states (..., R): (..., G, K)."""
+        return self.logits(hidden).log_softmax(-1)
+
     def draw(self, hidden: Tensor, sampling: Sampling, noise: Tensor) -> Tensor:
         """Tokens (..., G) for hidden states (..., R), drawn with uniform numbers (..., noise_size)."""
         return sample_index(sampling.probabilities(self.logits(hidden)), noise)
@@ -113,6 +117,14 @@ class DigitHead(nn.Module):
             right &= logits.argmax(-1) == digit
             x = self._tell(number, x, digit)
         return nats, right
+
+    def log_probabilities(self, hidden: Tensor) -> Tensor:
+        """See `JointHead.log_probabilities`; each code is scored, which is slow for many."""
+        codes = torch.arange(self.code.codes, device=hidden.device)
+        # (K, ..., G)
+        every = codes.view(-1, *[1] * hidden.ndim).expand(-1, *hidden.shape[:-1], self.tokens)
+        nats, _ = self.score(hidden.expand(len(codes), *hidden.shape), every)
+        return -nats.movedim(0, -1)
 
     def draw(self, hidden: Tensor, sampling: Sampling, noise: Tensor) -> Tensor:
         """See `JointHead.draw`."""

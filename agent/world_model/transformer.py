@@ -21,7 +21,13 @@ from agent.tokenizer.choices import TokenizerConfig
 from agent.tokenizer.fsq_vae import FSQVAEConfig
 from agent.world_model.attention import BlockConfig
 from agent.world_model.encoder import ObservationShapes
-from agent.world_model.frame_heads import AtOnceHeadConfig, FrameHead, FrameHeadConfig, TokenEmbedding
+from agent.world_model.frame_heads import (
+    AtOnceHead,
+    AtOnceHeadConfig,
+    FrameHead,
+    FrameHeadConfig,
+    TokenEmbedding,
+)
 from agent.world_model.frame_transformer import Cache, FrameTransformer
 from agent.world_model.interface import Batch, Metrics, Observation, State, Trajectory, WorldModel
 from agent.world_model.losses import continue_loss, masked_mean, reward_loss
@@ -236,6 +242,12 @@ class TransformerWorldModel(WorldModel):
             parts[name] = _windows(part, w, 4).permute(0, 4, 1, 2, 3, 6, 5)
         return hidden, parts
 
+    def _one_frame(self, state: State, action: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """`_advance` by one frame, without the dimension of time."""
+        nothing = torch.zeros(len(action), 1, dtype=torch.bool, device=action.device)
+        hidden, parts = self._advance(state, state["token"].unsqueeze(1)[:, :0], action.unsqueeze(1), nothing)
+        return hidden[:, 0], {name: part[:, 0] for name, part in parts.items()}
+
     def _state(self, token: Tensor, parts: Mapping[str, Tensor]) -> State:
         return TensorDict({"token": token, **parts}, batch_size=token.shape[:-1])
 
@@ -246,6 +258,17 @@ class TransformerWorldModel(WorldModel):
         tokens = self.tokens(observations)
         hidden, parts = self._advance(state, tokens[:, :-1], actions, is_first)
         return self._state(tokens, parts), self._state(self._draw(hidden), parts)
+
+    @torch.no_grad()
+    def predict_tokens(self, state: State, action: Tensor) -> tuple[Tensor, Callable[[Tensor], State]]:
+        """Log-probabilities [nats] (B, G, K) of the tokens of the frame that follows on a state (B) and an
+        action (B, A), and what makes the state with the tokens (B, G) that come. Raises `ValueError` where
+        the head does not predict all tokens at once."""
+        if not isinstance(self.predict, AtOnceHead):
+            raise ValueError(f"its head is {self.config.head.kind}, expected at_once")
+        hidden, parts = self._one_frame(state, action)
+        logs = self.predict.predict.log_probabilities(hidden[:, :-1]).squeeze(-2)
+        return logs, lambda token: self._state(token, parts)
 
     def noise(self, *lead: int) -> Tensor:
         """What the tokens are drawn with, (*lead, N) uniform numbers."""
@@ -260,10 +283,8 @@ class TransformerWorldModel(WorldModel):
 
     def imagine_step(self, state: State, action: Tensor, noise: Tensor | None = None) -> State:
         """Sample the next state (B); gradients pass the memory, not the sampled token."""
-        nothing = torch.zeros(len(action), 1, dtype=torch.bool, device=action.device)
-        hidden, parts = self._advance(state, state["token"].unsqueeze(1)[:, :0], action.unsqueeze(1), nothing)
-        token = self._draw(hidden[:, 0], noise)
-        return self._state(token, {name: part[:, 0] for name, part in parts.items()})
+        hidden, parts = self._one_frame(state, action)
+        return self._state(self._draw(hidden, noise), parts)
 
     def imagine(self, state: State, policy: Callable[[State], Tensor], horizon: int) -> Trajectory:
         """See `WorldModel.imagine`; the states of the trajectory are light.

@@ -17,9 +17,9 @@ def add_compression(group: Group) -> None:
     text = (
         "portable: context mixing in integers, which any machine decodes; network: with a transformer that "
         "learns while it codes, which takes minutes and only the same build of PyTorch on the same processor "
-        "decodes"
+        "decodes; or the folder of a run whose transformer has learnt such tokens, with the same limits"
     )
-    parser.add_argument("kind", metavar="portable|network", choices=("portable", "network"), help=text)
+    parser.add_argument("kind", metavar="portable|network|RUN", help=text)
     text = ".npy file of tokens, (frames, tokens) or (frames, rows, columns)"
     option(parser, "--tokens", "FILE", text, Path, required=True)
     add_output(parser, "the compressed file", "FILE")
@@ -32,6 +32,7 @@ def add_compression(group: Group) -> None:
     parser = add_command(group, "decompress", _decompress, text)
     parser.add_argument("file", type=Path, metavar="FILE", help="compressed file")
     add_output(parser, "the .npy file", "FILE")
+    option(parser, "--run", "RUN", "the run whose transformer the file was compressed with", Path)
 
 
 def grid_size(text: str) -> tuple[int, int]:
@@ -76,11 +77,17 @@ def _compress(arguments: argparse.Namespace) -> None:
     from train.tokenizer.compression.machine import MachineNotes
     from train.tokenizer.compression.online_transformer import OnlineTransformerConfig
     from train.tokenizer.compression.predictor import Predictor
+    from train.tokenizer.compression.run_expert import load_transformer, weights_sha256
 
     tokens = read_tokens(arguments.tokens)
-    predictor = Predictor()
+    predictor, codes = Predictor(), arguments.codes
     if arguments.kind == "network":
         predictor = Predictor(OnlineTransformerConfig())
+    elif arguments.kind != "portable":
+        run = Path(arguments.kind)
+        predictor = Predictor(run=run, run_sha256=weights_sha256(run))
+        codes = codes or load_transformer(run).tokenizer.codebook_size
+    if predictor.kind != "portable":
         warn(f"the file will decode only with {MachineNotes.here()}")
     total = 2 * len(tokens) if tokens.ndim else 0
     with Progress(f"compressing {arguments.tokens}", total, "frames") as progress:
@@ -94,7 +101,7 @@ def _compress(arguments: argparse.Namespace) -> None:
             predictor,
             str(arguments.tokens),
             arguments.grid,
-            arguments.codes,
+            codes,
             arguments.rate,
             each,
         )
@@ -114,5 +121,5 @@ def _decompress(arguments: argparse.Namespace) -> None:
     header, _ = read_token_file(arguments.file)
     check_machine(arguments.file, header)
     with Progress(f"decompressing {arguments.file}", header.shape[0], "frames") as progress:
-        shape = decompress_tokens(arguments.file, arguments.output, each=progress.update)
+        shape = decompress_tokens(arguments.file, arguments.output, arguments.run, progress.update)
     print(f"{arguments.output}: tokens of shape {shape}")

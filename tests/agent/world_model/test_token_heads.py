@@ -117,3 +117,12 @@ def test_any_number_of_dimensions_leads() -> None:
     assert nats.shape == right.shape == tokens.shape
     torch.testing.assert_close(nats[1, 2], head.score(hidden[1, 2], tokens[1, 2])[0])
     assert head.draw(hidden, Sampling(), torch.rand(2, 5, head.noise_size)).shape == tokens.shape
+
+
+@pytest.mark.parametrize("config", [JointHeadConfig(), DigitHeadConfig(units=5)], ids=["joint", "digits"])
+def test_log_probabilities_are_those_of_scores(config: JointHeadConfig | DigitHeadConfig) -> None:
+    head = shaken(config, 2, [4, 3])
+    hidden = torch.randn(3, HIDDEN)
+    found = head.log_probabilities(hidden)
+    expected = torch.stack([-all_nats(head, one, 12).T for one in hidden])
+    torch.testing.assert_close(found, expected)

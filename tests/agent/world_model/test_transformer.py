@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 
 from agent.world_model.attention import BlockConfig, attend, rotate, rotation
+from agent.world_model.frame_heads import RasterHeadConfig
 from agent.world_model.interface import State
 from agent.world_model.transformer import TransformerWorldModel
 from tests.agent.tiny import PICTURES, batch, tiny_transformer
@@ -227,3 +228,25 @@ def test_rotary_scores_depend_on_the_distance_alone() -> None:
 
     torch.testing.assert_close(score(3, 1), score(12, 10))
     assert not torch.isclose(score(3, 1), score(3, 2))
+
+
+def test_predicted_tokens_are_scored_as_in_the_loss() -> None:
+    model = tiny_transformer()
+    tokens, actions, first = rows(2, 6)
+    state, surprise = model.initial(2), []
+    for t in range(6):
+        logs, then = model.predict_tokens(state, actions[:, t])
+        surprise.append(-logs.gather(-1, tokens[:, t, :, None]).squeeze(-1))
+        state = then(tokens[:, t])
+    hidden, _ = model._advance(model.initial(2), tokens[:, :-1], actions, first)
+    expected, _ = model.predict.score(hidden[..., :-1, :], tokens, model.embed)
+    torch.testing.assert_close(torch.stack(surprise, 1), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_a_head_in_order_predicts_no_tokens_at_once() -> None:
+    with pytest.raises(ValueError, match="expected at_once"):
+        tiny_transformer(RasterHeadConfig()).predict_tokens(*_start(tiny_transformer()))
+
+
+def _start(model: TransformerWorldModel) -> tuple[State, Tensor]:
+    return model.initial(1), torch.zeros(1, 2)

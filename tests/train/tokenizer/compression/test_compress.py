@@ -9,7 +9,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from agent.tokenizer.fsq_vae import FSQVAEConfig
+from agent.world_model.attention import BlockConfig
+from agent.world_model.encoder import ObservationShapes
+from agent.world_model.lstm import LSTMConfig
+from agent.world_model.transformer import TransformerConfig
 from train.cli import main
+from train.drive.descriptions import WORLD_MODEL_JOB, ModelDescription
+from train.run.checkpoint import save_weights
+from train.run.folder import Run
 from train.tokenizer.compression.compress import compress_tokens, decompress_tokens, square_grid
 from train.tokenizer.compression.fixed_point import Ints
 from train.tokenizer.compression.machine import MachineNotes
@@ -17,6 +25,14 @@ from train.tokenizer.compression.online_transformer import OnlineTransformer, On
 from train.tokenizer.compression.predictor import Predictor
 from train.tokenizer.compression.token_file import read_token_file
 
+TOKENIZER = FSQVAEConfig(image_size=16, channels=[4, 8], latent_dim=8, fsq_levels=[4, 3], grid=4)
+MODEL = TransformerConfig(
+    kind="transformer",
+    tokenizer=TOKENIZER,
+    blocks=BlockConfig(width=16, layers=2, heads=2),
+    window=4,
+    units=8,
+)
 DTYPES = ["|u1", "|i1", "<u2", ">u2", "<i2", "<i4", ">i4", "<u4", "<i8", "<u8"]
 
 
@@ -195,6 +211,50 @@ def test_the_first_second_that_differs_stops_it(
     said = capsys.readouterr().err
     assert "frames 5 to 9 fail their check" in said and max(frames) <= 9
     assert not (tmp_path / "b.npy").exists()
+
+
+def trained_run(folder: Path, seed: int, model: TransformerConfig | LSTMConfig = MODEL) -> Path:
+    """A run of a world model over frames of 4x4 tokens of 12 codes, with random weights."""
+    torch.manual_seed(seed)
+    description = ModelDescription(world_model=model)
+    Run.create(folder, WORLD_MODEL_JOB, description)
+    shapes: ObservationShapes = {"token": (16,)}
+    meta = {**description.meta(), "observations": {"token": [16]}, "action_size": 2}
+    save_weights(folder, model.build(shapes, 2).state_dict(), meta)
+    return folder
+
+
+def test_with_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run, other = trained_run(tmp_path / "run", 0), trained_run(tmp_path / "other", 1)
+    tokens, small, back = tmp_path / "t.npy", tmp_path / "t.dd", tmp_path / "b.npy"
+    np.save(tokens, np.random.default_rng(0).integers(0, 12, (6, 4, 4)).astype(np.uint8))
+    assert main(["compress", str(run), "--tokens", str(tokens), "--output", str(small)]) == 0
+    assert "decode only with PyTorch" in capsys.readouterr().err
+    header, _ = read_token_file(small)
+    assert (header.kind, header.codes) == ("run", 12)
+    decode = ["decompress", str(small), "--output", str(back)]
+    for words, said in (([], "--run RUN must name it"), (["--run", str(other)], "not the run that")):
+        assert main([*decode, *words]) == 1
+        assert said in capsys.readouterr().err and not back.exists()
+    assert main([*decode, "--run", str(run)]) == 0
+    assert back.read_bytes() == tokens.read_bytes()
+
+
+def test_runs_that_do_not_fit(tokens: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lstm = LSTMConfig(kind="lstm", tokenizer=TOKENIZER, embedding=8, hidden_size=16)
+    runs = {
+        str(tmp_path / "nowhere"): "nowhere",
+        str(trained_run(tmp_path / "lstm", 0, lstm)): "no transformer over tokens",
+        str(
+            trained_run(tmp_path / "run", 0)
+        ): "frames of 16 tokens of 12 codes; these are frames of 12 tokens",
+    }
+    for run, said in runs.items():
+        words = ["--tokens", str(tokens), "--output", str(tmp_path / "a.dd")]
+        codes = [] if "lstm" in run else ["--codes", "50"]
+        assert main(["compress", run, *words, *codes]) == 1
+        error = capsys.readouterr().err
+        assert said in error and not (tmp_path / "a.dd").exists()
 
 
 def test_two_seconds_of_commavq(recorded_data: Path, tmp_path: Path) -> None:
