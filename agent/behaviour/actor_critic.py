@@ -145,12 +145,13 @@ class ActorCritic(nn.Module):
 
     def _choose(self, states: State, batch: Batch) -> tuple[State, Tensor]:
         """The (N) states of (B, T) that imagination starts from, and (N): 0 where all is over, else 1."""
-        flat, alive = states.detach().flatten(), 1.0 - batch.is_terminal.flatten().float()
-        count = flat.shape[0]
-        if 0 < self.config.starts < count:
-            chosen = torch.randperm(count, device=alive.device)[: self.config.starts]
-            flat, alive = flat[chosen], alive[chosen]
-        return flat, alive
+        alive = 1.0 - batch.is_terminal.flatten().float()
+        count, length = len(alive), states.shape[1]
+        if not 0 < self.config.starts < count:
+            return states.detach().flatten(), alive
+        chosen = torch.randperm(count, device=alive.device)[: self.config.starts]
+        # Only these are copied: states that share memory would be large one by one.
+        return states.detach()[chosen // length, chosen % length], alive[chosen]
 
     def loss(self, world_model: WorldModel, batch: Batch, states: State) -> tuple[Tensor, Metrics]:
         """Losses of actor and critic, imagined and replayed.

@@ -17,7 +17,7 @@ from train.run.checkpoint import fit_weights
 from train.run.errors import DreamdriveError
 from train.run.folder import Run
 
-_MODEL, _BEHAVIOUR = "world_model.", "behaviour."
+_MODEL, _BEHAVIOUR, _CRITIC = "world_model.", "behaviour.", "world_model.value_head."
 # Of a tokenizer's config: what its weights do not depend on.
 _NOT_OF_WEIGHTS = {"entropy_weight", "save_memory"}
 # What a picture shows, and what an action does.
@@ -55,10 +55,14 @@ def begin_with(agent: Dreamer, config: OnlineConfig) -> str:
     taken = {n: value for n, value in tensors.items() if n.startswith(_MODEL) and n in usable}
     behaviour = {name: value for name, value in own.items() if name.startswith(_BEHAVIOUR)}
     fits = all(name in tensors and tensors[name].shape == value.shape for name, value in behaviour.items())
+    if not fits:
+        # The critic of another behaviour would praise what this one, which cannot drive yet, is far from.
+        taken = {n: value for n, value in taken.items() if not n.startswith(_CRITIC)}
     if fits:
         taken |= {name: tensors[name] for name in behaviour}
     fit_weights(agent, taken, f"start {path}", "the config", partly=True)
     model_names = {name for name in own if name.startswith(_MODEL)}
+    model_names = {name for name in model_names if not name.startswith(_CRITIC)}
     what = "world model" if model_names <= taken.keys() else "tokenizer"
     return f"begins with the {what}{' and the behaviour' if fits else ''} of {path}"
 

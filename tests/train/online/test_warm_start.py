@@ -123,10 +123,14 @@ def test_a_whole_agent_goes_on_where_another_ended(tmp_path: Path) -> None:
     # The prefill is not over, so nothing was learnt.
     a, b = load_weights(first.path)[0], load_weights(second.path)[0]
     assert all(torch.equal(a[name], b[name]) for name in a)
-    # Another actor does not fit: only the world model is taken.
+    # Another actor does not fit: only the world model is taken, without the critic.
     config.agent.behaviour.units = 6
     third, _ = load_weights(train_agent(config, tmp_path / "third", make_env=sides).path)
-    assert all(torch.equal(a[n], third[n]) for n in a if n.startswith("world_model"))
+    model = {n for n in a if n.startswith("world_model") and "value_head" not in n}
+    assert all(torch.equal(a[n], third[n]) for n in model)
+    assert not torch.equal(
+        a["world_model.value_head.net.0.0.weight"], third["world_model.value_head.net.0.0.weight"]
+    )
     assert third["behaviour.actor.0.0.weight"].shape != a["behaviour.actor.0.0.weight"].shape
 
 
@@ -140,7 +144,10 @@ def test_a_world_model_of_recorded_driving_is_begun_with(tmp_path: Path) -> None
     )
     config.start = str(tmp_path / "recorded")
     begun, _ = load_weights(train_agent(config, tmp_path / "run", make_env=sides).path)
-    assert all(torch.equal(begun[f"world_model.{name}"], value) for name, value in learnt.items())
+    same = {n for n, value in learnt.items() if torch.equal(begun[f"world_model.{n}"], value)}
+    # The policy cannot drive yet as the recorded one did, whose returns the critic knows: it begins anew.
+    assert same >= {n for n in learnt if not n.startswith("value_head.")}
+    assert "value_head.net.0.0.weight" in learnt.keys() - same
 
 
 @pytest.mark.parametrize(
