@@ -22,15 +22,18 @@ if TYPE_CHECKING:
     from train.baselines.config import BaselineConfig
     from train.online.config import OnlineConfig
     from train.tokenizer.image_config import ImageTokenizerTrainConfig
+    from train.tokenizer.token_codec_config import TokenCodecTrainConfig
     from train.vla.config import TeacherConfig, VLATrainConfig
     from train.world_model.config import WorldModelTrainConfig
 
 
 def add_training(group: Group) -> None:
-    """Add the jobs `train agent`, `world-model`, `tokenizer`, `vla`, `vla-teacher` and `baseline`."""
+    """Add the jobs `train agent`, `world-model`, `tokenizer`, `token-codec`, `vla`, `vla-teacher` and
+    `baseline`."""
     jobs = add_group(group, "train", "train a model or an agent", "jobs", "JOB")
     _add_world_model(jobs)
     _add_tokenizer(jobs)
+    _add_token_codec(jobs)
     text = "train a vision-language-action policy on demonstrations to drive as a sentence says"
     parser = add_job(jobs, "vla", _vla, text, _vla_config, "[--config FILE] ")
     parser.epilog = "`dreamdrive eval RUN --instruction TEXT` measures how well the policy follows it."
@@ -74,6 +77,14 @@ def _add_tokenizer(jobs: Group) -> None:
     parser.epilog = "`dreamdrive tokenise RUN` makes tokens of recorded episodes with the result."
     text = "folder or file of pictures, videos or episodes (default: the config's own)"
     option(parser, "--images", "PATH", text, Path, names=("--train_image_root_path",))
+
+
+def _add_token_codec(jobs: Group) -> None:
+    text = "train an encoder and a decoder of commaVQ's tokens on a video beside them"
+    usage = "[--tokens FILE] [--video FILE] [--config FILE] "
+    parser = add_job(jobs, "token-codec", _token_codec, text, _token_codec_config, usage)
+    option(parser, "--tokens", "FILE", "tokens of its pictures, .npy (default: the config's own)", Path)
+    option(parser, "--video", "FILE", "the video (default: the config's own)", Path)
 
 
 def _add_baseline(jobs: Group) -> None:
@@ -120,6 +131,20 @@ def _tokenizer(arguments: argparse.Namespace) -> None:
     options = {"images": arguments.images}
     config = job_config(arguments, _tokenizer_config(), options, resumed_config(arguments))
     train_image_tokenizer(config, arguments.run, arguments.resume)
+
+
+def _token_codec_config() -> type[TokenCodecTrainConfig]:
+    from train.tokenizer.token_codec_config import TokenCodecTrainConfig
+
+    return TokenCodecTrainConfig
+
+
+def _token_codec(arguments: argparse.Namespace) -> None:
+    from train.tokenizer.train_token_codec import train_token_codec
+
+    options = {"tokens": arguments.tokens, "video": arguments.video}
+    config = job_config(arguments, _token_codec_config(), options, resumed_config(arguments))
+    train_token_codec(config, arguments.run, arguments.resume)
 
 
 def _vla_config() -> type[VLATrainConfig]:

@@ -17,6 +17,7 @@ from train.run.options import build, changes, refuse_changes, to_yaml
 from train.run.options.fields import options
 from train.run.options.marks import FIXED, MAY_CHANGE, USERS
 from train.tokenizer.image_config import ImageTokenizerTrainConfig
+from train.tokenizer.token_codec_config import TokenCodecTrainConfig
 from train.vla.config import TeacherConfig, VLATrainConfig
 from train.world_model.config import WorldModelTrainConfig
 from train.world_models.config import WorldModelAgentConfig
@@ -30,6 +31,7 @@ JOBS: list[type[BaseModel]] = [
     BaselineConfig,
     RolloutsConfig,
     CarlaCollectConfig,
+    TokenCodecTrainConfig,
 ]
 # Texts in a config that are no program, no address, and no path that is written: what a job reads, and names.
 READ_OR_NAMED = {
@@ -64,6 +66,9 @@ READ_OR_NAMED = {
     "BaselineConfig.in_dream",
     "BaselineConfig.device",
     "DreamStartsConfig.episodes",
+    "TokenCodecTrainConfig.tokens",
+    "TokenCodecTrainConfig.video",
+    "TokenCodecTrainConfig.device",
 }
 
 
@@ -119,6 +124,7 @@ def may_change() -> str:
         TeacherConfig,
         BaselineConfig,
         ImageTokenizerTrainConfig,
+        TokenCodecTrainConfig,
     ]
     lines = {
         f"{job.__name__}: {option.name}"
