@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from train.commands.arguments import Command
 from train.commands.carla import add_carla
 from train.commands.collect import add_collect
+from train.commands.commavq import add_commavq
 from train.commands.compression import add_compression
 from train.commands.convert import add_convert
 from train.commands.evaluation import add_evaluation
@@ -89,6 +90,7 @@ def _parser() -> argparse.ArgumentParser:
         add_world_models,
         add_evaluation,
         add_look,
+        add_commavq,
     ):
         add(commands)
     return top
