@@ -170,12 +170,19 @@ class TokenStream(nn.Module):
 
     @torch.no_grad()
     def generate(
-        self, tokens: Tensor, frames: int, sampling: Sampling, bos: int, generator: torch.Generator
+        self,
+        tokens: Tensor,
+        frames: int,
+        sampling: Sampling,
+        bos: int,
+        generator: torch.Generator,
+        kept: int | None = None,
     ) -> Tensor:
         """Frames that follow on a stream, one token after the other.
 
-        With learnt positions each new frame begins anew from the newest whole frames that leave room for it,
-        which costs as much again as drawing it; with rotary ones nothing is read twice.
+        With learnt positions a full cache begins anew from the newest whole frames. As many as leave room for
+        one more are read again for each frame, which costs more than drawing it; fewer are read seldom, and
+        the frames after have less to go by. With rotary positions nothing is read twice.
 
         Args:
             tokens: (B, T, G) of the frames so far, without BOS; T at least 1.
@@ -183,12 +190,13 @@ class TokenStream(nn.Module):
             sampling: of the tokens.
             bos: the token before each frame, which is never drawn.
             generator: of the random numbers.
+            kept: newest frames that it begins from, at first and anew; None is as many as leave room for one.
 
         Returns:
             (B, frames, G) int64.
 
         Raises:
-            ValueError: two frames are more than the context.
+            ValueError: two frames are more than the context, or `kept` leaves no room for one.
         """
         b, _, g = tokens.shape
         room = self.config.context // (g + 1) - 1
@@ -196,12 +204,15 @@ class TokenStream(nn.Module):
             raise ValueError(
                 f"token stream: frames of {g + 1} tokens, context {self.config.context}: expected room for 2"
             )
+        kept = room if kept is None else kept
+        if not 1 <= kept <= room:
+            raise ValueError(f"token stream: {kept} frames kept: expected 1 to {room}")
         out, past = [], tokens
         cache: StreamCache | None = None
         marks = torch.full((b,), bos, device=tokens.device)
         for _ in range(frames):
             if cache is None or (self.positions is not None and cache.seen + g + 1 > self.config.context):
-                stream = with_bos(past[:, -room:], bos)
+                stream = with_bos(past[:, -kept:], bos)
                 _, cache = self.start(stream)
             logits = self.step(marks, cache)
             drawn = []

@@ -29,6 +29,8 @@ def add_commavq(group: Group) -> None:
     option(parser, "--temperature", "T", "logits are divided by it", float, 1.0)
     option(parser, "--top-k", "K", "only the K likeliest tokens are drawn (default: all)", count)
     option(parser, "--top-p", "P", "only the likeliest that reach this probability are drawn", float, 1.0)
+    text = "newest frames to go by; with fewer, less is read again (default: all that fit, 19)"
+    option(parser, "--kept", "N", text, count)
     add_seed(parser, "what is drawn")
     _add_rest(parser, "the drawn tokens, .npy")
 
@@ -79,5 +81,6 @@ def _dream(arguments: argparse.Namespace) -> None:
         sampling,
         arguments.seed,
         arguments.device,
+        arguments.kept,
     )
     print(f"{arguments.output}: {arguments.frames} frames")

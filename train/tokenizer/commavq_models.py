@@ -160,7 +160,14 @@ def tell_tokens(model: Path, video: Path, output: Path, device: str) -> int:
 
 
 def dream_tokens(
-    model: Path, tokens: Path, output: Path, frames: int, sampling: Sampling, seed: int, device: str
+    model: Path,
+    tokens: Path,
+    output: Path,
+    frames: int,
+    sampling: Sampling,
+    seed: int,
+    device: str,
+    kept: int | None = None,
 ) -> None:
     """Write the frames (frames, 128) int16 that commaVQ's GPT draws after those of a file.
 
@@ -172,6 +179,7 @@ def dream_tokens(
         sampling: of the tokens.
         seed: of what is drawn.
         device: of the network.
+        kept: see `TokenStream.generate`.
 
     Raises:
         DreamdriveError: a file cannot be read or does not fit.
@@ -184,7 +192,7 @@ def dream_tokens(
     generator = torch.Generator(where).manual_seed(seed)
     start = torch.from_numpy(past.astype(np.int64)).unsqueeze(0).to(where)
     with explain_value_errors(f"{model}: "):
-        drawn = stream.generate(start, frames, sampling, BOS, generator)
+        drawn = stream.generate(start, frames, sampling, BOS, generator, kept)
     _write(output, drawn.squeeze(0).cpu().numpy().astype(np.int16))
 
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from agent.world_model.attention import BlockConfig
 from agent.world_model.token_sampling import Sampling
-from agent.world_model.token_stream import TokenStream, TokenStreamConfig, commavq_gpt, with_bos
+from agent.world_model.token_stream import StreamCache, TokenStream, TokenStreamConfig, commavq_gpt, with_bos
 
 WIDTH, LAYERS, HEADS, VOCABULARY, CONTEXT = 16, 2, 2, 11, 12
 GPT = TokenStreamConfig(
@@ -200,6 +200,29 @@ def test_greedy_frames_are_the_likeliest_tokens_one_by_one() -> None:
             assert token == frames[0, number, place]
             stream = torch.cat([stream, token.unsqueeze(1)], 1)
         known = torch.cat([known, frames[:, number : number + 1]], 1)
+
+
+@torch.no_grad()
+def test_fewer_frames_kept_are_read_again_less_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    model: TokenStream = GPT.build().eval()
+    past, bos = torch.randint(VOCABULARY - 1, (1, 4, 3)), VOCABULARY - 1
+    start, read = model.start, list[Tensor]()
+
+    def noted(stream: Tensor) -> tuple[Tensor, StreamCache]:
+        read.append(stream)
+        return start(stream)
+
+    monkeypatch.setattr(model, "start", noted)
+    greedy, none = Sampling(top_k=1), torch.Generator()
+    frames = model.generate(past, 4, greedy, bos, none, kept=1)
+    # Three frames fit: two are drawn after each one that is kept.
+    assert [stream.shape[1] for stream in read] == [4, 4]
+    assert torch.equal(read[1], with_bos(frames[:, 1:2], bos))
+    again = model.generate(past[:, -1:], 2, greedy, bos, none)
+    assert torch.equal(frames[:, :2], again)
+    for kept in (0, 3):
+        with pytest.raises(ValueError, match=f"{kept} frames kept: expected 1 to 2"):
+            model.generate(past, 1, greedy, bos, none, kept)
 
 
 def test_a_context_without_room_is_named() -> None:
