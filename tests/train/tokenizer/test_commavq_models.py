@@ -117,7 +117,7 @@ def test_what_does_not_fit_is_one_line(
     for command, said in (
         (
             ["decode", small, *inputs, *out],
-            "small.bin: VQGAN weights: conv_in.weight is [4, 3, 3, 3]: expected",
+            "small.bin: VQGAN weights: codebook.weight is [7, 6]: expected",
         ),
         (["decode", str(tmp_path), *inputs, *out], "run.json"),
         (["dream", small, *inputs, *out], "small.bin: no transformer.wte.weight"),
