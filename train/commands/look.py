@@ -1,4 +1,4 @@
-"""`dreamdrive imagine|export|plan|runs|compare|demo`: show, share and compare what runs have learnt."""
+"""`dreamdrive imagine|generate|export|plan|runs|compare|demo`: show, share, compare what runs have learnt."""
 
 from __future__ import annotations
 
@@ -14,20 +14,24 @@ from train.commands.arguments import (
     add_output,
     add_pictures,
     add_run,
+    add_seed,
     count,
     option,
     png,
 )
+from train.run.errors import DreamdriveError
 
 
 def add_look(group: Group) -> None:
-    """Add `imagine`, `export`, `plan`, `runs`, `compare` and `demo`."""
+    """Add `imagine`, `generate`, `export`, `plan`, `runs`, `compare` and `demo`."""
     parser = add_command(group, "imagine", _imagine, "show a run's open-loop dream beside the truth")
     add_run(parser)
     option(parser, "--episode", "FILE", "episode to start from, .npz (default: the agent drives one)", Path)
     option(parser, "--context", "N", "steps observed before the dream", count, 5)
     option(parser, "--horizon", "N", "steps dreamt", count, 50)
     add_pictures(parser)
+
+    _add_generate(group)
 
     text = "write a run's config and weights, in half precision, to share"
     parser = add_command(group, "export", _export, text)
@@ -50,6 +54,59 @@ def add_look(group: Group) -> None:
     parser = add_command(group, "demo", _demo, text)
     option(parser, "--run", "RUN", "folder to write", Path, Path("runs/demo"))
     option(parser, "--config", "FILE", "config of the training", Path, Path("configs/demo.yaml"))
+
+
+def _add_generate(group: Group) -> None:
+    text = "dream several futures of one recorded moment, as films and a strip, or count those on the road"
+    parser = add_command(group, "generate", _generate, text)
+    parser.epilog = (
+        "With --road-keeping N, PATH is a folder or an HDF5 file of recorded CarRacing drives, N moments are "
+        "drawn of it, and the share of their futures that keep the road is told; nothing is drawn."
+    )
+    add_run(parser)
+    text = "episode whose first rows are seen, .npz, of pictures or tokens"
+    option(parser, "--episode", "PATH", text, Path, required=True)
+    option(parser, "--frames", "N", "pictures dreamt (default: 100; --road-keeping: 5 seconds)", count)
+    option(parser, "--futures", "N", "futures of the moment, side by side in one batch", count, 4)
+    text = "pictures seen before (default: a transformer's window, else 16)"
+    option(parser, "--context", "N", text, count)
+    parser.add_argument(
+        "--actions",
+        choices=("recorded", "policy"),
+        help="which actions lead on: the recording's, or those that the run's agent chooses in its dream "
+        "(default: recorded; --road-keeping: policy)",
+    )
+    text = "tokens are drawn from the softmax at this temperature (default: the run's)"
+    option(parser, "--temperature", "T", text, _above_zero)
+    text = "draw among the K likeliest codes only (default: the run's)"
+    option(parser, "--top-k", "K", text, count)
+    text = "draw among the likeliest codes that reach this probability (default: the run's)"
+    option(parser, "--top-p", "P", text, _share)
+    add_seed(parser, "the dreams, and of the moments")
+    text = "count the futures that keep the road, of N moments of many drives (default: off)"
+    option(parser, "--road-keeping", "N", text, count)
+    text = "folder for the films and the strip (default: futures/ in the run's pictures/)"
+    option(parser, "--output", "DIR", text, Path)
+    add_json(parser)
+
+
+def _above_zero(text: str) -> float:
+    """A number above 0."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < 1e6:
+        raise argparse.ArgumentTypeError(f"expected a number above 0, not {text!r}")
+    return value
+
+
+def _share(text: str) -> float:
+    """A number above 0, at most 1."""
+    value = _above_zero(text)
+    if value > 1:
+        raise argparse.ArgumentTypeError(f"expected a number above 0, at most 1, not {text!r}")
+    return value
 
 
 def _add_plan(group: Group) -> None:
@@ -104,6 +161,37 @@ def _imagine(arguments: argparse.Namespace) -> None:
     from train.look.imagine import imagine_run
 
     imagine_run(arguments.run, arguments.episode, arguments.context, arguments.horizon, arguments.output)
+
+
+def _generate(arguments: argparse.Namespace) -> None:
+    from train.look.generate import Acting, DreamSampling, generate
+
+    a = arguments
+    sampling = DreamSampling(a.temperature, a.top_k, a.top_p)
+    if a.road_keeping is None:
+        if a.json is not None:
+            raise DreamdriveError("--json: needs --road-keeping")
+        output = a.output or a.run / "pictures" / "futures"
+        acting: Acting = a.actions or "recorded"
+        generate(a.run, a.episode, output, a.frames or 100, a.futures, a.context, acting, sampling, a.seed)
+        return
+    if a.output is not None:
+        raise DreamdriveError("--output: not with --road-keeping, which draws nothing")
+    from train.look.road_keeping import measure_road_keeping
+
+    acting = a.actions or "policy"
+    measure_road_keeping(
+        a.run,
+        a.episode,
+        a.road_keeping,
+        a.futures,
+        a.frames,
+        a.context,
+        acting,
+        sampling,
+        a.seed,
+        a.json,
+    )
 
 
 def _export(arguments: argparse.Namespace) -> None:

@@ -1,7 +1,7 @@
 """Open-loop dreams: a world model sees an episode's first rows, then imagines along its recorded actions."""
 
-from collections.abc import Collection, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +54,21 @@ def psnr_curves(
     return curves
 
 
-@torch.no_grad()
+@dataclass
+class Futures:
+    """Dreams that begin at one recorded moment, all pictures uint8.
+
+    Attributes:
+        truth: (context + up to H, C, H, W), what happened, as far as it was recorded.
+        seen: (context, C, H, W), what the model makes of the pictures that it saw.
+        dreamt: (F, H, C, H, W), the futures.
+    """
+
+    truth: NDArray[np.uint8]
+    seen: NDArray[np.uint8]
+    dreamt: NDArray[np.uint8]
+
+
 def open_loop(
     model: WorldModel, episode: Episode, context: int, horizon: int
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
@@ -63,12 +77,40 @@ def open_loop(
     The model sees the first `context` pictures, and from there only the recorded actions. Raises
     `DreamdriveError` for an episode that is too short or does not fit the model.
     """
-    length = context + horizon
+    found = dream_futures(model, episode, context, horizon)
+    return found.truth, np.concatenate([found.seen, found.dreamt[0]])
+
+
+@torch.no_grad()
+def dream_futures(
+    model: WorldModel,
+    episode: Episode,
+    context: int,
+    horizon: int,
+    count: int = 1,
+    policy: Callable[[State], Tensor] | None = None,
+) -> Futures:
+    """Several futures of one moment: the pictures before it are filtered once, and all begin in that state.
+
+    Args:
+        model: dreams.
+        episode: fits it.
+        context: rows that it sees, from the first on.
+        horizon: rows that it dreams.
+        count: futures, F.
+        policy: state -> action (F, A); None: the recorded actions.
+
+    Raises:
+        DreamdriveError: the episode is too short, or does not fit the model.
+    """
+    wanted = context + (horizon if policy is None else 0)
     rows = len(episode.rewards)
     if context < 1 or horizon < 1:
         raise DreamdriveError(f"--context {context} --horizon {horizon}: expected 1 or more each")
-    if rows < length:
-        raise DreamdriveError(f"the episode has {rows} observations: expected {length}, context and horizon")
+    if rows < wanted:
+        parts = "context and horizon" if policy is None else "the context"
+        raise DreamdriveError(f"the episode has {rows} observations: expected {wanted}, {parts}")
+    length = min(rows, context + horizon)
     device = next(model.parameters()).device
     drawn = picture_name(model.decode(model.initial(1)))
     if drawn is None or not episode.observations:
@@ -88,20 +130,27 @@ def open_loop(
         except (KeyError, RuntimeError, ValueError) as error:
             raise DreamdriveError(f"the episode's observations do not fit the model: {error}") from error
 
+    states = observe(context)
+    # (F): what was seen before is the same for all.
+    start = states[:, -1][torch.zeros(count, dtype=torch.long, device=device)]
+    if policy is None:
+        dream = model.imagine_along(start, action[:, context:].expand(count, -1, -1))
+    else:
+        dream = model.imagine(start, policy, horizon)
+    last = {
+        name: torch.from_numpy(value[context - 1 : context]).to(device).expand(count, *value.shape[1:])
+        for name, value in episode.observations.items()
+    }
     if drawn in episode.observations:
         truth = episode.observations[drawn][:length]
     else:
-        # Of tokens the truth is what they stand for.
+        # Of tokens the truth is what they stand for. After the dream, whose chance stays the same.
         truth = to_pixels(model.decode(observe(length))[drawn][0])
-    states = observe(context)
-    dream = model.imagine_along(states[:, -1], action[:, context:])
-    last = {
-        name: torch.from_numpy(value[context - 1 : context]).to(device)
-        for name, value in episode.observations.items()
-    }
-    # (context + horizon, C, H, W)
-    pictures = torch.cat([model.decode(states)[drawn][0], model.paint(dream.states[:, 1:], last)[drawn][0]])
-    return truth, to_pixels(pictures)
+    return Futures(
+        truth,
+        to_pixels(model.decode(states)[drawn][0]),
+        to_pixels(model.paint(dream.states[:, 1:], last)[drawn]),
+    )
 
 
 def draw_dream(
