@@ -20,7 +20,7 @@ class BlockConfig(BaseModel, extra="forbid", validate_assignment=True, use_attri
     """Sizes and kinds of the blocks of a transformer."""
 
     width: int = Field(128, ge=2)
-    """Size of the vector at each place, D; a multiple of twice the heads."""
+    """Size of the vector at each place, E; a multiple of twice the heads."""
     layers: int = Field(4, ge=1)
     """Blocks."""
     heads: int = Field(4, ge=1)
@@ -132,7 +132,7 @@ class Attention(nn.Module):
         )
 
     def project(self, x: Tensor, turn: Rotation | None = None) -> tuple[Tensor, Tensor, Tensor]:
-        """Vectors (..., T, D) -> queries (..., H, T, d), keys and values (..., H_kv, T, d); rotated by
+        """Vectors (..., T, E) -> queries (..., H, T, d), keys and values (..., H_kv, T, d); rotated by
         `turn`, which is (T, d/2) or has the leading dimensions of x and one for the heads."""
         # (..., H + 2 H_kv, T, d)
         heads = self.qkv(x).unflatten(-1, (sum(self.sizes), -1)).transpose(-2, -3)
@@ -143,7 +143,7 @@ class Attention(nn.Module):
         return q, k, v
 
     def join(self, heads: Tensor) -> Tensor:
-        """What the heads gathered (..., H, T, d) -> (..., T, D)."""
+        """What the heads gathered (..., H, T, d) -> (..., T, E)."""
         joined: Tensor = self.out(heads.transpose(-2, -3).flatten(-2))
         return joined
 
@@ -154,13 +154,13 @@ class Attention(nn.Module):
         allowed: Tensor | None = None,
         causal: bool = False,
     ) -> Tensor:
-        """Attention among the T places of x (..., T, D); see `attend`."""
+        """Attention among the T places of x (..., T, E); see `attend`."""
         q, k, v = self.project(x, turn)
         return self.join(attend(q, k, v, allowed, causal))
 
 
 class GELULayer(nn.Module):
-    """W2 gelu(W1 x), (..., D) -> (..., D)."""
+    """W2 gelu(W1 x), (..., E) -> (..., E)."""
 
     def __init__(self, config: BlockConfig) -> None:
         super().__init__()
@@ -174,7 +174,7 @@ class GELULayer(nn.Module):
 
 
 class SwiGLULayer(nn.Module):
-    """W3 (silu(W1 x) * W2 x), (..., D) -> (..., D) (Shazeer 2020, equation 6)."""
+    """W3 (silu(W1 x) * W2 x), (..., E) -> (..., E) (Shazeer 2020, equation 6)."""
 
     def __init__(self, config: BlockConfig) -> None:
         super().__init__()
@@ -201,14 +201,14 @@ class Block(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
 
     def finish(self, x: Tensor, gathered: Tensor) -> Tensor:
-        """The rest of the block after attention gathered (..., T, D) at x (..., T, D)."""
+        """The rest of the block after attention gathered (..., T, E) at x (..., T, E)."""
         x = x + self.dropout(gathered)
         return x + self.dropout(self.feed_forward(self.forward_norm(x)))
 
     def forward(
         self, x: Tensor, turn: Rotation | None = None, allowed: Tensor | None = None, causal: bool = False
     ) -> Tensor:
-        """The whole block on x (..., T, D); see `attend`."""
+        """The whole block on x (..., T, E); see `attend`."""
         return self.finish(x, self.attention(self.attention_norm(x), turn, allowed, causal))
 
     def over_time(
@@ -217,15 +217,15 @@ class Block(nn.Module):
         """The whole block with attention over frames: each place of a frame sees the same place before.
 
         Args:
-            x: (B, T, S, D), T frames of S places.
+            x: (B, T, G+1, E), T frames of G + 1 places.
             turn: of the frames' numbers, (B, 1, 1, T, d/2).
             allowed: (B, T, W + T) bool: which of the cached frames and of the new ones a frame sees.
-            keys, values: of W cached frames, (B, S, H_kv, W, d), keys rotated by their frames' numbers.
+            keys, values: of W cached frames, (B, G+1, H_kv, W, d), keys rotated by their frames' numbers.
 
         Returns:
-            (B, T, S, D), and the keys and values of all, (B, S, H_kv, W + T, d) each.
+            (B, T, G+1, E), and the keys and values of all, (B, G+1, H_kv, W + T, d) each.
         """
-        # (B, S, T, D)
+        # (B, G+1, T, E)
         q, k, v = self.attention.project(self.attention_norm(x).transpose(1, 2), turn)
         k, v = (torch.cat([old.to(new.dtype), new], -2) for old, new in ((keys, k), (values, v)))
         gathered = self.attention.join(attend(q, k, v, allowed.unsqueeze(1)))
@@ -237,14 +237,14 @@ class Block(nn.Module):
         """The whole block for one frame with attention over cached frames, whose `slot` it overwrites.
 
         Args:
-            x: (B, S, 1, D).
+            x: (B, G+1, 1, E).
             turn: of the frame's number, (B, 1, 1, 1, d/2).
             seen: (B, 1, 1, U) bool, which cached frames it sees.
-            keys, values: (B, S, H_kv, U, d), written to in place.
+            keys, values: (B, G+1, H_kv, U, d), written to in place.
             slot: of the new frame, (1) int64.
 
         Returns:
-            (B, S, D).
+            (B, G+1, E).
         """
         q, k, v = self.attention.project(self.attention_norm(x), turn)
         keys.index_copy_(-2, slot, k.to(keys.dtype))

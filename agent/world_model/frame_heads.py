@@ -4,7 +4,7 @@
     masked    a few parallel passes, each given what those before have drawn (MaskGIT, Chang et al. 2022)
     raster    p(x | h) = prod_g p(x_g | h, x_1 ... x_{g-1}), one token after the other
 
-The vectors h (..., G, D) come of a transformer that has seen all that is before the frame.
+The vectors h (..., G, E) come of a transformer that has seen all that is before the frame.
 """
 
 import math
@@ -22,7 +22,7 @@ from agent.world_model.token_sampling import Sampling
 
 TokenHeadConfig = JointHeadConfig | DigitHeadConfig
 Embed = Callable[[Tensor], Tensor]
-"""Maps tokens (...) to vectors (..., D)."""
+"""Maps tokens (...) to vectors (..., E)."""
 
 
 class AtOnceHeadConfig(BaseModel, extra="forbid", validate_assignment=True, use_attribute_docstrings=True):
@@ -90,7 +90,7 @@ class TokenEmbedding(nn.Module):
         self.read = linear(len(levels), width)
 
     def forward(self, tokens: Tensor, codes: Tensor) -> Tensor:
-        """Tokens (...) int64 and their codes (..., D) -> (..., width)."""
+        """Tokens (...) int64 and their codes (..., D) -> (..., E)."""
         embedded: Tensor = self.table(tokens) + self.read(codes)
         return embedded
 
@@ -111,12 +111,12 @@ class AtOnceHead(nn.Module):
 
     def score(self, hidden: Tensor, tokens: Tensor, embed: Embed) -> tuple[Tensor, Tensor]:
         """Cross-entropy of the tokens (..., G) that came [nats], and whether they were guessed, from vectors
-        (..., G, D): (..., G) each. `embed` maps tokens (..., G) to vectors (..., G, D)."""
+        (..., G, E): (..., G) each. `embed` maps tokens (..., G) to vectors (..., G, E)."""
         nats, right = self.predict.score(hidden, tokens.unsqueeze(-1))
         return nats.squeeze(-1), right.squeeze(-1).float()
 
     def draw(self, hidden: Tensor, sampling: Sampling, noise: Tensor, embed: Embed) -> Tensor:
-        """Tokens (..., G) for vectors (..., G, D), drawn with uniform numbers (..., noise_size)."""
+        """Tokens (..., G) for vectors (..., G, E), drawn with uniform numbers (..., noise_size)."""
         # (..., G, n)
         each = noise.unflatten(-1, (hidden.shape[-2], -1))
         return self.predict.draw(hidden, sampling, each).squeeze(-1)
@@ -145,7 +145,7 @@ class MaskedHead(nn.Module):
         self.noise_size = self.passes * tokens * (self.predict.noise_size + 1)
 
     def _look(self, hidden: Tensor, known: Tensor, masked: Tensor) -> Tensor:
-        """A pass: vectors, embedded tokens (N, G, D) and where these are masked (N, G) -> (N, G, D)."""
+        """A pass: vectors, embedded tokens (N, G, E) and where these are masked (N, G) -> (N, G, E)."""
         x = hidden + torch.where(masked.unsqueeze(-1), self.mask.to(known.dtype), known)
         for block in self.blocks:
             x = block(x)
@@ -227,7 +227,7 @@ class RasterHead(nn.Module):
 
     def score(self, hidden: Tensor, tokens: Tensor, embed: Embed) -> tuple[Tensor, Tensor]:
         """See `AtOnceHead.score`."""
-        # (N, G, D), what each place is told of the token before it
+        # (N, G, E), what each place is told of the token before it
         known = embed(tokens).flatten(0, -3)
         told = torch.cat([self.first.to(known.dtype).expand(len(known), 1, -1), known[:, :-1]], 1)
         x = hidden.flatten(0, -3) + told

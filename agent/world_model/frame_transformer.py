@@ -23,7 +23,7 @@ class Cache(NamedTuple):
     """Keys and values of the layers over time, of U frames each.
 
     Attributes:
-        keys, values: (B, L_t, S, H_kv, U, d).
+        keys, values: (B, L_t, G+1, H_kv, U, d).
     """
 
     keys: Tensor
@@ -74,15 +74,15 @@ class FrameTransformer(nn.Module):
         return Cache(zeros, zeros.clone())
 
     def read(self, embedded: Tensor, action: Tensor, frame: Tensor) -> Tensor:
-        """What goes into the blocks, (..., S, D).
+        """What goes into the blocks, (..., G+1, E).
 
         Args:
-            embedded: tokens of the frame before, (..., G, D).
+            embedded: tokens of the frame before, (..., G, E).
             action: (..., A); each element is divided by max(1, |a|).
             frame: number in the episode (...); in frame 0 there is neither token nor action.
         """
         action = action / action.detach().abs().clamp(min=1.0)
-        # (..., S, D)
+        # (..., G+1, E)
         x = torch.cat([embedded, self.embed_action(action).unsqueeze(-2)], -2)
         return torch.where((frame == 0)[..., None, None], self.nothing.to(x.dtype), x) + self.place.to(
             x.dtype
@@ -92,13 +92,13 @@ class FrameTransformer(nn.Module):
         """Run T new frames after U cached ones.
 
         Args:
-            x: (B, T, S, D), as `read` gives it.
+            x: (B, T, G+1, E), as `read` gives it.
             frame: (B, T), numbers in the episode.
             allowed: (B, T, U + T) bool; which frames each new one sees: itself at least.
             cache: of U frames.
 
         Returns:
-            (B, T, S, D), normalised, and the cache of all U + T frames.
+            (B, T, G+1, E), normalised, and the cache of all U + T frames.
         """
         # (B, 1, 1, T, d/2), turned in fp32
         turn = rotation(frame[:, None, None], self.frequencies)
@@ -120,14 +120,14 @@ class FrameTransformer(nn.Module):
         Without a gradient only. The order of the cached frames does not matter, since the keys are turned.
 
         Args:
-            x: (B, S, D), as `read` gives it.
+            x: (B, G+1, E), as `read` gives it.
             frame: (B), numbers in the episode.
             seen: (B, U) bool; which cached frames the new one sees, `slot`, its own, included.
             cache: of U frames.
             slot: of the oldest, (1) int64.
 
         Returns:
-            (B, S, D), normalised.
+            (B, G+1, E), normalised.
         """
         # (B, 1, 1, 1, d/2)
         turn = rotation(frame[:, None, None, None], self.frequencies)
@@ -136,7 +136,7 @@ class FrameTransformer(nn.Module):
             assert isinstance(block, Block)
             if over_time:
                 keys, values = cache.keys[:, number], cache.values[:, number]
-                # (B, S, 1, D)
+                # (B, G+1, 1, E)
                 x = block.step_over_time(x.unsqueeze(2), turn, seen[:, None, None], keys, values, slot)
                 number += 1
             else:

@@ -26,9 +26,9 @@ class TokenStreamConfig(BaseModel, extra="forbid", validate_assignment=True, use
     blocks: BlockConfig = BlockConfig()
     """Sizes."""
     vocabulary: int = Field(1025, ge=2)
-    """Kinds of tokens, V."""
+    """Kinds of tokens, K."""
     context: int = Field(2580, ge=2)
-    """Most tokens that one sees, itself included, C."""
+    """Most tokens that one sees, itself included."""
     positions: Literal["learnt", "rotary"] = "rotary"
     """Absolute positions that are learnt, or rotary ones, which may go on for ever."""
     rotary_base: float = Field(10_000.0, gt=1)
@@ -53,8 +53,8 @@ class StreamCache:
     """Keys and values of the newest tokens; changed in place by `TokenStream.step`.
 
     Attributes:
-        keys, values: (L, B, H_kv, C, d), in the order in which the ring was filled.
-        seen: tokens so far; beyond C the oldest are overwritten.
+        keys, values: (L, B, H_kv, context, d), in the order in which the ring was filled.
+        seen: tokens so far; beyond the context the oldest are overwritten.
     """
 
     keys: Tensor
@@ -94,7 +94,7 @@ class TokenStream(nn.Module):
         self.register_buffer("frequencies", frequencies, persistent=False)
 
     def _read(self, tokens: Tensor, first: int) -> tuple[Tensor, Rotation | None]:
-        """Tokens (B, T), the first of which is number `first` of its stream -> (B, T, D), and rotations."""
+        """Tokens (B, T), the first of which is number `first` of its stream -> (B, T, E), and rotations."""
         numbers = torch.arange(first, first + tokens.shape[1], device=tokens.device)
         x = self.embed(tokens)
         if self.positions is not None:
@@ -103,7 +103,7 @@ class TokenStream(nn.Module):
         return x, rotation(numbers, self.frequencies)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Logits (B, T, V) of the token after each of `tokens` (B, T), T at most C.
+        """Logits (B, T, K) of the token after each of `tokens` (B, T), T at most the context.
 
         Raises:
             ValueError: more tokens than the context has.
@@ -111,7 +111,7 @@ class TokenStream(nn.Module):
         return self.head(self._run(tokens, None))
 
     def _run(self, tokens: Tensor, cache: StreamCache | None) -> Tensor:
-        """The last layer's output (B, T, D); keys and values go into an empty cache."""
+        """The last layer's output (B, T, E); keys and values go into an empty cache."""
         length = tokens.shape[1]
         if length > self.config.context:
             raise ValueError(
@@ -132,10 +132,10 @@ class TokenStream(nn.Module):
         """Read the beginning of a stream at once.
 
         Args:
-            tokens: (B, T), T at least 1 and at most C.
+            tokens: (B, T), T at least 1 and at most the context.
 
         Returns:
-            Logits (B, V) of the next token, and the cache.
+            Logits (B, K) of the next token, and the cache.
         """
         c, weight = self.config.blocks, self.embed.weight
         shape = (c.layers, len(tokens), c.key_heads, self.config.context, c.head_size)
@@ -144,7 +144,7 @@ class TokenStream(nn.Module):
 
     @torch.no_grad()
     def step(self, token: Tensor, cache: StreamCache) -> Tensor:
-        """Logits (B, V) of the token after `token` (B), which goes into the cache.
+        """Logits (B, K) of the token after `token` (B), which goes into the cache.
 
         Raises:
             ValueError: the cache is full and positions are learnt.
@@ -284,5 +284,5 @@ def with_bos(tokens: Tensor, bos: int) -> Tensor:
 
 
 def _without(logits: Tensor, bos: int) -> Tensor:
-    """Logits (B, V) in which BOS can not be drawn."""
+    """Logits (B, K) in which BOS can not be drawn."""
     return logits.float().index_fill(-1, torch.tensor([bos], device=logits.device), float("-inf"))

@@ -89,7 +89,7 @@ class TransformerWorldModel(WorldModel):
         frame          (B) int64, its number in the episode; -1 before the first
         before, acted  (B, W, G) int32 and (B, W, A): tokens and actions that led to the W newest frames
         seen           (B, W) bool, which of these there are
-        keys, values   (B, L_t, S, H_kv, W, d), the cache of the W newest frames, oldest first. What is not
+        keys, values   (B, L_t, G+1, H_kv, W, d), the cache of the W newest frames, oldest first. What is not
                        `seen` is never read. States without them are `light`: what needs the cache makes it.
 
     Raises:
@@ -161,7 +161,7 @@ class TransformerWorldModel(WorldModel):
         return {"token": self.tokens(observations).int()}
 
     def embed(self, tokens: Tensor) -> Tensor:
-        """Tokens (...) as vectors (..., D)."""
+        """Tokens (...) as vectors (..., E)."""
         return self.embedding(tokens, self.tokenizer.codes(tokens))
 
     def features(self, state: State) -> Tensor:
@@ -170,7 +170,7 @@ class TransformerWorldModel(WorldModel):
         return torch.cat([codes.to(state["memory"].dtype), state["memory"]], -1)
 
     def _memory(self, hidden: Tensor) -> Tensor:
-        """The transformer's output (..., S, D) -> (..., M)."""
+        """The transformer's output (..., G+1, E) -> (..., M)."""
         return torch.cat([hidden[..., :-1, :].mean(-2), hidden[..., -1, :]], -1)
 
     def light(self, state: State) -> State:
@@ -208,7 +208,7 @@ class TransformerWorldModel(WorldModel):
             is_first: (B, T).
 
         Returns:
-            The transformer's output (B, T, S, D), and the states' parts (B, T, ...) but the token.
+            The transformer's output (B, T, G+1, E), and the states' parts (B, T, ...) but the token.
         """
         state, w, length = self._full(state), self.config.window, is_first.shape[1]
         row = torch.arange(length, device=is_first.device)
@@ -238,7 +238,7 @@ class TransformerWorldModel(WorldModel):
             "seen": _windows(of_key, w, 1) == episode.unsqueeze(-1),
         }
         for name, part in cache._asdict().items():
-            # (B, T, L_t, S, H_kv, W, d)
+            # (B, T, L_t, G+1, H_kv, W, d)
             parts[name] = _windows(part, w, 4).permute(0, 4, 1, 2, 3, 6, 5)
         return hidden, parts
 
@@ -276,7 +276,7 @@ class TransformerWorldModel(WorldModel):
 
     @torch.no_grad()
     def _draw(self, hidden: Tensor, noise: Tensor | None = None) -> Tensor:
-        """Tokens (..., G) for the transformer's output (..., S, D)."""
+        """Tokens (..., G) for the transformer's output (..., G+1, E)."""
         if noise is None:
             noise = self.noise(*hidden.shape[:-2])
         return self.predict.draw(hidden[..., :-1, :], self.sampling, noise, self.embed)
