@@ -13,6 +13,7 @@ from train.tokenizer.compression.copying import Memory
 from train.tokenizer.compression.counting import Counts
 from train.tokenizer.compression.expert_weights import ExpertWeights
 from train.tokenizer.compression.fixed_point import Ints
+from train.tokenizer.compression.geometric_mixing import GeometricMixing
 from train.tokenizer.compression.log_bilinear import LogBilinear
 from train.tokenizer.compression.neighbourhood import ABOVE_AND_LEFT, AROUND_BEFORE, FrameHistory, waves
 from train.tokenizer.compression.neighbourhood import Neighbour as N
@@ -53,6 +54,7 @@ _REMEMBERED: list[list[N | None]] = [
 ]
 _FRAMES = 8
 _UNIT = 1 << 12
+_WHOLE = 1 << 16
 
 
 class FrameExpert(Protocol):
@@ -89,6 +91,8 @@ class ContextMixing:
         copies = len(_COPIED) + 2 * len(_REMEMBERED)
         first = np.concatenate([np.full(self._dense, _UNIT // 10), np.full(copies, _UNIT // 50)])
         self._by_state, self._by_place = ExpertWeights(64, first), ExpertWeights(places, first)
+        shares = [_WHOLE, 0] if network is None else [_WHOLE * 3 // 4, 0, _WHOLE // 4]
+        self._geometric = GeometricMixing(64, np.array(shares))
         self._look(self._every)
 
     def _look(self, places: Ints) -> None:
@@ -131,19 +135,22 @@ class ContextMixing:
             mixed += (weight[:, None] * probability) >> 4
         row = np.broadcast_to(np.arange(len(places)), known.shape)
         np.add.at(mixed, (row[known], self._named[known]), copies[known] << 14)
-        return mixed + 1
+        # (F, n, K): the mixture, and what networks predict, once more
+        parts = np.stack([mixed, *(one << 12 for one in self._learnt())])
+        return self._geometric.mix(self._state, np.clip(parts, 1, (1 << 30) - 1)) + 1
 
     def learn(self, tokens: Ints) -> None:
         """All experts learn of the present frame's tokens (G), which then is the frame before."""
         places = self._every
         self.reveal(places, tokens)
-        self._look(places)
+        self.predict(places)
         counted = self._counts.probability(self._found, tokens)
         learnt = np.stack([one[places, tokens] << 12 for one in self._learnt()])
         named = np.where(
             self._named < self.codes, (self._named == tokens).astype(np.int64) << 30, counted[:1]
         )
         probability = np.concatenate([counted, learnt, named])
+        self._geometric.learn(self._state, tokens)
         self._by_state.learn(self._state, self._weights[0], probability)
         self._by_place.learn(places, self._weights[1], probability)
         self._bilinear.learn(self._predicted, tokens)

@@ -57,6 +57,21 @@ def softmax(logits: Ints32, fraction: int, bits: int) -> Ints:
 
 
 @cache
+def _logarithms() -> Ints:
+    """log2(i) in units of 2^-12 for i in 0 ... 2^20 - 1, that of 0 being 0."""
+    x = np.arange(1 << 20)
+    whole = np.maximum(np.searchsorted(1 << np.arange(21), x, side="right") - 1, 0)
+    part = np.searchsorted(_powers(), (x << 24) >> whole, side="right") - 1
+    return (whole << _EXPONENT_BITS) + np.maximum(part, 0)
+
+
+def logarithm(x: Ints) -> Ints:
+    """log2 of integers from 1 to 2^30 - 1 in units of 2^-12, to two parts in a thousand of a bit."""
+    large = x >> 20 > 0
+    return _logarithms()[np.where(large, x >> 10, x)] + (large * (10 << _EXPONENT_BITS))
+
+
+@cache
 def _roots() -> Ints:
     return np.array([isqrt(i << 16) for i in range(1 << (_ROOT_BITS + 2))])
 

@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from train.tokenizer.compression.fixed_point import softmax, square_root, uniform_integers
+from train.tokenizer.compression.fixed_point import logarithm, softmax, square_root, uniform_integers
 
 
 @given(st.lists(st.integers(-(2**30), 2**30), min_size=1, max_size=30))
@@ -27,3 +27,9 @@ def test_uniform_integers() -> None:
     assert not np.array_equal(drawn, uniform_integers(4, (200, 50), 1000))
     # pinned: a file decodes only if these stay as they are
     assert uniform_integers(0, (4,), 11350).tolist() == [3639, -4132, 1833, -1539]
+
+
+@given(st.lists(st.integers(1, 2**30 - 1), min_size=1, max_size=30))
+def test_logarithm(numbers: list[int]) -> None:
+    found = logarithm(np.array(numbers)) / 2**12
+    assert np.abs(found - np.log2(np.array(numbers))).max() < 2e-3
