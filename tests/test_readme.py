@@ -25,6 +25,7 @@ GUIDES = [
     "docs/lerobot.md",
     "docs/compression.md",
     "docs/tokenizer.md",
+    "docs/tokens.md",
 ]
 TARGETS = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
 
