@@ -222,7 +222,7 @@ def test_the_kind_of_world_model_and_behaviour_can_be_chosen() -> None:
     assert agent.world_model == LSTMConfig(hidden_size=16, tokenizer=FSQVAEConfig(grid=4))
     assert agent.behaviour == ControllerConfig()
     for overrides, complaint in [
-        ({"agent.world_model.kind": "vq"}, "expected one of the kinds 'rssm', 'lstm', not"),
+        ({"agent.world_model.kind": "vq"}, "expected one of the kinds 'rssm', 'lstm', 'transformer', not"),
         ({"agent.world_model.hidden_size": "3"}, "unknown field of this kind"),
         ({"agent.world_model": "3"}, "expected fields and their values, not 3"),
         ({"agent.behaviour.units": "x"}, "--agent.behaviour.units: expected a whole number"),
@@ -235,5 +235,10 @@ def test_help_names_the_fields_of_every_kind() -> None:
     lines = help_text(OnlineConfig).splitlines()
     for name in ("world_model.dynamics.deter", "world_model.tokenizer.grid", "behaviour.hidden_units"):
         assert f"  --agent.{name} WHOLE" in lines
-    for kind in ("world_model.kind rssm", "world_model.kind lstm", "behaviour.kind controller"):
+    for kind in (
+        "world_model.kind rssm",
+        "world_model.kind lstm",
+        "world_model.kind transformer",
+        "behaviour.kind controller",
+    ):
         assert f"  --agent.{kind}" in lines

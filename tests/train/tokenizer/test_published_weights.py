@@ -56,15 +56,6 @@ def test_three_formats_give_the_same(tmp_path: Path) -> None:
             assert found[key].dtype == value.dtype and torch.equal(found[key], value), path
 
 
-def test_a_file_of_the_package_onnx(tmp_path: Path) -> None:
-    onnx = pytest.importorskip("onnx", reason="the package onnx is not installed")
-    tensors = [onnx.numpy_helper.from_array(value.numpy(), name) for name, value in WEIGHTS.items()]
-    graph = onnx.helper.make_graph([], "graph", [], [], tensors)
-    onnx.save(onnx.helper.make_model(graph), tmp_path / "a.onnx")
-    found = read_published(tmp_path / "a.onnx")
-    assert all(torch.equal(found[key], value) for key, value in WEIGHTS.items())
-
-
 class Runs:
     def __reduce__(self) -> tuple[object, tuple[str]]:
         return (print, ("it ran",))

@@ -18,11 +18,13 @@ from agent.world_model.frame_transformer import Cache, FrameTransformer
 from train.tokenizer.compression.fixed_point import Ints
 
 
-class OnlineTransformerConfig(BaseModel, extra="forbid", frozen=True, use_attribute_docstrings=True):
+class OnlineTransformerConfig(
+    BaseModel, extra="forbid", frozen=True, validate_assignment=True, use_attribute_docstrings=True
+):
     """The network and its learning."""
 
     width: int = Field(256, ge=8)
-    """Of the transformer, D."""
+    """Of the transformer."""
     layers: int = Field(4, ge=1)
     """Blocks; every second one is over time."""
     heads: int = Field(4, ge=1)
